@@ -1,0 +1,121 @@
+"""Where walks start: data sets held in memory, turned into states on the device.
+
+A `Dataset` keeps its examples in the cheapest exact form (uint8 for images) and makes starting states s_0 from a
+batch of them on the device: scaling, dequantization and binarization happen there, with an explicit generator.
+"""
+
+from __future__ import annotations
+
+import math
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from typing import Any, Literal, TypeAlias
+
+import torch
+from torch import Tensor
+
+from walkback.errors import DataError
+from walkback.state import Space
+
+Split: TypeAlias = Literal["train", "validation", "test"]
+SPLITS: tuple[Split, ...] = ("train", "validation", "test")
+
+
+@dataclass(frozen=True, slots=True)
+class DataInfo:
+    """What a data set is and how its states were made: the protocol stamped on every figure.
+
+    Attributes:
+        name: Name or hub id.
+        shape: Event shape of a state; images are `(channels, height, width)`.
+        support: "real" or "binary".
+        bins: Number of grey levels behind data scaled to [0, 1]; None where the data are not quantized.
+        preprocessing: The steps from file to state, in order, in words.
+        splits: Number of examples by split.
+        fingerprint: A hash that changes with the examples or the preprocessing.
+    """
+
+    name: str
+    shape: tuple[int, ...]
+    support: Literal["real", "binary"] = "real"
+    bins: int | None = None
+    preprocessing: tuple[str, ...] = ()
+    splits: Mapping[str, int] = field(default_factory=dict)
+    fingerprint: str = ""
+
+    @property
+    def space(self) -> Space:
+        """The space of the visible state."""
+        return Space(self.shape, self.support)
+
+    @property
+    def is_image(self) -> bool:
+        """Whether a state can be drawn: `(1, H, W)` or `(3, H, W)`."""
+        return len(self.shape) == 3 and self.shape[0] in (1, 3)
+
+    def bits_per_dimension(self, nats: float) -> float | None:
+        """(nats / D + log bins) / log 2; None for data without quantum, whose bits/dim mean nothing.
+
+        Binary data are discrete as they are: nats / D / log 2.
+
+        Args:
+            nats: A negative log-likelihood, or a bound on it, in nats per example.
+        """
+        per_dimension = nats / math.prod(self.shape)
+        if self.support == "binary":
+            return per_dimension / math.log(2)
+        if self.bins is None:
+            return None
+        return (per_dimension + math.log(self.bins)) / math.log(2)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain JSON types."""
+        record = asdict(self)
+        record["splits"] = dict(self.splits)
+        return record
+
+    @classmethod
+    def from_dict(cls, record: Mapping[str, Any]) -> DataInfo:
+        """Inverse of `to_dict`; raises DataError on a record that is not one."""
+        try:
+            return cls(
+                name=str(record["name"]),
+                shape=tuple(int(n) for n in record["shape"]),
+                support=record["support"],
+                bins=None if record["bins"] is None else int(record["bins"]),
+                preprocessing=tuple(str(step) for step in record["preprocessing"]),
+                splits={str(k): int(v) for k, v in record["splits"].items()},
+                fingerprint=str(record["fingerprint"]),
+            )
+        except (KeyError, TypeError, ValueError, AttributeError) as error:
+            raise DataError(f"Got a data description that cannot be read ({error!r}).") from error
+
+
+class Dataset(ABC):
+    """A source of starting states. Keyword-only `__init__` arguments are its configuration.
+
+    Construction is cheap and checks the configuration; `prepare` does the work (download, decode, cache) and must be
+    called before anything else. All splits are deterministic.
+    """
+
+    @abstractmethod
+    def prepare(self) -> None:
+        """Make the examples available (idempotent).
+
+        Raises:
+            DataError: The source is missing, out of reach, empty or corrupt.
+        """
+
+    @property
+    @abstractmethod
+    def info(self) -> DataInfo:
+        """The protocol of this data set; valid after `prepare`."""
+
+    @abstractmethod
+    def examples(self, split: Split) -> Tensor:
+        """All examples of a split in stored form `(N, *E)` (uint8 or float32), on the CPU, read-only by convention."""
+
+    @abstractmethod
+    def states(self, rows: Tensor, generator: torch.Generator) -> Tensor:
+        """Starting states `(B, *E)`, float, from stored rows `(B, *E)` on the generator's device."""

@@ -1,0 +1,74 @@
+"""The settings of a run that belong to the engine itself, as frozen, validated records.
+
+Components (operator, schedule, …) bring their own options; what is here is common to all of them.
+"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict, Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt
+
+
+class Settings(BaseModel):
+    """Base of all settings: immutable, unknown keys refused."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+
+
+class TrainingSettings(Settings):
+    """How the operator is trained.
+
+    `steps` counts walks: one walk is one minibatch heated through all K levels. `updates = "online"` makes an
+    optimizer step after every step of a walk (the paper's choice), `"batch"` one per walk from the gradients of its K
+    steps, `"stacked"` the same update computed by one forward over all K·B rows (the operator must accept
+    levels that differ by row).
+    """
+
+    steps: NonNegativeInt = 10_000
+    batch_size: PositiveInt = 100
+    updates: Literal["online", "batch", "stacked"] = "batch"
+    lr: PositiveFloat = 1e-4
+    lr_schedule: Literal["constant", "cosine"] = "constant"
+    warmup: NonNegativeInt = Field(0, description="Walks over which the learning rate rises from 0.")
+    betas: tuple[float, float] = (0.9, 0.999)
+    weight_decay: NonNegativeFloat = 0.0
+    clip: NonNegativeFloat = Field(1.0, description="Largest gradient norm; 0 leaves gradients as they are.")
+    ema: float = Field(0.999, ge=0.0, lt=1.0, description="Decay of the weight average; 0 switches it off.")
+    log_every: PositiveInt = 50
+    validate_every: PositiveInt = 1000
+    validation_examples: PositiveInt = 500
+    checkpoint_every: PositiveInt = 1000
+    keep_checkpoints: PositiveInt = 2
+    sample_every: NonNegativeInt = Field(0, description="Walks between sample grids; 0 draws only the final ones.")
+
+
+class EvaluationSettings(Settings):
+    """How a trained operator is evaluated on held-out data."""
+
+    split: Literal["train", "validation", "test"] = "test"
+    limit: PositiveInt = Field(1000, description="Largest number of examples.")
+    batch_size: PositiveInt = 250
+    paths: PositiveInt = Field(1, description="Heating paths per example.")
+
+
+class SampleSettings(Settings):
+    """What a run draws when it ends: annealed samples, and a chain at T = 1 that goes on from them."""
+
+    num: PositiveInt = 64
+    extra: NonNegativeInt = Field(0, description="Further steps at T = 1 after annealing.")
+    chains: PositiveInt = Field(10, description="Chains shown in the filmstrip.")
+    chain_steps: NonNegativeInt = Field(1000, description="Steps of each chain at T = 1.")
+    chain_every: PositiveInt = Field(100, description="Steps between two frames of the filmstrip.")
+
+
+class RunSettings(Settings):
+    """Where and how a run executes."""
+
+    seed: NonNegativeInt = 0
+    device: str = Field("auto", pattern=r"^(auto|cpu|cuda(:\d+)?)$")
+    precision: Literal["auto", "fp32", "bf16"] = "auto"
+    compile: bool = False
+    threads: NonNegativeInt = Field(0, description="CPU threads; 0 leaves torch's choice.")
+    nproc: PositiveInt = 1
+    loggers: tuple[str, ...] = ()

@@ -1,0 +1,87 @@
+"""States: a tensor `(B, *E)`, or a tuple of such tensors that share the batch dimension B.
+
+    s = x            one leaf, e.g. an image
+    s = (x, h, …)    several leaves, e.g. visible and latent units
+
+Everything that handles states goes through these few functions, so that nothing else needs to know which it is.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Literal, TypeAlias
+
+import torch
+from torch import Tensor
+
+State: TypeAlias = Tensor | tuple[Tensor, ...]
+Support: TypeAlias = Literal["real", "binary"]
+
+
+@dataclass(frozen=True, slots=True)
+class Space:
+    """Where one leaf of a state lives: event shape `E` and support ("real", or "binary" for values 0 and 1)."""
+
+    shape: tuple[int, ...]
+    support: Support = "real"
+
+    @property
+    def size(self) -> int:
+        """Number of dimensions D, the product of the event shape."""
+        return math.prod(self.shape)
+
+
+StateSpace: TypeAlias = Space | tuple[Space, ...]
+
+
+def leaves(state: State) -> tuple[Tensor, ...]:
+    """The tensors of a state.
+
+    >>> len(leaves((torch.zeros(2, 3), torch.ones(2, 1))))
+    2
+    """
+    return state if isinstance(state, tuple) else (state,)
+
+
+def spaces(space: StateSpace) -> tuple[Space, ...]:
+    """The spaces of a state's leaves, in order."""
+    return space if isinstance(space, tuple) else (space,)
+
+
+def map_state(function: Callable[..., Tensor], first: State, *others: State) -> State:
+    """Apply `function` leaf by leaf to states of the same structure.
+
+    >>> map_state(torch.add, (torch.ones(1, 1), torch.zeros(1, 2)), (torch.ones(1, 1), torch.ones(1, 2)))
+    (tensor([[2.]]), tensor([[1., 1.]]))
+    """
+    if isinstance(first, tuple):
+        rows = [leaves(state) for state in (first, *others)]
+        return tuple(function(*row) for row in zip(*rows, strict=True))
+    return function(first, *others)
+
+
+def batch_size(state: State) -> int:
+    """B, the number of states in the batch."""
+    return leaves(state)[0].shape[0]
+
+
+def device_of(state: State) -> torch.device:
+    """The device that holds the state."""
+    return leaves(state)[0].device
+
+
+def concatenate(states: Sequence[State]) -> State:
+    """Join batches of states along the batch dimension: (B₁, *E), (B₂, *E), … → (ΣB, *E)."""
+    return map_state(lambda *rows: torch.cat(rows), *states)
+
+
+def sum_events(values: Tensor) -> Tensor:
+    """Sum over all event dimensions: `(B, *E)` → `(B,)`."""
+    return values.flatten(1).sum(1) if values.dim() > 1 else values
+
+
+def dimensions(space: StateSpace) -> int:
+    """Total number of dimensions of a state."""
+    return sum(leaf.size for leaf in spaces(space))
