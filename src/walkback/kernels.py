@@ -1,0 +1,157 @@
+"""Transition kernels p_T(· | s): a distribution over the next state, one per row of the batch.
+
+    Normal      log p(x) = Σ_d -½ [ (x_d - μ_d)² / v_d + log v_d + log 2π ]
+    Bernoulli   log p(x) = Σ_d  x_d log ρ_d + (1 - x_d) log(1 - ρ_d),   ρ = sigmoid(logits)
+    Product     log p(x, h) = log p(x) + log p(h)
+
+Temperature enters where a kernel is made: `normal_at` multiplies the variance (or the standard deviation) by T,
+`bernoulli_at` divides the logits by T (section 3.3 of the paper). Rows may be at different temperatures.
+"""
+
+from __future__ import annotations
+
+import math
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from typing import Literal, TypeAlias, final
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from walkback.schedules import Level
+from walkback.state import State, concatenate, leaves, map_state, sum_events
+
+TemperatureLaw: TypeAlias = Literal["variance", "std"]
+
+
+class Kernel(ABC):
+    """A distribution over states, conditioned on one state per row."""
+
+    @abstractmethod
+    def sample(self, generator: torch.Generator) -> State:
+        """One state per row, `(B, *E)`, detached from the graph."""
+
+    @abstractmethod
+    def log_prob(self, state: State) -> Tensor:
+        """Log-density or log-mass of `state` `(B, *E)`: `(B,)`, nats, summed over event dimensions."""
+
+
+@final
+class NormalKernel(Kernel):
+    """Normal with independent dimensions.
+
+    Args:
+        mean: μ, `(B, *E)`.
+        variance: v > 0, broadcastable to `(B, *E)`.
+    """
+
+    def __init__(self, mean: Tensor, variance: Tensor) -> None:
+        self.mean = mean
+        self.variance = variance
+
+    def sample(self, generator: torch.Generator) -> Tensor:
+        """μ + √v ε with ε standard normal, `(B, *E)`."""
+        mean = self.mean.detach()
+        noise = torch.randn(mean.shape, generator=generator, dtype=mean.dtype, device=mean.device)
+        return torch.addcmul(mean, self.variance.detach().sqrt(), noise)
+
+    def log_prob(self, state: State) -> Tensor:
+        """`(B,)`, nats; see the module's equation."""
+        (x,) = leaves(state)
+        variance = self.variance
+        # log v is taken before broadcasting: often one number stands for the whole event.
+        log_variance = variance.log().expand_as(self.mean)
+        terms = (x - self.mean).square() / variance + log_variance
+        return -0.5 * (sum_events(terms) + math.log(2 * math.pi) * self.mean[0].numel())
+
+
+@final
+class BernoulliKernel(Kernel):
+    """Independent bits, ρ = sigmoid(logits).
+
+    Args:
+        logits: `(B, *E)`.
+    """
+
+    def __init__(self, logits: Tensor) -> None:
+        self.logits = logits
+
+    def sample(self, generator: torch.Generator) -> Tensor:
+        """Zeros and ones in the dtype of the logits, `(B, *E)`."""
+        probability = self.logits.detach().sigmoid()
+        # A comparison with uniforms is several times faster than torch.bernoulli.
+        uniform = torch.rand(probability.shape, generator=generator, dtype=probability.dtype, device=probability.device)
+        return (uniform < probability).to(probability.dtype)
+
+    def log_prob(self, state: State) -> Tensor:
+        """`(B,)`, nats; see the module's equation."""
+        (x,) = leaves(state)
+        return -sum_events(F.binary_cross_entropy_with_logits(self.logits, x, reduction="none"))
+
+
+@final
+class ProductKernel(Kernel):
+    """Independent kernels, one per leaf of a tuple state.
+
+    Args:
+        kernels: In the order of the leaves.
+    """
+
+    def __init__(self, kernels: Sequence[Kernel]) -> None:
+        self.kernels = tuple(kernels)
+
+    def sample(self, generator: torch.Generator) -> State:
+        """One leaf from each kernel, drawn in order."""
+        return tuple(leaf for kernel in self.kernels for leaf in leaves(kernel.sample(generator)))
+
+    def log_prob(self, state: State) -> Tensor:
+        """Sum of the leaves' log-probabilities, `(B,)`, nats."""
+        pairs = zip(self.kernels, leaves(state), strict=True)
+        return torch.stack([kernel.log_prob(leaf) for kernel, leaf in pairs]).sum(0)
+
+
+@final
+class StackedKernel(Kernel):
+    """The rows of several kernels one after another, e.g. of the K steps of a walk: `(ΣB, *E)`.
+
+    Args:
+        kernels: One per batch of rows.
+        rows: B, the number of rows of each kernel.
+    """
+
+    def __init__(self, kernels: Sequence[Kernel], rows: int) -> None:
+        self.kernels = tuple(kernels)
+        self._rows = rows
+
+    def sample(self, generator: torch.Generator) -> State:
+        """All rows, kernel by kernel in order."""
+        return concatenate([kernel.sample(generator) for kernel in self.kernels])
+
+    def log_prob(self, state: State) -> Tensor:
+        """`(ΣB,)`, nats; each kernel judges its own rows."""
+        parts = [
+            kernel.log_prob(map_state(lambda leaf, start=start: leaf[start : start + self._rows], state))
+            for kernel, start in zip(self.kernels, range(0, len(self.kernels) * self._rows, self._rows), strict=True)
+        ]
+        return torch.cat(parts)
+
+
+def tempered_variance(variance: Tensor, level: Level, law: TemperatureLaw = "variance") -> Tensor:
+    """Variance at temperature T of noise whose variance at T = 1 is `variance`.
+
+    `law = "variance"`: T·v (Algorithm 1).  `law = "std"`: the standard deviation is multiplied, T²·v (section 3.3).
+    With the schedule T_t = √(2^t) of appendix F the second equals the first under doubling.
+    """
+    temperature = level.temperature_like(variance)
+    return variance * (temperature if law == "variance" else temperature.square())
+
+
+def normal_at(mean: Tensor, variance: Tensor, level: Level, law: TemperatureLaw = "variance") -> NormalKernel:
+    """Normal kernel at a level, from its mean `(B, *E)` and its variance at T = 1 (broadcastable to it)."""
+    return NormalKernel(mean, tempered_variance(variance, level, law))
+
+
+def bernoulli_at(logits: Tensor, level: Level) -> BernoulliKernel:
+    """Bernoulli kernel at a level: ρ = sigmoid(logits / T) (section 3.3), logits `(B, *E)`."""
+    return BernoulliKernel(logits / level.temperature_like(logits))

@@ -1,0 +1,136 @@
+"""Sampling: cool from the prior, then iterate the operator.
+
+    anneal   s_K ~ p*,   s_{t-1} ~ p_{T_t}(· | s_t),   t = K … 1
+    chain    s ← p_T(· | s), repeated at one level (T = 1 unless said otherwise)
+
+Both are generators that hold one state at a time, so 100,000 steps need no more memory than one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import torch
+
+from walkback.model import Model
+from walkback.operators import TransitionOperator
+from walkback.priors import Prior
+from walkback.schedules import Level, Levels
+from walkback.seeding import generator as seeded
+from walkback.state import State, concatenate
+
+COLD = Level(1, 1.0)
+"""The level of a chain at temperature 1."""
+
+
+@torch.no_grad()
+def anneal(
+    operator: TransitionOperator, prior: Prior, levels: Levels, num: int, generator: torch.Generator
+) -> Iterator[State]:
+    """Cool `num` states from the prior: yields s_K, …, s_0 (K + 1 states `(num, *E)`)."""
+    state = prior.sample(num, generator)
+    yield state
+    yield from cool(operator, state, levels, generator)
+
+
+@torch.no_grad()
+def cool(
+    operator: TransitionOperator, state: State, levels: Levels, generator: torch.Generator
+) -> Iterator[State]:
+    """Walk `state` s_K down through `levels`, hottest first: yields s_{K-1}, …, s_0."""
+    for level in reversed(levels):
+        state = operator(state, level).cooling(level).sample(generator)
+        yield state
+
+
+@torch.no_grad()
+def chain(
+    operator: TransitionOperator,
+    state: State,
+    num_steps: int,
+    generator: torch.Generator,
+    *,
+    level: Level = COLD,
+    every: int = 1,
+) -> Iterator[State]:
+    """Apply the operator `num_steps` times at one level: yields the state after every `every` steps."""
+    for step in range(1, num_steps + 1):
+        state = operator(state, level).cooling(level).sample(generator)
+        if step % every == 0:
+            yield state
+
+
+def last(states: Iterator[State]) -> State:
+    """The last of a stream of states, holding one at a time.
+
+    Raises:
+        ValueError: The stream is empty.
+    """
+    state: State | None = None
+    for state in states:  # noqa: B007
+        pass
+    if state is None:
+        raise ValueError("Got an empty stream of states, expected at least one.")
+    return state
+
+
+@dataclass(frozen=True, slots=True)
+class SamplePlan:
+    """What to sample.
+
+    Attributes:
+        num: Number of samples, or of chains.
+        extra: Steps at T = 1 after annealing, before anything is recorded.
+        chain: Steps at T = 1 after those, recorded.
+        every: Steps between two recorded frames; the first frame is that before the chain.
+        seed: Seed of the samples; each batch has its own stream.
+        batch_size: Samples computed at a time.
+    """
+
+    num: int
+    extra: int = 0
+    chain: int = 0
+    every: int = 1
+    seed: int = 0
+    batch_size: int = 1000
+
+    @property
+    def num_frames(self) -> int:
+        """Number of recorded frames."""
+        return self.chain // self.every + 1
+
+    def total_steps(self, levels: Levels) -> int:
+        """Steps of one sample, annealing included."""
+        return len(levels) + self.extra + self.chain
+
+
+def sample_frames(
+    model: Model, levels: Levels, plan: SamplePlan, device: torch.device
+) -> Iterator[tuple[int, int | None, State | None]]:
+    """Carry out a plan, all batches in step: yields (steps done, chain step, states `(num, *E)`) after every step.
+
+    Chain step and states are None except at recorded frames. Memory does not depend on the number of steps.
+    """
+    streams = [
+        _steps(model, levels, plan, min(plan.batch_size, plan.num - start), seeded(device, plan.seed, "sample", start))
+        for start in range(0, plan.num, plan.batch_size)
+    ]
+    first = len(levels) + plan.extra
+    for done, states in enumerate(zip(*streams, strict=True)):
+        step = done - first
+        if step >= 0 and step % plan.every == 0:
+            yield done, step, concatenate(states)
+        else:
+            yield done, None, None
+
+
+def _steps(
+    model: Model, levels: Levels, plan: SamplePlan, num: int, generator: torch.Generator
+) -> Iterator[State]:
+    """Every state of one batch: annealing, then the chain."""
+    state: State | None = None
+    for state in anneal(model.operator, model.prior, levels, num, generator):
+        yield state
+    if state is not None:
+        yield from chain(model.operator, state, plan.extra + plan.chain, generator)

@@ -1,0 +1,100 @@
+"""Temperatures of a walk: one indexed list of levels, shared by heating and cooling.
+
+    heating  s_t ~ q_{T_t}(· | s_{t-1})   t = 1 … K
+    cooling  s_{t-1} ~ p_{T_t}(· | s_t)   t = K … 1
+
+Step t of both directions uses the same `Level`; nothing ever recomputes a temperature by multiplying until it
+matches, so the two directions cannot disagree.
+"""
+
+from __future__ import annotations
+
+import math
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TypeAlias
+
+import torch
+from torch import Tensor
+
+from walkback.errors import ConfigurationError
+
+
+@dataclass(frozen=True, slots=True)
+class Level:
+    """Step t and temperature T_t of a walk.
+
+    Both are numbers where the whole batch is at one level, and tensors `(B,)` where rows are at different levels
+    (`stack_levels`). Operators read the temperature through `temperature_like`, which serves both.
+
+    Raises:
+        ConfigurationError: The temperature is not a positive finite number.
+    """
+
+    step: int | Tensor
+    temperature: float | Tensor
+
+    def __post_init__(self) -> None:
+        if isinstance(self.temperature, Tensor):
+            return  # made from checked levels; looking at the values would stall a CUDA stream
+        if not (math.isfinite(self.temperature) and self.temperature > 0):
+            raise ConfigurationError(
+                f"Got temperature {self.temperature!r} at step {self.step}, expected a positive finite number."
+            )
+
+    def temperature_like(self, leaf: Tensor) -> Tensor:
+        """T_t with the dtype and device of `leaf` `(B, *E)`, shaped to broadcast against it.
+
+        >>> Level(1, 2.0).temperature_like(torch.zeros(5, 3)).shape
+        torch.Size([1, 1])
+        """
+        ones = (1,) * (leaf.dim() - 1)
+        if isinstance(self.temperature, Tensor):
+            return self.temperature.to(leaf).reshape(-1, *ones)
+        return leaf.new_full((1, *ones), self.temperature)
+
+
+Levels: TypeAlias = tuple[Level, ...]
+
+
+def levels_from(temperatures: Sequence[float]) -> Levels:
+    """Levels 1 … K from a list of temperatures.
+
+    >>> [level.step for level in levels_from([1.0, 2.0])]
+    [1, 2]
+    """
+    return tuple(Level(step, float(temperature)) for step, temperature in enumerate(temperatures, start=1))
+
+
+def stack_levels(levels: Levels, rows: int, device: torch.device) -> Level:
+    """One level whose rows run through `levels`, each for `rows` rows: tensors of shape `(K·rows,)`."""
+    steps = torch.tensor([level.step for level in levels], device=device)
+    temperatures = torch.tensor([level.temperature for level in levels], dtype=torch.float64, device=device)
+    return Level(steps.repeat_interleave(rows), temperatures.repeat_interleave(rows))
+
+
+class Schedule(ABC):
+    """Chooses the levels of a walk. Keyword-only `__init__` arguments are its configuration."""
+
+    @abstractmethod
+    def levels(self, max_temperature: float, generator: torch.Generator | None = None) -> Levels:
+        """The levels of one walk, coldest first.
+
+        Args:
+            max_temperature: Temperature at which one step of the operator forgets its state
+                (`TransitionOperator.max_temperature`); a schedule may have its own instead.
+            generator: Draws what the schedule leaves to chance in training (CPU). None asks for the schedule's
+                fixed list, the one used to evaluate and to sample.
+
+        Raises:
+            ConfigurationError: The schedule cannot reach `max_temperature`.
+        """
+
+    @abstractmethod
+    def levels_of_length(self, max_temperature: float, num_steps: int) -> Levels:
+        """The same annealing in exactly `num_steps` steps (`walkback sample --steps`).
+
+        Raises:
+            ConfigurationError: The schedule has no such length.
+        """
