@@ -1,0 +1,98 @@
+"""Several processes training one operator, with plain `torch.distributed`.
+
+    gradient = mean over processes of their gradients, reduced in one flat buffer before every update
+
+Gradients are averaged explicitly, after the backward pass, instead of through a wrapper around the operator: a walk calls
+the operator in many ways, and a wrapper whose forward is bypassed would leave gradients silently unsynchronised.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+
+from walkback.state import State, map_state
+
+
+@dataclass(frozen=True, slots=True)
+class World:
+    """This process among those that train together; `World()` is a process alone."""
+
+    rank: int = 0
+    size: int = 1
+
+    @property
+    def is_main(self) -> bool:
+        """Whether this process writes files and talks to the user."""
+        return self.rank == 0
+
+    def average_gradients(self, parameters: Sequence[nn.Parameter]) -> None:
+        """Replace each gradient by its mean over processes (a missing gradient counts as zero)."""
+        if self.size == 1:
+            return
+        gradients = [p.grad if p.grad is not None else torch.zeros_like(p) for p in parameters]
+        flat = torch.cat([gradient.reshape(-1) for gradient in gradients])
+        dist.all_reduce(flat)
+        flat /= self.size
+        pieces = flat.split([p.numel() for p in parameters])
+        for parameter, piece in zip(parameters, pieces, strict=True):
+            parameter.grad = piece.reshape(parameter.shape)
+
+    def gather(self, state: State) -> State:
+        """All processes' states joined along the batch, in the order of ranks."""
+        return state if self.size == 1 else map_state(self._gather, state)
+
+    def _gather(self, leaf: Tensor) -> Tensor:
+        parts = [torch.empty_like(leaf) for _ in range(self.size)]
+        dist.all_gather(parts, leaf.contiguous())
+        return torch.cat(parts)
+
+    def any(self, flag: bool) -> bool:
+        """Whether `flag` is set on any process."""
+        if self.size == 1:
+            return flag
+        device = torch.device("cuda") if dist.get_backend() == "nccl" else torch.device("cpu")
+        value = torch.tensor(float(flag), device=device)
+        dist.all_reduce(value, op=dist.ReduceOp.MAX)
+        return bool(value.item())
+
+    def copy_from_main(self, *modules: nn.Module) -> None:
+        """Overwrite parameters and buffers with those of rank 0."""
+        if self.size == 1:
+            return
+        for module in modules:
+            for tensor in (*module.parameters(), *module.buffers()):
+                dist.broadcast(tensor.detach(), src=0)
+
+    def wait(self) -> None:
+        """Wait until all processes are here."""
+        if self.size > 1:
+            dist.barrier()
+
+
+def local_device(name: str) -> str:
+    """The device name for this process: with several processes on CUDA, each takes the device of its local rank."""
+    rank = os.environ.get("LOCAL_RANK")
+    if rank is None or name not in ("auto", "cuda") or not torch.cuda.is_available():
+        return name
+    return f"cuda:{rank}"
+
+
+@contextmanager
+def joined_world(device: torch.device) -> Iterator[World]:
+    """Join the processes that a launcher announced through RANK and WORLD_SIZE; alone without them."""
+    size = int(os.environ.get("WORLD_SIZE", "1"))
+    if size == 1:
+        yield World()
+        return
+    dist.init_process_group("nccl" if device.type == "cuda" else "gloo")
+    try:
+        yield World(dist.get_rank(), dist.get_world_size())
+    finally:
+        dist.destroy_process_group()

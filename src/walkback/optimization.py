@@ -1,0 +1,81 @@
+"""Optimizer, learning rate and weight average.
+
+    lr(w) = lr · min(1, (w + 1) / warmup) · [ 1, or ½ (1 + cos(π w / steps)) ]
+    θ̄ ← d_u θ̄ + (1 - d_u) θ,   d_u = min(d, (1 + u) / (10 + u))
+
+The average's decay starts small, so that short runs do not sample with their initial weights.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+from typing import final
+
+import torch
+from torch import Tensor, nn
+from torch.optim.swa_utils import AveragedModel
+
+from walkback.operators import TransitionOperator
+from walkback.settings import TrainingSettings
+
+
+def build_optimizer(parameters: Iterable[nn.Parameter], settings: TrainingSettings) -> torch.optim.AdamW:
+    """Fused AdamW (decoupled weight decay; with weight_decay = 0 this is Adam)."""
+    return torch.optim.AdamW(
+        parameters, lr=settings.lr, betas=settings.betas, weight_decay=settings.weight_decay, fused=True
+    )
+
+
+def learning_rate(settings: TrainingSettings, walk: int) -> float:
+    """Learning rate of walk number `walk` (from 0)."""
+    rate = settings.lr
+    if settings.warmup:
+        rate *= min(1.0, (walk + 1) / settings.warmup)
+    if settings.lr_schedule == "cosine":
+        rate *= 0.5 * (1 + math.cos(math.pi * min(1.0, walk / max(1, settings.steps))))
+    return rate
+
+
+@final
+class WeightAverage:
+    """Exponential moving average of an operator's weights; buffers follow the operator.
+
+    Args:
+        operator: The operator in training.
+        decay: d; 0 makes the average equal to the operator.
+    """
+
+    def __init__(self, operator: TransitionOperator, decay: float) -> None:
+        self._decay = decay
+        self.updates = 0
+        self._average = AveragedModel(operator, multi_avg_fn=self._blend)
+        self._average.requires_grad_(False)
+
+    @property
+    def operator(self) -> TransitionOperator:
+        """The operator with averaged weights."""
+        operator = self._average.module
+        if not isinstance(operator, TransitionOperator):
+            raise TypeError(f"Got {type(operator).__name__}, expected a TransitionOperator.")
+        return operator
+
+    def update(self, operator: TransitionOperator) -> None:
+        """Blend in the weights after one optimizer step."""
+        self.updates += 1
+        self._average.update_parameters(operator)
+
+    def resume(self, updates: int) -> None:
+        """Go on after `updates` updates, whose weights have been loaded into `operator`."""
+        self.updates = updates
+        self._average.n_averaged.fill_(updates)
+
+    def _blend(self, averages: object, currents: object, _: object) -> None:
+        decay = min(self._decay, (1 + self.updates) / (10 + self.updates))
+        torch._foreach_lerp_(averages, currents, 1 - decay)  # type: ignore[arg-type]
+
+
+def clip_gradients(parameters: list[nn.Parameter], largest: float) -> Tensor:
+    """Scale gradients down to norm `largest` (0: leave them); returns the norm before, a scalar tensor."""
+    norm = nn.utils.clip_grad_norm_(parameters, largest if largest else math.inf)
+    return norm

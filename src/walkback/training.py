@@ -1,0 +1,235 @@
+"""Training: heat a minibatch, and learn to walk every step back.
+
+    for each walk: s_0 from data → transitions t = 1 … K → loss_t = mean over rows of the objective
+        online    update after every step
+        batch     one update per walk, from mean_t loss_t
+        stacked   the same update from one forward over the K·B rows
+    s_K → prior
+
+Losses are divided by the number of dimensions before the backward pass, so that gradient clipping means the same for
+digits and for faces.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, replace
+from typing import Any, final
+
+import torch
+from torch import Tensor, nn
+
+from walkback.batches import BatchOrder
+from walkback.data import Dataset
+from walkback.devices import Precision, autocast
+from walkback.distributed import World
+from walkback.errors import ConfigurationError, WalkbackError
+from walkback.kernels import StackedKernel
+from walkback.model import Model
+from walkback.objectives import Objective
+from walkback.operators import initial_state
+from walkback.optimization import WeightAverage, build_optimizer, clip_gradients, learning_rate
+from walkback.schedules import Levels, stack_levels
+from walkback.seeding import derive_seed, generator
+from walkback.settings import TrainingSettings
+from walkback.state import State, concatenate
+from walkback.walk import Transition, walk
+
+
+@dataclass(frozen=True, slots=True)
+class Progress:
+    """How far training has come: walks, optimizer updates, and seconds spent walking."""
+
+    walks: int = 0
+    updates: int = 0
+    seconds: float = 0.0
+
+
+@final
+class Trainer:
+    """Trains a model on a prepared data set, one walk at a time.
+
+    Everything random is a function of (seed, walk number), so a trainer restored at walk w goes on exactly as one
+    that was never stopped.
+
+    Args:
+        model: The model to train, on `device`.
+        objective: The loss of one step.
+        dataset: Prepared data.
+        settings: See `TrainingSettings`.
+        seed: The run's seed.
+        device: Where walks run.
+        precision: Precision of the networks.
+        world: This process among others.
+    """
+
+    def __init__(
+        self,
+        model: Model,
+        objective: Objective,
+        dataset: Dataset,
+        settings: TrainingSettings,
+        *,
+        seed: int,
+        device: torch.device,
+        precision: Precision = "fp32",
+        world: World | None = None,
+    ) -> None:
+        self.model = model
+        self.progress = Progress()
+        self._objective = objective
+        self._dataset = dataset
+        self._settings = settings
+        self._seed = seed
+        self._device = device
+        self._precision: Precision = precision
+        self._world = world or World()
+        self._examples = dataset.examples("train")
+        self._order = BatchOrder(
+            len(self._examples), settings.batch_size, seed, rank=self._world.rank, world_size=self._world.size
+        )
+        self._world.copy_from_main(model.operator, model.prior)
+        self._parameters: list[nn.Parameter] = [p for p in model.operator.parameters() if p.requires_grad]
+        self._optimizer = build_optimizer(self._parameters, settings)
+        self._average = WeightAverage(model.operator, settings.ema)
+        self._dimensions = dataset.info.space.size
+
+    @property
+    def averaged_model(self) -> Model:
+        """The model with averaged weights: the one to evaluate and to sample."""
+        return replace(self.model, operator=self._average.operator) if self._settings.ema else self.model
+
+    def walk(self) -> Tensor:
+        """Train on one minibatch; returns the loss, nats per step and example, a scalar on the device.
+
+        Raises:
+            WalkbackError: The loss or a gradient is not finite; the weights are those of before the update.
+        """
+        started = time.perf_counter()
+        number = self.progress.walks
+        for group in self._optimizer.param_groups:
+            group["lr"] = learning_rate(self._settings, number)
+        # Layers such as dropout know only the global generator.
+        torch.manual_seed(derive_seed(self._seed, "layers", number, self._world.rank))
+        noise = generator(self._device, self._seed, "noise", number, self._world.rank)
+        levels = self.model.levels(generator("cpu", self._seed, "schedule", number))
+        self.model.operator.train()
+        with autocast(self._device, self._precision):
+            origin = self._origin(number, noise)
+            losses, final_state = self._updates(origin, levels, noise)
+        self.model.prior.observe(self._world.gather(final_state))
+        self.progress = replace(
+            self.progress, walks=number + 1, seconds=self.progress.seconds + time.perf_counter() - started
+        )
+        return losses
+
+    def _origin(self, number: int, noise: torch.Generator) -> State:
+        rows = self._examples[self._order.batch(number)].to(self._device, non_blocking=True)
+        state, _ = initial_state(self.model.operator, self._dataset.states(rows, noise), noise)
+        return state
+
+    def _updates(self, origin: State, levels: Levels, noise: torch.Generator) -> tuple[Tensor, State]:
+        """Learn from one walk: mean loss per step, and s_K."""
+        if self._settings.updates == "stacked":
+            return self._stacked_update(origin, levels, noise)
+        online = self._settings.updates == "online"
+        total = torch.zeros((), device=self._device)
+        state = origin
+        for transition in walk(self.model.operator, self.model.process, origin, levels, noise):
+            loss = self._objective(transition).mean()
+            (loss / self._dimensions / (1 if online else len(levels))).backward()  # type: ignore[no-untyped-call]
+            total += loss.detach()
+            state = transition.target
+            if online:
+                self._update(loss.detach())
+        if not online:
+            self._update(total)
+        return total / len(levels), state
+
+    def _stacked_update(self, origin: State, levels: Levels, noise: torch.Generator) -> tuple[Tensor, State]:
+        with torch.no_grad():
+            steps = list(walk(self.model.operator, self.model.process, origin, levels, noise))
+        rows = self._settings.batch_size
+        target = concatenate([step.target for step in steps])
+        level = stack_levels(levels, rows, self._device)
+        stacked = Transition(
+            source=concatenate([step.source for step in steps]),
+            target=target,
+            level=level,
+            forward=StackedKernel([step.forward for step in steps], rows),
+            reverse=self.model.operator(target, level).cooling(level),
+        )
+        loss = self._objective(stacked).mean()
+        (loss / self._dimensions).backward()  # type: ignore[no-untyped-call]
+        self._update(loss.detach())
+        return loss.detach(), steps[-1].target
+
+    def _update(self, loss: Tensor) -> None:
+        self._world.average_gradients(self._parameters)
+        norm = clip_gradients(self._parameters, self._settings.clip)
+        if not bool((norm + loss).isfinite()):
+            raise WalkbackError(
+                f"Got a loss of {loss.item():.4g} and a gradient norm of {norm.item():.4g} at walk "
+                f"{self.progress.walks}, expected finite numbers: lower the learning rate (training.lr), or raise sigma."
+            )
+        self._optimizer.step()
+        self._optimizer.zero_grad(set_to_none=True)
+        self.progress = replace(self.progress, updates=self.progress.updates + 1)
+        if self._settings.ema:
+            self._average.update(self.model.operator)
+
+    def state(self) -> tuple[dict[str, Tensor], dict[str, Any]]:
+        """What resuming needs beside the averaged model and the prior: tensors by name, and plain JSON values."""
+        tensors = {f"operator.{name}": value for name, value in self.model.operator.state_dict().items()}
+        for index, slots in self._optimizer.state_dict()["state"].items():
+            tensors |= {f"optimizer.{index}.{name}": value for name, value in slots.items()}
+        return tensors, {"progress": asdict(self.progress), "seed": self._seed}
+
+    def restore(
+        self,
+        averaged: Mapping[str, Tensor],
+        prior: Mapping[str, Tensor],
+        tensors: Mapping[str, Tensor],
+        document: Mapping[str, Any],
+    ) -> None:
+        """Go on where a trainer stopped.
+
+        Args:
+            averaged: State dict of the averaged model's operator.
+            prior: State dict of the prior.
+            tensors: From `state`.
+            document: From `state`.
+
+        Raises:
+            ConfigurationError: The state belongs to another operator, prior or seed.
+        """
+        try:
+            if document["seed"] != self._seed:
+                raise ValueError(f"its seed is {document['seed']}, not {self._seed}")
+            self.model.operator.load_state_dict(_part(tensors, "operator."))
+            self._average.operator.load_state_dict(averaged)
+            self.model.prior.load_state_dict(prior)
+            self._restore_optimizer(_part(tensors, "optimizer."))
+            progress = document["progress"]
+            self.progress = Progress(
+                int(progress["walks"]), int(progress["updates"]), float(progress["seconds"])
+            )
+        except (RuntimeError, KeyError, TypeError, ValueError) as error:
+            raise ConfigurationError(
+                f"Got a training state that does not fit this run ({error}): resume it with its own configuration."
+            ) from error
+        self._average.resume(self.progress.updates)
+
+    def _restore_optimizer(self, tensors: Mapping[str, Tensor]) -> None:
+        slots: dict[int, dict[str, Tensor]] = {}
+        for key, value in tensors.items():
+            index, name = key.split(".", 1)
+            slots.setdefault(int(index), {})[name] = value
+        document = self._optimizer.state_dict()
+        document["state"] = slots
+        self._optimizer.load_state_dict(document)
+
+
+def _part(tensors: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
+    return {name.removeprefix(prefix): value for name, value in tensors.items() if name.startswith(prefix)}
