@@ -1,0 +1,93 @@
+"""What the paper's plugin offers: light records only, nothing heavy is imported here."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from walkback.component import Component, Recipe
+from walkback.hookspecs import hookimpl
+
+_GAUSSIAN = {
+    "prior": {"name": "gaussian"},
+    "schedule": {"name": "doubling"},
+    "process": {"name": "tied"},
+    "objective": {"name": "walkback"},
+}
+_BERNOULLI = {**_GAUSSIAN, "prior": {"name": "bernoulli"}, "data": {"binarize": "stochastic"}}
+
+
+@hookimpl
+def walkback_operators() -> Iterable[Component]:
+    """The paper's operators for real and for binary data."""
+    yield Component(
+        "gaussian-mlp",
+        "walkback_paper.gaussian:GaussianMLP",
+        "Gaussian operator, residual MLP that knows its temperature",
+        defaults=_GAUSSIAN,
+    )
+    yield Component(
+        "gaussian-conv",
+        "walkback_paper.gaussian:GaussianConv",
+        "Gaussian operator, the paper's convolutional encoder-decoder (Tables 2 to 5)",
+        defaults=_GAUSSIAN,
+    )
+    yield Component(
+        "bernoulli-mlp",
+        "walkback_paper.bernoulli:BernoulliMLP",
+        "Bernoulli operator for binary data, residual MLP",
+        defaults=_BERNOULLI,
+    )
+    yield Component(
+        "bernoulli-conv",
+        "walkback_paper.bernoulli:BernoulliConv",
+        "Bernoulli operator for binary images, convolutional encoder-decoder",
+        defaults=_BERNOULLI,
+    )
+
+
+@hookimpl
+def walkback_schedules() -> Iterable[Component]:
+    """Algorithm 1's schedule."""
+    yield Component(
+        "doubling",
+        "walkback_paper.schedules:DoublingSchedule",
+        "n + 1 steps at T = 1, then T doubles up to T_max; n uniform in 0..N1 (Algorithm 1)",
+    )
+
+
+@hookimpl
+def walkback_priors() -> Iterable[Component]:
+    """Factorized priors that follow the last states of the heating walks."""
+    yield Component(
+        "gaussian", "walkback_paper.priors:GaussianPrior", "Diagonal Gaussian with the tracked moments of s_K"
+    )
+    yield Component(
+        "bernoulli", "walkback_paper.priors:BernoulliPrior", "Independent bits with the tracked means of s_K"
+    )
+
+
+@hookimpl
+def walkback_processes() -> Iterable[Component]:
+    """The tied walk."""
+    yield Component("tied", "walkback.processes:TiedProcess", "Heat with the operator itself (Algorithm 1)")
+
+
+@hookimpl
+def walkback_objectives() -> Iterable[Component]:
+    """The paper's local rule."""
+    yield Component(
+        "walkback",
+        "walkback_paper.objectives:WalkbackLoss",
+        "-log p_T(s_{t-1} | s_t), the paper's local rule",
+    )
+
+
+@hookimpl
+def walkback_recipes() -> Iterable[Recipe]:
+    """Complete settings by name."""
+    yield Recipe(
+        "digits",
+        "walkback_paper:recipes/digits.toml",
+        "Real 8×8 digits in about two minutes on two cores",
+        default=True,
+    )
