@@ -1,0 +1,141 @@
+"""What training leaves behind: a checkpoint, which is all that sampling needs, and the state to go on from.
+
+step-N.safetensors          Checkpoint: tensors `operator.…` and `prior.…` under a Description
+step-N.state.safetensors    TrainingState: raw weights, optimizer moments, random states, data cursor
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from walkback.data import DataInfo
+from walkback.description import FORMAT, Description, parse_description, require_kind
+from walkback.errors import CheckpointError, DataError, WalkbackError
+from walkback.tensorfile import read_tensors, save_tensors
+
+PREFIXES = ("operator.", "prior.")
+"""What the names of a checkpoint's tensors start with."""
+
+_STATE = "training state"
+
+
+@dataclass(frozen=True, slots=True)
+class Checkpoint:
+    """A trained model as data; building the modules from it is `walkback.model`'s task.
+
+    Attributes:
+        description: Configuration, origins, data, progress.
+        tensors: The state dicts of operator and prior, each name with its prefix of `PREFIXES`.
+    """
+
+    description: Description
+    tensors: Mapping[str, Tensor]
+
+    @property
+    def data(self) -> DataInfo:
+        """The protocol of the training data."""
+        return DataInfo.from_dict(self.description.data)
+
+    def part(self, prefix: str) -> dict[str, Tensor]:
+        """The state dict of one module: the tensors whose names start with `prefix`, without it."""
+        return {
+            name.removeprefix(prefix): tensor
+            for name, tensor in self.tensors.items()
+            if name.startswith(prefix)
+        }
+
+
+@dataclass(frozen=True, slots=True)
+class TrainingState:
+    """What a run needs beyond its checkpoint to go on as if it had never stopped.
+
+    Attributes:
+        tensors: Raw weights, optimizer moments, states of random generators (uint8), ….
+        document: Plain JSON: counters, data cursor, ….
+    """
+
+    tensors: Mapping[str, Tensor]
+    document: Mapping[str, Any]
+
+
+def save_checkpoint(path: Path, checkpoint: Checkpoint) -> None:
+    """Write a checkpoint atomically; equal checkpoints give equal bytes.
+
+    Raises:
+        WalkbackError: The file cannot be written, or a tensor is misnamed or not finite.
+    """
+    problem = _problem(checkpoint.tensors)
+    if problem:
+        raise WalkbackError(f"Could not write {path}: {problem}.")
+    save_tensors(path, checkpoint.tensors, checkpoint.description.model_dump(mode="json"))
+
+
+def load_checkpoint(path: Path, device: str | torch.device = "cpu") -> Checkpoint:
+    """Read a checkpoint, its tensors on `device`; runs no code named in the file.
+
+    Raises:
+        CheckpointError: The file cannot be read, is not a checkpoint that this version understands, or holds
+            weights that are not finite.
+    """
+    tensors, document = read_tensors(path, device)
+    description = parse_description(path, document)
+    problem = _problem(tensors)
+    if problem:
+        raise CheckpointError(f"Got the checkpoint {path}, which cannot be used: {problem}.")
+    checkpoint = Checkpoint(description, tensors)
+    try:
+        _ = checkpoint.data
+    except DataError as error:
+        raise CheckpointError(
+            f"Got the checkpoint {path} without a usable description of its data."
+        ) from error
+    return checkpoint
+
+
+def save_training_state(path: Path, state: TrainingState) -> None:
+    """Write a training state atomically; equal states give equal bytes.
+
+    Raises:
+        WalkbackError: The file cannot be written.
+    """
+    document = {
+        "kind": _STATE,
+        "format": FORMAT,
+        "walkback": version("walkback"),
+        "torch": version("torch"),
+        "document": dict(state.document),
+    }
+    save_tensors(path, state.tensors, document)
+
+
+def load_training_state(path: Path, device: str | torch.device = "cpu") -> TrainingState:
+    """Read a training state, its tensors on `device`.
+
+    Raises:
+        CheckpointError: The file cannot be read, or is not a training state that this version understands.
+    """
+    tensors, metadata = read_tensors(path, device)
+    require_kind(path, metadata, _STATE)
+    document = metadata.get("document")
+    if not isinstance(document, dict):
+        raise CheckpointError(
+            f"Got the training state {path} without its document, expected one of walkback."
+        )
+    return TrainingState(tensors, document)
+
+
+def _problem(tensors: Mapping[str, Tensor]) -> str | None:
+    """Why these cannot be the tensors of a model; None if they can."""
+    for name, tensor in tensors.items():
+        if not name.startswith(PREFIXES):
+            return f"its tensor {name!r} belongs to neither operator nor prior"
+        if tensor.is_floating_point() and not bool(tensor.isfinite().all()):
+            return f"its tensor {name!r} holds NaN or infinity"
+    return None

@@ -1,0 +1,137 @@
+"""What a checkpoint says about itself: the JSON document in the header of its file. Does not import torch.
+
+There is no time of day in it, so that equal runs leave equal files.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from importlib.metadata import version
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import AllowInfNan, BaseModel, ConfigDict, JsonValue, StrictFloat, StrictInt, ValidationError
+
+from walkback.component import API_VERSION
+from walkback.errors import CheckpointError
+from walkback.tensorheader import read_metadata
+
+FORMAT = 1
+"""Version of the checkpoint format that is written, and the newest that is read."""
+
+
+class ComponentOrigin(BaseModel):
+    """Which component was used in a section of the configuration, and which distribution it came from."""
+
+    model_config = ConfigDict(frozen=True, extra="ignore")
+
+    name: str
+    distribution: str
+    version: str
+
+
+class Description(BaseModel):
+    """Everything about a trained model but its tensors.
+
+    Attributes:
+        kind: What the file is.
+        format: Version of the format, see `FORMAT`.
+        walkback: Version of walkback that wrote it.
+        api: Version of the plugin interface (`walkback.component.API_VERSION`).
+        torch: Version of torch that trained it.
+        config: The fully resolved configuration, in plain JSON types.
+        components: Origin of each configured component, by section.
+        data: `DataInfo.to_dict()` of the training data.
+        progress: How far the training had come: walks, updates, ….
+        weights: Whether the operator's tensors are the running average of the weights or the last weights.
+    """
+
+    # A later release may add keys without a new format; they are kept, so that `info` shows them.
+    model_config = ConfigDict(frozen=True, extra="allow")
+
+    kind: Literal["checkpoint"]
+    format: StrictInt
+    walkback: str
+    api: StrictInt
+    torch: str
+    config: dict[str, JsonValue]
+    components: dict[str, ComponentOrigin]
+    data: dict[str, JsonValue]
+    progress: dict[str, StrictInt | Annotated[StrictFloat, AllowInfNan(False)]]
+    weights: Literal["ema", "raw"]
+
+
+def describe(
+    *,
+    config: Mapping[str, Any],
+    components: Mapping[str, ComponentOrigin],
+    data: Mapping[str, Any],
+    progress: Mapping[str, int | float],
+    weights: Literal["ema", "raw"],
+) -> Description:
+    """The description of a model trained here and now; versions are those installed.
+
+    `config` and `data` hold what JSON can hold; tuples become lists.
+    """
+    return Description(
+        kind="checkpoint",
+        format=FORMAT,
+        walkback=version("walkback"),
+        api=API_VERSION,
+        torch=version("torch"),
+        config=_plain(config),
+        components=dict(components),
+        data=_plain(data),
+        progress=dict(progress),
+        weights=weights,
+    )
+
+
+def read_description(path: Path) -> Description:
+    """The description in a checkpoint file, from its header alone.
+
+    Raises:
+        CheckpointError: The file cannot be read, or is not a checkpoint that this version understands.
+    """
+    return parse_description(path, read_metadata(path))
+
+
+def parse_description(path: Path, document: Mapping[str, Any]) -> Description:
+    """Check the document found in the file `path`; raises as `read_description`."""
+    require_kind(path, document, "checkpoint")
+    try:
+        return Description.model_validate(document)
+    except ValidationError as error:
+        first = error.errors(include_url=False, include_input=False)[0]
+        where = ".".join(str(key) for key in first["loc"])
+        raise CheckpointError(
+            f"Got the checkpoint {path} with an unusable entry {where!r} ({first['msg']}); "
+            "expected a file written by walkback."
+        ) from error
+
+
+def require_kind(path: Path, document: Mapping[str, Any], kind: str) -> None:
+    """Refuse documents of another kind, and those of a newer format, saying which version wrote them."""
+    found, written = document.get("kind"), document.get("format")
+    if found != kind:
+        raise CheckpointError(f"Got {path}, which holds {_quoted(found)}, expected {_quoted(kind)}.")
+    if type(written) is not int or written < 1:
+        raise CheckpointError(f"Got {path}, whose format {_quoted(written)} is unknown, expected {FORMAT}.")
+    if written > FORMAT:
+        raise CheckpointError(
+            f"Got {path} in format {written}, written by walkback {_quoted(document.get('walkback'))}, "
+            f"but this version reads formats up to {FORMAT}; upgrade walkback."
+        )
+
+
+def _plain(record: Mapping[str, Any]) -> dict[str, Any]:
+    """A record as it will come back from JSON."""
+    plain: dict[str, Any] = json.loads(json.dumps(dict(record), allow_nan=False))
+    return plain
+
+
+def _quoted(value: Any) -> str:
+    """A value from a file, fit for a sentence: quoted, and not longer than it should be."""
+    text = repr(value)
+    return text if len(text) <= 60 else text[:57] + "..."

@@ -1,0 +1,133 @@
+"""Files that are either whole or not there: atomic writes and digests.
+
+    temporary file in the same directory → write → fsync → rename over the old file → fsync the directory
+
+A crash, a kill or a full disk at any point leaves the old file as it was. An exception also removes the
+temporary file; after a kill it stays behind, and `remove_temporaries` clears it by the pattern of its name.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import hashlib
+import json
+import os
+import secrets
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, BinaryIO
+
+from walkback.errors import WalkbackError
+
+TEMPORARY = ".walkback-*.tmp"
+"""Pattern of the names of temporary files."""
+
+_REASONS = {
+    errno.ENOSPC: "the disk is full; free some space or write elsewhere",
+    errno.EDQUOT: "the disk quota is used up; free some space or write elsewhere",
+    errno.EFBIG: "the file would be larger than the limit set for this process; raise it or write elsewhere",
+    errno.EACCES: "there is no permission to write there; choose another place",
+    errno.EPERM: "there is no permission to write there; choose another place",
+    errno.EROFS: "the file system is read-only; choose another place",
+    errno.ENOENT: "its directory does not exist; make it first",
+    errno.ENOTDIR: "its parent is not a directory; choose another place",
+}
+
+
+@contextmanager
+def writing_to(path: Path) -> Iterator[None]:
+    """Turn operating system errors in the block into one sentence that names `path`.
+
+    Raises:
+        WalkbackError: The block raised an `OSError`.
+    """
+    try:
+        yield
+    except OSError as error:
+        reason = _REASONS.get(error.errno or 0, error.strerror or str(error))
+        raise WalkbackError(f"Could not write {path}: {reason}.") from error
+
+
+@contextmanager
+def atomic_file(path: Path) -> Iterator[BinaryIO]:
+    """A temporary file that takes the place of `path` if the block ends well, and vanishes if it does not.
+
+    The mode of the file is what the umask says. `path` may exist only as a regular file, so that no device or
+    directory is ever renamed over.
+
+    Raises:
+        WalkbackError: The file cannot be written. Errors raised by the block pass unchanged.
+    """
+    if path.exists() and not path.is_file():
+        raise WalkbackError(
+            f"Could not write {path}: it exists and is not a regular file; choose another name."
+        )
+    temporary = path.parent / TEMPORARY.replace("*", secrets.token_hex(8))
+    with writing_to(path):
+        file = temporary.open("xb")
+    try:
+        yield file
+        with writing_to(path):
+            file.flush()
+            os.fsync(file.fileno())
+            file.close()
+            temporary.replace(path)
+    except BaseException:
+        with contextlib.suppress(OSError):  # closing flushes, which fails again on a full disk
+            file.close()
+        temporary.unlink(missing_ok=True)
+        raise
+    with writing_to(path):
+        _sync_directory(path.parent)
+
+
+def _sync_directory(directory: Path) -> None:
+    """Make a rename inside `directory` survive a power cut."""
+    descriptor = os.open(directory, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    except OSError as error:
+        if error.errno != errno.EINVAL:  # some network file systems have no such operation
+            raise
+    finally:
+        os.close(descriptor)
+
+
+def write_atomic(path: Path, write: Callable[[BinaryIO], object]) -> None:
+    """Replace `path` by what `write` puts into the file that it is given.
+
+    Raises:
+        WalkbackError: The file cannot be written; an old one is still intact.
+    """
+    with writing_to(path), atomic_file(path) as file:
+        write(file)
+
+
+def write_bytes(path: Path, content: bytes) -> None:
+    """Replace `path` by `content` atomically."""
+    write_atomic(path, lambda file: file.write(content))
+
+
+def write_text(path: Path, text: str) -> None:
+    """Replace `path` by `text` in UTF-8 atomically."""
+    write_bytes(path, text.encode())
+
+
+def write_json(path: Path, document: Mapping[str, Any]) -> None:
+    """Replace `path` by `document` as sorted, indented JSON atomically; NaN and infinity raise ValueError."""
+    text = json.dumps(document, sort_keys=True, indent=2, ensure_ascii=False, allow_nan=False)
+    write_text(path, text + "\n")
+
+
+def sha256(path: Path) -> str:
+    """SHA-256 of a file's content, in hexadecimal; raises OSError where it cannot be read."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def remove_temporaries(directory: Path) -> None:
+    """Remove what killed writers left in `directory`, which no other process may be writing to."""
+    for temporary in directory.glob(TEMPORARY):
+        temporary.unlink(missing_ok=True)

@@ -1,0 +1,76 @@
+"""Chains on disk, frame by frame, in the format that the file's name asks for.
+
+    .png            a filmstrip: a row a chain, a column a frame   in memory, so limited in size
+                    (one frame: its states in a grid)
+    .gif            a film: all chains in a grid, frame by frame   streamed
+    .npz            arrays `steps` (F,) and `states` (F, N, *E)    streamed
+    .safetensors    the same, as tensors                           streamed
+
+Files are atomic: a chain that is interrupted leaves nothing.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping
+from contextlib import AbstractContextManager, ExitStack, contextmanager
+from pathlib import Path
+
+from walkback.data import DataInfo
+from walkback.errors import ConfigurationError
+from walkback.files import atomic_file, writing_to
+from walkback.images import require_drawable
+from walkback.sinks import PANEL, FilmSink, FilmstripSink, FrameSink, NpzSink, Output, SafetensorsSink
+
+MAX_FILMSTRIP_VALUES = 2**26
+"""Largest number of pixel values of a filmstrip."""
+
+_FORMATS: Mapping[str, type[FrameSink]] = {
+    ".png": FilmstripSink,
+    ".gif": FilmSink,
+    ".npz": NpzSink,
+    ".safetensors": SafetensorsSink,
+}
+
+
+def open_sink(
+    path: Path, info: DataInfo, *, num_frames: int, num_chains: int, overwrite: bool = False
+) -> AbstractContextManager[FrameSink]:
+    """A sink for `num_frames` frames of `num_chains` chains, chosen by the extension of `path`.
+
+    The request is checked at once; the file is opened by the `with` block, and appears when that ends well.
+
+    Raises:
+        ConfigurationError: The extension is unknown, the file exists (unless `overwrite`), its directory does
+            not, or the states cannot be drawn or are too many for a filmstrip.
+    """
+    kind = _FORMATS.get(path.suffix.lower())
+    if kind is None:
+        raise ConfigurationError(
+            f"Got {path} to write to, expected a name that ends in {', '.join(_FORMATS)}."
+        )
+    if path.exists() and not overwrite:
+        raise ConfigurationError(
+            f"Got {path} to write to, which exists; choose another name, or pass --force."
+        )
+    if not path.parent.is_dir():
+        raise ConfigurationError(f"Got {path} to write to, whose directory does not exist; make it first.")
+    if kind in (FilmstripSink, FilmSink):
+        require_drawable(info)
+    shape = (num_frames, num_chains, *info.shape)
+    values = math.prod(shape) if info.is_image else num_frames * 3 * PANEL**2
+    if kind is FilmstripSink and values > MAX_FILMSTRIP_VALUES:
+        raise ConfigurationError(
+            f"Got {num_frames} frames of {num_chains} chains, too many for one picture; "
+            "record fewer, or write a .gif, .npz or .safetensors file."
+        )
+    return _opened(kind, path, info, shape)
+
+
+@contextmanager
+def _opened(kind: type[FrameSink], path: Path, info: DataInfo, shape: tuple[int, ...]) -> Iterator[FrameSink]:
+    with atomic_file(path) as file, ExitStack() as cleanup:
+        with writing_to(path):
+            sink = kind(Output(path, file, info, shape, cleanup))
+        yield sink
+        sink.end()

@@ -1,0 +1,181 @@
+"""The directory of a run, held by one trainer at a time.
+
+config.toml          the fully resolved configuration
+metrics.jsonl        one record a line
+checkpoints/         see `walkback.store`
+samples/*.png
+final.safetensors    the trained model
+.lock                locked while a process trains, and names it
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import re
+from pathlib import Path
+from types import TracebackType
+from typing import BinaryIO, Self, final
+
+from walkback.errors import ConfigurationError
+from walkback.files import remove_temporaries, writing_to
+from walkback.store import CheckpointStore
+
+_LOCK = ".lock"
+
+
+@final
+class RunDirectory:
+    """A run directory, locked for this process until `close`, the end of the `with` block or of the process.
+
+    Made by `create`, `create_next` or `open`; clears what a killed process left half written.
+
+    Attributes:
+        path: The directory.
+        checkpoints: Its checkpoints.
+    """
+
+    def __init__(self, path: Path, lock: BinaryIO) -> None:
+        self.path = path
+        self.checkpoints = CheckpointStore(path / "checkpoints")
+        self._lock = lock
+        for directory in (path, self.checkpoints.directory, path / "samples"):
+            with writing_to(directory):
+                directory.mkdir(exist_ok=True)
+                remove_temporaries(directory)
+
+    @classmethod
+    def create(cls, path: Path) -> RunDirectory:
+        """Start a new run in `path`, which must be absent or empty.
+
+        Raises:
+            ConfigurationError: There is something in `path`, or another process is using it.
+            WalkbackError: The directory cannot be made.
+        """
+        require_free(path)
+        with writing_to(path):
+            path.mkdir(parents=True, exist_ok=True)
+        return cls(path, _acquire(path))
+
+    @classmethod
+    def create_next(cls, stem: Path) -> RunDirectory:
+        """Start a new run in `stem`, or in `stem-2`, `stem-3`, … where that is taken.
+
+        Runs that are started at the same moment get different directories.
+
+        Raises:
+            WalkbackError: The directory cannot be made.
+        """
+        path = _make_next(stem)
+        return cls(path, _acquire(path))
+
+    @classmethod
+    def open(cls, path: Path) -> RunDirectory:
+        """Go on with the run in `path`.
+
+        Raises:
+            ConfigurationError: `path` is not a run directory, or another process is using it.
+        """
+        if not (path / "config.toml").is_file():
+            raise ConfigurationError(
+                f"Got {path}, expected a run directory with a config.toml; "
+                f"start a run there by `walkback run --out {path}`."
+            )
+        return cls(path, _acquire(path))
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Release the lock (idempotent)."""
+        self._lock.close()
+
+    @property
+    def config(self) -> Path:
+        """Path of the configuration."""
+        return self.path / "config.toml"
+
+    @property
+    def final(self) -> Path:
+        """Path of the trained model."""
+        return self.path / "final.safetensors"
+
+    def sample(self, name: str) -> Path:
+        """Path of a picture, e.g. `samples/step-100.png` for "step-100"."""
+        return self.path / "samples" / f"{name}.png"
+
+
+def default_stem(operator: str, data: str, root: Path = Path("runs")) -> Path:
+    """`runs/<operator>-<data>`, for a run that the user gave no directory.
+
+    >>> default_stem("gaussian-conv", "ylecun/mnist").as_posix()
+    'runs/gaussian-conv-ylecun-mnist'
+    """
+    name = re.sub(r"[^\w.-]+", "-", f"{operator}-{data}").strip("-.")
+    return root / (name[:60] or "run")
+
+
+def require_free(path: Path) -> None:
+    """Refuse a run directory that holds anything; looks only, so it can be asked before work starts.
+
+    Raises:
+        ConfigurationError: There is something in `path`, or it is a file.
+    """
+    with writing_to(path):
+        if path.exists() and not path.is_dir():
+            raise ConfigurationError(f"Got {path} as run directory, which is a file; choose another --out.")
+        if path.is_dir() and any(entry.name != _LOCK for entry in path.iterdir()):
+            raise ConfigurationError(
+                f"Got the run directory {path}, which is not empty; go on with it by --resume {path}, "
+                "or choose another --out."
+            )
+
+
+def newest(stem: Path) -> Path | None:
+    """The run directory that was started last among `stem`, `stem-2`, …; None where there is none."""
+    numbered = re.compile(re.escape(stem.name) + r"(-\d+)?")
+    found = [
+        path.parent for path in stem.parent.glob("*/config.toml") if numbered.fullmatch(path.parent.name)
+    ]
+    return max(found, key=lambda path: (path / "config.toml").stat().st_mtime, default=None)
+
+
+def _make_next(stem: Path) -> Path:
+    """Make the first of `stem`, `stem-2`, … that does not exist."""
+    path, number = stem, 1
+    with writing_to(stem):
+        stem.parent.mkdir(parents=True, exist_ok=True)
+        while True:
+            try:
+                path.mkdir()
+            except FileExistsError:
+                number += 1
+                path = stem.with_name(f"{stem.name}-{number}")
+            else:
+                return path
+
+
+def _acquire(path: Path) -> BinaryIO:
+    """Lock a directory for this process; the kernel drops the lock of a process that dies in any way."""
+    lock_path = path / _LOCK
+    with writing_to(lock_path):
+        lock = lock_path.open("a+b")
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            lock.seek(0)
+            holder = lock.read(20).decode("ascii", "replace").strip() or "of unknown number"
+            lock.close()
+            raise ConfigurationError(
+                f"Got the run directory {path}, in which process {holder} is working; "
+                "wait for it, stop it, or choose another --out."
+            ) from error
+        lock.truncate(0)
+        lock.write(f"{os.getpid()}\n".encode())
+        lock.flush()
+    return lock

@@ -1,0 +1,210 @@
+"""The formats of recorded chains; `walkback.frames.open_sink` chooses one.
+
+Streamed formats write each frame as it comes, so that 100,000 frames need no more memory than one.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import zipfile
+from abc import ABC, abstractmethod
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO, BinaryIO, final
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from walkback.data import DataInfo
+from walkback.description import FORMAT
+from walkback.errors import WalkbackError
+from walkback.files import writing_to
+from walkback.gif import GIF_TRAILER, gif_frame, gif_header
+from walkback.images import (
+    Picture,
+    Window,
+    draw_states,
+    encode_png,
+    filmstrip,
+    grid,
+    scatter,
+    tile,
+    window_of,
+)
+from walkback.tensorheader import TensorSpec, encode_header
+
+PANEL = 240
+"""Side of a scatter plot in a filmstrip of points, in pixels."""
+
+
+@dataclass(frozen=True, slots=True)
+class Output:
+    """Where a sink writes, and what.
+
+    Attributes:
+        path: The name of the file, for messages.
+        file: Where the bytes go.
+        info: What the states are.
+        shape: `(F, N, *E)`: frames, chains, event shape.
+        cleanup: Is run when the file is complete or given up.
+    """
+
+    path: Path
+    file: BinaryIO
+    info: DataInfo
+    shape: tuple[int, ...]
+    cleanup: ExitStack
+
+
+class FrameSink(ABC):
+    """Takes F frames of N chains, in order.
+
+    A format is a final subclass: `_write` takes one frame `(N, *E)`, float32 on the CPU; `_end` completes the
+    file.
+    """
+
+    def __init__(self, output: Output) -> None:
+        self._output = output
+        self._steps: list[int] = []
+
+    @final
+    def add(self, step: int, state: Tensor) -> None:
+        """Add the next frame: the states `(N, *E)` after `step` steps.
+
+        Raises:
+            WalkbackError: The frame has another shape, is one too many, or cannot be written.
+        """
+        if tuple(state.shape) != self._output.shape[1:] or len(self._steps) == self._output.shape[0]:
+            raise WalkbackError(
+                f"Got frame {len(self._steps) + 1} of shape {tuple(state.shape)}, "
+                f"expected {self._output.shape[0]} frames of shape {self._output.shape[1:]}."
+            )
+        with writing_to(self._output.path):
+            self._write(state.detach().to("cpu", torch.float32))
+        self._steps.append(step)
+
+    @final
+    def end(self) -> None:
+        """Complete the file after the last frame.
+
+        Raises:
+            WalkbackError: There were fewer frames than announced, or the file cannot be written.
+        """
+        if len(self._steps) != self._output.shape[0]:
+            raise WalkbackError(f"Got {len(self._steps)} frames, expected {self._output.shape[0]}.")
+        with writing_to(self._output.path):
+            self._end()
+
+    @abstractmethod
+    def _write(self, frame: Tensor) -> None: ...
+
+    @abstractmethod
+    def _end(self) -> None: ...
+
+
+@final
+class FilmstripSink(FrameSink):
+    """A `.png`: of images, a row a chain; of points, a scatter plot a frame; of one frame, its states."""
+
+    def __init__(self, output: Output) -> None:
+        super().__init__(output)
+        self._frames: list[Tensor] = []
+
+    def _write(self, frame: Tensor) -> None:
+        self._frames.append(frame.clone())
+
+    def _end(self) -> None:
+        self._output.file.write(encode_png(self._picture(torch.stack(self._frames))))
+
+    def _picture(self, frames: Tensor) -> Picture:
+        if len(frames) == 1:
+            return draw_states(frames[0], self._output.info)
+        return filmstrip(frames) if self._output.info.is_image else _panels(frames)
+
+
+@final
+class FilmSink(FrameSink):
+    """A `.gif`: every frame has its own colours, and is encoded when it comes."""
+
+    def __init__(self, output: Output) -> None:
+        super().__init__(output)
+        self._window: Window | None = None
+
+    def _write(self, frame: Tensor) -> None:
+        if not (self._window or self._output.info.is_image):
+            self._window = window_of(frame)
+        picture = scatter(frame, window=self._window) if self._window else grid(frame)
+        if not self._steps:
+            self._output.file.write(gif_header(picture))
+        self._output.file.write(gif_frame(picture))
+
+    def _end(self) -> None:
+        self._output.file.write(GIF_TRAILER)
+
+
+@final
+class NpzSink(FrameSink):
+    """A `.npz` for `numpy.load(path)`, which needs no pickle."""
+
+    def __init__(self, output: Output) -> None:
+        super().__init__(output)
+        self._archive = zipfile.ZipFile(output.file, "w")
+        output.cleanup.callback(_close_quietly, self._archive)
+        self._states = self._archive.open(_member("states"), "w", force_zip64=True)
+        output.cleanup.callback(_close_quietly, self._states)
+        header = {"descr": "<f4", "fortran_order": False, "shape": output.shape}
+        np.lib.format.write_array_header_1_0(self._states, header)
+
+    def _write(self, frame: Tensor) -> None:
+        self._states.write(_bytes_of(frame))
+
+    def _end(self) -> None:
+        self._states.close()
+        with self._archive.open(_member("steps"), "w") as member:
+            np.lib.format.write_array(member, np.array(self._steps, np.int64), allow_pickle=False)
+        self._archive.close()
+
+
+@final
+class SafetensorsSink(FrameSink):
+    """A `.safetensors`: the steps stand before the states, and are filled in last."""
+
+    def __init__(self, output: Output) -> None:
+        super().__init__(output)
+        steps = TensorSpec("I64", output.shape[:1])
+        header = encode_header(
+            {"steps": steps, "states": TensorSpec("F32", output.shape)},
+            {"kind": "samples", "format": FORMAT, "data": output.info.to_dict()},
+        )
+        output.file.write(header + bytes(steps.num_bytes))
+        self._steps_at = len(header)
+
+    def _write(self, frame: Tensor) -> None:
+        self._output.file.write(_bytes_of(frame))
+
+    def _end(self) -> None:
+        self._output.file.seek(self._steps_at)
+        self._output.file.write(np.array(self._steps, "<i8").data)
+
+
+def _bytes_of(frame: Tensor) -> memoryview:
+    return frame.contiguous().numpy().astype("<f4", copy=False).data
+
+
+def _close_quietly(part: IO[bytes] | zipfile.ZipFile) -> None:
+    """Close what would close itself too late, on a file that is closed already."""
+    with contextlib.suppress(OSError, ValueError):
+        part.close()
+
+
+def _member(name: str) -> zipfile.ZipInfo:
+    """An archive's member without the time of day, so that equal chains leave equal files."""
+    return zipfile.ZipInfo(f"{name}.npy", date_time=(1980, 1, 1, 0, 0, 0))
+
+
+def _panels(frames: Tensor) -> Picture:
+    """Frames `(F, N, 2)` as scatter plots of the same part of the plane."""
+    window = window_of(frames.flatten(0, 1))
+    return tile(np.stack([scatter(frame, window=window, size=PANEL) for frame in frames]), scale=1)

@@ -1,0 +1,114 @@
+"""The checkpoints of a run, so kept that there is always one to go on from.
+
+step-N.safetensors          the model after N walks
+step-N.state.safetensors    what training needs beyond it
+step-N.json                 SHA-256 of both; written last, so a step that has it is whole
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from dataclasses import dataclass
+from pathlib import Path
+from typing import final
+
+from walkback.checkpoint import Checkpoint, TrainingState, save_checkpoint, save_training_state
+from walkback.files import sha256, write_json, writing_to
+
+
+@dataclass(frozen=True, slots=True)
+class SavedStep:
+    """The files of one checkpoint.
+
+    Attributes:
+        step: Number of walks after which it was saved.
+        checkpoint: Path of the model.
+        state: Path of the training state.
+        manifest: Path of the digests of both.
+    """
+
+    step: int
+    checkpoint: Path
+    state: Path
+    manifest: Path
+
+
+@final
+class CheckpointStore:
+    """A directory of checkpoints that one process writes to."""
+
+    def __init__(self, directory: Path) -> None:
+        self.directory = directory
+
+    def save(self, step: int, checkpoint: Checkpoint, state: TrainingState) -> SavedStep:
+        """Save model and training state after `step` walks.
+
+        Raises:
+            WalkbackError: A file cannot be written; earlier checkpoints are intact.
+        """
+        saved = self._files(step)
+        save_checkpoint(saved.checkpoint, checkpoint)
+        save_training_state(saved.state, state)
+        write_json(saved.manifest, {"step": step, "sha256": _digests(saved)})
+        return saved
+
+    def latest(self) -> tuple[SavedStep | None, list[str]]:
+        """The newest checkpoint that is whole, and a warning for each newer one that is not."""
+        warnings: list[str] = []
+        for step in self.steps():
+            saved = self._files(step)
+            problem = _problem(saved)
+            if problem is None:
+                return saved, warnings
+            warnings.append(f"Passed over the checkpoint of step {step} in {self.directory}: {problem}.")
+        return None, warnings
+
+    def steps(self) -> list[int]:
+        """Steps that have any file here, newest first."""
+        names = (re.match(r"step-(\d+)\.", path.name) for path in self.directory.iterdir())
+        return sorted({int(name[1]) for name in names if name}, reverse=True)
+
+    def prune(self, keep: int) -> None:
+        """Delete all checkpoints but the newest `keep`, and never the newest one that is whole."""
+        newest, _ = self.latest()
+        kept = set(self.steps()[:keep]) | ({newest.step} if newest else set())
+        for step in self.steps():
+            if step not in kept:
+                self._delete(step)
+
+    def discard_after(self, step: int) -> None:
+        """Delete the checkpoints of later steps, which a run resumed at `step` will make anew."""
+        for later in self.steps():
+            if later > step:
+                self._delete(later)
+
+    def _files(self, step: int) -> SavedStep:
+        names = (f"step-{step}{end}" for end in (".safetensors", ".state.safetensors", ".json"))
+        return SavedStep(step, *(self.directory / name for name in names))
+
+    def _delete(self, step: int) -> None:
+        """Remove a step, its manifest first: a kill in between leaves no manifest without its files."""
+        saved = self._files(step)
+        with writing_to(saved.manifest):
+            for path in (saved.manifest, saved.state, saved.checkpoint):
+                path.unlink(missing_ok=True)
+
+
+def _digests(saved: SavedStep) -> dict[str, str]:
+    return {path.name: sha256(path) for path in (saved.checkpoint, saved.state)}
+
+
+def _problem(saved: SavedStep) -> str | None:
+    """Why a step cannot be resumed from; None if its files are those that were saved."""
+    try:
+        manifest = json.loads(saved.manifest.read_bytes())
+        if manifest != {"step": saved.step, "sha256": _digests(saved)}:
+            return "its files are not those that were saved"
+    except FileNotFoundError as error:
+        return f"{Path(error.filename).name} is missing"
+    except OSError as error:
+        return f"it cannot be read ({error.strerror})"
+    except (ValueError, RecursionError):
+        return f"{saved.manifest.name} cannot be read"
+    return None

@@ -1,0 +1,55 @@
+"""Tensors on disk, in the safetensors format: written atomically, read only after every check of the header.
+
+The safetensors package does the work, on bytes: its memory-mapped reader would let a file that is cut short later
+kill the process. What it accepts and should not (duplicate keys, huge headers, overflowing shapes) is refused before
+it is asked.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import safetensors.torch
+import torch
+from torch import Tensor
+
+from walkback.errors import WalkbackError
+from walkback.files import write_bytes
+from walkback.tensorheader import DTYPES, encode_metadata, opened, parse_header
+
+_STORABLE = {name for name, _ in DTYPES.values()}
+
+
+def save_tensors(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, Any]) -> None:
+    """Write tensors and a JSON document to one file, atomically; equal content gives equal bytes.
+
+    Tensors that share memory are stored separately, and come back that way.
+
+    Raises:
+        WalkbackError: The file cannot be written, or a tensor's type cannot be stored.
+    """
+    copies = {name: _copy(name, tensor) for name, tensor in tensors.items()}
+    write_bytes(path, safetensors.torch.save(copies, encode_metadata(metadata)))
+
+
+def read_tensors(path: Path, device: str | torch.device = "cpu") -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """The tensors and the metadata document of a file.
+
+    Raises:
+        CheckpointError: The file cannot be read, or is anything but a whole file of this format.
+    """
+    with opened(path) as file:
+        header = parse_header(file)
+        file.seek(0)
+        tensors = safetensors.torch.load(file.read())
+    return {name: tensor.to(device) for name, tensor in tensors.items()}, dict(header.metadata)
+
+
+def _copy(name: str, tensor: Tensor) -> Tensor:
+    """A contiguous copy on the CPU: the format has neither strides nor shared memory."""
+    dtype = str(tensor.dtype).removeprefix("torch.")
+    if dtype not in _STORABLE:
+        raise WalkbackError(f"Got tensor {name!r} of type {dtype}, which cannot be stored; convert it first.")
+    return tensor.detach().to("cpu", copy=True).contiguous()
