@@ -1,0 +1,141 @@
+"""The commands of the `walkback` program, each imported when it is called.
+
+Listing commands, completing them and `--version` must not wait for the code behind them. Until it is called,
+a command is a light `Command` record, whether it is the program's own or a plugin's.
+"""
+
+from __future__ import annotations
+
+import importlib.metadata
+from collections.abc import Callable
+from functools import partial
+from typing import Annotated, Any, final
+
+import typer
+import typer.main
+from rich.markup import escape
+from typer.core import TyperCommand, TyperGroup
+
+from walkback.cli.common import registry_of
+from walkback.component import Command
+from walkback.errors import PluginError
+from walkback.registered import import_object
+from walkback.registry import Registry
+from walkback.text import one_line, printable
+
+COMMANDS = (
+    Command("run", "walkback.cli.run:run", "Train a transition operator, evaluate it and draw samples."),
+    Command("sample", "walkback.cli.sample:sample", "Draw samples and chains from a checkpoint."),
+    Command("info", "walkback.cli.info:info", "Show what a checkpoint contains."),
+    Command("data", "walkback.cli.data:app", "List and prepare data sets."),
+    Command("recipes", "walkback.cli.recipes:app", "List and show recipes."),
+    Command("plugins", "walkback.cli.plugins:app", "List plugins and what they offer."),
+)
+"""The program's own commands, which no plugin can replace."""
+
+
+def build_app(registry: Registry | None = None) -> typer.Typer:
+    """The program as a Typer application.
+
+    Args:
+        registry: The plugins; None to load those that are installed when they are needed.
+    """
+    app = typer.Typer(
+        cls=Program,
+        no_args_is_help=True,
+        context_settings={"obj": registry, "help_option_names": ["--help", "-h"]},
+        result_callback=_forget,
+    )
+    app.callback()(_root)
+    return app
+
+
+@final
+class LazyCommand(TyperCommand):
+    """A command by name and summary; `load` makes the real one when it is called or completed."""
+
+    def __init__(self, name: str, summary: str, load: Callable[[], Any]) -> None:
+        super().__init__(name, help=escape(printable(summary)))
+        self._load = load
+
+    def make_context(self, info_name: str | None, args: list[str], parent: Any = None, **extra: Any) -> Any:
+        """The context of the real command, which is the one that then runs."""
+        return self._load().make_context(info_name, args, parent, **extra)
+
+
+@final
+class Program(TyperGroup):
+    """The program: its own commands, then those of plugins."""
+
+    def __init__(self, **settings: Any) -> None:
+        super().__init__(**settings)
+        for command in COMMANDS:
+            self.add_command(LazyCommand(command.name, command.summary, partial(_own, command)))
+
+    def list_commands(self, ctx: Any) -> list[str]:
+        """Names of all commands."""
+        others = {offer.spec.name for offer in registry_of(ctx).commands()}
+        return [*self.commands, *sorted(others - self.commands.keys())]
+
+    def get_command(self, ctx: Any, cmd_name: str) -> Any:
+        """The command called `cmd_name`, which may be `distribution:name`; None where there is none."""
+        if cmd_name in self.commands:
+            return self.commands[cmd_name]
+        registry = registry_of(ctx)
+        offers = registry.matches("command", cmd_name)
+        if not offers:
+            return None
+        return LazyCommand(cmd_name, offers[0].spec.summary, partial(_of_plugin, registry, cmd_name))
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"walkback {importlib.metadata.version('walkback')}")
+        raise typer.Exit
+
+
+def _root(
+    version: Annotated[
+        bool,
+        typer.Option("--version", callback=_version, is_eager=True, help="Show the version."),
+    ] = False,
+    debug: Annotated[bool, typer.Option("--debug", help="Show the traceback of errors.")] = False,
+    no_plugins: Annotated[
+        bool, typer.Option("--no-plugins", is_eager=True, help="Load the plugins of walkback only.")
+    ] = False,
+) -> None:
+    """Learn transition operators: Markov chains whose repeated application samples the data.
+
+    Start with `walkback run`: it learns small handwritten digits in about two minutes.
+    """
+
+
+def _forget(*results: object, **parameters: object) -> None:
+    """Drop what a command returns: only `typer.Exit` sets the exit code."""
+
+
+def _own(command: Command) -> Any:
+    return _command(command.name, import_object(command.target))
+
+
+def _of_plugin(registry: Registry, reference: str) -> Any:
+    registered = registry.find_command(reference)
+    target = registry.load_command(registered)
+    blame = f"The command {registered.qualified_name!r} is broken"
+    if not isinstance(target, typer.Typer):
+        raise PluginError(f"{blame}: {registered.spec.target} is {target!r:.80}, expected a typer.Typer.")
+    try:
+        return _command(reference, target)
+    except Exception as error:  # Typer reads the functions' signatures only here
+        raise PluginError(f"{blame}: {one_line(error)}.") from error
+
+
+def _command(name: str, target: Any) -> Any:
+    """The command of a `typer.Typer`, as a group, or of a function."""
+    app = typer.Typer(add_completion=False)
+    if isinstance(target, typer.Typer):
+        app.add_typer(target, name=name)
+    else:
+        app.command(name)(target)
+    command = typer.main.get_command(app)
+    return command.commands[name] if isinstance(command, TyperGroup) else command

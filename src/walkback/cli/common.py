@@ -1,0 +1,70 @@
+"""What commands share: the registry of this call, completion of names, common options."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from typing import Annotated, Any, TypeAlias
+
+import typer
+
+from walkback.cli.console import Output
+from walkback.component import Kind
+from walkback.registry import Registry
+
+Json: TypeAlias = Annotated[bool, typer.Option("--json", help="Print one JSON document on stdout.")]
+
+
+def registry_of(ctx: typer.Context) -> Registry:
+    """The registry of this call of the program: plugins are loaded when a command first asks for it.
+
+    Broken plugins are named on stderr then, and those that break later when the command ends.
+    """
+    root = ctx.find_root()
+    if not isinstance(root.obj, Registry):
+        root.obj = _discover(no_plugins=bool(root.params.get("no_plugins")))
+        if not ctx.resilient_parsing:
+            _report_broken(root, root.obj)
+    registry: Registry = root.obj
+    return registry
+
+
+def completion(kind: Kind) -> Callable[[typer.Context, str], list[tuple[str, str]]]:
+    """A completion callback for component names of one kind."""
+
+    def complete(ctx: typer.Context, incomplete: str) -> list[tuple[str, str]]:
+        offers = registry_of(ctx).components(kind)
+        return [
+            (offer.reference, offer.spec.summary)
+            for offer in offers
+            if offer.reference.startswith(incomplete)
+        ]
+
+    return complete
+
+
+def complete_recipe(ctx: typer.Context, incomplete: str) -> list[tuple[str, str]]:
+    """The completion callback for names of recipes."""
+    offers = registry_of(ctx).recipes()
+    return [
+        (offer.reference, offer.spec.summary) for offer in offers if offer.reference.startswith(incomplete)
+    ]
+
+
+def _discover(*, no_plugins: bool) -> Registry:
+    names = os.environ.get("WALKBACK_PLUGINS")
+    only = None if names is None else [name.strip() for name in names.split(",") if name.strip()]
+    return Registry.discover(only, enabled=not no_plugins)
+
+
+def _report_broken(root: Any, registry: Registry) -> None:
+    output, known = Output(), registry.warnings()
+    for warning in known:
+        output.warn(warning)
+
+    def report_later() -> None:
+        for warning in registry.warnings():
+            if warning not in known:
+                output.warn(warning)
+
+    root.call_on_close(report_later)

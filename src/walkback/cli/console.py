@@ -1,0 +1,92 @@
+"""Where commands write: results on stdout; errors, warnings and progress on stderr.
+
+Rich honours NO_COLOR. What plugins, files and users provide is never read as Rich markup: it goes through
+`plain`.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import sys
+from collections.abc import Mapping, Sequence
+from typing import Any, final
+
+from rich.console import Console, RenderableType
+from rich.table import Table
+from rich.text import Text
+
+from walkback.text import printable
+
+
+def plain(text: str, style: str = "") -> Text:
+    """Text of unknown origin, shown as it is: no markup, no control characters."""
+    return Text(printable(text), style)
+
+
+def table(columns: Sequence[str], rows: Sequence[Sequence[str]], title: str = "") -> Table:
+    """A table without frame: the first column never breaks, the others wrap; empty names make no header."""
+    heading = plain(title, "bold") if title else None
+    grid = Table(
+        title=heading,
+        title_justify="left",
+        box=None,
+        pad_edge=False,
+        header_style="dim",
+        show_header=any(columns),
+    )
+    for index, column in enumerate(columns):
+        grid.add_column(column, no_wrap=index == 0, overflow="fold", style="cyan" if index == 0 else "")
+    for row in rows:
+        grid.add_row(*(plain(cell) for cell in row))
+    return grid
+
+
+@final
+class Output:
+    """The two streams of a command.
+
+    Attributes:
+        results: Rich console on stdout.
+        messages: Rich console on stderr, also for progress bars.
+    """
+
+    def __init__(self) -> None:
+        self.results = Console(highlight=False)
+        self.messages = Console(stderr=True, highlight=False)
+
+    def show(self, *renderables: RenderableType) -> None:
+        """Print results for people on stdout, one below the other."""
+        for renderable in renderables:
+            self.results.print(renderable)
+
+    def write(self, text: str) -> None:
+        """Write a result to stdout exactly as it is."""
+        sys.stdout.write(text)
+
+    def emit_json(self, document: Any) -> None:
+        """Write the one JSON document of a `--json` command; NaN and infinities become null."""
+        sys.stdout.write(json.dumps(_finite(document), indent=2, allow_nan=False) + "\n")
+
+    def note(self, text: str) -> None:
+        """Tell something in one line on stderr."""
+        self._say(plain(text))
+
+    def warn(self, text: str) -> None:
+        """Warn in one line on stderr."""
+        self._say(Text.assemble(("warning: ", "bold yellow"), plain(text)))
+
+    def error(self, text: str) -> None:
+        """Say in one line on stderr what is wrong."""
+        self._say(Text.assemble(("error: ", "bold red"), plain(text)))
+
+    def _say(self, text: Text) -> None:
+        self.messages.print(text, soft_wrap=True)
+
+
+def _finite(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return {str(key): _finite(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_finite(item) for item in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value

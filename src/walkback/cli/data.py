@@ -1,0 +1,82 @@
+"""`walkback data`: the data sets there are, and preparing one before a run."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from walkback.cli.common import Json, completion, registry_of
+from walkback.cli.console import Output, plain, table
+
+if TYPE_CHECKING:
+    from walkback.data import DataInfo
+
+app = typer.Typer(no_args_is_help=True, help="List and prepare data sets.")
+
+
+@app.command("list")
+def list_data(ctx: typer.Context, json: Json = False) -> None:
+    """List data sets by name, for `walkback run --data NAME`."""
+    output, datasets = Output(), registry_of(ctx).components("dataset")
+    mirror = os.environ.get("WALKBACK_DATA")
+    if json:
+        records = [{"name": d.reference, "plugin": d.plugin, "summary": d.spec.summary} for d in datasets]
+        output.emit_json({"datasets": records, "mirror": mirror})
+        return
+    output.show(
+        table(("name", "summary", "plugin"), [(d.reference, d.spec.summary, d.plugin) for d in datasets])
+    )
+    output.show("", plain(_mirror(mirror)))
+
+
+@app.command("prepare")
+def prepare_data(
+    ctx: typer.Context,
+    source: Annotated[
+        str,
+        typer.Argument(
+            help="Name of a data set, path, or hub id owner/name.", autocompletion=completion("dataset")
+        ),
+    ],
+    assignments: Annotated[
+        list[str] | None, typer.Option("--set", metavar="OPTION=VALUE", help="Set an option of the data set.")
+    ] = None,
+    json: Json = False,
+) -> None:
+    """Download, decode and cache a data set now, and show what it is."""
+    from walkback.config import component_table
+    from walkback.layering import resolve_data
+
+    registry, output = registry_of(ctx), Output()
+    overrides = [a if "." in a.partition("=")[0] else f"data.{a}" for a in assignments or ()]
+    config = resolve_data(registry, source, overrides)
+    dataset = registry.load(registry.find("dataset", config.name))(**config.options)
+    with output.messages.status(plain(f"Preparing {config.name}")):
+        dataset.prepare()
+    if json:
+        output.emit_json({"data": component_table(config), "info": dataset.info.to_dict()})
+    else:
+        output.show(_table(dataset.info))
+
+
+def _table(info: DataInfo) -> Any:
+    lines = {
+        "name": info.name,
+        "shape": " × ".join(str(size) for size in info.shape),
+        "support": info.support,
+        "grey levels": "not quantized" if info.bins is None else str(info.bins),
+        "examples": ", ".join(f"{count:,} {split}" for split, count in info.splits.items()),
+        "preprocessing": "; ".join(info.preprocessing) or "none",
+        "fingerprint": info.fingerprint,
+    }
+    return table(("", ""), list(lines.items()))
+
+
+def _mirror(mirror: str | None) -> str:
+    if mirror is None:
+        return "Hub data sets are downloaded; set WALKBACK_DATA=DIR to read a local mirror instead."
+    missing = "" if Path(mirror).is_dir() else " (no such directory)"
+    return f"Hub data sets are read from the local mirror WALKBACK_DATA={mirror}{missing} where it has them."

@@ -1,0 +1,86 @@
+"""The entry point: calls a command, and turns what it raises into one sentence on stderr and an exit code.
+
+0 done, 1 failure, 2 usage or configuration, 3 a diagnostic failed its threshold, 4 a plugin is at fault,
+130 interrupted.
+"""
+
+from __future__ import annotations
+
+import io
+import os
+import sys
+import traceback
+from collections.abc import Sequence
+from typing import Any, NoReturn
+
+import typer
+import typer.main
+
+from walkback.cli.app import build_app
+from walkback.cli.console import Output
+from walkback.errors import WalkbackError
+from walkback.text import one_line
+
+GLOBAL_FLAGS = ("--debug", "--no-plugins")
+"""Flags of the program itself, accepted before and after the command."""
+
+INTERRUPTED = 130
+
+
+def main() -> NoReturn:
+    """Run `walkback` with the arguments of the process."""
+    # Waiting threads sleep instead of spinning: beside other work, spinning makes two threads slower than one.
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="replace")  # a terminal without σ or × shows a question mark instead
+    sys.exit(call(sys.argv[1:]))
+
+
+def call(arguments: Sequence[str]) -> int:
+    """Run `walkback` with arguments, and return its exit code."""
+    arguments = _hoist(arguments)
+    try:
+        program: Any = typer.main.get_command(build_app())
+        code = program.main(args=arguments, prog_name="walkback", standalone_mode=False)
+        sys.stdout.flush()
+    except (KeyboardInterrupt, typer.Abort):
+        code = INTERRUPTED
+    except BrokenPipeError:
+        # The reader has gone; without this the interpreter complains about the flush at its own exit.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
+    except Exception as error:
+        return _report(error, debug="--debug" in arguments)
+    if code == INTERRUPTED:
+        Output().error("interrupted.")
+    return code if isinstance(code, int) else 0
+
+
+def _hoist(arguments: Sequence[str]) -> list[str]:
+    """Move the global flags to the front, where the program's own parser expects them."""
+    end = arguments.index("--") if "--" in arguments else len(arguments)
+    flags = [argument for argument in arguments[:end] if argument in GLOBAL_FLAGS]
+    return [*flags, *(argument for argument in arguments[:end] if argument not in flags), *arguments[end:]]
+
+
+def _report(error: Exception, *, debug: bool) -> int:
+    """Say what went wrong; returns the exit code."""
+    if debug:
+        traceback.print_exception(error)
+    if isinstance(error, WalkbackError):
+        Output().error(str(error))
+        return error.exit_code
+    if hasattr(error, "format_message"):
+        return _report_usage(error)
+    Output().error(f"{one_line(error)}; run again with --debug for the traceback.")
+    return 1
+
+
+def _report_usage(error: Any) -> int:
+    """Report an error of the command line's parser; one without a message has already shown the help."""
+    message = " ".join(error.format_message().split()).rstrip(".")
+    context = getattr(error, "ctx", None)
+    command = context.command_path if context else "walkback"
+    if message:
+        Output().error(f"{message} (see {command} --help).")
+    return int(error.exit_code)

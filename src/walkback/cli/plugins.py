@@ -1,0 +1,82 @@
+"""`walkback plugins`: what is installed, and what it offers."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+import typer
+
+from walkback.cli.common import Json, registry_of
+from walkback.cli.console import Output, plain, table
+from walkback.errors import ConfigurationError
+from walkback.plugins import RECORDS, hook_name
+from walkback.registered import Registered
+from walkback.registry import Registry
+from walkback.text import nearest
+
+app = typer.Typer(no_args_is_help=True, help="List plugins and what they offer.")
+
+
+@app.command("list")
+def list_plugins(
+    ctx: typer.Context,
+    kind: Annotated[
+        str | None,
+        typer.Option(
+            help="Only this kind of component, e.g. operator.", autocompletion=lambda: list(RECORDS)
+        ),
+    ] = None,
+    json: Json = False,
+) -> None:
+    """List the installed plugins with their state, and everything they offer by kind."""
+    if kind is not None and kind not in RECORDS:
+        raise ConfigurationError(
+            f"Unknown kind {kind!r}{nearest(kind, RECORDS)}; available: {', '.join(RECORDS)}."
+        )
+    registry, output = registry_of(ctx), Output()
+    kinds = list(RECORDS) if kind is None else [kind]
+    if json:
+        output.emit_json(_document(registry, kinds))
+    else:
+        _show(registry, kinds, output)
+    if ctx.find_root().params.get("debug"):
+        for status in registry.plugins:
+            output.messages.print(plain(status.traceback), end="", soft_wrap=True)
+
+
+def _document(registry: Registry, kinds: list[str]) -> dict[str, Any]:
+    plugins = [
+        {
+            "name": status.name,
+            "distribution": status.distribution,
+            "version": status.version,
+            "status": status.status,
+            "error": status.error or None,
+        }
+        for status in registry.plugins
+    ]
+    return {
+        "plugins": plugins,
+        "offers": {kind: [_record(o) for o in registry.offers(kind)] for kind in kinds},
+    }
+
+
+def _record(offer: Registered[Any]) -> dict[str, Any]:
+    return {
+        "name": offer.spec.name,
+        "qualified_name": offer.qualified_name,
+        "plugin": offer.plugin,
+        "summary": offer.spec.summary,
+        "rivals": list(offer.rivals),
+    }
+
+
+def _show(registry: Registry, kinds: list[str], output: Output) -> None:
+    rows = [(s.name, s.version, f"{s.status}: {s.error}" if s.error else s.status) for s in registry.plugins]
+    output.show(table(("plugin", "version", "status"), rows, title="Plugins"))
+    for kind in kinds:
+        offers = registry.offers(kind)
+        rows = [(offer.reference, offer.spec.summary, offer.plugin) for offer in offers]
+        if rows:
+            title = hook_name(kind).removeprefix("walkback_").capitalize()
+            output.show("", table(("name", "summary", "plugin"), rows, title=title))

@@ -1,0 +1,87 @@
+"""Settings as users write them: TOML documents, and `--set section.option=value`."""
+
+from __future__ import annotations
+
+import tomllib
+from collections.abc import Collection, Iterable, Mapping
+from typing import Any, TypeAlias
+
+from walkback.errors import ConfigurationError
+from walkback.text import nearest, one_line
+
+Tables: TypeAlias = dict[str, dict[str, Any]]
+"""Plain values by section and option."""
+
+
+def parse_value(text: str) -> Any:
+    """A TOML value where the text is one, else the text itself.
+
+    >>> parse_value("1e-3"), parse_value("[1, 2]"), parse_value("true"), parse_value("cuda:0")
+    (0.001, [1, 2], True, 'cuda:0')
+    """
+    try:
+        document = tomllib.loads(f"value = {text}")
+    except tomllib.TOMLDecodeError:
+        return text
+    return document["value"] if document.keys() == {"value"} else text
+
+
+def parse_overrides(assignments: Iterable[str], sections: Collection[str]) -> Tables:
+    """Read `section.option=value` assignments; the last one for an option counts.
+
+    Raises:
+        ConfigurationError: One is not of this form, or its section does not exist.
+    """
+    tables: Tables = {}
+    for assignment in assignments:
+        path, equals, value = assignment.partition("=")
+        section, dot, option = path.strip().partition(".")
+        if not (equals and dot and option):
+            raise ConfigurationError(f"Got --set {assignment!r}, expected --set SECTION.OPTION=VALUE.")
+        refuse_unknown_section(section, sections)
+        tables.setdefault(section, {})[option] = parse_value(value.strip())
+    return tables
+
+
+def parse_tables(
+    text: str, origin: str, sections: Collection[str], extra: Collection[str] = ()
+) -> dict[str, Any]:
+    """Read a TOML document of sections.
+
+    Args:
+        text: The document.
+        origin: Where it came from, for messages.
+        sections: The sections it may have; each is a table.
+        extra: Other keys it may have.
+
+    Raises:
+        ConfigurationError: It is no TOML, or has something else in it.
+    """
+    try:
+        document = tomllib.loads(text)
+    except tomllib.TOMLDecodeError as error:
+        raise ConfigurationError(f"{origin} is no valid TOML: {one_line(error)}.") from error
+    refuse_unknown_tables(document, origin, sections, extra)
+    return document
+
+
+def refuse_unknown_tables(
+    document: Mapping[str, Any], origin: str, sections: Collection[str], extra: Collection[str] = ()
+) -> None:
+    """Raise ConfigurationError unless the document has tables for `sections`, and `extra` keys, only."""
+    for section, table in document.items():
+        if section in extra:
+            continue
+        refuse_unknown_section(section, sections, origin)
+        if not isinstance(table, Mapping):
+            raise ConfigurationError(f"{origin} has {section} = {table!r:.80}, expected a table [{section}].")
+
+
+def refuse_unknown_section(section: str, sections: Collection[str], origin: str = "") -> None:
+    """Raise ConfigurationError for a section that does not exist, with the nearest name."""
+    if section not in sections:
+        where = f" in {origin}" if origin else ""
+        listing = ", ".join(sections)
+        raise ConfigurationError(
+            f"Unknown section {section!r}{where}{nearest(section, sections)}; there are: {listing}."
+        )

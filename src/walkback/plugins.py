@@ -1,0 +1,211 @@
+"""Finding plugins, each in isolation: whatever a plugin does wrong is recorded and touches nothing else.
+
+    installed distributions → entry points of the group `walkback` → one `Plugin` record each
+
+pluggy's own loader lets one broken plugin stop every command, and drops the second of two entry points with
+the same name. Here every plugin has a manager of its own: neither its hooks nor its failures meet another's.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import importlib.metadata
+import re
+import sys
+import traceback
+from collections.abc import Collection, Iterable, Iterator, Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any, Literal, TypeAlias
+
+import pluggy
+
+from walkback import hookspecs
+from walkback.component import KINDS, Command, Component, Recipe
+from walkback.errors import PluginError
+from walkback.text import nearest, one_line
+
+CORE_DISTRIBUTION = "walkback"
+"""The distribution whose plugins are always loaded."""
+
+Record: TypeAlias = Component | Recipe | Command
+RECORDS: Mapping[str, type[Record]] = {
+    **dict.fromkeys(KINDS, Component),
+    "recipe": Recipe,
+    "command": Command,
+}
+"""What each kind of hook yields: the component kinds, "recipe" and "command"."""
+
+FAILURES = (Exception, SystemExit)
+"""What third-party code may raise without stopping the program; KeyboardInterrupt is the user's."""
+
+_NAME = re.compile(r"\w[\w.+-]*")
+_TARGET = re.compile(r"[\w.]+:.+")
+
+
+@dataclass(frozen=True, slots=True)
+class PluginStatus:
+    """How loading one plugin went.
+
+    Attributes:
+        name: `distribution:entry-point`.
+        distribution: Name of the distribution that brings it.
+        version: Version of that distribution.
+        status: "ok"; "broken" (see `error` and `traceback`); or "blocked", which is left out on request.
+        error: What went wrong, in one line.
+        traceback: The same with its traceback.
+    """
+
+    name: str
+    distribution: str
+    version: str
+    status: Literal["ok", "broken", "blocked"] = "ok"
+    error: str = ""
+    traceback: str = ""
+
+    def broken(self, error: BaseException) -> PluginStatus:
+        """The same plugin after it failed with `error`."""
+        details = "".join(traceback.format_exception(error))
+        return replace(self, status="broken", error=one_line(error), traceback=details)
+
+
+@dataclass(frozen=True, slots=True)
+class Plugin:
+    """A plugin and what it offers, by kind (the keys of `RECORDS`): nothing unless its status is "ok"."""
+
+    status: PluginStatus
+    offers: Mapping[str, tuple[Record, ...]] = field(default_factory=dict)
+    hooks: pluggy.HookRelay | None = None
+
+
+def hook_name(kind: str) -> str:
+    """Name of the hook through which plugins offer a kind.
+
+    >>> hook_name("operator"), hook_name("process")
+    ('walkback_operators', 'walkback_processes')
+    """
+    return f"walkback_{kind}es" if kind.endswith("s") else f"walkback_{kind}s"
+
+
+def canonical(distribution: str) -> str:
+    """The normal form of a distribution's name: `My_Plugin` and `my-plugin` are the same."""
+    return re.sub(r"[-_.]+", "-", distribution).lower()
+
+
+def discover(only: Collection[str] | None = None, enabled: bool = True) -> tuple[Plugin, ...]:
+    """Load every installed plugin: those of walkback first, then the others by name.
+
+    Args:
+        only: Names (`entry-point` or `distribution:entry-point`) of the third-party plugins to load; None for
+            all.
+        enabled: Whether third-party plugins are loaded at all.
+    """
+    found = sorted(_entry_points(), key=lambda item: (not _is_core(item[0]), item[0].name))
+    plugins = []
+    for status, entry_point in found:
+        wanted = _is_core(status) or (enabled and (only is None or is_named(status, only)))
+        plugins.append(_load(status, entry_point) if wanted else Plugin(replace(status, status="blocked")))
+    return tuple(plugins)
+
+
+def is_named(status: PluginStatus, names: Collection[str]) -> bool:
+    """Whether a plugin is among `names`, each an `entry-point` or a `distribution:entry-point`."""
+    own, entry_point = canonical(status.distribution), status.name.partition(":")[2]
+    pairs = (name.rpartition(":") for name in names)
+    return any(name == entry_point and (not colon or canonical(dist) == own) for dist, colon, name in pairs)
+
+
+def load_plugin(plugin: object, status: PluginStatus) -> Plugin:
+    """Make the record of an imported plugin (a module, or any object that has hooks).
+
+    Raises:
+        PluginError: It breaks the contract: no hook, an unknown hook, or not the records that a hook gives.
+    """
+    manager = pluggy.PluginManager("walkback")
+    manager.add_hookspecs(hookspecs)
+    manager.register(plugin, name=status.name)
+    _refuse_unknown_hooks(manager, plugin)
+    offers = {kind: tuple(_records(manager, kind)) for kind in RECORDS}
+    return Plugin(status, offers, manager.hook)
+
+
+@contextlib.contextmanager
+def quiet_stdout() -> Iterator[None]:
+    """Send what third-party code prints to stderr: stdout is for results, with `--json` for one document."""
+    with contextlib.redirect_stdout(sys.stderr):
+        yield
+
+
+def _entry_points() -> Iterator[tuple[PluginStatus, importlib.metadata.EntryPoint]]:
+    """The walkback entry points of every distribution; the first on the path wins, as it does for imports."""
+    seen = set()
+    for distribution in importlib.metadata.distributions():
+        try:
+            entry_points = [e for e in distribution.entry_points if e.group == hookspecs.ENTRY_POINT_GROUP]
+            name, version = (distribution.name, distribution.version) if entry_points else ("", "")
+        except Exception:
+            continue  # metadata that cannot be read belong to no plugin that could be named
+        if not entry_points or canonical(name or "unknown") in seen:
+            continue
+        seen.add(canonical(name or "unknown"))
+        for entry_point in entry_points:
+            status = PluginStatus(
+                f"{name or 'unknown'}:{entry_point.name}", name or "unknown", version or "unknown"
+            )
+            yield status, entry_point
+
+
+def _is_core(status: PluginStatus) -> bool:
+    return canonical(status.distribution) == CORE_DISTRIBUTION
+
+
+def _load(status: PluginStatus, entry_point: importlib.metadata.EntryPoint) -> Plugin:
+    try:
+        with quiet_stdout():
+            return load_plugin(entry_point.load(), status)
+    except FAILURES as error:
+        return Plugin(status.broken(error))
+
+
+def _refuse_unknown_hooks(manager: pluggy.PluginManager, plugin: object) -> None:
+    known = [caller for caller in vars(hookspecs) if caller.startswith("walkback_")]
+    callers = manager.get_hookcallers(plugin) or []
+    if not callers:
+        raise PluginError("it has no hooks: mark its functions with walkback.hookspecs.hookimpl")
+    for caller in callers:
+        if not caller.has_spec() and not all(hook.optionalhook for hook in caller.get_hookimpls()):
+            raise PluginError(
+                f"it has a hook {caller.name!r}, which does not exist{nearest(caller.name, known)}"
+            )
+
+
+def _records(manager: pluggy.PluginManager, kind: str) -> Iterator[Record]:
+    """Consume one kind of hook; a generator runs, and may fail, only here."""
+    hook, expected = hook_name(kind), RECORDS[kind]
+    names: set[str] = set()
+    for answer in getattr(manager.hook, hook)():
+        if not isinstance(answer, Iterable):
+            raise PluginError(f"{hook} gave {answer!r:.80}, expected an iterable of {expected.__name__}")
+        for record in answer:
+            _check(hook, record, expected)
+            if record.name in names:
+                raise PluginError(f"{hook} gave the name {record.name!r} twice")
+            names.add(record.name)
+            yield record
+
+
+def _check(hook: str, record: Any, expected: type[Record]) -> None:
+    """Types are not enforced when a record is made, and the rest of the program relies on them."""
+    if not isinstance(record, expected):
+        raise PluginError(f"{hook} gave {record!r:.80}, expected {expected.__name__}")
+    if not (isinstance(record.name, str) and _NAME.fullmatch(record.name)):
+        raise PluginError(f"{hook} gave the name {record.name!r:.80}, expected letters, digits and . _ + -")
+    place = record.resource if isinstance(record, Recipe) else record.target
+    if not (isinstance(place, str) and _TARGET.fullmatch(place)):
+        raise PluginError(f"{hook} gave {record.name!r} at {place!r:.80}, expected 'module:name'")
+    defaults = record.defaults if isinstance(record, Component) else {}
+    if not (isinstance(defaults, Mapping) and all(isinstance(table, Mapping) for table in defaults.values())):
+        raise PluginError(
+            f"{hook} gave {record.name!r} with defaults {defaults!r:.80}, expected them by section"
+        )
+    if not isinstance(record.summary, str):
+        raise PluginError(f"{hook} gave {record.name!r} with summary {record.summary!r:.80}, expected text")

@@ -1,0 +1,74 @@
+"""Where a configuration starts: a recipe of a plugin, a recipe file, or parts of the default recipe."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from walkback.config import SECTIONS
+from walkback.errors import ConfigurationError, PluginError
+from walkback.overrides import parse_tables
+from walkback.registry import Registry
+
+
+@dataclass(frozen=True, slots=True)
+class Layer:
+    """Plain values by section and option.
+
+    Attributes:
+        tables: The values; a component section names its component in `name`.
+        distribution: The distribution whose names these are: its claim to a name beats the others'.
+        recipe: The recipe that this is, if it is one as a whole.
+    """
+
+    tables: Mapping[str, Mapping[str, Any]]
+    distribution: str = ""
+    recipe: str | None = None
+
+
+def starting_layer(registry: Registry, recipe: str | None, asked: Collection[str]) -> Layer:
+    """The layer that a run starts from.
+
+    Args:
+        registry: The plugins.
+        recipe: Name or file of the recipe; None for the default recipe, or what is needed of it.
+        asked: The sections whose component the user names.
+
+    Raises:
+        ConfigurationError: The recipe does not exist, or is no TOML.
+        PluginError: A plugin's recipe cannot be read.
+    """
+    if recipe is not None:
+        return _read_file(recipe) if recipe.endswith(".toml") or "/" in recipe else _read(registry, recipe)
+    open_sections = {"operator", "data"}.difference(asked)
+    default = registry.default_recipe() if open_sections else None
+    if default is None:
+        return Layer({})
+    layer = _read(registry, default.qualified_name)
+    if len(open_sections) == 2:
+        return layer
+    return Layer({s: table for s, table in layer.tables.items() if s in open_sections}, layer.distribution)
+
+
+def _read_file(path: str) -> Layer:
+    try:
+        text = Path(path).expanduser().read_text("utf-8")
+    except FileNotFoundError as error:
+        raise ConfigurationError(f"No such recipe file: {path!r}.") from error
+    except (OSError, RuntimeError, ValueError) as error:
+        raise ConfigurationError(f"Recipe file {path!r} cannot be read: {error}.") from error
+    document = parse_tables(text, f"Recipe {path!r}", SECTIONS, extra={"recipe"})
+    return Layer({section: table for section, table in document.items() if section in SECTIONS}, recipe=path)
+
+
+def _read(registry: Registry, reference: str) -> Layer:
+    registered = registry.find_recipe(reference)
+    try:
+        tables = parse_tables(
+            registry.recipe_text(registered), f"Recipe {registered.qualified_name!r}", SECTIONS
+        )
+    except ConfigurationError as error:
+        raise PluginError(str(error)) from error
+    return Layer(tables, registered.distribution, registered.reference)

@@ -1,0 +1,213 @@
+"""What all plugins offer, by kind and name.
+
+Names are looked up here and nowhere else. A name that nobody offers, that two distributions claim or whose
+plugin is broken becomes an error only when somebody asks for that name.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping, Sequence
+from typing import Any, NoReturn, final
+
+from walkback import plugins as loader
+from walkback.component import Command, Component, DatasetSource, Kind, Recipe
+from walkback.errors import ConfigurationError, PluginError
+from walkback.plugins import FAILURES, Plugin, PluginStatus, canonical, quiet_stdout
+from walkback.registered import Registered, import_class, import_target, offered, read_resource
+from walkback.text import nearest
+
+
+@final
+class Registry:
+    """The plugins that were found and what they offer."""
+
+    def __init__(self, plugins: Sequence[Plugin], complaints: Sequence[str] = ()) -> None:
+        self._hooks = {plugin.status.name: plugin.hooks for plugin in plugins if plugin.hooks is not None}
+        self._statuses = {plugin.status.name: plugin.status for plugin in plugins}
+        self._offers = {kind: offered(kind, plugins) for kind in loader.RECORDS}
+        self._complaints = tuple(complaints)
+
+    @classmethod
+    def discover(cls, only: Collection[str] | None = None, enabled: bool = True) -> Registry:
+        """Load the installed plugins; a broken one is recorded, see `plugins` and `warnings`.
+
+        Args:
+            only: Names (`entry-point` or `distribution:entry-point`) of the third-party plugins to load; None
+                for all.
+            enabled: Whether third-party plugins are loaded at all.
+        """
+        plugins = loader.discover(only, enabled)
+        unknown = [name for name in only or () if not any(loader.is_named(p.status, [name]) for p in plugins)]
+        return cls(plugins, [f"No installed plugin is called {name!r}." for name in unknown])
+
+    @property
+    def plugins(self) -> tuple[PluginStatus, ...]:
+        """How loading went, plugin by plugin."""
+        return tuple(self._statuses.values())
+
+    def warnings(self) -> list[str]:
+        """One line for each plugin that is broken and each that was asked for and not found."""
+        broken = [status for status in self.plugins if status.status == "broken"]
+        return [*self._complaints, *(f"Plugin {s.name} ({s.version}) is broken: {s.error}." for s in broken)]
+
+    def offers(self, kind: str) -> tuple[Registered[Any], ...]:
+        """Everything of one kind (a component kind, "recipe" or "command"), sorted by name."""
+        return self._offers[kind]
+
+    def components(self, kind: Kind) -> tuple[Registered[Component], ...]:
+        """Everything of one kind, sorted by name."""
+        return self._offers[kind]
+
+    def recipes(self) -> tuple[Registered[Recipe], ...]:
+        """All recipes, sorted by name."""
+        return self._offers["recipe"]
+
+    def commands(self) -> tuple[Registered[Command], ...]:
+        """All commands of plugins, sorted by name."""
+        return self._offers["command"]
+
+    def matches(self, kind: str, reference: str, prefer: str = "") -> tuple[Registered[Any], ...]:
+        """All that `reference` can mean: none, one, or several that claim the same name.
+
+        Args:
+            kind: A component kind, "recipe" or "command".
+            reference: `name`, or `distribution:name`.
+            prefer: A distribution whose claim to a bare name beats the others': plugins mean their own.
+        """
+        distribution, _, name = reference.rpartition(":")
+        named = tuple(offer for offer in self._offers[kind] if offer.spec.name == name)
+        if distribution:
+            return tuple(offer for offer in named if canonical(offer.distribution) == canonical(distribution))
+        return tuple(offer for offer in named if canonical(offer.distribution) == canonical(prefer)) or named
+
+    def find(self, kind: Kind, reference: str, *, prefer: str = "", hint: str = "") -> Registered[Component]:
+        """The component called `reference`, see `matches`.
+
+        Args:
+            kind: The kind of component.
+            reference: `name`, or `distribution:name`.
+            prefer: A distribution whose claim to a bare name beats the others'.
+            hint: What else the user could have given; ends the message about an unknown name.
+
+        Raises:
+            ConfigurationError: Nobody offers the name, or several distributions do.
+            PluginError: The distribution in `reference` has a broken plugin.
+        """
+        found: Registered[Component] = self._one(kind, reference, prefer, hint)
+        return found
+
+    def find_recipe(self, reference: str) -> Registered[Recipe]:
+        """The recipe called `reference`; raises as `find`."""
+        found: Registered[Recipe] = self._one("recipe", reference)
+        return found
+
+    def find_command(self, reference: str) -> Registered[Command]:
+        """The command called `reference`; raises as `find`."""
+        found: Registered[Command] = self._one("command", reference)
+        return found
+
+    def default_recipe(self) -> Registered[Recipe] | None:
+        """The recipe of `walkback run` without options; walkback's own where others claim to be it too.
+
+        Raises:
+            ConfigurationError: Several distributions claim it, and walkback is not among them.
+        """
+        found = [recipe for recipe in self.recipes() if recipe.spec.default]
+        own = [recipe for recipe in found if canonical(recipe.distribution) == loader.CORE_DISTRIBUTION]
+        if len(own or found) > 1:
+            names = " and ".join(repr(recipe.qualified_name) for recipe in own or found)
+            raise ConfigurationError(
+                f"Both {names} claim to be the default recipe; choose one with --recipe."
+            )
+        return next(iter(own or found), None)
+
+    def load(self, registered: Registered[Component]) -> type:
+        """Import the class of a component.
+
+        Raises:
+            PluginError: It cannot be imported, or is no class.
+        """
+        return import_class(registered)
+
+    def load_command(self, registered: Registered[Command]) -> Any:
+        """Import the target of a command.
+
+        Raises:
+            PluginError: It cannot be imported.
+        """
+        return import_target(registered)
+
+    def recipe_text(self, registered: Registered[Recipe]) -> str:
+        """The TOML text of a recipe.
+
+        Raises:
+            PluginError: The plugin does not contain it.
+        """
+        return read_resource(registered)
+
+    def dataset_source(self, source: str) -> tuple[Registered[Component], Mapping[str, Any]] | None:
+        """The data component that reads `source`, and the options that make it; None where no plugin can.
+
+        Third-party plugins are asked first, and the first answer counts. A plugin that fails is passed over
+        and listed as broken.
+
+        Raises:
+            ConfigurationError: A plugin knows the source, and says that it cannot be read.
+        """
+        for plugin, hooks in reversed(self._hooks.items()):
+            try:
+                with quiet_stdout():
+                    answer = hooks.walkback_dataset_source(source=source)
+                if answer is not None:
+                    return self._source(plugin, answer)
+            except ConfigurationError:
+                raise  # the plugin knows the source and says what is wrong with it
+            except FAILURES as error:
+                self._statuses[plugin] = self._statuses[plugin].broken(error)
+        return None
+
+    def _source(self, plugin: str, answer: object) -> tuple[Registered[Component], Mapping[str, Any]]:
+        if not isinstance(answer, DatasetSource):
+            raise PluginError(f"walkback_dataset_source gave {answer!r:.80}, expected a DatasetSource")
+        found = self.matches("dataset", answer.name, self._statuses[plugin].distribution)
+        if len(found) != 1:
+            raise PluginError(f"walkback_dataset_source gave {answer.name!r}, expected the name of a dataset")
+        return found[0], answer.options
+
+    def _one(self, kind: str, reference: str, prefer: str = "", hint: str = "") -> Registered[Any]:
+        found = self.matches(kind, reference, prefer)
+        if not found:
+            self._refuse_unknown(kind, reference, hint)
+        if len(found) > 1:
+            names = [offer.qualified_name for offer in found]
+            if len(set(names)) == 1:
+                claims = " and ".join(offer.plugin for offer in found)
+                raise PluginError(
+                    f"The {kind} {reference!r} is offered twice by {found[0].distribution} ({claims})."
+                )
+            owners = " and ".join(repr(offer.distribution) for offer in found)
+            choices = " or ".join(repr(name) for name in names)
+            raise ConfigurationError(f"The {kind} {reference!r} is offered by {owners}: ask for {choices}.")
+        return found[0]
+
+    def _refuse_unknown(self, kind: str, reference: str, hint: str) -> NoReturn:
+        distribution = canonical(reference.rpartition(":")[0])
+        for status in self.plugins:
+            if distribution and canonical(status.distribution) == distribution:
+                if status.status == "broken":
+                    raise PluginError(f"No {kind} {reference!r}: {status.name} is broken ({status.error}).")
+                if status.status == "blocked":
+                    switch = "WALKBACK_PLUGINS or --no-plugins"
+                    raise ConfigurationError(f"No {kind} {reference!r}: {switch} leaves out {status.name}.")
+        names = sorted({offer.reference for offer in self._offers[kind]})
+        clauses = [
+            f"Unknown {kind} {reference!r}{nearest(reference, names)}",
+            f"available: {', '.join(names)}" if names else f"no plugin offers any {kind}",
+            hint,
+            self._suspicion(),
+        ]
+        raise ConfigurationError("; ".join(clause for clause in clauses if clause) + ".")
+
+    def _suspicion(self) -> str:
+        broken = ", ".join(status.name for status in self.plugins if status.status == "broken")
+        return f"more may come from what is broken: {broken}" if broken else ""

@@ -1,0 +1,38 @@
+"""Small words for messages: the nearest name, an error in one line, text that is safe to print."""
+
+from __future__ import annotations
+
+import difflib
+import traceback
+from collections.abc import Iterable
+
+from walkback.errors import WalkbackError
+
+
+def nearest(name: str, names: Iterable[str]) -> str:
+    """A clause that proposes the nearest of `names`, empty where none is near.
+
+    >>> nearest("sgima", ["sigma", "levels"])
+    " (did you mean 'sigma'?)"
+    """
+    close = difflib.get_close_matches(name, list(names), n=1)
+    return f" (did you mean {close[0]!r}?)" if close else ""
+
+
+def one_line(error: BaseException) -> str:
+    r"""What an exception says, in 300 characters, without full stop; with its type unless it is one of ours.
+
+    >>> one_line(ValueError("two\nlines."))
+    'ValueError: two lines'
+    """
+    lines = [str(error)] if isinstance(error, WalkbackError) else traceback.format_exception_only(error)
+    return " ".join(lines[-1].split())[:300].rstrip(". ")
+
+
+def printable(text: str) -> str:
+    r"""Text of unknown origin without the control characters that could steer a terminal.
+
+    >>> printable("\x1b[31mred")
+    '�[31mred'
+    """
+    return "".join(c if c.isprintable() or c in "\n\t" else "\N{REPLACEMENT CHARACTER}" for c in text)
