@@ -1,0 +1,113 @@
+"""Decoded pixels on disk, found again by what they were made from.
+
+An entry is a `.npy` file of uint8 followed by the SHA-256 of that file: it is whole and undamaged, or not
+used. Entries are never changed and may be deleted at any time. They live in `$WALKBACK_CACHE`, else in
+`$XDG_CACHE_HOME/walkback`, else in `~/.cache/walkback`.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import os
+import secrets
+import warnings
+from collections.abc import Callable, Iterable
+from itertools import chain
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+
+from walkback_hf.decode import Pixels
+
+_DIGEST_SIZE = hashlib.sha256().digest_size
+
+
+class StoredPixels(NamedTuple):
+    """Pixels `(N, C, H, W)`, mapped from the cache where possible, and the SHA-256 (hex) of them."""
+
+    pixels: Pixels
+    digest: str
+
+
+def cache_directory() -> Path:
+    """Where decoded pixels are kept."""
+    if own := os.environ.get("WALKBACK_CACHE"):
+        return Path(own).expanduser()
+    shared = os.environ.get("XDG_CACHE_HOME")
+    return (Path(shared) if shared else Path.home() / ".cache") / "walkback"
+
+
+def cached_pixels(key: str, shape: tuple[int, ...], decode: Callable[[], Iterable[Pixels]]) -> StoredPixels:
+    """The pixels kept under `key`; decoded, and kept, where there are none or they are damaged.
+
+    Where the cache cannot be written (read-only, full) a warning says so and the pixels stay in memory.
+
+    Args:
+        key: Names the content and the transform; hex digits.
+        shape: `(N, C, H, W)`.
+        decode: Makes the pixels, in batches along N; called only when needed.
+
+    Raises:
+        DataError: Whatever `decode` raises.
+    """
+    path = cache_directory() / "pixels" / f"{key}.npy"
+    found = _load(path, shape)
+    if found is None:
+        try:
+            _store(path, shape, decode())
+            found = _load(path, shape)
+        except OSError as error:
+            warnings.warn(
+                f"Cannot keep decoded images in {path.parent} ({error.strerror or error}), so they stay in "
+                "memory; set WALKBACK_CACHE to a folder that can be written to keep them.",
+                stacklevel=2,
+            )
+    return _in_memory(shape, decode()) if found is None else found
+
+
+def _load(path: Path, shape: tuple[int, ...]) -> StoredPixels | None:
+    """The entry, mapped copy-on-write so that torch gets memory it may regard as writable."""
+    try:
+        content = np.memmap(path, dtype=np.uint8, mode="r")
+        digest = hashlib.sha256(content[:-_DIGEST_SIZE].data).digest()
+        if digest != content[-_DIGEST_SIZE:].tobytes():
+            return None
+        pixels = np.load(path, mmap_mode="c", allow_pickle=False)
+    except (OSError, ValueError):  # missing, empty, or no array
+        return None
+    return StoredPixels(pixels, digest.hex()) if pixels.shape == shape else None
+
+
+def _store(path: Path, shape: tuple[int, ...], batches: Iterable[Pixels]) -> None:
+    """Write to a private file and rename it: readers and other writers see all of it or nothing."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    private = path.with_name(f".{path.stem}-{secrets.token_hex(8)}")
+    try:
+        with private.open("xb") as file:
+            digest = hashlib.sha256()
+            for data in chain([_header(shape)], (batch.tobytes() for batch in batches)):
+                digest.update(data)
+                file.write(data)
+            file.write(digest.digest())
+            file.flush()
+            os.fsync(file.fileno())
+        private.replace(path)
+    finally:
+        private.unlink(missing_ok=True)
+
+
+def _in_memory(shape: tuple[int, ...], batches: Iterable[Pixels]) -> StoredPixels:
+    pixels = np.empty(shape, np.uint8)
+    start = 0
+    for batch in batches:
+        pixels[start : start + len(batch)] = batch
+        start += len(batch)
+    return StoredPixels(pixels, hashlib.sha256(_header(shape) + pixels.tobytes()).hexdigest())
+
+
+def _header(shape: tuple[int, ...]) -> bytes:
+    header = io.BytesIO()
+    np.lib.format.write_array_header_1_0(header, {"descr": "|u1", "fortran_order": False, "shape": shape})
+    return header.getvalue()

@@ -1,0 +1,151 @@
+"""The Hugging Face hub, and what stands in for it: a local mirror first, then the cache of `datasets`.
+
+A mirror is the folder `WALKBACK_DATA`, laid out as `<hub id>/<config>/<split>-*.parquet`. What is neither
+there nor in the cache is downloaded, after a quick look whether the hub answers: `datasets` retries for long.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+import urllib.error
+import urllib.request
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from walkback.errors import DataError
+from walkback_hf.encoded import EncodedImages
+from walkback_hf.folders import find_local
+from walkback_hf.names import local_path
+from walkback_hf.splits import split_named
+from walkback_hf.tables import ArrowColumn, image_column
+
+_PATIENCE = 3.0
+_SWITCHES = ("HF_HUB_OFFLINE", "HF_DATASETS_OFFLINE", "TRANSFORMERS_OFFLINE")
+
+
+def find_hub(hub_id: str, config: str | None, column: str | None) -> Mapping[str, EncodedImages]:
+    """The images of a hub data set by split, from the mirror, the cache of `datasets` or the hub.
+
+    Args:
+        hub_id: `owner/name`.
+        config: The configuration (subset) of the data set; None where it has one only.
+        column: The column of images; None finds it.
+
+    Raises:
+        DataError: The data set is nowhere to be had, or it holds no images.
+    """
+    mirrored = _mirrored(hub_id, config)
+    if mirrored is not None:
+        return find_local(mirrored, column)
+    tables = _cached(hub_id, config) or _download(hub_id, config)
+    found: dict[str, EncodedImages] = {}
+    for split, table in tables.items():
+        place = f"{hub_id} ({split})"
+        found[split] = ArrowColumn(place, table.data.column(image_column(table.data.schema, column, place)))
+    return found
+
+
+def _mirrored(hub_id: str, config: str | None) -> Path | None:
+    """The folder of the mirror that holds the data set; None where there is none."""
+    setting = os.environ.get("WALKBACK_DATA")
+    if not setting:
+        return None
+    mirror = local_path(setting)
+    if not mirror.is_dir():
+        raise DataError(f"Got WALKBACK_DATA = {setting}, which is no folder; correct or unset it.")
+    folder = mirror / hub_id
+    if not folder.is_dir():
+        return None
+    configs = sorted(path.name for path in folder.iterdir() if path.is_dir() and any(path.rglob("*.parquet")))
+    if config is None:
+        if len(configs) > 1 and not any(split_named(name) for name in configs):
+            raise DataError(
+                f"Got several configurations of {hub_id}; set data.config to one of {', '.join(configs)}."
+            )
+        return folder
+    if config not in configs:
+        raise DataError(
+            f"Got a mirror of {hub_id} without configuration {config!r}; "
+            f"expected {folder / config}/train-*.parquet."
+        )
+    return folder / config
+
+
+def _cached(hub_id: str, config: str | None) -> Mapping[str, Any] | None:
+    """What `datasets` downloaded earlier, found without the network; None where there is nothing."""
+    from datasets.packaged_modules.cache.cache import Cache
+
+    try:
+        builder = Cache(
+            dataset_name=hub_id.split("/")[1], repo_id=hub_id, config_name=config, version="auto", hash="auto"
+        )
+        builder.download_and_prepare()
+        tables: Mapping[str, Any] = builder.as_dataset()
+    except (OSError, ValueError, KeyError):
+        return None
+    return tables
+
+
+def _download(hub_id: str, config: str | None) -> Mapping[str, Any]:
+    obstacle = _obstacle()
+    if obstacle is not None:
+        files = f"{hub_id}/{config or '<config>'}/train-*.parquet"
+        mirror = os.environ.get("WALKBACK_DATA")
+        remedy = (
+            f"put {files} into {mirror}" if mirror else f"set WALKBACK_DATA to a folder that holds {files}"
+        )
+        raise DataError(
+            f"Got {hub_id!r}, which is no local path, in no mirror and not in the Hugging Face cache, "
+            f"while the hub is {obstacle}; connect, or {remedy}."
+        )
+    import datasets
+
+    try:
+        tables: Mapping[str, Any] = datasets.load_dataset(hub_id, config)
+    except Exception as error:  # of the network, of the hub, and of the data set's own files
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise DataError(
+            f"Got no data set {hub_id!r} from the hub ({reason}); check its id and data.config."
+        ) from error
+    return tables
+
+
+def _obstacle() -> str | None:
+    """Why the hub cannot be asked; None where it answers."""
+    for switch in _SWITCHES:
+        if os.environ.get(switch, "").upper() in ("1", "ON", "YES", "TRUE"):
+            return f"switched off ({switch})"
+    endpoint = os.environ.get("HF_ENDPOINT") or "https://huggingface.co"
+    return None if _answers(endpoint, _PATIENCE) else f"out of reach ({endpoint})"
+
+
+def _answers(url: str, patience: float) -> bool:
+    """Whether a server answers at `url` within `patience` seconds, through a proxy where one is set.
+
+    In a thread, because neither looking up a name nor trying its addresses one by one keeps to a timeout.
+    """
+    answered = threading.Event()
+
+    def ask() -> None:
+        if url.startswith(("http://", "https://")) and _head(url, patience) < 500:
+            answered.set()
+
+    thread = threading.Thread(target=ask, daemon=True)
+    thread.start()
+    thread.join(patience)
+    return answered.is_set()
+
+
+def _head(url: str, patience: float) -> int:
+    """Status of a HEAD request; 503 where nobody answers."""
+    request = urllib.request.Request(url, method="HEAD", headers={"User-Agent": "walkback"})
+    try:
+        with urllib.request.urlopen(request, timeout=patience) as reply:
+            return int(reply.status)
+    except urllib.error.HTTPError as refusal:
+        with refusal:
+            return refusal.code
+    except (OSError, ValueError):
+        return 503

@@ -1,0 +1,133 @@
+"""Image data sets: what all of them share once their encoded images are found."""
+
+from __future__ import annotations
+
+import hashlib
+from abc import abstractmethod
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+from typing_extensions import override
+
+from walkback.data import DataInfo, Dataset, Split
+from walkback.errors import ConfigurationError, DataError
+from walkback_hf.cache import StoredPixels, cached_pixels
+from walkback_hf.decode import Layout, decode, decode_batches, find_layout
+from walkback_hf.encoded import EncodedImages, Part
+from walkback_hf.pixels import PixelStates
+from walkback_hf.splits import plan_splits
+
+
+@dataclass(frozen=True, slots=True)
+class ImageOptions:
+    """What can be asked of any image data set.
+
+    Attributes:
+        size: Side of the square that images are resized and cropped to; None keeps them as they are.
+        grayscale: One channel (True), three (False), or as the first image has (None).
+        limit: Largest number of training examples; the first ones are taken.
+    """
+
+    size: int | None = None
+    grayscale: bool | None = None
+    limit: int | None = None
+
+    def __post_init__(self) -> None:
+        for name, value in (("size", self.size), ("limit", self.limit)):
+            if value is not None and value < 1:
+                raise ConfigurationError(f"Got data.{name} = {value}; expected a positive number.")
+
+
+@dataclass(frozen=True, slots=True)
+class PreparedImages:
+    """The pixels of every split, uint8 `(N, C, H, W)`, how they were made, and a digest of them."""
+
+    pixels: Mapping[Split, Tensor]
+    steps: tuple[str, ...]
+    digest: str
+
+
+class ImageDataset(Dataset):
+    """An image data set that finds its encoded images somewhere: in a folder, on the hub."""
+
+    def __init__(self, name: str, options: ImageOptions, states: PixelStates) -> None:
+        """Describe the data set `name`; nothing is read before `prepare`."""
+        self._name = name
+        self._options = options
+        self._states = states
+        self._prepared: PreparedImages | None = None
+
+    @abstractmethod
+    def find(self) -> Mapping[str, EncodedImages]:
+        """The encoded images, by the source's own names of splits.
+
+        Raises:
+            DataError: They are missing or out of reach.
+        """
+
+    @override
+    def prepare(self) -> None:
+        if self._prepared is None:
+            self._prepared = prepare_images(self.find(), self._name, self._options)
+
+    @property
+    @override
+    def info(self) -> DataInfo:
+        prepared = self._require()
+        steps = (*prepared.steps, self._states.step)
+        return DataInfo(
+            name=self._name,
+            shape=tuple(prepared.pixels["train"].shape[1:]),
+            support=self._states.support,
+            bins=self._states.bins,
+            preprocessing=steps,
+            splits={split: len(pixels) for split, pixels in prepared.pixels.items()},
+            fingerprint=hashlib.sha256("\n".join((prepared.digest, *steps)).encode()).hexdigest()[:16],
+        )
+
+    @override
+    def examples(self, split: Split) -> Tensor:
+        return self._require().pixels[split]
+
+    @override
+    def states(self, rows: Tensor, generator: torch.Generator) -> Tensor:
+        return self._states(rows, generator)
+
+    def _require(self) -> PreparedImages:
+        if self._prepared is None:
+            raise DataError(f"Got data {self._name!r} that is not prepared; call prepare() first.")
+        return self._prepared
+
+
+def prepare_images(sources: Mapping[str, EncodedImages], name: str, options: ImageOptions) -> PreparedImages:
+    """Split, decode (or take from the cache) and describe the images of a source.
+
+    Raises:
+        DataError: A split is missing or empty, or an image is corrupt or of another size than the first.
+    """
+    plan = plan_splits({split: images.count for split, images in sources.items()}, name)
+    parts = {split: Part(sources[own], rows) for split, (own, rows) in plan.rows.items()}
+    train = Part(parts["train"].images, parts["train"].rows[: options.limit])
+    parts["train"] = train
+    first = next(train.read())
+    layout = find_layout(first, options.size, options.grayscale)
+    shape = decode(first, layout).shape
+    stored = {split: _pixels(part, layout, shape) for split, part in parts.items()}
+    return PreparedImages(
+        pixels={split: torch.from_numpy(found.pixels) for split, found in stored.items()},
+        steps=(*plan.steps, *layout.steps),
+        digest=" ".join(f"{split} {found.digest}" for split, found in sorted(stored.items())),
+    )
+
+
+def _pixels(part: Part, layout: Layout, shape: tuple[int, ...]) -> StoredPixels:
+    """The pixels of one split, kept under a hash of its encoded bytes and of the layout."""
+    content = hashlib.sha256(f"{layout.key} {shape}".encode())
+    for image in part.read():
+        content.update(len(image.data).to_bytes(8, "little"))
+        content.update(image.data)
+    return cached_pixels(
+        content.hexdigest(), (part.rows.size, *shape), lambda: decode_batches(part, layout, shape)
+    )

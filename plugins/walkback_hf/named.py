@@ -1,0 +1,139 @@
+"""Well-known image data sets of the Hugging Face hub, by name.
+
+Their options mean the same everywhere: `size` resizes and centre-crops to a square, `grayscale` leaves one
+channel, `limit` takes the first training examples only, `binarize` and `dequantize` are those of
+`walkback_hf.pixels`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import final
+
+from pydantic import PositiveInt
+from typing_extensions import override
+
+from walkback_hf.encoded import EncodedImages
+from walkback_hf.hub import find_hub
+from walkback_hf.images import ImageDataset, ImageOptions
+from walkback_hf.pixels import Binarize, PixelStates
+
+
+@final
+class Mnist(ImageDataset):
+    """Handwritten digits, 28×28 (LeCun, Cortes and Burges)."""
+
+    def __init__(
+        self,
+        *,
+        size: PositiveInt | None = None,
+        limit: PositiveInt | None = None,
+        binarize: Binarize = "none",
+        dequantize: bool = True,
+    ) -> None:
+        super().__init__("mnist", ImageOptions(size, True, limit), PixelStates(binarize, dequantize))
+
+    @override
+    def find(self) -> Mapping[str, EncodedImages]:
+        return find_hub("ylecun/mnist", "mnist", "image")
+
+
+@final
+class FashionMnist(ImageDataset):
+    """Clothes, 28×28 (Xiao, Rasul and Vollgraf, 2017)."""
+
+    def __init__(
+        self,
+        *,
+        size: PositiveInt | None = None,
+        limit: PositiveInt | None = None,
+        binarize: Binarize = "none",
+        dequantize: bool = True,
+    ) -> None:
+        super().__init__("fashion-mnist", ImageOptions(size, True, limit), PixelStates(binarize, dequantize))
+
+    @override
+    def find(self) -> Mapping[str, EncodedImages]:
+        return find_hub("zalando-datasets/fashion_mnist", "fashion_mnist", "image")
+
+
+@final
+class Cifar10(ImageDataset):
+    """Small photographs of ten classes, 32×32 (Krizhevsky, 2009)."""
+
+    def __init__(
+        self,
+        *,
+        size: PositiveInt | None = None,
+        grayscale: bool = False,
+        limit: PositiveInt | None = None,
+        binarize: Binarize = "none",
+        dequantize: bool = True,
+    ) -> None:
+        super().__init__("cifar10", ImageOptions(size, grayscale, limit), PixelStates(binarize, dequantize))
+
+    @override
+    def find(self) -> Mapping[str, EncodedImages]:
+        return find_hub("uoft-cs/cifar10", "plain_text", "img")
+
+
+@final
+class Svhn(ImageDataset):
+    """House numbers cropped to one digit, 32×32 (Netzer et al., 2011)."""
+
+    def __init__(
+        self,
+        *,
+        size: PositiveInt | None = None,
+        grayscale: bool = False,
+        limit: PositiveInt | None = None,
+        binarize: Binarize = "none",
+        dequantize: bool = True,
+    ) -> None:
+        super().__init__("svhn", ImageOptions(size, grayscale, limit), PixelStates(binarize, dequantize))
+
+    @override
+    def find(self) -> Mapping[str, EncodedImages]:
+        return find_hub("ufldl-stanford/svhn", "cropped_digits", "image")
+
+
+@final
+class Celeba(ImageDataset):
+    """Aligned faces with the official splits: 178×218 → 64×78 → centre 64×64 (Liu et al., 2015)."""
+
+    def __init__(
+        self,
+        *,
+        size: PositiveInt = 64,
+        grayscale: bool = False,
+        limit: PositiveInt | None = None,
+        binarize: Binarize = "none",
+        dequantize: bool = True,
+    ) -> None:
+        super().__init__("celeba", ImageOptions(size, grayscale, limit), PixelStates(binarize, dequantize))
+
+    @override
+    def find(self) -> Mapping[str, EncodedImages]:
+        return find_hub("flwrlabs/celeba", "img_align+identity+attr", "image")
+
+
+@final
+class CelebaFaces(ImageDataset):
+    """Aligned faces from a set without splits, prepared as `Celeba`."""
+
+    def __init__(
+        self,
+        *,
+        size: PositiveInt = 64,
+        grayscale: bool = False,
+        limit: PositiveInt | None = None,
+        binarize: Binarize = "none",
+        dequantize: bool = True,
+    ) -> None:
+        super().__init__(
+            "celeba-faces", ImageOptions(size, grayscale, limit), PixelStates(binarize, dequantize)
+        )
+
+    @override
+    def find(self) -> Mapping[str, EncodedImages]:
+        return find_hub("nielsr/CelebA-faces", None, "image")

@@ -1,0 +1,100 @@
+"""Any images: of a hub data set, or of a local folder."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import final
+
+from pydantic import PositiveInt
+from typing_extensions import override
+
+from walkback.errors import ConfigurationError
+from walkback_hf.encoded import EncodedImages
+from walkback_hf.folders import find_local
+from walkback_hf.hub import find_hub
+from walkback_hf.images import ImageDataset, ImageOptions
+from walkback_hf.names import is_hub_id, local_path
+from walkback_hf.pixels import Binarize, PixelStates
+
+
+@final
+class Hub(ImageDataset):
+    """The images of any data set of the Hugging Face hub."""
+
+    def __init__(
+        self,
+        *,
+        id: str,  # noqa: A002 - the hub's own word, and the name of the option
+        config: str | None = None,
+        column: str | None = None,
+        size: PositiveInt | None = None,
+        grayscale: bool | None = None,
+        limit: PositiveInt | None = None,
+        binarize: Binarize = "none",
+        dequantize: bool = True,
+    ) -> None:
+        """Configure the source.
+
+        Args:
+            id: `owner/name`.
+            config: Configuration (subset); needed where the data set has several.
+            column: Column of images; found by its type where not given.
+            size: Side of the square that images are resized and centre-cropped to; without it they stay.
+            grayscale: One channel or three; as the first image where not given.
+            limit: Use only the first so many training examples.
+            binarize: "threshold" at 128, or "stochastic", with probability v / 255.
+            dequantize: Add uniform noise of one grey level; without it there are no bits/dim.
+
+        Raises:
+            ConfigurationError: `id` does not read owner/name, or an option is out of range.
+        """
+        if not is_hub_id(id):
+            raise ConfigurationError(f"Got data.id = {id!r}; expected a hub id such as ylecun/mnist.")
+        super().__init__(id, ImageOptions(size, grayscale, limit), PixelStates(binarize, dequantize))
+        self._where = (id, config, column)
+
+    @override
+    def find(self) -> Mapping[str, EncodedImages]:
+        return find_hub(*self._where)
+
+
+@final
+class Folder(ImageDataset):
+    """The images of a local folder, or of local parquet files."""
+
+    def __init__(
+        self,
+        *,
+        path: str,
+        column: str | None = None,
+        size: PositiveInt | None = None,
+        grayscale: bool | None = None,
+        limit: PositiveInt | None = None,
+        binarize: Binarize = "none",
+        dequantize: bool = True,
+    ) -> None:
+        """Configure the source; the options are those of `Hub`.
+
+        Args:
+            path: A folder of images or parquet files, searched with all its subfolders, or one parquet file.
+            column: Column of images in parquet files; found by its type where not given.
+            size: Side of the square that images are resized and centre-cropped to.
+            grayscale: One channel or three; as the first image where not given.
+            limit: Use only the first so many training examples.
+            binarize: "threshold" at 128, or "stochastic", with probability v / 255.
+            dequantize: Add uniform noise of one grey level; without it there are no bits/dim.
+
+        Raises:
+            ConfigurationError: An option is out of range.
+        """
+        place = local_path(path)
+        name = place.absolute().stem if place.suffix == ".parquet" else place.absolute().name
+        super().__init__(
+            name or path, ImageOptions(size, grayscale, limit), PixelStates(binarize, dequantize)
+        )
+        self._place = place
+        self._column = column
+
+    @override
+    def find(self) -> Mapping[str, EncodedImages]:
+        return find_local(self._place, self._column)

@@ -1,0 +1,118 @@
+"""Figures in the plane: real data of two dimensions, float32 `(N, 2)`, without grey levels.
+
+Every figure is centred and scaled so that, in the population, the variances of its two axes have the mean
+`scale`² (root mean square standard deviation `scale`, by default 1), noise included. Lengths in options are
+final lengths: what is asked for is what the data have.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import math
+from abc import abstractmethod
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TypeAlias
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+from typing_extensions import override
+
+from walkback.data import SPLITS, DataInfo, Dataset, Split
+from walkback.errors import ConfigurationError, DataError
+
+Points: TypeAlias = npt.NDArray[np.float64]
+
+
+@dataclass(frozen=True, slots=True)
+class PlaneOptions:
+    """How many points are drawn (to train on; for validation and test each) and from which seed."""
+
+    num: int
+    num_held_out: int
+    seed: int
+
+    def __post_init__(self) -> None:
+        for name, value in (("num", self.num), ("num_held_out", self.num_held_out)):
+            if value < 1:
+                raise ConfigurationError(f"Got data.{name} = {value}; expected a positive number of points.")
+        if self.seed < 0:
+            raise ConfigurationError(f"Got data.seed = {self.seed}; expected 0 or more.")
+
+    def count(self, split: Split) -> int:
+        """Number of points of a split."""
+        return self.num if split == "train" else self.num_held_out
+
+
+class PlaneDataset(Dataset):
+    """Points drawn from a density in the plane."""
+
+    def __init__(self, name: str, options: PlaneOptions, steps: tuple[str, ...]) -> None:
+        """Describe the data; nothing is drawn before `prepare`."""
+        self._name = name
+        self._options = options
+        self._steps = steps
+        self._points: Mapping[Split, Tensor] | None = None
+
+    @abstractmethod
+    def draw(self, count: int, rng: np.random.Generator) -> Points:
+        """Independent points `(count, 2)`."""
+
+    @override
+    def prepare(self) -> None:
+        if self._points is None:
+            seeds = np.random.SeedSequence(self._options.seed).spawn(len(SPLITS))
+            self._points = {
+                split: torch.from_numpy(
+                    self.draw(self._options.count(split), np.random.default_rng(seed)).astype(np.float32)
+                )
+                for split, seed in zip(SPLITS, seeds, strict=True)
+            }
+
+    @property
+    @override
+    def info(self) -> DataInfo:
+        points = self._require()
+        content = hashlib.sha256("\n".join(self._steps).encode())
+        for split in SPLITS:
+            content.update(points[split].numpy().tobytes())
+        return DataInfo(
+            name=self._name,
+            shape=(2,),
+            preprocessing=self._steps,
+            splits={split: len(points[split]) for split in SPLITS},
+            fingerprint=content.hexdigest()[:16],
+        )
+
+    @override
+    def examples(self, split: Split) -> Tensor:
+        return self._require()[split]
+
+    @override
+    def states(self, rows: Tensor, generator: torch.Generator) -> Tensor:
+        return rows.to(generator.device)
+
+    def _require(self) -> Mapping[Split, Tensor]:
+        if self._points is None:
+            raise DataError(f"Got data {self._name!r} that is not prepared; call prepare() first.")
+        return self._points
+
+
+def figure_scale(scale: float, name: str, noise: float) -> float:
+    """Root mean square standard deviation of a figure that has `scale` together with its noise.
+
+    Args:
+        scale: That of the data.
+        name: Name of the option that holds `noise`.
+        noise: Standard deviation of the noise, per axis.
+
+    Raises:
+        ConfigurationError: The noise is not below the scale.
+    """
+    if not 0 <= noise < scale:
+        raise ConfigurationError(
+            f"Got data.{name} = {noise:g} and data.scale = {scale:g}; expected 0 ≤ {name} < scale."
+        )
+    return math.sqrt(scale**2 - noise**2)
