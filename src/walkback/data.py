@@ -72,16 +72,23 @@ class DataInfo:
     def to_dict(self) -> dict[str, Any]:
         """Plain JSON types."""
         record = asdict(self)
-        record["splits"] = dict(self.splits)
-        return record
+        plain = {
+            "shape": list(self.shape),
+            "preprocessing": list(self.preprocessing),
+            "splits": dict(self.splits),
+        }
+        return record | plain
 
     @classmethod
     def from_dict(cls, record: Mapping[str, Any]) -> DataInfo:
         """Inverse of `to_dict`; raises DataError on a record that is not one."""
         try:
+            shape = tuple(int(n) for n in record["shape"])
+            if min(shape, default=1) < 1 or record["support"] not in ("real", "binary"):
+                raise DataError(f"Got a data description of shape {shape} and support {record['support']!r}.")
             return cls(
                 name=str(record["name"]),
-                shape=tuple(int(n) for n in record["shape"]),
+                shape=shape,
                 support=record["support"],
                 bins=None if record["bins"] is None else int(record["bins"]),
                 preprocessing=tuple(str(step) for step in record["preprocessing"]),

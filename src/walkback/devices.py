@@ -33,13 +33,13 @@ def resolve_device(name: str) -> torch.device:
     index = device.index or 0
     if index >= available:
         raise ConfigurationError(
-            f"Got device '{name}', but this machine has {available} CUDA device(s): expected an index below {available}."
+            f"Got device '{name}', expected an index below {available}, the number of CUDA devices here."
         )
     return torch.device("cuda", index)
 
 
 def resolve_precision(name: Literal["auto", "fp32", "bf16"], device: torch.device) -> Precision:
-    """ "auto" is bf16 on CUDA devices that have it and fp32 elsewhere."""
+    """Turn "auto" into bf16 on CUDA devices that have it and fp32 elsewhere."""
     if name != "auto":
         return name
     return "bf16" if device.type == "cuda" and torch.cuda.is_bf16_supported() else "fp32"

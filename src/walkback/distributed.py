@@ -2,8 +2,8 @@
 
     gradient = mean over processes of their gradients, reduced in one flat buffer before every update
 
-Gradients are averaged explicitly, after the backward pass, instead of through a wrapper around the operator: a walk calls
-the operator in many ways, and a wrapper whose forward is bypassed would leave gradients silently unsynchronised.
+Gradients are averaged explicitly, after the backward pass, instead of through a wrapper around the operator: a walk
+calls the operator in many ways, and a wrapper whose forward is bypassed would leave gradients silently unsynchronised.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ class World:
         flat = torch.cat([gradient.reshape(-1) for gradient in gradients])
         dist.all_reduce(flat)
         flat /= self.size
-        pieces = flat.split([p.numel() for p in parameters])
+        pieces = torch.split(flat, [p.numel() for p in parameters])
         for parameter, piece in zip(parameters, pieces, strict=True):
             parameter.grad = piece.reshape(parameter.shape)
 

@@ -16,8 +16,8 @@ from collections.abc import Sequence
 from typing import Literal, TypeAlias, final
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
+from torch.nn.functional import binary_cross_entropy_with_logits
 
 from walkback.schedules import Level
 from walkback.state import State, concatenate, leaves, map_state, sum_events
@@ -81,13 +81,15 @@ class BernoulliKernel(Kernel):
         """Zeros and ones in the dtype of the logits, `(B, *E)`."""
         probability = self.logits.detach().sigmoid()
         # A comparison with uniforms is several times faster than torch.bernoulli.
-        uniform = torch.rand(probability.shape, generator=generator, dtype=probability.dtype, device=probability.device)
+        uniform = torch.rand(
+            probability.shape, generator=generator, dtype=probability.dtype, device=probability.device
+        )
         return (uniform < probability).to(probability.dtype)
 
     def log_prob(self, state: State) -> Tensor:
         """`(B,)`, nats; see the module's equation."""
         (x,) = leaves(state)
-        return -sum_events(F.binary_cross_entropy_with_logits(self.logits, x, reduction="none"))
+        return -sum_events(binary_cross_entropy_with_logits(self.logits, x, reduction="none"))
 
 
 @final
@@ -132,7 +134,9 @@ class StackedKernel(Kernel):
         """`(ΣB,)`, nats; each kernel judges its own rows."""
         parts = [
             kernel.log_prob(map_state(lambda leaf, start=start: leaf[start : start + self._rows], state))
-            for kernel, start in zip(self.kernels, range(0, len(self.kernels) * self._rows, self._rows), strict=True)
+            for kernel, start in zip(
+                self.kernels, range(0, len(self.kernels) * self._rows, self._rows), strict=True
+            )
         ]
         return torch.cat(parts)
 
@@ -149,6 +153,8 @@ def tempered_variance(variance: Tensor, level: Level, law: TemperatureLaw = "var
 
 def normal_at(mean: Tensor, variance: Tensor, level: Level, law: TemperatureLaw = "variance") -> NormalKernel:
     """Normal kernel at a level, from its mean `(B, *E)` and its variance at T = 1 (broadcastable to it)."""
+    # A variance without batch dimension would take the temperatures of rows for those of its last event dimension.
+    variance = variance.reshape((1,) * (mean.dim() - variance.dim()) + variance.shape)
     return NormalKernel(mean, tempered_variance(variance, level, law))
 
 

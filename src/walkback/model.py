@@ -1,7 +1,7 @@
 """A model: the four parts that a walk needs, held together.
 
-    operator   p_T(· | s)          schedule   T_1 … T_K
-    process    q_T(· | s)          prior      p*(s_K)
+operator   p_T(· | s)          schedule   T_1 … T_K
+process    q_T(· | s)          prior      p*(s_K)
 """
 
 from __future__ import annotations

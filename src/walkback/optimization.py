@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable
-from typing import final
+from typing import TypeAlias, final
 
 import torch
 from torch import Tensor, nn
@@ -18,6 +18,8 @@ from torch.optim.swa_utils import AveragedModel
 
 from walkback.operators import TransitionOperator
 from walkback.settings import TrainingSettings
+
+Tensors: TypeAlias = tuple[Tensor, ...] | list[Tensor]
 
 
 def build_optimizer(parameters: Iterable[nn.Parameter], settings: TrainingSettings) -> torch.optim.AdamW:
@@ -70,12 +72,11 @@ class WeightAverage:
         self.updates = updates
         self._average.n_averaged.fill_(updates)
 
-    def _blend(self, averages: object, currents: object, _: object) -> None:
+    def _blend(self, averages: Tensors, currents: Tensors, _: object) -> None:
         decay = min(self._decay, (1 + self.updates) / (10 + self.updates))
-        torch._foreach_lerp_(averages, currents, 1 - decay)  # type: ignore[arg-type]
+        torch._foreach_lerp_(averages, currents, 1 - decay)
 
 
 def clip_gradients(parameters: list[nn.Parameter], largest: float) -> Tensor:
     """Scale gradients down to norm `largest` (0: leave them); returns the norm before, a scalar tensor."""
-    norm = nn.utils.clip_grad_norm_(parameters, largest if largest else math.inf)
-    return norm
+    return nn.utils.clip_grad_norm_(parameters, largest or math.inf)

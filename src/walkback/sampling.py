@@ -113,7 +113,13 @@ def sample_frames(
     Chain step and states are None except at recorded frames. Memory does not depend on the number of steps.
     """
     streams = [
-        _steps(model, levels, plan, min(plan.batch_size, plan.num - start), seeded(device, plan.seed, "sample", start))
+        _steps(
+            model,
+            levels,
+            plan,
+            min(plan.batch_size, plan.num - start),
+            seeded(device, plan.seed, "sample", start),
+        )
         for start in range(0, plan.num, plan.batch_size)
     ]
     first = len(levels) + plan.extra

@@ -7,7 +7,15 @@ from __future__ import annotations
 
 from typing import Literal
 
-from pydantic import BaseModel, ConfigDict, Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    NonNegativeFloat,
+    NonNegativeInt,
+    PositiveFloat,
+    PositiveInt,
+)
 
 
 class Settings(BaseModel):
@@ -40,7 +48,9 @@ class TrainingSettings(Settings):
     validation_examples: PositiveInt = 500
     checkpoint_every: PositiveInt = 1000
     keep_checkpoints: PositiveInt = 2
-    sample_every: NonNegativeInt = Field(0, description="Walks between sample grids; 0 draws only the final ones.")
+    sample_every: NonNegativeInt = Field(
+        0, description="Walks between sample grids; 0 draws only the final ones."
+    )
 
 
 class EvaluationSettings(Settings):

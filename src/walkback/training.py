@@ -171,7 +171,7 @@ class Trainer:
         if not bool((norm + loss).isfinite()):
             raise WalkbackError(
                 f"Got a loss of {loss.item():.4g} and a gradient norm of {norm.item():.4g} at walk "
-                f"{self.progress.walks}, expected finite numbers: lower the learning rate (training.lr), or raise sigma."
+                f"{self.progress.walks}, expected finite numbers: lower the learning rate (training.lr)."
             )
         self._optimizer.step()
         self._optimizer.zero_grad(set_to_none=True)
@@ -204,9 +204,11 @@ class Trainer:
         Raises:
             ConfigurationError: The state belongs to another operator, prior or seed.
         """
+        if document.get("seed") != self._seed:
+            raise ConfigurationError(
+                f"Got a training state of seed {document.get('seed')}, expected the run's own: {self._seed}."
+            )
         try:
-            if document["seed"] != self._seed:
-                raise ValueError(f"its seed is {document['seed']}, not {self._seed}")
             self.model.operator.load_state_dict(_part(tensors, "operator."))
             self._average.operator.load_state_dict(averaged)
             self.model.prior.load_state_dict(prior)

@@ -25,7 +25,8 @@ class _Block(nn.Module):
         self.outer = nn.Linear(width, width)
 
     def forward(self, hidden: Tensor, embedding: Tensor | None) -> Tensor:
-        return hidden + self.outer(self.dropout(silu(self.inner(self.film(self.norm(hidden), embedding)))))
+        change: Tensor = self.outer(self.dropout(silu(self.inner(self.film(self.norm(hidden), embedding)))))
+        return hidden + change
 
 
 @final

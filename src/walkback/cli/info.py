@@ -1,0 +1,62 @@
+"""`walkback info`: what a checkpoint says about itself, from its header alone."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from walkback.cli.common import Json
+from walkback.cli.console import Output, table
+
+
+def info(
+    checkpoint: Annotated[Path, typer.Argument(metavar="CKPT", help="Checkpoint (.safetensors).")],
+    json: Json = False,
+) -> None:
+    """Show what a checkpoint contains: components and their plugins, data, progress, configuration."""
+    from walkback.description import read_description
+
+    description = read_description(checkpoint)
+    output = Output()
+    if json:
+        output.emit_json(description.model_dump(mode="json"))
+        return
+    origins = [
+        (section, origin.name, f"{origin.distribution} {origin.version}")
+        for section, origin in description.components.items()
+    ]
+    data = description.data
+    facts = [
+        ("written by", f"walkback {description.walkback}, torch {description.torch}"),
+        ("weights", "running average" if description.weights == "ema" else "last"),
+        ("progress", ", ".join(f"{value:,} {name}" for name, value in description.progress.items())),
+        ("data", f"{data.get('name')} {_shape(data.get('shape'))}, {data.get('support')}"),
+        ("preprocessing", "; ".join(str(step) for step in _list(data.get("preprocessing"))) or "none"),
+    ]
+    output.show(
+        table(("", ""), facts),
+        "",
+        table(("section", "component", "from"), origins),
+        "",
+        table(("option", "value"), [*_options(description.config)]),
+    )
+
+
+def _options(config: dict[str, Any]) -> list[tuple[str, str]]:
+    return [
+        (f"{section}.{option}", str(value))
+        for section, options in config.items()
+        if isinstance(options, dict)
+        for option, value in options.items()
+        if option != "name" and value is not None
+    ]
+
+
+def _shape(value: object) -> str:
+    return " × ".join(str(size) for size in _list(value))
+
+
+def _list(value: object) -> list[object]:
+    return value if isinstance(value, list) else []

@@ -1,0 +1,93 @@
+"""The pictures that a run leaves: annealed samples, and chains that go on from them at T = 1."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from walkback.data import DataInfo
+from walkback.frames import open_sink
+from walkback.images import draw_states, save_png
+from walkback.model import Model
+from walkback.operators import visible
+from walkback.sampling import anneal, chain, last
+from walkback.settings import SampleSettings
+from walkback.state import State, map_state
+
+
+def can_draw(info: DataInfo) -> bool:
+    """Whether states of these data are images or points in the plane."""
+    return info.is_image or info.shape == (2,)
+
+
+def draw_samples(
+    path: Path,
+    model: Model,
+    info: DataInfo,
+    settings: SampleSettings,
+    generator: torch.Generator,
+    protocol: Mapping[str, Any],
+    reference: Tensor | None = None,
+) -> State:
+    """Anneal `settings.num` samples, add `settings.extra` steps at T = 1, and write them as one picture.
+
+    Args:
+        path: The `.png` to write.
+        model: In evaluation mode.
+        info: What the data are.
+        settings: How many samples and steps.
+        generator: On the model's device.
+        protocol: Written into the picture.
+        reference: Data to draw points over.
+
+    Returns:
+        The drawn states, `(num, *E)`.
+    """
+    state = last(anneal(model.operator, model.prior, model.levels(), settings.num, generator))
+    if settings.extra:
+        state = last(chain(model.operator, state, settings.extra, generator, every=settings.extra))
+    save_png(path, draw_states(visible(model.operator, state), info, reference), protocol)
+    return state
+
+
+def draw_chains(
+    path: Path,
+    model: Model,
+    info: DataInfo,
+    settings: SampleSettings,
+    start: State,
+    generator: torch.Generator,
+    on_step: Callable[[int], None] = lambda step: None,
+) -> None:
+    """Run chains at T = 1 from the first rows of `start` `(B, *E)` and write a filmstrip: a row a chain.
+
+    Args:
+        path: The `.png` to write.
+        model: In evaluation mode.
+        info: What the data are.
+        settings: Number of chains, steps, and steps between frames.
+        start: Where the chains begin; also the first frame.
+        generator: On the model's device.
+        on_step: Hears the number of steps taken after every frame.
+    """
+    state = map_state(lambda leaf: leaf[: settings.chains], start)
+    num_chains = visible(model.operator, state).shape[0]
+    num_frames = settings.chain_steps // settings.chain_every + 1
+    with open_sink(path, info, num_frames=num_frames, num_chains=num_chains, overwrite=True) as sink:
+        for step, frame in frames(model, state, settings.chain_steps, settings.chain_every, generator):
+            sink.add(step, visible(model.operator, frame))
+            on_step(step)
+
+
+def frames(
+    model: Model, state: State, num_steps: int, every: int, generator: torch.Generator
+) -> Iterator[tuple[int, State]]:
+    """(steps taken, state) at the start and after every `every` steps of a chain at T = 1."""
+    yield 0, state
+    steps = chain(model.operator, state, num_steps, generator, every=every)
+    for number, frame in enumerate(steps, start=1):
+        yield number * every, frame

@@ -1,0 +1,65 @@
+"""Before a run: from a configuration to checked, built parts. Nothing is written, nothing is trained.
+
+configuration → device, objective, data set (prepared), model (fitted to the data's moments)
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+
+from walkback.assembly import build_dataset, build_model, build_objective, fit_to_data
+from walkback.config import RunConfig
+from walkback.data import Dataset
+from walkback.devices import Precision, resolve_device, resolve_precision
+from walkback.model import Model
+from walkback.objectives import Objective
+from walkback.registry import Registry
+
+
+@dataclass(frozen=True, slots=True)
+class Prepared:
+    """Everything a run needs, checked and built."""
+
+    config: RunConfig
+    registry: Registry
+    dataset: Dataset
+    model: Model
+    objective: Objective
+    device: torch.device
+    precision: Precision
+
+    @property
+    def num_parameters(self) -> int:
+        """Number of trainable parameters of the operator."""
+        return sum(p.numel() for p in self.model.operator.parameters() if p.requires_grad)
+
+
+def prepare(config: RunConfig, registry: Registry, device_name: str | None = None) -> Prepared:
+    """Check a configuration against this machine and build what it names.
+
+    Args:
+        config: What to run.
+        registry: The plugins.
+        device_name: A device instead of the configuration's, for one process of several.
+
+    Raises:
+        ConfigurationError: No such device, the components do not fit each other or the data.
+        DataError: The data cannot be had.
+        PluginError: A component cannot be built.
+    """
+    device = resolve_device(device_name or config.run.device)
+    for name in config.run.loggers:
+        registry.load(registry.find("logger", name))
+    objective = build_objective(config.objective, registry)
+    dataset = build_dataset(config.data, registry)
+    dataset.prepare()
+    parts = {section: getattr(config, section) for section in ("operator", "schedule", "process", "prior")}
+    model = build_model(parts, registry, dataset.info.space, config.run.seed)
+    fit_to_data(model, dataset, config.run.seed)
+    model.levels()  # a schedule that cannot reach T_max says so now
+    precision = resolve_precision(config.run.precision, device)
+    if config.run.compile:
+        model.operator.compile()
+    return Prepared(config, registry, dataset, model.to(device), objective, device, precision)
