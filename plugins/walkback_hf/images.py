@@ -13,10 +13,10 @@ from typing_extensions import override
 
 from walkback.data import DataInfo, Dataset, Split
 from walkback.errors import ConfigurationError, DataError
+from walkback.grey import GreyLevels
 from walkback_hf.cache import StoredPixels, cached_pixels
 from walkback_hf.decode import Layout, decode, decode_batches, find_layout
 from walkback_hf.encoded import EncodedImages, Part
-from walkback_hf.pixels import PixelStates
 from walkback_hf.splits import plan_splits
 
 
@@ -52,7 +52,7 @@ class PreparedImages:
 class ImageDataset(Dataset):
     """An image data set that finds its encoded images somewhere: in a folder, on the hub."""
 
-    def __init__(self, name: str, options: ImageOptions, states: PixelStates) -> None:
+    def __init__(self, name: str, options: ImageOptions, states: GreyLevels) -> None:
         """Describe the data set `name`; nothing is read before `prepare`."""
         self._name = name
         self._options = options
@@ -93,7 +93,7 @@ class ImageDataset(Dataset):
 
     @override
     def states(self, rows: Tensor, generator: torch.Generator) -> Tensor:
-        return self._states(rows, generator)
+        return self._states.states(rows, generator)
 
     def _require(self) -> PreparedImages:
         if self._prepared is None:

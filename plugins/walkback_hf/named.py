@@ -2,7 +2,7 @@
 
 Their options mean the same everywhere: `size` resizes and centre-crops to a square, `grayscale` leaves one
 channel, `limit` takes the first training examples only, `binarize` and `dequantize` are those of
-`walkback_hf.pixels`.
+`walkback.grey`.
 """
 
 from __future__ import annotations
@@ -13,10 +13,10 @@ from typing import final
 from pydantic import PositiveInt
 from typing_extensions import override
 
+from walkback.grey import Binarize, GreyLevels
 from walkback_hf.encoded import EncodedImages
 from walkback_hf.hub import find_hub
 from walkback_hf.images import ImageDataset, ImageOptions
-from walkback_hf.pixels import Binarize, PixelStates
 
 
 @final
@@ -31,7 +31,7 @@ class Mnist(ImageDataset):
         binarize: Binarize = "none",
         dequantize: bool = True,
     ) -> None:
-        super().__init__("mnist", ImageOptions(size, True, limit), PixelStates(binarize, dequantize))
+        super().__init__("mnist", ImageOptions(size, True, limit), GreyLevels(binarize, dequantize))
 
     @override
     def find(self) -> Mapping[str, EncodedImages]:
@@ -50,7 +50,7 @@ class FashionMnist(ImageDataset):
         binarize: Binarize = "none",
         dequantize: bool = True,
     ) -> None:
-        super().__init__("fashion-mnist", ImageOptions(size, True, limit), PixelStates(binarize, dequantize))
+        super().__init__("fashion-mnist", ImageOptions(size, True, limit), GreyLevels(binarize, dequantize))
 
     @override
     def find(self) -> Mapping[str, EncodedImages]:
@@ -70,7 +70,7 @@ class Cifar10(ImageDataset):
         binarize: Binarize = "none",
         dequantize: bool = True,
     ) -> None:
-        super().__init__("cifar10", ImageOptions(size, grayscale, limit), PixelStates(binarize, dequantize))
+        super().__init__("cifar10", ImageOptions(size, grayscale, limit), GreyLevels(binarize, dequantize))
 
     @override
     def find(self) -> Mapping[str, EncodedImages]:
@@ -90,7 +90,7 @@ class Svhn(ImageDataset):
         binarize: Binarize = "none",
         dequantize: bool = True,
     ) -> None:
-        super().__init__("svhn", ImageOptions(size, grayscale, limit), PixelStates(binarize, dequantize))
+        super().__init__("svhn", ImageOptions(size, grayscale, limit), GreyLevels(binarize, dequantize))
 
     @override
     def find(self) -> Mapping[str, EncodedImages]:
@@ -110,7 +110,7 @@ class Celeba(ImageDataset):
         binarize: Binarize = "none",
         dequantize: bool = True,
     ) -> None:
-        super().__init__("celeba", ImageOptions(size, grayscale, limit), PixelStates(binarize, dequantize))
+        super().__init__("celeba", ImageOptions(size, grayscale, limit), GreyLevels(binarize, dequantize))
 
     @override
     def find(self) -> Mapping[str, EncodedImages]:
@@ -131,7 +131,7 @@ class CelebaFaces(ImageDataset):
         dequantize: bool = True,
     ) -> None:
         super().__init__(
-            "celeba-faces", ImageOptions(size, grayscale, limit), PixelStates(binarize, dequantize)
+            "celeba-faces", ImageOptions(size, grayscale, limit), GreyLevels(binarize, dequantize)
         )
 
     @override

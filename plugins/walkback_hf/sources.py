@@ -9,12 +9,12 @@ from pydantic import PositiveInt
 from typing_extensions import override
 
 from walkback.errors import ConfigurationError
+from walkback.grey import Binarize, GreyLevels
 from walkback_hf.encoded import EncodedImages
 from walkback_hf.folders import find_local
 from walkback_hf.hub import find_hub
 from walkback_hf.images import ImageDataset, ImageOptions
 from walkback_hf.names import is_hub_id, local_path
-from walkback_hf.pixels import Binarize, PixelStates
 
 
 @final
@@ -50,7 +50,7 @@ class Hub(ImageDataset):
         """
         if not is_hub_id(id):
             raise ConfigurationError(f"Got data.id = {id!r}; expected a hub id such as ylecun/mnist.")
-        super().__init__(id, ImageOptions(size, grayscale, limit), PixelStates(binarize, dequantize))
+        super().__init__(id, ImageOptions(size, grayscale, limit), GreyLevels(binarize, dequantize))
         self._where = (id, config, column)
 
     @override
@@ -89,9 +89,7 @@ class Folder(ImageDataset):
         """
         place = local_path(path)
         name = place.absolute().stem if place.suffix == ".parquet" else place.absolute().name
-        super().__init__(
-            name or path, ImageOptions(size, grayscale, limit), PixelStates(binarize, dequantize)
-        )
+        super().__init__(name or path, ImageOptions(size, grayscale, limit), GreyLevels(binarize, dequantize))
         self._place = place
         self._column = column
 

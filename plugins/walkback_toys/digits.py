@@ -1,17 +1,13 @@
 """Real handwritten digits, 8×8 pixels of 17 grey levels (Alpaydin and Kaynak, 1998), shipped by scikit-learn.
 
-Pixels v = 0..16 become states in [0, 1]:
-
-    x = (v + u) / 17, u ~ U[0, 1)     dequantized
-    x = 1 if v ≥ 8 else 0             binarized at the middle
-    x ~ Bernoulli(v / 16)             binarized at random, anew each time
+Pixels v = 0..16 become states in [0, 1] by the rules of `walkback.grey`.
 """
 
 from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping
-from typing import Literal, TypeAlias, final, get_args
+from typing import final
 
 import numpy as np
 import torch
@@ -20,17 +16,10 @@ from torch import Tensor
 from typing_extensions import override
 
 from walkback.data import SPLITS, DataInfo, Dataset, Split
-from walkback.errors import ConfigurationError, DataError
+from walkback.errors import DataError
+from walkback.grey import Binarize, GreyLevels
 
-Binarize: TypeAlias = Literal["none", "threshold", "stochastic"]
-
-_LEVELS = 17
 _HELD_OUT = 250
-_STEPS: Mapping[Binarize, str] = {
-    "none": "dequantized: (v + u) / 17, u ~ U[0, 1)",
-    "threshold": "binarized: 1 where v >= 8",
-    "stochastic": "binarized anew each time: 1 with probability v / 16",
-}
 
 
 @final
@@ -50,10 +39,7 @@ class Digits(Dataset):
         Raises:
             ConfigurationError: `binarize` is none of these.
         """
-        if binarize not in get_args(Binarize):
-            expected = ", ".join(get_args(Binarize))
-            raise ConfigurationError(f"Got data.binarize = {binarize!r}; expected one of {expected}.")
-        self._binarize = binarize
+        self._grey = GreyLevels(binarize, levels=17)
         self._pixels: Mapping[Split, Tensor] | None = None
 
     @override
@@ -67,15 +53,15 @@ class Digits(Dataset):
     @override
     def info(self) -> DataInfo:
         pixels = self._require()
-        steps = ("held out: 500 evenly spaced of the digits sorted by class", _STEPS[self._binarize])
+        steps = ("held out: 500 evenly spaced of the digits sorted by class", self._grey.step)
         content = hashlib.sha256("\n".join(steps).encode())
         for split in SPLITS:
             content.update(pixels[split].numpy().tobytes())
         return DataInfo(
             name="digits",
             shape=(1, 8, 8),
-            support="real" if self._binarize == "none" else "binary",
-            bins=_LEVELS if self._binarize == "none" else None,
+            support=self._grey.support,
+            bins=self._grey.bins,
             preprocessing=steps,
             splits={split: len(pixels[split]) for split in SPLITS},
             fingerprint=content.hexdigest()[:16],
@@ -87,13 +73,7 @@ class Digits(Dataset):
 
     @override
     def states(self, rows: Tensor, generator: torch.Generator) -> Tensor:
-        values = rows.to(generator.device).float()
-        if self._binarize == "threshold":
-            return (values >= 8).float()
-        noise = torch.rand(values.shape, generator=generator, device=generator.device)
-        if self._binarize == "stochastic":
-            return (noise < values / 16).float()
-        return (values + noise) / _LEVELS
+        return self._grey.states(rows, generator)
 
     def _require(self) -> Mapping[Split, Tensor]:
         if self._pixels is None:
