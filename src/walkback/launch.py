@@ -7,10 +7,16 @@ import signal
 import socket
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Sequence
+from contextlib import ExitStack, suppress
+from typing import BinaryIO
 
 _POLL = 0.1  # seconds
+_PATIENCE = 10.0  # seconds
+_SAVING = 120.0  # seconds, for the checkpoint of a large operator
+_STOPPED = (128 + signal.SIGINT, 128 + signal.SIGTERM)
 
 
 def is_child() -> bool:
@@ -19,54 +25,80 @@ def is_child() -> bool:
 
 
 def launch(nproc: int, arguments: Sequence[str]) -> int:
-    """Run `walkback` with `arguments` in `nproc` processes; returns the first exit code that is not 0.
+    """Run `walkback` with `arguments` in `nproc` processes; returns the exit code of the first that failed, or 0.
 
-    A signal to this process reaches all of them; when one fails, the others are ended.
+    The first process talks; what another one says is shown only if it failed for a reason of its own. A signal to this
+    process reaches all of them; when one fails, the others are ended.
     """
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    common = {"WORLD_SIZE": str(nproc), "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
-    children = [
-        subprocess.Popen(
-            [sys.executable, "-m", "walkback", *arguments],
-            env={**os.environ, **common, "RANK": str(rank), "LOCAL_RANK": str(rank)},
-            stdout=None if rank == 0 else subprocess.DEVNULL,
-            start_new_session=True,  # Ctrl-C comes through us, once
-        )
-        for rank in range(nproc)
-    ]
+    children: list[subprocess.Popen[bytes]] = []
 
     def forward(number: int, _: object) -> None:
         for child in children:
             if child.poll() is None:
                 child.send_signal(number)
 
-    previous = {number: signal.signal(number, forward) for number in (signal.SIGINT, signal.SIGTERM)}
-    try:
-        return _wait(children)
-    finally:
-        for number, handler in previous.items():
-            signal.signal(number, handler)
-        for child in children:
-            child.kill()
-            child.wait()
+    with ExitStack() as stack:
+        voices = [stack.enter_context(tempfile.TemporaryFile()) for _ in range(1, nproc)]
+        previous = {number: signal.signal(number, forward) for number in (signal.SIGINT, signal.SIGTERM)}
+        try:
+            port = _free_port()
+            children.extend(
+                _start(rank, nproc, port, arguments, voices[rank - 1] if rank else None)
+                for rank in range(nproc)
+            )
+            rank, code = _wait(children)
+        finally:
+            for number, handler in previous.items():
+                signal.signal(number, handler)
+            for child in children:
+                child.kill()
+                child.wait()
+        # With code 1 the first process may only say that it lost this one, instead of why.
+        if rank and code not in _STOPPED and (code == 1 or children[0].returncode != code):
+            voices[rank - 1].seek(0)
+            sys.stderr.write(voices[rank - 1].read().decode(errors="replace"))
+        return code
 
 
-def _wait(children: list[subprocess.Popen[bytes]]) -> int:
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port
+
+
+def _start(
+    rank: int, nproc: int, port: int, arguments: Sequence[str], voice: BinaryIO | None
+) -> subprocess.Popen[bytes]:
+    world = {
+        "WORLD_SIZE": str(nproc),
+        "RANK": str(rank),
+        "LOCAL_RANK": str(rank),
+        "MASTER_ADDR": "127.0.0.1",
+        "MASTER_PORT": str(port),
+    }
+    return subprocess.Popen(
+        [sys.executable, "-m", "walkback", *arguments],
+        env={**os.environ, **world},
+        stdout=subprocess.DEVNULL if rank else None,
+        stderr=voice,
+        start_new_session=True,  # Ctrl-C comes through us, once
+    )
+
+
+def _wait(children: Sequence[subprocess.Popen[bytes]]) -> tuple[int, int]:
+    """Rank and exit code of the first process that failed; (0, 0) where none does.
+
+    The first process is given time to end by itself then: it may be saving a checkpoint.
+    """
     while True:
         codes = [child.poll() for child in children]
-        failed = [code for code in codes if code]
-        if failed:
-            _let_finish(children)
-            return failed[0] if failed[0] > 0 else 128 - failed[0]
-        if all(code == 0 for code in codes):
-            return 0
-        time.sleep(_POLL)
-
-
-def _let_finish(children: list[subprocess.Popen[bytes]], seconds: float = 10.0) -> None:
-    """Processes that stop together do so within moments of each other."""
-    deadline = time.monotonic() + seconds
-    while time.monotonic() < deadline and any(child.poll() is None for child in children):
+        for rank, status in enumerate(codes):
+            if status:
+                code = status if status > 0 else 128 - status
+                with suppress(subprocess.TimeoutExpired):
+                    children[0].wait(_SAVING if code in _STOPPED else _PATIENCE)
+                return rank, code
+        if all(status == 0 for status in codes):
+            return 0, 0
         time.sleep(_POLL)

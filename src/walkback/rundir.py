@@ -18,7 +18,7 @@ from types import TracebackType
 from typing import BinaryIO, Self, final
 
 from walkback.errors import ConfigurationError
-from walkback.files import remove_temporaries, writing_to
+from walkback.files import TEMPORARY, remove_temporaries, writing_to
 from walkback.store import CheckpointStore
 
 _LOCK = ".lock"
@@ -123,17 +123,23 @@ def default_stem(operator: str, data: str, root: Path = Path("runs")) -> Path:
 def require_free(path: Path) -> None:
     """Refuse a run directory that holds anything; looks only, so it can be asked before work starts.
 
+    What a run that was killed at its very start leaves, empty directories and a lock, is nothing.
+
     Raises:
         ConfigurationError: There is something in `path`, or it is a file.
     """
     with writing_to(path):
         if path.exists() and not path.is_dir():
             raise ConfigurationError(f"Got {path} as run directory, which is a file; choose another --out.")
-        if path.is_dir() and any(entry.name != _LOCK for entry in path.iterdir()):
+        if any(map(_is_content, path.rglob("*"))):
             raise ConfigurationError(
                 f"Got the run directory {path}, which is not empty; go on with it by --resume {path}, "
                 "or choose another --out."
             )
+
+
+def _is_content(entry: Path) -> bool:
+    return not (entry.is_dir() or entry.name == _LOCK or entry.match(TEMPORARY))
 
 
 def newest(stem: Path) -> Path | None:

@@ -86,6 +86,7 @@ class Run:
             seed=prepared.config.run.seed,
             device=prepared.device,
             precision=prepared.precision,
+            compiled=prepared.config.run.compile,
             world=self._world,
         )
         self._loggers: list[Logger] = []
@@ -161,14 +162,14 @@ class Run:
                     ("checkpoint", settings.checkpoint_every),
                 )
             }
-            if due["log"]:
+            if due["log"] or number == 1:
                 self._log(number, {"loss": loss.item(), "seconds": trainer.progress.seconds})
             if due["validate"]:
                 self._validate(number)
-            if due["checkpoint"]:
+            if settings.sample_every and number % settings.sample_every == 0:
+                self._draw_midway(number)
+            if due["checkpoint"]:  # last, so that a run resumed here has all that came before
                 self._save(number)
-            if self._directory and settings.sample_every and number % settings.sample_every == 0:
-                self._draw_samples(self._directory.sample(f"step-{number}"))
             self._reporter.advance(number, self._figures)
             if self._world.any(bool(self._stop)):
                 if not due["checkpoint"]:
@@ -232,6 +233,10 @@ class Run:
         with model.evaluating(), autocast(self._prepared.device, self._prepared.precision):
             draw_chains(chains, model, info, settings, start, noise, self._chain_step)
         return samples, chains
+
+    def _draw_midway(self, step: int) -> None:
+        if self._directory is not None and can_draw(self._prepared.dataset.info):
+            self._draw_samples(self._directory.sample(f"step-{step}"))
 
     def _draw_samples(self, path: Path) -> State:
         prepared = self._prepared

@@ -74,6 +74,11 @@ def stack_levels(levels: Levels, rows: int, device: torch.device) -> Level:
     return Level(steps.repeat_interleave(rows), temperatures.repeat_interleave(rows))
 
 
+def tensor_levels(levels: Levels, device: torch.device) -> Levels:
+    """The same levels as tensors of shape `(1,)`, so that an operator compiles once instead of once a temperature."""
+    return tuple(stack_levels((level,), 1, device) for level in levels)
+
+
 class Schedule(ABC):
     """Chooses the levels of a walk. Keyword-only `__init__` arguments are its configuration."""
 

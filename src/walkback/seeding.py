@@ -16,8 +16,9 @@ import torch
 
 def derive_seed(seed: int, stream: str, *indices: int) -> int:
     """A 63-bit seed for one purpose (`stream`) and position (`indices`), well mixed by numpy's SeedSequence."""
-    entropy = (seed, zlib.crc32(stream.encode()), *indices)
-    return int(np.random.SeedSequence(entropy).generate_state(1, np.uint64)[0] >> np.uint64(1))
+    # As plain entropy, streams that differ in trailing zeros would be one: SeedSequence pads with zeros.
+    key = (zlib.crc32(stream.encode()), len(indices), *indices)
+    return int(np.random.SeedSequence(seed, spawn_key=key).generate_state(1, np.uint64)[0] >> np.uint64(1))
 
 
 def generator(device: torch.device | str, seed: int, stream: str, *indices: int) -> torch.Generator:

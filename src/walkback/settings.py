@@ -43,7 +43,7 @@ class TrainingSettings(Settings):
     weight_decay: NonNegativeFloat = 0.0
     clip: NonNegativeFloat = Field(1.0, description="Largest gradient norm; 0 leaves gradients as they are.")
     ema: float = Field(0.999, ge=0.0, lt=1.0, description="Decay of the weight average; 0 switches it off.")
-    log_every: PositiveInt = 50
+    log_every: PositiveInt = 10
     validate_every: PositiveInt = 1000
     validation_examples: PositiveInt = 500
     checkpoint_every: PositiveInt = 1000

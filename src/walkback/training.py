@@ -13,7 +13,8 @@ digits and for faces.
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from typing import Any, final
 
@@ -30,10 +31,11 @@ from walkback.model import Model
 from walkback.objectives import Objective
 from walkback.operators import initial_state
 from walkback.optimization import WeightAverage, build_optimizer, clip_gradients, learning_rate
-from walkback.schedules import Levels, stack_levels
+from walkback.schedules import Levels, stack_levels, tensor_levels
 from walkback.seeding import derive_seed, generator
 from walkback.settings import TrainingSettings
 from walkback.state import State, concatenate
+from walkback.text import one_line
 from walkback.walk import Transition, walk
 
 
@@ -61,6 +63,7 @@ class Trainer:
         seed: The run's seed.
         device: Where walks run.
         precision: Precision of the networks.
+        compiled: Whether the operator is compiled.
         world: This process among others.
     """
 
@@ -74,6 +77,7 @@ class Trainer:
         seed: int,
         device: torch.device,
         precision: Precision = "fp32",
+        compiled: bool = False,
         world: World | None = None,
     ) -> None:
         self.model = model
@@ -84,6 +88,7 @@ class Trainer:
         self._seed = seed
         self._device = device
         self._precision: Precision = precision
+        self._compiled = compiled
         self._world = world or World()
         self._examples = dataset.examples("train")
         self._order = BatchOrder(
@@ -110,12 +115,12 @@ class Trainer:
         number = self.progress.walks
         for group in self._optimizer.param_groups:
             group["lr"] = learning_rate(self._settings, number)
-        # Layers such as dropout know only the global generator.
-        torch.manual_seed(derive_seed(self._seed, "layers", number, self._world.rank))
         noise = generator(self._device, self._seed, "noise", number, self._world.rank)
         levels = self.model.levels(generator("cpu", self._seed, "schedule", number))
+        if self._compiled:
+            levels = tensor_levels(levels, self._device)
         self.model.operator.train()
-        with autocast(self._device, self._precision):
+        with self._seeded_layers(number), autocast(self._device, self._precision):
             origin = self._origin(number, noise)
             losses, final_state = self._updates(origin, levels, noise)
         self.model.prior.observe(self._world.gather(final_state))
@@ -123,6 +128,13 @@ class Trainer:
             self.progress, walks=number + 1, seconds=self.progress.seconds + time.perf_counter() - started
         )
         return losses
+
+    @contextmanager
+    def _seeded_layers(self, number: int) -> Iterator[None]:
+        """Layers such as dropout know only the global generators: lend them our seed, and put them back."""
+        with torch.random.fork_rng([self._device] if self._device.type == "cuda" else []):
+            torch.manual_seed(derive_seed(self._seed, "layers", number, self._world.rank))
+            yield
 
     def _origin(self, number: int, noise: torch.Generator) -> State:
         rows = self._examples[self._order.batch(number)].to(self._device, non_blocking=True)
@@ -219,7 +231,8 @@ class Trainer:
             )
         except (RuntimeError, KeyError, TypeError, ValueError) as error:
             raise ConfigurationError(
-                f"Got a training state that does not fit this run ({error}): resume it with its own configuration."
+                f"Got a training state that does not fit this run ({one_line(error)}): "
+                "resume it with the plugins that it was trained with."
             ) from error
         self._average.resume(self.progress.updates)
 

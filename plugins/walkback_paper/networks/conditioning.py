@@ -45,17 +45,23 @@ class TemperatureEmbedding(nn.Module):
 
 @final
 class FiLM(nn.Module):
-    """Scale and shift the channels of `(B, C, …)` by an embedding; the identity at initialization."""
+    """Scale and shift the channels of `(B, C, …)` by an embedding; the identity at initialization.
 
-    def __init__(self, channels: int) -> None:
+    Args:
+        channels: C.
+        conditioned: Whether there is an embedding; without one there are no weights.
+    """
+
+    def __init__(self, channels: int, conditioned: bool) -> None:
         super().__init__()
-        self.affine = nn.Linear(EMBEDDING, 2 * channels)
-        nn.init.zeros_(self.affine.weight)
-        nn.init.zeros_(self.affine.bias)
+        self.affine = nn.Linear(EMBEDDING, 2 * channels) if conditioned else None
+        if self.affine is not None:
+            nn.init.zeros_(self.affine.weight)
+            nn.init.zeros_(self.affine.bias)
 
     def forward(self, features: Tensor, embedding: Tensor | None) -> Tensor:
         """Features unchanged where there is no embedding."""
-        if embedding is None:
+        if embedding is None or self.affine is None:
             return features
         scale, shift = self.affine(embedding).chunk(2, dim=1)
         ones = (1,) * (features.dim() - 2)

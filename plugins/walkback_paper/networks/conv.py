@@ -49,11 +49,11 @@ def _norm_flat(kind: Norm, width: int) -> nn.Module:
 class _Layer(nn.Module):
     """Linear map, norm, FiLM, ReLU."""
 
-    def __init__(self, linear: nn.Module, norm: nn.Module, channels: int) -> None:
+    def __init__(self, linear: nn.Module, norm: nn.Module, channels: int, conditioned: bool) -> None:
         super().__init__()
         self.linear = linear
         self.norm = norm
-        self.film = FiLM(channels)
+        self.film = FiLM(channels, conditioned)
 
     def forward(self, features: Tensor, embedding: Tensor | None) -> Tensor:
         return relu(self.film(self.norm(self.linear(features)), embedding))
@@ -64,19 +64,24 @@ class _Decoder(nn.Module):
     """One head: two fully connected layers, then transposed convolutions back to the image."""
 
     def __init__(
-        self, shape: tuple[int, ...], sizes: list[tuple[int, int, int]], width: int, norm: Norm
+        self,
+        shape: tuple[int, ...],
+        sizes: list[tuple[int, int, int]],
+        width: int,
+        norm: Norm,
+        conditioned: bool,
     ) -> None:
         super().__init__()
         self.small = sizes[-1]
         flat = math.prod(self.small)
         self.dense = nn.ModuleList(
             [
-                _Layer(nn.Linear(width, width), _norm_flat(norm, width), width),
-                _Layer(nn.Linear(width, flat), _norm_flat(norm, flat), flat),
+                _Layer(nn.Linear(width, width), _norm_flat(norm, width), width, conditioned),
+                _Layer(nn.Linear(width, flat), _norm_flat(norm, flat), flat, conditioned),
             ]
         )
         layers = [
-            _Layer(_transposed(wide, narrow), _norm(norm, narrow[0]), narrow[0])
+            _Layer(_transposed(wide, narrow), _norm(norm, narrow[0]), narrow[0], conditioned)
             for wide, narrow in zip(reversed(sizes[1:]), reversed(sizes[:-1]), strict=True)
         ]
         self.convolutions = nn.ModuleList(layers)
@@ -143,15 +148,17 @@ class ConvEncoderDecoder(nn.Module):
         self.embedding = TemperatureEmbedding() if conditioned else None
         inputs = [shape[0], *channels[:-1]]
         self.convolutions = nn.ModuleList(
-            _Layer(nn.Conv2d(source, target, 5, stride=2, padding=2), _norm(norm, target), target)
+            _Layer(
+                nn.Conv2d(source, target, 5, stride=2, padding=2), _norm(norm, target), target, conditioned
+            )
             for source, target in zip(inputs, channels, strict=True)
         )
         flat = math.prod(sizes[-1])
         self.dense = nn.ModuleList(
-            _Layer(nn.Linear(source, width), _norm_flat(norm, width), width)
+            _Layer(nn.Linear(source, width), _norm_flat(norm, width), width, conditioned)
             for source in (flat, width, width)
         )
-        self.decoders = nn.ModuleList(_Decoder(shape, sizes, width, norm) for _ in range(heads))
+        self.decoders = nn.ModuleList(_Decoder(shape, sizes, width, norm, conditioned) for _ in range(heads))
 
     def forward(self, state: Tensor, log2_temperature: Tensor) -> tuple[Tensor, ...]:
         """One tensor `(B, C, H, W)` a head."""

@@ -16,10 +16,10 @@ from walkback_paper.networks.conditioning import FiLM, TemperatureEmbedding
 
 @final
 class _Block(nn.Module):
-    def __init__(self, width: int, dropout: float) -> None:
+    def __init__(self, width: int, dropout: float, conditioned: bool) -> None:
         super().__init__()
         self.norm = nn.LayerNorm(width, elementwise_affine=False)
-        self.film = FiLM(width)
+        self.film = FiLM(width, conditioned)
         self.inner = nn.Linear(width, width)
         self.dropout = nn.Dropout(dropout)
         self.outer = nn.Linear(width, width)
@@ -56,7 +56,7 @@ class ResidualMLP(nn.Module):
         size = math.prod(shape)
         self.embedding = TemperatureEmbedding() if conditioned else None
         self.input = nn.Linear(size, width)
-        self.blocks = nn.ModuleList(_Block(width, dropout) for _ in range(depth))
+        self.blocks = nn.ModuleList(_Block(width, dropout, conditioned) for _ in range(depth))
         self.norm = nn.LayerNorm(width)
         self.heads = nn.ModuleList(nn.Linear(width, size) for _ in range(heads))
         for head in self.heads:

@@ -46,11 +46,13 @@ class ProgressBar:
 
     Args:
         output: Where messages go.
+        shown: Whether anything is; of several processes that train together, one talks.
     """
 
-    def __init__(self, output: Output) -> None:
+    def __init__(self, output: Output, shown: bool = True) -> None:
         self._output = output
-        self._live = output.messages.is_terminal
+        self._shown = shown
+        self._live = shown and output.messages.is_terminal
         self._progress = Progress(
             SpinnerColumn(),
             TextColumn("{task.description}"),
@@ -83,7 +85,7 @@ class ProgressBar:
 
     def advance(self, done: int, figures: Mapping[str, float]) -> None:
         """Move the bar, and show the figures that matter."""
-        if self._task is None:
+        if self._task is None or not self._shown:
             return
         text = _summary(figures)
         self._progress.update(self._task, completed=done, figures=text)
@@ -93,7 +95,8 @@ class ProgressBar:
 
     def note(self, text: str) -> None:
         """A line of its own."""
-        self._progress.console.print(plain(text))
+        if self._shown:
+            self._progress.console.print(plain(text))
 
 
 def _summary(figures: Mapping[str, float]) -> str:

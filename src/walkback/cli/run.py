@@ -190,6 +190,7 @@ def _configure(
 ) -> tuple[RunConfig, Path | None]:
     """The resolved configuration, and the directory to resume (None: a new run)."""
     from walkback.layering import resolve
+    from walkback.resuming import resumed_config
     from walkback.rundir import default_stem, newest, require_free
 
     if resume is not None and recipe is not None:
@@ -197,26 +198,16 @@ def _configure(
             "Got --resume and --recipe, expected one of them: a run keeps its own recipe."
         )
     if resume not in (None, "auto"):
-        return _resumed(registry, components, overrides, Path(str(resume)))
+        directory = Path(str(resume))
+        return resumed_config(registry, directory, components, overrides), directory
     config = resolve(registry, recipe=recipe, components=components, overrides=overrides)
     if resume == "auto":
-        directory = out if out is not None else newest(default_stem(config.operator.name, config.data.name))
-        if directory is not None and (directory / "config.toml").exists():
-            return _resumed(registry, components, overrides, directory)
+        found = out if out is not None else newest(default_stem(config.operator.name, config.data.name))
+        if found is not None and (found / "config.toml").exists():
+            return resumed_config(registry, found, components, overrides), found
     if out is not None:
         require_free(out)
     return config, None
-
-
-def _resumed(
-    registry: Registry, components: dict[str, str | None], overrides: Sequence[str], directory: Path
-) -> tuple[RunConfig, Path]:
-    from walkback.layering import resolve
-
-    path = directory / "config.toml"
-    if not path.is_file():
-        raise ConfigurationError(f"Got --resume {directory}, expected a run directory with a config.toml.")
-    return resolve(registry, recipe=str(path), components=components, overrides=overrides), directory
 
 
 def _execute(
@@ -238,10 +229,12 @@ def _execute(
     with output.messages.status(plain(f"Preparing {config.data.name}")):
         prepared = prepare(config, registry, local_device(config.run.device))
 
-    def warn() -> None:
-        output.warn("stopping after this walk; once more to abort.")
-
     with joined_world(prepared.device) as world:
+
+        def warn() -> None:
+            if world.is_main:
+                output.warn("stopping after this walk; once more to abort.")
+
         directory = None
         if world.is_main and resumed is not None:
             directory = RunDirectory.open(resumed)
@@ -251,15 +244,16 @@ def _execute(
         if directory is not None:
             output.note(_headline(prepared, directory.path))
         try:
-            with stoppable(warn) as stop, ProgressBar(output) as bar:
+            with stoppable(warn) as stop, ProgressBar(output, shown=world.is_main) as bar:
                 job = Run(prepared, directory, bar, stop, world)
                 if resumed is not None:
                     job.resume(resumed)
                 result = job.execute()
         except Interrupted as stopped:
-            output.note(
-                f"Stopped after {stopped.walks} walks; go on with walkback run --resume {stopped.directory}"
-            )
+            if stopped.directory is not None:
+                output.note(
+                    f"Stopped after {stopped.walks} walks; go on with walkback run --resume {stopped.directory}"
+                )
             raise typer.Exit(128 + stopped.signal) from stopped
         finally:
             if directory is not None:
