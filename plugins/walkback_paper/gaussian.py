@@ -41,6 +41,7 @@ Fraction: TypeAlias = Annotated[float, Field(gt=0.0, le=1.0)]
 
 _TIED_RANGE = math.log(4.0)
 _MIN_RATIO = 1e-6
+_MIN_VARIANCE = 1e-10
 _SOFTPLUS_ONE = math.log(math.e - 1)  # softplus of this is 1
 
 
@@ -111,7 +112,8 @@ class GaussianParametrization(nn.Module):
     def fit_data(self, data: Tensor) -> None:
         """Take m, σ_d² and the largest variance in any direction from examples `(N, *E)`."""
         self.data_mean.copy_(data.mean(0))
-        self.data_variance.copy_((data - self.data_mean).square().mean())
+        # Data that never vary would otherwise be divided by zero.
+        self.data_variance.copy_((data - self.data_mean).square().mean().clamp(min=_MIN_VARIANCE))
         self.max_variance.fill_(largest_variance(data))
 
     @property

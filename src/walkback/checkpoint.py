@@ -1,7 +1,7 @@
 """What training leaves behind: a checkpoint, which is all that sampling needs, and the state to go on from.
 
 step-N.safetensors          Checkpoint: tensors `operator.…` and `prior.…` under a Description
-step-N.state.safetensors    TrainingState: raw weights, optimizer moments, random states, data cursor
+step-N.state.safetensors    TrainingState: raw weights, optimizer moments, counters
 """
 
 from __future__ import annotations
@@ -57,8 +57,8 @@ class TrainingState:
     """What a run needs beyond its checkpoint to go on as if it had never stopped.
 
     Attributes:
-        tensors: Raw weights, optimizer moments, states of random generators (uint8), ….
-        document: Plain JSON: counters, data cursor, ….
+        tensors: Raw weights and optimizer moments.
+        document: Plain JSON: counters and the seed.
     """
 
     tensors: Mapping[str, Tensor]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Literal, TypeAlias
@@ -12,25 +13,29 @@ from walkback.errors import ConfigurationError
 
 Precision: TypeAlias = Literal["fp32", "bf16"]
 
+_NAME = re.compile(r"auto|cpu|cuda(?::(\d+))?")
+
 
 def resolve_device(name: str) -> torch.device:
     """The device behind "auto" (CUDA where there is one), "cpu", "cuda" or "cuda:i".
 
     Raises:
-        ConfigurationError: A CUDA device is asked for and this machine has none, or not that many.
+        ConfigurationError: It is none of these, or a CUDA device that this machine does not have.
     """
+    match = _NAME.fullmatch(name)
+    if match is None:
+        raise ConfigurationError(f"Got device '{name}', expected auto, cpu, cuda or cuda:i.")
     available = torch.cuda.device_count() if torch.cuda.is_available() else 0
     if name == "auto":
         return torch.device("cuda", 0) if available else torch.device("cpu")
-    device = torch.device(name)
-    if device.type != "cuda":
-        return device
+    if name == "cpu":
+        return torch.device("cpu")
     if not available:
         raise ConfigurationError(
             f"Got device '{name}', but PyTorch {torch.__version__} sees no CUDA device on this machine: "
             "use --device cpu, or install a CUDA build of PyTorch."
         )
-    index = device.index or 0
+    index = int(match[1] or 0)
     if index >= available:
         raise ConfigurationError(
             f"Got device '{name}', expected an index below {available}, the number of CUDA devices here."

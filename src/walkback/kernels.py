@@ -63,7 +63,7 @@ class NormalKernel(Kernel):
         # log v is taken before broadcasting: often one number stands for the whole event.
         log_variance = variance.log().expand_as(self.mean)
         terms = (x - self.mean).square() / variance + log_variance
-        return -0.5 * (sum_events(terms) + math.log(2 * math.pi) * self.mean[0].numel())
+        return -0.5 * (sum_events(terms) + math.log(2 * math.pi) * math.prod(self.mean.shape[1:]))
 
 
 @final

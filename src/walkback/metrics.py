@@ -18,7 +18,7 @@ FILE_NAME = "metrics.jsonl"
 class Logger(ABC):
     """Takes the figures of a run.
 
-    Built as `cls(directory, **options)` with the run directory, in the one process that writes files; the
+    Built as `cls(directory)` with the run directory, in the one process that writes files; the
     keyword-only arguments of `__init__` are its configuration. A resumed run may log steps a second time.
     """
 

@@ -1,15 +1,16 @@
 """Optimizer, learning rate and weight average.
 
     lr(w) = lr · min(1, (w + 1) / warmup) · [ 1, or ½ (1 + cos(π w / steps)) ]
-    θ̄ ← d_u θ̄ + (1 - d_u) θ,   d_u = min(d, (1 + u) / (10 + u))
+    θ̄ ← d_u θ̄ + (1 - d_u) θ,   d_1 = 0,   d_u = min(d, (1 + u) / (10 + u)) for updates u = 2, 3, …
 
-The average's decay starts small, so that short runs do not sample with their initial weights.
+The average starts as the weights after the first update and its decay starts small, so that short runs do not sample
+with their initial weights.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
 from typing import TypeAlias, final
 
 import torch
@@ -27,6 +28,34 @@ def build_optimizer(parameters: Iterable[nn.Parameter], settings: TrainingSettin
     return torch.optim.AdamW(
         parameters, lr=settings.lr, betas=settings.betas, weight_decay=settings.weight_decay, fused=True
     )
+
+
+def moments(optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
+    """The optimizer's state, by `"<number of the parameter>.<name>"`."""
+    state = optimizer.state_dict()["state"]
+    return {f"{number}.{name}": value for number, slots in state.items() for name, value in slots.items()}
+
+
+def load_moments(
+    optimizer: torch.optim.Optimizer, parameters: Sequence[nn.Parameter], tensors: Mapping[str, Tensor]
+) -> None:
+    """Inverse of `moments`.
+
+    Raises:
+        ValueError: These are not the moments of `parameters`; the fused optimizer would read past their ends.
+    """
+    slots: dict[int, dict[str, Tensor]] = {}
+    for key, value in tensors.items():
+        number, name = key.split(".", 1)
+        slots.setdefault(int(number), {})[name] = value
+    if not slots:
+        raise ValueError("it has no optimizer moments")
+    for index, found in slots.items():
+        shape = parameters[index].shape
+        expected = {"step": torch.Size(()), "exp_avg": shape, "exp_avg_sq": shape}
+        if {name: value.shape for name, value in found.items()} != expected:
+            raise ValueError(f"its moments of parameter {index} are not those of this operator")
+    optimizer.load_state_dict({**optimizer.state_dict(), "state": slots})
 
 
 def learning_rate(settings: TrainingSettings, walk: int) -> float:

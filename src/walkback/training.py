@@ -30,7 +30,14 @@ from walkback.kernels import StackedKernel
 from walkback.model import Model
 from walkback.objectives import Objective
 from walkback.operators import initial_state
-from walkback.optimization import WeightAverage, build_optimizer, clip_gradients, learning_rate
+from walkback.optimization import (
+    WeightAverage,
+    build_optimizer,
+    clip_gradients,
+    learning_rate,
+    load_moments,
+    moments,
+)
 from walkback.schedules import Levels, stack_levels, tensor_levels
 from walkback.seeding import derive_seed, generator
 from walkback.settings import TrainingSettings
@@ -187,6 +194,7 @@ class Trainer:
             )
         self._optimizer.step()
         self._optimizer.zero_grad(set_to_none=True)
+        torch.clear_autocast_cache()  # it would go on with copies of the old weights
         self.progress = replace(self.progress, updates=self.progress.updates + 1)
         if self._settings.ema:
             self._average.update(self.model.operator)
@@ -194,8 +202,7 @@ class Trainer:
     def state(self) -> tuple[dict[str, Tensor], dict[str, Any]]:
         """What resuming needs beside the averaged model and the prior: tensors by name, and plain JSON values."""
         tensors = {f"operator.{name}": value for name, value in self.model.operator.state_dict().items()}
-        for index, slots in self._optimizer.state_dict()["state"].items():
-            tensors |= {f"optimizer.{index}.{name}": value for name, value in slots.items()}
+        tensors |= {f"optimizer.{name}": value for name, value in moments(self._optimizer).items()}
         return tensors, {"progress": asdict(self.progress), "seed": self._seed}
 
     def restore(
@@ -224,26 +231,18 @@ class Trainer:
             self.model.operator.load_state_dict(_part(tensors, "operator."))
             self._average.operator.load_state_dict(averaged)
             self.model.prior.load_state_dict(prior)
-            self._restore_optimizer(_part(tensors, "optimizer."))
             progress = document["progress"]
             self.progress = Progress(
                 int(progress["walks"]), int(progress["updates"]), float(progress["seconds"])
             )
-        except (RuntimeError, KeyError, TypeError, ValueError) as error:
+            if self.progress.updates:
+                load_moments(self._optimizer, self._parameters, _part(tensors, "optimizer."))
+        except (RuntimeError, LookupError, TypeError, ValueError) as error:
             raise ConfigurationError(
                 f"Got a training state that does not fit this run ({one_line(error)}): "
                 "resume it with the plugins that it was trained with."
             ) from error
         self._average.resume(self.progress.updates)
-
-    def _restore_optimizer(self, tensors: Mapping[str, Tensor]) -> None:
-        slots: dict[int, dict[str, Tensor]] = {}
-        for key, value in tensors.items():
-            index, name = key.split(".", 1)
-            slots.setdefault(int(index), {})[name] = value
-        document = self._optimizer.state_dict()
-        document["state"] = slots
-        self._optimizer.load_state_dict(document)
 
 
 def _part(tensors: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:

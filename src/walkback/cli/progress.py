@@ -37,7 +37,7 @@ class _Rate(ProgressColumn):
 
     def render(self, task: Task) -> Text:
         speed = task.finished_speed or task.speed
-        return Text("" if speed is None else f"{speed:.1f}/s", style="dim")
+        return Text("" if speed is None else f"{speed:.3g}/s", style="dim", no_wrap=True)
 
 
 @final

@@ -280,7 +280,7 @@ def _report(result: RunResult, output: Output, json: bool) -> None:
     bound = result.bound
     rows = [
         (
-            "bound on the negative log-likelihood",
+            "bound on -log p",
             f"{bound.nats:.2f} ± {bound.nats_error:.2f} nats"
             + (
                 ""
