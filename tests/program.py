@@ -1,0 +1,196 @@
+"""The program as a user meets it: called in this process, in a process of its own, and as one that can be killed."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import io
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from walkback.cli.main import call
+
+TINY = (
+    *("--set", "operator.hidden=16", "--set", "operator.depth=1", "--batch-size", "8"),
+    *("--set", "evaluation.limit=20", "--set", "training.validation_examples=20"),
+    *("--set", "schedule.n1=3", "--set", "schedule.max_temperature=128"),
+    *("--set", "samples.num=9", "--set", "samples.chains=3", "--set", "samples.extra=2"),
+    *("--set", "samples.chain_steps=20", "--set", "samples.chain_every=10"),
+)
+"""Options of a run that takes a blink: walks of 7 to 10 steps, 10 in evaluation."""
+
+PATIENCE = 120.0
+"""Seconds after which something that waits for another process gives up; no test passes by waiting."""
+
+ENVIRONMENT: Mapping[str, str] = {
+    **{name: value for name, value in os.environ.items() if not name.startswith(("WALKBACK", "HF_"))},
+    "OMP_NUM_THREADS": "1",
+}
+
+
+@dataclass(frozen=True)
+class Done:
+    """How a call of the program ended."""
+
+    code: int
+    out: str
+    err: str
+
+    def document(self) -> Any:
+        """The one JSON document on stdout."""
+        return json.loads(self.out)
+
+
+def walkback(*arguments: str | Path) -> Done:
+    """Call the program in this process."""
+    out, err = io.StringIO(), io.StringIO()
+    with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
+        code = call([str(argument) for argument in arguments])
+    return Done(code, out.getvalue(), err.getvalue())
+
+
+def run(directory: Path, *options: str | Path, steps: int = 6) -> Done:
+    """A tiny run into `directory`, in this process."""
+    return walkback("run", *TINY, "--steps", str(steps), "--out", directory, *options)
+
+
+def start(*arguments: str | Path, **variables: str) -> subprocess.Popen[str]:
+    """The program in a process of its own."""
+    line = [sys.executable, "-m", "walkback", *map(str, arguments)]
+    environment = {**ENVIRONMENT, **variables}
+    return subprocess.Popen(line, env=environment, text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+
+
+def finish(process: subprocess.Popen[str]) -> Done:
+    """Wait for a process of `start`."""
+    try:
+        out, err = process.communicate(timeout=PATIENCE)
+    finally:
+        process.kill()
+    return Done(process.returncode, out, err)
+
+
+def wait_until(condition: Callable[[], object], process: subprocess.Popen[str]) -> None:
+    """Wait until something is the case while a process works.
+
+    Raises:
+        TimeoutError: It has not happened for long, or the process ended before.
+    """
+    deadline = time.monotonic() + PATIENCE
+    while not condition():
+        if process.poll() is not None or time.monotonic() > deadline:
+            process.kill()
+            raise TimeoutError(f"It did not happen; exit code {process.poll()}, {process.communicate()}.")
+        time.sleep(0.01)
+
+
+def records(directory: Path) -> list[dict[str, Any]]:
+    """The lines of a run's `metrics.jsonl`."""
+    return [json.loads(line) for line in (directory / "metrics.jsonl").read_text().splitlines()]
+
+
+def figures(directory: Path) -> list[dict[str, Any]]:
+    """The lines of a run's `metrics.jsonl` without what differs between equal runs: the time they took."""
+    return [{name: value for name, value in line.items() if name != "seconds"} for line in records(directory)]
+
+
+def digest(path: Path) -> str:
+    """SHA-256 of a file."""
+    return hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+def tree(directory: Path) -> dict[str, str]:
+    """Every file below a directory with its digest, and every folder with ""."""
+    return {
+        path.relative_to(directory).as_posix(): digest(path) if path.is_file() else ""
+        for path in sorted(directory.rglob("*"))
+    }
+
+
+_WARM = """
+import json, os, signal, sys
+from walkback.cli.main import call
+import walkback.runner
+
+def fork(arguments, log):
+    child = os.fork()
+    if child:
+        return child
+    try:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+        file = os.open(log, os.O_CREAT | os.O_TRUNC | os.O_WRONLY)
+        os.dup2(file, 1), os.dup2(file, 2)
+        code = call(arguments)
+        sys.stdout.flush(), sys.stderr.flush()
+    except KeyboardInterrupt:
+        code = 130
+    except BaseException:
+        code = 99
+    os._exit(code)
+
+call(["run", "--dry-run", "--json"])
+print(flush=True)
+print("ready", flush=True)
+while line := sys.stdin.readline():
+    child = fork(*json.loads(line))
+    print(child, flush=True)
+    sys.stdin.readline()  # until here the child keeps its number, even when it has ended
+    print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]), flush=True)
+"""
+
+
+class Warm:
+    """Processes of the program that start in milliseconds, forked from one that has imported everything."""
+
+    def __init__(self, log: Path) -> None:
+        self._log = log
+        self._server = subprocess.Popen(
+            [sys.executable, "-c", _WARM],
+            env=ENVIRONMENT,
+            text=True,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+        )
+        assert self._server.stdin is not None
+        assert self._server.stdout is not None
+        self._requests, self._answers = self._server.stdin, self._server.stdout
+        while self._answers.readline() != "ready\n":
+            if self._server.poll() is not None:
+                raise RuntimeError("The server of warm processes did not start.")
+
+    def signalled(self, number: signal.Signals, seconds: float, *arguments: str | Path) -> tuple[int, str]:
+        """Exit code (negative: the signal) and messages of a process that gets a signal after so many seconds."""
+        self._say(json.dumps([[str(argument) for argument in arguments], str(self._log)]))
+        child = int(self._answers.readline())
+        time.sleep(seconds)
+        os.kill(child, number)
+        self._say("signalled")
+        return int(self._answers.readline()), self._log.read_text()
+
+    def _say(self, line: str) -> None:
+        self._requests.write(line + "\n")
+        self._requests.flush()
+
+    def close(self) -> None:
+        """End the server."""
+        self._requests.close()
+        self._answers.close()
+        self._server.wait(PATIENCE)
+
+
+@contextlib.contextmanager
+def warm(log: Path) -> Iterator[Warm]:
+    """A server of warm processes, which write their messages to `log`."""
+    server = Warm(log)
+    try:
+        yield server
+    finally:
+        server.close()

@@ -1,0 +1,1 @@
+"""What the tests share: models with closed-form answers, statistics, and data in memory."""
