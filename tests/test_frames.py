@@ -83,7 +83,7 @@ def test_a_png_of_one_frame_is_its_states(tmp_path: Path) -> None:
 
 def test_a_png_of_points_has_a_panel_for_each_frame(tmp_path: Path) -> None:
     with Image.open(record(tmp_path / "chain.png", POINTS, chain(POINTS))) as image:
-        assert image.size == (2 + 2 * 242, 2 + 2 * 242)
+        assert image.size == (4 + 2 * 244, 4 + 2 * 244)
 
 
 def test_a_gif_of_grey_images_is_exact(tmp_path: Path) -> None:

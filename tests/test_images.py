@@ -77,7 +77,7 @@ def test_grids_of_64_images_have_a_readable_width(side: int) -> None:
 
 
 def test_images_larger_than_a_cell_are_not_enlarged() -> None:
-    assert tile(np.zeros((1, 200, 300, 3), np.uint8)).shape == (204, 304, 3)
+    assert tile(np.zeros((1, 200, 300, 3), np.uint8)).shape == (208, 308, 3)
 
 
 def test_a_filmstrip_has_a_row_for_each_chain() -> None:

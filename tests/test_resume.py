@@ -102,7 +102,7 @@ def test_signalled_at_random_moments_until_done(
     scale = records(whole)[-2]["seconds"]  # of training
     while code != 0:
         # The chances to come further grow, so that a machine that has become slow comes to an end as well.
-        delay = float(rng.uniform(0, scale * (0.3 + 0.4 * len(codes))))
+        delay = float(rng.uniform(0, scale * (0.3 + 0.6 * len(codes))))
         code, messages = server.signalled(
             number, delay, "run", *WALKS, *SAVED, "--out", directory, "--resume", "auto"
         )

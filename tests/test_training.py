@@ -178,13 +178,12 @@ def test_the_prior_sees_the_last_states() -> None:
 
 
 def test_every_walk_has_noise_of_its_own() -> None:
-    """From the same eight examples with weights that hardly move, no first step is taken twice."""
+    """From one example, with weights that do not move, no first step is taken twice."""
     spy = Spy()
-    worker = trainer(rows=ROWS[:8], objective=spy, lr=1e-15)
+    worker = trainer(rows=ROWS[:1].repeat(8, 1), objective=spy, lr=1e-300)
     for _ in range(5):
         worker.walk()
-    steps = torch.cat([target - origin for origin, target in zip(spy.origins, spy.firsts, strict=True)])
-    assert len(steps.unique(dim=0)) == 5 * 8
+    assert len(torch.cat(spy.firsts).unique(dim=0)) == 5 * 8
 
 
 def test_every_walk_drops_units_of_its_own() -> None:

@@ -42,7 +42,7 @@ def to_uint8(images: Tensor) -> Picture:
     return pixels
 
 
-def tile(pictures: Picture, columns: int | None = None, pad: int = 2, scale: int | None = None) -> Picture:
+def tile(pictures: Picture, columns: int | None = None, pad: int = 4, scale: int | None = None) -> Picture:
     """Put pictures `(N, H, W, C)` side by side, row by row, `pad` pixels apart on grey.
 
     Picture n starts at row `pad + (n // columns) (s H + pad)` and column `pad + (n % columns) (s W + pad)`.
@@ -66,12 +66,12 @@ def tile(pictures: Picture, columns: int | None = None, pad: int = 2, scale: int
     return canvas
 
 
-def grid(images: Tensor, columns: int | None = None, pad: int = 2, scale: int | None = None) -> Picture:
+def grid(images: Tensor, columns: int | None = None, pad: int = 4, scale: int | None = None) -> Picture:
     """Images `(N, C, H, W)` in a grid, see `tile`."""
     return tile(to_uint8(images), columns, pad, scale)
 
 
-def filmstrip(frames: Tensor, pad: int = 2, scale: int | None = None) -> Picture:
+def filmstrip(frames: Tensor, pad: int = 4, scale: int | None = None) -> Picture:
     """Frames `(F, N, C, H, W)` of N chains: a row for each chain, a column for each recorded step."""
     return tile(to_uint8(frames.transpose(0, 1).flatten(0, 1)), frames.shape[0], pad, scale)
 
