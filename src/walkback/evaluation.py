@@ -69,6 +69,9 @@ def estimate_bound(
     Raises:
         WalkbackError: A path's bound is not finite, or there are fewer than two examples.
     """
+    num_examples = sum(len(data) for data in batches)
+    if num_examples < 2:
+        raise WalkbackError(f"Got {num_examples} example(s), expected at least 2 for a standard error.")
     levels = model.levels()
     with model.evaluating():
         work = torch.cat(
@@ -82,8 +85,6 @@ def estimate_bound(
         raise WalkbackError(
             f"Got a bound that is not finite on {count} of {len(work)} examples, expected finite log-densities."
         )
-    if len(work) < 2:
-        raise WalkbackError(f"Got {len(work)} example, expected at least 2 for a standard error.")
     return _summarize(work, info, paths, len(levels))
 
 

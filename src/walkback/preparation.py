@@ -13,6 +13,7 @@ from walkback.assembly import build_dataset, build_model, build_objective, fit_t
 from walkback.config import RunConfig
 from walkback.data import Dataset
 from walkback.devices import Precision, resolve_device, resolve_precision
+from walkback.errors import ConfigurationError
 from walkback.model import Model
 from walkback.objectives import Objective
 from walkback.registry import Registry
@@ -55,6 +56,7 @@ def prepare(config: RunConfig, registry: Registry, device_name: str | None = Non
     objective = build_objective(config.objective, registry)
     dataset = build_dataset(config.data, registry)
     dataset.prepare()
+    _refuse_too_few(config, dataset)
     parts = {section: getattr(config, section) for section in ("operator", "schedule", "process", "prior")}
     model = build_model(parts, registry, dataset.info.space, config.run.seed)
     fit_to_data(model, dataset, config.run.seed)
@@ -63,3 +65,17 @@ def prepare(config: RunConfig, registry: Registry, device_name: str | None = Non
     if config.run.compile:
         model.operator.compile()
     return Prepared(config, registry, dataset, model.to(device), objective, device, precision)
+
+
+def _refuse_too_few(config: RunConfig, dataset: Dataset) -> None:
+    """An estimate needs two examples to have a standard error; say so before training, not after it."""
+    for split, option, limit in (
+        ("validation", "training.validation_examples", config.training.validation_examples),
+        (config.evaluation.split, "evaluation.limit", config.evaluation.limit),
+    ):
+        count = min(limit, len(dataset.examples(split)))
+        if count < 2:
+            raise ConfigurationError(
+                f"Got {count} {split} example of {dataset.info.name} for the bound and its standard error, "
+                f"expected at least 2: raise {option}, or choose more data."
+            )

@@ -25,6 +25,7 @@ from walkback.data import Split
 from walkback.description import describe
 from walkback.devices import autocast
 from walkback.distributed import World
+from walkback.errors import ConfigurationError
 from walkback.evaluation import BoundEstimate, estimate_bound
 from walkback.figures import can_draw, draw_chains, draw_samples
 from walkback.files import write_text
@@ -93,7 +94,11 @@ class Run:
         self._figures: dict[str, float] = {}
 
     def resume(self, path: Path) -> None:
-        """Go on from the newest whole checkpoint in the run directory `path`; from the start where there is none."""
+        """Go on from the newest whole checkpoint in the run directory `path`; from the start where there is none.
+
+        Raises:
+            ConfigurationError: The checkpoint does not fit the run, or is beyond its last step.
+        """
         saved, warnings = CheckpointStore(path / "checkpoints").latest()
         if self._world.is_main:
             for warning in warnings:
@@ -105,6 +110,11 @@ class Run:
         self._trainer.restore(
             checkpoint.part("operator."), checkpoint.part("prior."), state.tensors, state.document
         )
+        walks, steps = self._trainer.progress.walks, self._config.training.steps
+        if walks > steps:
+            raise ConfigurationError(
+                f"Got {steps} training steps for the run in {path}, which has taken {walks}: ask for at least as many."
+            )
 
     def execute(self) -> RunResult | None:
         """Train to the end, evaluate, draw; None on processes that do not write.
@@ -140,13 +150,13 @@ class Run:
         if self._directory is None:
             return
         walks = self._trainer.progress.walks
+        for name in self._config.run.loggers:  # first: one that cannot work here leaves the directory free
+            cls = self._prepared.registry.load(self._prepared.registry.find("logger", name))
+            self._loggers.append(cls(self._directory.path))
         write_text(self._directory.config, self._config.to_toml())
         self._directory.checkpoints.discard_after(walks)
         resumed = walks if (self._directory.path / "metrics.jsonl").exists() else None
         self._loggers.append(JsonLines(self._directory.path, resume_step=resumed))
-        for name in self._config.run.loggers:
-            cls = self._prepared.registry.load(self._prepared.registry.find("logger", name))
-            self._loggers.append(cls(self._directory.path))
 
     def _train(self) -> None:
         settings, trainer = self._config.training, self._trainer

@@ -200,7 +200,7 @@ class Trainer:
             self._average.update(self.model.operator)
 
     def state(self) -> tuple[dict[str, Tensor], dict[str, Any]]:
-        """What resuming needs beside the averaged model and the prior: tensors by name, and plain JSON values."""
+        """What resuming needs beside the averaged model and the prior: tensors by name (live ones), and JSON values."""
         tensors = {f"operator.{name}": value for name, value in self.model.operator.state_dict().items()}
         tensors |= {f"optimizer.{name}": value for name, value in moments(self._optimizer).items()}
         return tensors, {"progress": asdict(self.progress), "seed": self._seed}
