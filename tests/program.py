@@ -14,9 +14,15 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
+
+import numpy as np
+import numpy.typing as npt
+from PIL import Image
 
 from walkback.cli.main import call
+
+Pixels: TypeAlias = npt.NDArray[np.uint8]
 
 TINY = (
     *("--set", "operator.hidden=16", "--set", "operator.depth=1", "--batch-size", "8"),
@@ -113,6 +119,21 @@ def tree(directory: Path) -> dict[str, str]:
         path.relative_to(directory).as_posix(): digest(path) if path.is_file() else ""
         for path in sorted(directory.rglob("*"))
     }
+
+
+def cells(picture: Path, rows: int, columns: int) -> Pixels:
+    """The images of a grid, `(rows, columns, height, width, channels)`; what lies between them is grey and even."""
+    with Image.open(picture) as image:
+        pixels = np.asarray(image).reshape(image.height, image.width, -1)
+    pad = int(np.argmin((pixels == pixels[0, 0]).all((1, 2))))  # rows before the first that is not all grey
+    height, width = (
+        (size - pad) // count for size, count in zip(pixels.shape, (rows, columns), strict=False)
+    )
+    assert pixels.shape[:2] == (rows * height + pad, columns * width + pad)
+    grid = pixels[pad:, pad:].reshape(rows, height, columns, width, -1).swapaxes(1, 2)
+    edges = np.concatenate([grid[:, :, -pad:].reshape(-1), grid[:, :, :, -pad:].reshape(-1)])
+    assert (edges == pixels[0, 0, 0]).all()
+    return grid[:, :, :-pad, :-pad]
 
 
 _WARM = """

@@ -6,10 +6,8 @@ import math
 import os
 from pathlib import Path
 
-import numpy as np
 import pytest
-from PIL import Image
-from tests.program import records, tree, walkback
+from tests.program import cells, records, tree, walkback
 
 MIRROR = Path(os.environ.get("WALKBACK_DATA") or Path(__file__).parents[2] / "shared" / "data")
 
@@ -69,12 +67,6 @@ def test_real_images_train_and_sample(
     assert walkback("info", "final.safetensors", "--json").document()["data"]["shape"] == shape
     done = walkback("sample", "final.safetensors", "--num", "64", "--out", "grid.png")
     assert done.code == 0, done.err
-    with Image.open("grid.png") as grid:
-        assert grid.mode == ("RGB" if shape[0] == 3 else "L")
-        # 8 × 8 images, enlarged by one whole number, 2 pixels apart.
-        assert grid.width == grid.height
-        assert (grid.width - 2) % 8 == 0
-        side = (grid.width - 2) // 8 - 2
-        assert side % shape[1] == 0
-        cells = np.asarray(grid)[2:, 2:].reshape(8, side + 2, 8, side + 2, -1)[:, :side, :, :side]
-    assert len({cell.tobytes() for row in cells for cell in row.swapaxes(0, 1)}) == 64
+    grid = cells(Path("grid.png"), 8, 8)
+    assert (grid.shape[2] % shape[1], grid.shape[4]) == (0, shape[0])
+    assert len({image.tobytes() for row in grid for image in row}) == 64

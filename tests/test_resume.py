@@ -206,6 +206,17 @@ def test_more_steps_go_on_from_the_last(halfway: Path) -> None:
     assert steps == [1, 6, 12, 15]
 
 
+def test_fewer_steps_than_were_taken_are_refused(halfway: Path) -> None:
+    whole = halfway.parent / "whole"
+    before = tree(whole)
+    done = walkback("run", "--resume", whole, "--steps", "11")
+    assert (done.code, done.out) == (2, "")
+    assert done.err.splitlines()[-1] == (
+        f"error: Got 11 training steps for the run in {whole}, which has taken 12: ask for at least as many."
+    )
+    assert {**before, ".lock": ""} == {**tree(whole), ".lock": ""}
+
+
 @pytest.mark.parametrize(
     ("change", "words"),
     [
@@ -290,5 +301,6 @@ def test_a_second_trainer_is_refused_and_the_lock_of_a_killed_one_is_free(tmp_pa
     assert digest(directory / "config.toml") == before
     process.kill()
     finish(process)
-    done = walkback("run", "--resume", directory, "--steps", "5")
-    assert done.code == 0, done.err
+    walks = max(int(path.stem.removeprefix("step-")) for path in (directory / "checkpoints").glob("*.json"))
+    done = walkback("run", "--resume", directory, "--steps", str(walks + 1), "--json")
+    assert (done.code, done.document()["walks"]) == (0, walks + 1), done.err

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 from PIL import Image
-from tests.program import TINY, Done, digest, figures, records, run, tree, walkback
+from tests.program import TINY, Done, cells, digest, figures, records, run, tree, walkback
 
 from walkback.checkpoint import load_checkpoint
 
@@ -109,10 +109,15 @@ def test_the_final_checkpoint_is_that_of_the_last_step(finished: tuple[Path, Don
     }
 
 
-def test_pictures_have_the_size_of_their_grids(finished: tuple[Path, Done]) -> None:
-    # Nine digits of 8 × 8 pixels in 3 × 3, and 3 chains of 3 frames: 16 screen pixels a pixel, 2 between two.
-    assert size(finished[0] / "samples" / "annealed.png") == (3 * (8 * 16 + 2) + 2,) * 2
-    assert size(finished[0] / "samples" / "chain.png") == (3 * (8 * 16 + 2) + 2,) * 2
+def test_pictures_are_grids_of_images(finished: tuple[Path, Done]) -> None:
+    # Nine digits in 3 × 3, and 3 chains of 3 frames: 8 × 8 pixels, each drawn as a square.
+    for name in ("annealed", "chain"):
+        grid = cells(finished[0] / "samples" / f"{name}.png", 3, 3)
+        scale, rest = divmod(grid.shape[2], 8)
+        assert (grid.shape, rest) == ((3, 3, 8 * scale, 8 * scale, 1), 0)
+        blocks = grid[..., 0].reshape(3, 3, 8, scale, 8, scale)
+        assert (blocks == blocks[:, :, :, :1, :, :1]).all()
+        assert len({picture.tobytes() for row in grid for picture in row}) == 9
 
 
 def test_json_is_one_document_with_bound_errors_and_protocol(finished: tuple[Path, Done]) -> None:
@@ -254,3 +259,21 @@ def test_tensorboard_gets_the_figures(tmp_path: Path) -> None:
     assert done.code == 0, done.err
     (events,) = (tmp_path / "a" / "tensorboard").iterdir()
     assert b"validation_nats" in events.read_bytes()
+
+
+def test_a_logger_that_cannot_work_leaves_the_directory_free(install: Install, tmp_path: Path) -> None:
+    code = """
+        from walkback.errors import ConfigurationError
+
+        class Needy:
+            def __init__(self, directory):
+                raise ConfigurationError("Got no paper, expected some: buy it.")
+
+        @hookimpl
+        def walkback_loggers():
+            yield Component("needy", "needy_main:Needy", "Needs paper")
+    """
+    install("needy", code)
+    done = run(tmp_path / "a", "--set", 'run.loggers=["needy"]')
+    assert (done.code, done.err.splitlines()[-1]) == (2, "error: Got no paper, expected some: buy it.")
+    assert run(tmp_path / "a").code == 0

@@ -15,7 +15,7 @@ import pytest
 import torch
 from PIL import Image
 from safetensors import safe_open
-from tests.program import Done, digest, finish, run, start, tree, walkback
+from tests.program import Done, cells, digest, finish, run, start, tree, walkback
 from torch import Tensor
 
 from walkback.assembly import load_model
@@ -68,15 +68,15 @@ def test_images_become_a_grid(digits: Path, tmp_path: Path) -> None:
         "frames": 1,
         "seed": 0,
     }
-    with Image.open(tmp_path / "grid.png") as image:
-        assert image.size == (2 * (8 * 16 + 2) + 2,) * 2
+    assert len({image.tobytes() for row in cells(tmp_path / "grid.png", 2, 2) for image in row}) == 4
 
 
 def test_a_chain_becomes_a_filmstrip_and_a_film(digits: Path, tmp_path: Path) -> None:
     for name in ("chain.png", "chain.gif"):
         assert sample(digits, tmp_path / name, "--chain", "6", "--every", "2").code == 0
-    with Image.open(tmp_path / "chain.png") as strip, Image.open(tmp_path / "chain.gif") as film:
-        assert strip.width == strip.height  # 4 chains of 4 frames
+    strip = cells(tmp_path / "chain.png", 4, 4)  # a row a chain, a column a frame
+    assert len({image.tobytes() for row in strip for image in row}) == 16
+    with Image.open(tmp_path / "chain.gif") as film:
         assert getattr(film, "n_frames", 0) == 4
 
 

@@ -3,8 +3,8 @@
 An objective judges one transition of a heating walk at a time. The engine averages it over the batch (and, for
 batch updates, over the steps of the walk).
 
-The rule is local: gradients may flow through `transition.log_p` (the reverse kernel) only. The forward kernel belongs to
-the step before, whose graph is gone by then; an objective that uses `transition.log_q` takes it as a constant
+The rule is local: gradients may flow through `transition.log_p` (the reverse kernel) only. The forward kernel belongs
+to the step before, whose graph is gone by then; an objective that uses `transition.log_q` takes it as a constant
 (`.detach()`).
 """
 

@@ -11,7 +11,7 @@ import torch
 
 from walkback.assembly import build_dataset, build_model, build_objective, fit_to_data
 from walkback.config import RunConfig
-from walkback.data import Dataset
+from walkback.data import Dataset, Split
 from walkback.devices import Precision, resolve_device, resolve_precision
 from walkback.errors import ConfigurationError
 from walkback.model import Model
@@ -69,10 +69,11 @@ def prepare(config: RunConfig, registry: Registry, device_name: str | None = Non
 
 def _refuse_too_few(config: RunConfig, dataset: Dataset) -> None:
     """An estimate needs two examples to have a standard error; say so before training, not after it."""
-    for split, option, limit in (
+    wanted: tuple[tuple[Split, str, int], ...] = (
         ("validation", "training.validation_examples", config.training.validation_examples),
         (config.evaluation.split, "evaluation.limit", config.evaluation.limit),
-    ):
+    )
+    for split, option, limit in wanted:
         count = min(limit, len(dataset.examples(split)))
         if count < 2:
             raise ConfigurationError(
