@@ -68,20 +68,35 @@ def run(directory: Path, *options: str | Path, steps: int = 6) -> Done:
     return walkback("run", *TINY, "--steps", str(steps), "--out", directory, *options)
 
 
-def start(*arguments: str | Path, **variables: str) -> subprocess.Popen[str]:
-    """The program in a process of its own."""
+@contextlib.contextmanager
+def running(*arguments: str | Path, **variables: str) -> Iterator[subprocess.Popen[str]]:
+    """The program in a process of its own, which ends with the block at the latest."""
     line = [sys.executable, "-m", "walkback", *map(str, arguments)]
     environment = {**ENVIRONMENT, **variables}
-    return subprocess.Popen(line, env=environment, text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    process = subprocess.Popen(
+        line, env=environment, text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE
+    )
+    with process:
+        try:
+            yield process
+        finally:
+            process.terminate()  # first in the way that also ends what it has started
+            try:
+                process.wait(PATIENCE)
+            finally:
+                process.kill()
 
 
 def finish(process: subprocess.Popen[str]) -> Done:
-    """Wait for a process of `start`."""
-    try:
-        out, err = process.communicate(timeout=PATIENCE)
-    finally:
-        process.kill()
+    """Wait for the end of a process."""
+    out, err = process.communicate(timeout=PATIENCE)
     return Done(process.returncode, out, err)
+
+
+def elsewhere(*arguments: str | Path, **variables: str) -> Done:
+    """Call the program in a process of its own."""
+    with running(*arguments, **variables) as process:
+        return finish(process)
 
 
 def wait_until(condition: Callable[[], object], process: subprocess.Popen[str]) -> None:
@@ -93,8 +108,7 @@ def wait_until(condition: Callable[[], object], process: subprocess.Popen[str]) 
     deadline = time.monotonic() + PATIENCE
     while not condition():
         if process.poll() is not None or time.monotonic() > deadline:
-            process.kill()
-            raise TimeoutError(f"It did not happen; exit code {process.poll()}, {process.communicate()}.")
+            raise TimeoutError(f"It did not happen; exit code {process.poll()}.")
         time.sleep(0.01)
 
 

@@ -12,7 +12,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from PIL import Image
-from tests.program import TINY, Done, finish, run, start, tree, walkback
+from tests.program import TINY, Done, elsewhere, run, tree, walkback
 
 CLOSED = "http://127.0.0.1:9"
 """Where nothing listens."""
@@ -154,7 +154,7 @@ def test_wrong_input_is_one_sentence_and_leaves_nothing(
 def test_processes_say_it_once_and_without_a_traceback(folder: Path, options: tuple[str, ...]) -> None:
     before = tree(folder)
     variables = {"HF_ENDPOINT": CLOSED, "WALKBACK_CACHE": str(folder.parent / "cache")}
-    sentence(finish(start("run", *options, "--out", "new", **variables)))
+    sentence(elsewhere("run", *options, "--out", "new", **variables))
     assert tree(folder) == before
 
 

@@ -2,18 +2,30 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import re
 import signal
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-from tests.program import ENVIRONMENT, PATIENCE, TINY, finish, records, start, wait_until, walkback
+from tests.program import (
+    ENVIRONMENT,
+    PATIENCE,
+    TINY,
+    elsewhere,
+    finish,
+    records,
+    running,
+    wait_until,
+    walkback,
+)
 
 from walkback.distributed import World, joined_world, local_device
 
@@ -219,9 +231,17 @@ def is_running(number: int) -> bool:
         return False
 
 
+@contextlib.contextmanager
+def training_pair(directory: Path) -> Iterator[subprocess.Popen[str]]:
+    """The launcher of two processes that train and would go on for hours."""
+    with running("run", *TINY, "--steps", "1000000", "--nproc", "2", "--out", directory) as process:
+        wait_until(lambda: (directory / "metrics.jsonl").exists() and len(records(directory)) > 1, process)
+        yield process
+
+
 def test_two_processes_make_one_run_and_one_of_them_talks(tmp_path: Path) -> None:
     directory = tmp_path / "a"
-    done = finish(start("run", *TINY, "--steps", "6", "--nproc", "2", "--out", directory, "--json"))
+    done = elsewhere("run", *TINY, "--steps", "6", "--nproc", "2", "--out", directory, "--json")
     assert done.code == 0, done.err
     document = done.document()
     assert (document["directory"], document["walks"]) == (str(directory), 6)
@@ -237,12 +257,11 @@ def test_two_processes_make_one_run_and_one_of_them_talks(tmp_path: Path) -> Non
 @pytest.mark.skipif(not Path("/proc").is_dir(), reason="finds processes in /proc")
 def test_an_interrupt_of_the_launcher_stops_all_with_one_checkpoint(tmp_path: Path) -> None:
     directory = tmp_path / "a"
-    process = start("run", *TINY, "--steps", "1000000", "--nproc", "2", "--out", directory)
-    wait_until(lambda: (directory / "metrics.jsonl").exists() and len(records(directory)) > 1, process)
-    children = children_of(process)
-    assert len(children) == 2
-    process.send_signal(signal.SIGINT)
-    done = finish(process)
+    with training_pair(directory) as process:
+        children = children_of(process)
+        assert len(children) == 2
+        process.send_signal(signal.SIGINT)
+        done = finish(process)
     assert (done.code, done.out) == (130, "")
     (walks,) = re.findall(r"Stopped after (\d+) walks; go on with walkback run --resume", done.err)
     assert [path.name for path in (directory / "checkpoints").glob("*.json")] == [f"step-{walks}.json"]
@@ -255,12 +274,11 @@ def test_an_interrupt_of_the_launcher_stops_all_with_one_checkpoint(tmp_path: Pa
 @pytest.mark.skipif(not Path("/proc").is_dir(), reason="finds processes in /proc")
 def test_when_one_process_dies_the_others_are_ended(tmp_path: Path) -> None:
     directory = tmp_path / "a"
-    process = start("run", *TINY, "--steps", "1000000", "--nproc", "2", "--out", directory)
-    wait_until(lambda: (directory / "metrics.jsonl").exists() and len(records(directory)) > 1, process)
-    children = children_of(process)
-    main = int((directory / ".lock").read_text())
-    (other,) = set(children) - {main}
-    os.kill(other, signal.SIGKILL)
-    done = finish(process)
+    with training_pair(directory) as process:
+        children = children_of(process)
+        main = int((directory / ".lock").read_text())
+        (other,) = set(children) - {main}
+        os.kill(other, signal.SIGKILL)
+        done = finish(process)
     assert done.code == 128 + signal.SIGKILL
     assert [number for number in children if is_running(number)] == []

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import os
 import signal
 import threading
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from tests.program import TINY, finish, start, wait_until, walkback
+from tests.program import TINY, finish, running, wait_until, walkback
 
 from walkback.interrupts import stoppable
 
@@ -83,15 +82,15 @@ def test_other_threads_leave_signals_alone() -> None:
 def test_a_second_signal_ends_a_walk_that_takes_long(install: Install, tmp_path: Path) -> None:
     site = install("sleeper", SLEEPER)
     directory, options = tmp_path / "a", ("--objective", "sleeper", "--steps", "1")
-    process = start("run", *TINY, *options, "--out", directory, PYTHONPATH=str(site))
-    assert process.stderr is not None
-    wait_until((directory / "metrics.jsonl").exists, process)
-    os.kill(process.pid, signal.SIGINT)
-    while "once more to abort" not in process.stderr.readline():
-        assert process.poll() is None
-    assert process.poll() is None  # it waits for the end of the walk
-    os.kill(process.pid, signal.SIGINT)
-    done = finish(process)  # gives up long before the walk would end
+    with running("run", *TINY, *options, "--out", directory, PYTHONPATH=str(site)) as process:
+        assert process.stderr is not None
+        wait_until((directory / "metrics.jsonl").exists, process)
+        process.send_signal(signal.SIGINT)
+        while "once more to abort" not in process.stderr.readline():
+            assert process.poll() is None
+        assert process.poll() is None  # it waits for the end of the walk
+        process.send_signal(signal.SIGINT)
+        done = finish(process)  # gives up long before the walk would end
     assert (done.code, done.err) == (130, "error: interrupted.\n")
     left = {path.name for path in directory.rglob("*") if path.is_file()}
     assert left == {".lock", "config.toml", "metrics.jsonl"}

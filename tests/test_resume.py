@@ -15,11 +15,12 @@ from tests.program import (
     TINY,
     Warm,
     digest,
+    elsewhere,
     figures,
     finish,
     records,
     run,
-    start,
+    running,
     tree,
     wait_until,
     walkback,
@@ -71,7 +72,7 @@ SEED = 20
 def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A run that was never stopped, in a process of its own."""
     directory = tmp_path_factory.mktemp("whole") / "a"
-    done = finish(start("run", *WALKS, *SAVED, "--out", directory))
+    done = elsewhere("run", *WALKS, *SAVED, "--out", directory)
     assert done.code == 0, done.err
     return directory
 
@@ -121,11 +122,11 @@ def test_a_signal_stops_after_the_walk_with_a_checkpoint_and_a_way_to_go_on(
 ) -> None:
     directory, site = tmp_path / "a", install("gate", GATE)
     options = ("--set", 'run.loggers=["gate"]', "--out", directory)
-    process = start("run", *WALKS, *SAVED, *options, PYTHONPATH=str(site))
-    wait_until((directory / "reached").exists, process)
-    process.send_signal(number)
-    (directory / "reached").unlink()
-    done = finish(process)
+    with running("run", *WALKS, *SAVED, *options, PYTHONPATH=str(site)) as process:
+        wait_until((directory / "reached").exists, process)
+        process.send_signal(number)
+        (directory / "reached").unlink()
+        done = finish(process)
     assert (done.code, done.out) == (128 + number, ""), done.err
     assert "warning: stopping after this walk; once more to abort." in done.err
     assert f"Stopped after 6 walks; go on with walkback run --resume {directory}\n" in done.err
@@ -285,22 +286,20 @@ def test_the_recipe_that_a_run_came_from_survives_resuming(halfway: Path) -> Non
 
 def test_a_second_trainer_is_refused_and_the_lock_of_a_killed_one_is_free(tmp_path: Path) -> None:
     directory = tmp_path / "a"
-    process = start(
-        "run", *TINY, "--steps", "1000000", "--out", directory, "--set", "training.checkpoint_every=5"
-    )
-    wait_until(lambda: list((directory / "checkpoints").glob("*.json")), process)
-    before = digest(directory / "config.toml")
-    second = walkback("run", "--resume", directory)
-    assert (second.code, second.out) == (2, "")
-    lines = [line for line in second.err.splitlines() if line.startswith("error")]
-    assert lines == [
-        f"error: Got the run directory {directory}, in which process {process.pid} is working; "
-        "wait for it, stop it, or choose another --out."
-    ]
-    assert process.poll() is None
-    assert digest(directory / "config.toml") == before
-    process.kill()
-    finish(process)
+    options = ("--steps", "1000000", "--set", "training.checkpoint_every=5")
+    with running("run", *TINY, *options, "--out", directory) as process:
+        wait_until(lambda: list((directory / "checkpoints").glob("*.json")), process)
+        before = digest(directory / "config.toml")
+        second = walkback("run", "--resume", directory, "--steps", "1")
+        assert (second.code, second.out) == (2, "")
+        lines = [line for line in second.err.splitlines() if line.startswith("error")]
+        assert lines == [
+            f"error: Got the run directory {directory}, in which process {process.pid} is working; "
+            "wait for it, stop it, or choose another --out."
+        ]
+        assert process.poll() is None
+        assert digest(directory / "config.toml") == before
+        process.kill()
     walks = max(int(path.stem.removeprefix("step-")) for path in (directory / "checkpoints").glob("*.json"))
     done = walkback("run", "--resume", directory, "--steps", str(walks + 1), "--json")
     assert (done.code, done.document()["walks"]) == (0, walks + 1), done.err

@@ -15,7 +15,7 @@ import pytest
 import torch
 from PIL import Image
 from safetensors import safe_open
-from tests.program import Done, cells, digest, finish, run, start, tree, walkback
+from tests.program import Done, cells, digest, elsewhere, run, tree, walkback
 from torch import Tensor
 
 from walkback.assembly import load_model
@@ -140,7 +140,7 @@ def test_samples_of_a_batch_do_not_depend_on_how_many_follow(digits: Path, tmp_p
 
 def test_a_process_of_its_own_draws_the_same(digits: Path, tmp_path: Path) -> None:
     assert sample(digits, tmp_path / "here.npz").code == 0
-    done = finish(start("sample", digits, "--num", "4", "--out", tmp_path / "there.npz"))
+    done = elsewhere("sample", digits, "--num", "4", "--out", tmp_path / "there.npz")
     assert (done.code, done.out) == (0, "")
     assert digest(tmp_path / "here.npz") == digest(tmp_path / "there.npz")
 
