@@ -14,22 +14,34 @@ ROOT = Path(__file__).parent.parent
 CORE, PLUGINS = ROOT / "src" / "walkback", ROOT / "plugins"
 
 LAYERS: Mapping[str, tuple[str, ...]] = {
-    "words": ("errors", "text", "component", "hookspecs", "settings", "seeding", "reporting"),
-    "processes of the system": ("interrupts", "launch"),
+    "words": ("errors", "text", "component", "hookspecs", "seeding"),
     "mathematics": (
         *("state", "schedules", "kernels", "operators", "priors", "processes", "walk", "model"),
         *("objectives", "sampling"),
     ),
     "data": ("data", "grey", "evaluation"),
-    "files": (
-        *("files", "tensorheader", "tensorfile", "description", "checkpoint", "store", "rundir"),
-        *("images", "gif", "sinks", "frames", "metrics"),
+    "storage": (
+        *("storage", "storage.files", "storage.tensorheader", "storage.tensorfile", "storage.description"),
+        *("storage.checkpoint", "storage.store", "storage.rundir", "metrics"),
     ),
-    "plugins": ("plugins", "registered", "registry"),
-    "configuration": ("overrides", "schema", "config", "recipes", "layering", "resuming"),
-    "training": (
-        *("devices", "distributed", "batches", "optimization", "training", "figures"),
-        *("assembly", "preparation", "runner"),
+    "extensions": ("extensions", "extensions.loader", "extensions.registered", "extensions.registry"),
+    "configuration": (
+        *("configuration", "configuration.settings", "configuration.overrides", "configuration.schema"),
+        *(
+            "configuration.config",
+            "configuration.recipes",
+            "configuration.layering",
+            "configuration.resuming",
+        ),
+    ),
+    "pictures": (
+        "pictures",
+        *(f"pictures.{name}" for name in ("images", "gif", "sinks", "frames", "figures")),
+    ),
+    "engine": (
+        *("engine", "engine.reporting", "engine.interrupts", "engine.launch", "engine.devices"),
+        *("engine.distributed", "engine.batches", "engine.optimization", "engine.training"),
+        *("engine.assembly", "engine.preparation", "engine.runner"),
     ),
     "command line": (
         *("cli", "cli.console", "cli.common", "cli.progress"),
@@ -167,7 +179,7 @@ def test_listing_plugins_loads_nothing_heavy(package: Path) -> None:
 
 def test_the_walk_of_imports_finds_what_it_should() -> None:
     assert "torch" in loaded_with("walkback.state", set())
-    assert "pydantic" in loaded_with("walkback.config", set())
+    assert "pydantic" in loaded_with("walkback.configuration.config", set())
     assert module_of("walkback.errors.DataError") == "walkback.errors"
     assert module_of("torch.nn.Module") == ""
 

@@ -16,7 +16,9 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from walkback.checkpoint import (
+from walkback.data import DataInfo
+from walkback.errors import CheckpointError, WalkbackError
+from walkback.storage.checkpoint import (
     Checkpoint,
     TrainingState,
     load_checkpoint,
@@ -24,10 +26,8 @@ from walkback.checkpoint import (
     save_checkpoint,
     save_training_state,
 )
-from walkback.data import DataInfo
-from walkback.description import FORMAT, ComponentOrigin, describe, read_description
-from walkback.errors import CheckpointError, WalkbackError
-from walkback.tensorfile import save_tensors
+from walkback.storage.description import FORMAT, ComponentOrigin, describe, read_description
+from walkback.storage.tensorfile import save_tensors
 
 DATA = DataInfo("digits", (1, 8, 8), bins=17, splits={"train": 10}, fingerprint="abc")
 
@@ -205,6 +205,6 @@ def test_a_training_state_without_document_is_refused(tmp_path: Path) -> None:
 
 
 def test_descriptions_are_read_without_torch() -> None:
-    script = "import sys, walkback.description; print('torch' in sys.modules)"
+    script = "import sys, walkback.storage.description; print('torch' in sys.modules)"
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
     assert done.stdout == "False\n"

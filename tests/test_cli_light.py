@@ -16,7 +16,7 @@ from typer.testing import CliRunner
 from walkback.cli.app import COMMANDS, build_app
 from walkback.cli.console import Output
 from walkback.cli.main import call
-from walkback.registry import Registry
+from walkback.extensions.registry import Registry
 
 Install = Callable[..., Path]
 Capture = pytest.CaptureFixture[str]
@@ -92,7 +92,7 @@ def test_light_commands_import_neither_torch_nor_datasets(arguments: list[str]) 
 import sys
 from walkback.cli.main import call
 assert call({arguments!r}) == 0
-heavy = {{"torch", "datasets", "numpy", "sklearn", "walkback.config"}}
+heavy = {{"torch", "datasets", "numpy", "sklearn", "walkback.configuration.config"}}
 print(*sorted(heavy & set(sys.modules)), file=sys.stderr)
 """
     done = subprocess.run(

@@ -16,13 +16,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from walkback.component import KINDS, Component, DatasetSource, Kind, Recipe
-from walkback.config import RunConfig, component, component_table
+from walkback.configuration.config import RunConfig, component, component_table
+from walkback.configuration.layering import resolve, resolve_data
+from walkback.configuration.schema import component_options
 from walkback.errors import ConfigurationError, PluginError
+from walkback.extensions.loader import Plugin, PluginStatus, load_plugin
+from walkback.extensions.registry import Registry
 from walkback.hookspecs import hookimpl
-from walkback.layering import resolve, resolve_data
-from walkback.plugins import Plugin, PluginStatus, load_plugin
-from walkback.registry import Registry
-from walkback.schema import component_options
 
 MODULE = "toy_plugin.components"
 CHOICES: Mapping[str, Mapping[str, Any]] = {
@@ -461,5 +461,6 @@ def test_shipped_operators_choose_everything_else(shipped: Registry, data: str) 
 
 
 def test_importing_the_configuration_needs_no_torch() -> None:
-    code = "import sys, walkback.layering; sys.exit(bool({'torch', 'datasets', 'numpy'} & set(sys.modules)))"
+    heavy = "{'torch', 'datasets', 'numpy'}"
+    code = f"import sys, walkback.configuration.layering; sys.exit(bool({heavy} & set(sys.modules)))"
     assert subprocess.run([sys.executable, "-c", code], env=dict(os.environ), check=False).returncode == 0

@@ -27,14 +27,14 @@ from tests.program import (
     walkback,
 )
 
-from walkback.distributed import World, joined_world, local_device
+from walkback.engine.distributed import World, joined_world, local_device
 
 PAIR = """
 import hashlib, json, os, sys
 import torch
 from torch import nn
 import torch.distributed as dist
-from walkback.distributed import World
+from walkback.engine.distributed import World
 
 def pair(work):
     \"\"\"Run `work(world)` in two processes; prints what each returns, a line a rank.\"\"\"
@@ -82,10 +82,10 @@ print(json.dumps(flat(model)))
 """
 
 TRAINING = """
-from walkback.assembly import build_dataset, build_model, build_objective, fit_to_data
-from walkback.layering import resolve
-from walkback.registry import Registry
-from walkback.training import Trainer
+from walkback.engine.assembly import build_dataset, build_model, build_objective, fit_to_data
+from walkback.configuration.layering import resolve
+from walkback.extensions.registry import Registry
+from walkback.engine.training import Trainer
 
 registry = Registry.discover()
 overrides = ["operator.hidden=16", "operator.depth=1", "operator.dropout=0.2", "training.batch_size=4"]

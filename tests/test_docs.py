@@ -22,10 +22,10 @@ import typer.main
 from walkback import hookspecs
 from walkback.cli.app import build_app
 from walkback.cli.main import call
-from walkback.config import RunConfig
-from walkback.description import read_description
-from walkback.layering import resolve
-from walkback.registry import Registry
+from walkback.configuration.config import RunConfig
+from walkback.configuration.layering import resolve
+from walkback.extensions.registry import Registry
+from walkback.storage.description import read_description
 
 Install = Callable[..., Path]
 

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from walkback.errors import WalkbackError
-from walkback.files import (
+from walkback.storage.files import (
     atomic_file,
     remove_temporaries,
     sha256,
@@ -28,7 +28,7 @@ OLD, NEW = b"old" * 100, b"new" * 1000
 KILLED = """
 import os, signal, sys
 from pathlib import Path
-from walkback.files import write_atomic
+from walkback.storage.files import write_atomic
 
 def die(*_): os.kill(os.getpid(), signal.SIGKILL)
 
@@ -53,7 +53,7 @@ FULL = """
 import resource, sys
 from pathlib import Path
 from walkback.errors import WalkbackError
-from walkback.files import write_bytes
+from walkback.storage.files import write_bytes
 
 resource.setrlimit(resource.RLIMIT_FSIZE, (1000, 1000))
 try:

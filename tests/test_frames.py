@@ -19,10 +19,10 @@ from PIL import Image
 
 from walkback.data import DataInfo
 from walkback.errors import ConfigurationError, WalkbackError
-from walkback.frames import open_sink
-from walkback.images import draw_states, filmstrip, grid
-from walkback.sinks import FrameSink
-from walkback.tensorheader import read_metadata
+from walkback.pictures.frames import open_sink
+from walkback.pictures.images import draw_states, filmstrip, grid
+from walkback.pictures.sinks import FrameSink
+from walkback.storage.tensorheader import read_metadata
 
 GREY = DataInfo("grey", (1, 8, 8))
 RGB = DataInfo("rgb", (3, 8, 8))
@@ -226,7 +226,7 @@ from pathlib import Path
 import torch
 from walkback.data import DataInfo
 from walkback.errors import WalkbackError
-from walkback.frames import open_sink
+from walkback.pictures.frames import open_sink
 
 resource.setrlimit(resource.RLIMIT_FSIZE, (3000, 3000))
 for extension in sys.argv[2:]:

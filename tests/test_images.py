@@ -13,7 +13,7 @@ from PIL import Image
 
 from walkback.data import DataInfo
 from walkback.errors import ConfigurationError
-from walkback.images import (
+from walkback.pictures.images import (
     Picture,
     draw_states,
     filmstrip,

@@ -10,7 +10,7 @@ import pytest
 import torch
 from tests.program import ENVIRONMENT, PATIENCE, run, walkback
 
-from walkback.tensorfile import read_tensors, save_tensors
+from walkback.storage.tensorfile import read_tensors, save_tensors
 
 
 @pytest.fixture(scope="module")

@@ -10,8 +10,8 @@ import pytest
 from walkback import hookspecs
 from walkback.component import Recipe
 from walkback.errors import ConfigurationError, DataError, PluginError
-from walkback.plugins import RECORDS, Plugin, PluginStatus, hook_name
-from walkback.registry import Registry
+from walkback.extensions.loader import RECORDS, Plugin, PluginStatus, hook_name
+from walkback.extensions.registry import Registry
 
 Install = Callable[..., Path]
 

@@ -13,7 +13,7 @@ import pytest
 from PIL import Image
 from tests.program import TINY, Done, cells, digest, figures, records, run, tree, walkback
 
-from walkback.checkpoint import load_checkpoint
+from walkback.storage.checkpoint import load_checkpoint
 
 Install = Callable[..., Path]
 

@@ -13,16 +13,16 @@ from pathlib import Path
 import pytest
 import torch
 
-from walkback.checkpoint import Checkpoint, TrainingState, load_checkpoint, load_training_state
-from walkback.description import describe
 from walkback.errors import ConfigurationError, WalkbackError
-from walkback.rundir import RunDirectory, default_stem, newest, require_free
-from walkback.store import CheckpointStore
+from walkback.storage.checkpoint import Checkpoint, TrainingState, load_checkpoint, load_training_state
+from walkback.storage.description import describe
+from walkback.storage.rundir import RunDirectory, default_stem, newest, require_free
+from walkback.storage.store import CheckpointStore
 
 HOLD = """
 import sys
 from pathlib import Path
-from walkback.rundir import RunDirectory
+from walkback.storage.rundir import RunDirectory
 
 with RunDirectory.open(Path(sys.argv[1])):
     print("held", flush=True)
@@ -34,7 +34,7 @@ import os, signal, sys
 from pathlib import Path
 sys.path.insert(0, sys.argv[2])
 from test_rundir import model, state
-from walkback.rundir import RunDirectory
+from walkback.storage.rundir import RunDirectory
 
 renames, real = int(sys.argv[3]), os.replace
 

@@ -18,11 +18,11 @@ from safetensors import safe_open
 from tests.program import Done, cells, digest, elsewhere, run, tree, walkback
 from torch import Tensor
 
-from walkback.assembly import load_model
-from walkback.description import read_description
-from walkback.registry import Registry
+from walkback.engine.assembly import load_model
+from walkback.extensions.registry import Registry
 from walkback.sampling import SamplePlan, sample_frames
-from walkback.tensorfile import read_tensors, save_tensors
+from walkback.storage.description import read_description
+from walkback.storage.tensorfile import read_tensors, save_tensors
 
 Install = Callable[..., Path]
 

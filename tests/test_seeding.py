@@ -10,7 +10,7 @@ import torch
 from scipy import stats
 from tests.toy.statistics import LIMIT, z_of_p
 
-from walkback.batches import BatchOrder
+from walkback.engine.batches import BatchOrder
 from walkback.errors import DataError
 from walkback.seeding import derive_seed, generator
 

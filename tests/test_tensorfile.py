@@ -20,8 +20,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from walkback.errors import CheckpointError, WalkbackError
-from walkback.tensorfile import read_tensors, save_tensors
-from walkback.tensorheader import MAX_HEADER_BYTES, MAX_METADATA_CHARACTERS, MAX_TENSORS, read_metadata
+from walkback.storage.tensorfile import read_tensors, save_tensors
+from walkback.storage.tensorheader import (
+    MAX_HEADER_BYTES,
+    MAX_METADATA_CHARACTERS,
+    MAX_TENSORS,
+    read_metadata,
+)
 
 DTYPES = [
     torch.float64,
@@ -246,7 +251,7 @@ def test_only_our_exception_escapes_a_forged_header(
 def test_headers_are_read_without_torch(tmp_path: Path) -> None:
     save_tensors(tmp_path / "a", examples(), {"b": 1})
     script = (
-        "import sys; from pathlib import Path; from walkback.tensorheader import read_metadata;"
+        "import sys; from pathlib import Path; from walkback.storage.tensorheader import read_metadata;"
         "print(read_metadata(Path(sys.argv[1])), 'torch' in sys.modules)"
     )
     done = subprocess.run(

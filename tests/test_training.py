@@ -23,7 +23,9 @@ from tests.toy.trainers import (
 )
 from torch import Tensor, nn
 
-from walkback.devices import autocast
+from walkback.configuration.settings import TrainingSettings
+from walkback.engine.devices import autocast
+from walkback.engine.training import Trainer
 from walkback.errors import WalkbackError
 from walkback.evaluation import path_bound
 from walkback.model import Model
@@ -31,9 +33,7 @@ from walkback.objectives import Objective
 from walkback.processes import TiedProcess
 from walkback.schedules import Level
 from walkback.seeding import generator
-from walkback.settings import TrainingSettings
 from walkback.state import Space, leaves
-from walkback.training import Trainer
 from walkback.walk import Transition, walk
 from walkback_paper.gaussian import GaussianMLP
 from walkback_paper.objectives import WalkbackLoss

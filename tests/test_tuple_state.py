@@ -14,7 +14,9 @@ from tests.toy.exact import Pair, filled
 from tests.toy.statistics import LIMIT, normal, rng
 from torch import Tensor, nn
 
+from walkback.configuration.settings import TrainingSettings
 from walkback.data import DataInfo
+from walkback.engine.training import Trainer
 from walkback.evaluation import estimate_bound
 from walkback.kernels import BernoulliKernel, NormalKernel, ProductKernel, bernoulli_at, normal_at
 from walkback.model import Model
@@ -23,9 +25,7 @@ from walkback.priors import ProductPrior
 from walkback.processes import TiedProcess
 from walkback.sampling import anneal, chain, last
 from walkback.schedules import Level
-from walkback.settings import TrainingSettings
 from walkback.state import Space, State, StateSpace, leaves
-from walkback.training import Trainer
 from walkback.walk import Transition, reference_walk, walk
 from walkback_paper.objectives import WalkbackLoss
 from walkback_paper.priors import BernoulliPrior, GaussianPrior

@@ -22,7 +22,7 @@ PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]
 LOAD_ALL = """
 import json, walkback
 from walkback.component import KINDS
-from walkback.registry import Registry
+from walkback.extensions.registry import Registry
 
 registry = Registry.discover()
 loaded = {kind: [registry.load(found).__module__ for found in registry.components(kind)] for kind in KINDS}

@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Any, final
 
 from walkback.errors import ConfigurationError
-from walkback.files import writing_to
 from walkback.metrics import Logger
+from walkback.storage.files import writing_to
 
 
 @final

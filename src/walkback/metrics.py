@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, final
 
 from walkback.errors import WalkbackError
-from walkback.files import write_bytes, writing_to
+from walkback.storage.files import write_bytes, writing_to
 
 FILE_NAME = "metrics.jsonl"
 

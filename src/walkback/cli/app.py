@@ -19,8 +19,8 @@ from typer.core import TyperCommand, TyperGroup
 from walkback.cli.common import registry_of
 from walkback.component import Command
 from walkback.errors import PluginError
-from walkback.registered import import_object
-from walkback.registry import Registry
+from walkback.extensions.registered import import_object
+from walkback.extensions.registry import Registry
 from walkback.text import one_line, printable
 
 COMMANDS = (

@@ -10,7 +10,7 @@ import typer
 
 from walkback.cli.console import Output
 from walkback.component import Kind
-from walkback.registry import Registry
+from walkback.extensions.registry import Registry
 
 Json: TypeAlias = Annotated[bool, typer.Option("--json", help="Print one JSON document on stdout.")]
 

@@ -47,8 +47,8 @@ def prepare_data(
     json: Json = False,
 ) -> None:
     """Download, decode and cache a data set now, and show what it is."""
-    from walkback.config import component_table
-    from walkback.layering import resolve_data
+    from walkback.configuration.config import component_table
+    from walkback.configuration.layering import resolve_data
 
     registry, output = registry_of(ctx), Output()
     overrides = [a if "." in a.partition("=")[0] else f"data.{a}" for a in assignments or ()]

@@ -16,7 +16,7 @@ def info(
     json: Json = False,
 ) -> None:
     """Show what a checkpoint contains: components and their plugins, data, progress, configuration."""
-    from walkback.description import read_description
+    from walkback.storage.description import read_description
 
     description = read_description(checkpoint)
     output = Output()

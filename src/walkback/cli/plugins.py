@@ -9,9 +9,9 @@ import typer
 from walkback.cli.common import Json, registry_of
 from walkback.cli.console import Output, plain, table
 from walkback.errors import ConfigurationError
-from walkback.plugins import RECORDS, hook_name
-from walkback.registered import Registered
-from walkback.registry import Registry
+from walkback.extensions.loader import RECORDS, hook_name
+from walkback.extensions.registered import Registered
+from walkback.extensions.registry import Registry
 from walkback.text import nearest
 
 app = typer.Typer(no_args_is_help=True, help="List plugins and what they offer.")

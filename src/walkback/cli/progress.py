@@ -42,7 +42,7 @@ class _Rate(ProgressColumn):
 
 @final
 class ProgressBar:
-    """A `walkback.reporting.Reporter` for people.
+    """A `walkback.engine.reporting.Reporter` for people.
 
     Args:
         output: Where messages go.

@@ -15,10 +15,10 @@ from walkback.cli.console import Output, plain, table
 from walkback.errors import ConfigurationError
 
 if TYPE_CHECKING:
-    from walkback.config import RunConfig
-    from walkback.preparation import Prepared
-    from walkback.registry import Registry
-    from walkback.runner import RunResult
+    from walkback.configuration.config import RunConfig
+    from walkback.engine.preparation import Prepared
+    from walkback.engine.runner import RunResult
+    from walkback.extensions.registry import Registry
 
 _COMPONENTS, _TRAINING, _EXECUTION = "Components", "Training", "Execution"
 
@@ -165,7 +165,7 @@ def run(
         _show(config, registry, Output(), json)
         return
     if config.run.nproc > 1:
-        from walkback.launch import is_child, launch
+        from walkback.engine.launch import is_child, launch
 
         if not is_child():
             raise typer.Exit(launch(config.run.nproc, sys.argv[1:]))
@@ -189,9 +189,9 @@ def _configure(
     resume: str | None,
 ) -> tuple[RunConfig, Path | None]:
     """The resolved configuration, and the directory to resume (None: a new run)."""
-    from walkback.layering import resolve
-    from walkback.resuming import resumed_config
-    from walkback.rundir import default_stem, newest, require_free
+    from walkback.configuration.layering import resolve
+    from walkback.configuration.resuming import resumed_config
+    from walkback.storage.rundir import default_stem, newest, require_free
 
     if resume is not None and recipe is not None:
         raise ConfigurationError(
@@ -217,11 +217,11 @@ def _execute(
     import torch
 
     from walkback.cli.progress import ProgressBar
-    from walkback.distributed import joined_world, local_device
-    from walkback.interrupts import Interrupted, stoppable
-    from walkback.preparation import prepare
-    from walkback.rundir import RunDirectory, default_stem
-    from walkback.runner import Run
+    from walkback.engine.distributed import joined_world, local_device
+    from walkback.engine.interrupts import Interrupted, stoppable
+    from walkback.engine.preparation import prepare
+    from walkback.engine.runner import Run
+    from walkback.storage.rundir import RunDirectory, default_stem
 
     output = Output()
     if config.run.threads:
@@ -301,7 +301,7 @@ def _report(result: RunResult, output: Output, json: bool) -> None:
 
 def _show(config: RunConfig, registry: Registry, output: Output, json: bool) -> None:
     """--dry-run: the resolved configuration, and the size of the model."""
-    from walkback.preparation import prepare
+    from walkback.engine.preparation import prepare
 
     prepared = prepare(config, registry)
     levels = [level.temperature for level in prepared.model.levels()]

@@ -44,11 +44,11 @@ def sample(
 
     walkback sample final.safetensors --num 8 --chain 100000 --every 1000 --out chain.gif
     """
-    from walkback.assembly import load_model
     from walkback.cli.progress import ProgressBar
-    from walkback.devices import autocast, resolve_device, resolve_precision
-    from walkback.frames import open_sink
+    from walkback.engine.assembly import load_model
+    from walkback.engine.devices import autocast, resolve_device, resolve_precision
     from walkback.operators import visible
+    from walkback.pictures.frames import open_sink
     from walkback.sampling import SamplePlan, sample_frames
 
     if chain and every is None:

@@ -6,10 +6,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from walkback.config import COMPONENT_SECTIONS, RunConfig
+from walkback.configuration.config import COMPONENT_SECTIONS, RunConfig
+from walkback.configuration.layering import resolve
 from walkback.errors import ConfigurationError
-from walkback.layering import resolve
-from walkback.registry import Registry
+from walkback.extensions.registry import Registry
 
 FIXED: Mapping[str, str | None] = {**dict.fromkeys(COMPONENT_SECTIONS), "run": "seed"}
 """What a resumed run cannot change: whole sections, or one option of a section."""

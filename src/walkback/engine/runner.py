@@ -13,31 +13,31 @@ from typing import Any, final
 
 import torch
 
-from walkback.assembly import origins
-from walkback.checkpoint import (
+from walkback.data import Split
+from walkback.engine.assembly import origins
+from walkback.engine.devices import autocast
+from walkback.engine.distributed import World
+from walkback.engine.interrupts import Interrupted, Stop
+from walkback.engine.preparation import Prepared
+from walkback.engine.reporting import Reporter
+from walkback.engine.training import Trainer
+from walkback.errors import ConfigurationError
+from walkback.evaluation import BoundEstimate, estimate_bound
+from walkback.metrics import JsonLines, Logger
+from walkback.pictures.figures import can_draw, draw_chains, draw_samples
+from walkback.seeding import generator
+from walkback.state import State
+from walkback.storage.checkpoint import (
     Checkpoint,
     TrainingState,
     load_checkpoint,
     load_training_state,
     save_checkpoint,
 )
-from walkback.data import Split
-from walkback.description import describe
-from walkback.devices import autocast
-from walkback.distributed import World
-from walkback.errors import ConfigurationError
-from walkback.evaluation import BoundEstimate, estimate_bound
-from walkback.figures import can_draw, draw_chains, draw_samples
-from walkback.files import write_text
-from walkback.interrupts import Interrupted, Stop
-from walkback.metrics import JsonLines, Logger
-from walkback.preparation import Prepared
-from walkback.reporting import Reporter
-from walkback.rundir import RunDirectory
-from walkback.seeding import generator
-from walkback.state import State
-from walkback.store import CheckpointStore
-from walkback.training import Trainer
+from walkback.storage.description import describe
+from walkback.storage.files import write_text
+from walkback.storage.rundir import RunDirectory
+from walkback.storage.store import CheckpointStore
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,7 +9,7 @@ import struct
 from io import BytesIO
 
 from walkback.errors import WalkbackError
-from walkback.images import Picture, as_image
+from walkback.pictures.images import Picture, as_image
 
 GIF_TRAILER = b";"
 

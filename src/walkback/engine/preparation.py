@@ -9,14 +9,14 @@ from dataclasses import dataclass
 
 import torch
 
-from walkback.assembly import build_dataset, build_model, build_objective, fit_to_data
-from walkback.config import RunConfig
+from walkback.configuration.config import RunConfig
 from walkback.data import Dataset, Split
-from walkback.devices import Precision, resolve_device, resolve_precision
+from walkback.engine.assembly import build_dataset, build_model, build_objective, fit_to_data
+from walkback.engine.devices import Precision, resolve_device, resolve_precision
 from walkback.errors import ConfigurationError
+from walkback.extensions.registry import Registry
 from walkback.model import Model
 from walkback.objectives import Objective
-from walkback.registry import Registry
 
 
 @dataclass(frozen=True, slots=True)

@@ -21,11 +21,17 @@ import tomli_w
 from pydantic_core import to_jsonable_python
 
 from walkback.component import Kind
+from walkback.configuration.overrides import parse_tables, refuse_unknown_tables
+from walkback.configuration.schema import check, validate
+from walkback.configuration.settings import (
+    EvaluationSettings,
+    RunSettings,
+    SampleSettings,
+    Settings,
+    TrainingSettings,
+)
 from walkback.errors import ConfigurationError
-from walkback.overrides import parse_tables, refuse_unknown_tables
-from walkback.registry import Registry
-from walkback.schema import check, validate
-from walkback.settings import EvaluationSettings, RunSettings, SampleSettings, Settings, TrainingSettings
+from walkback.extensions.registry import Registry
 
 COMPONENT_SECTIONS: Mapping[str, Kind] = {
     "operator": "operator",

@@ -15,7 +15,7 @@ from pydantic import AllowInfNan, BaseModel, ConfigDict, JsonValue, StrictFloat,
 
 from walkback.component import API_VERSION
 from walkback.errors import CheckpointError
-from walkback.tensorheader import read_metadata
+from walkback.storage.tensorheader import read_metadata
 
 FORMAT = 1
 """Version of the checkpoint format that is written, and the newest that is read."""

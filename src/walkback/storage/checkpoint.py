@@ -16,9 +16,9 @@ import torch
 from torch import Tensor
 
 from walkback.data import DataInfo
-from walkback.description import FORMAT, Description, parse_description, require_kind
 from walkback.errors import CheckpointError, DataError, WalkbackError
-from walkback.tensorfile import read_tensors, save_tensors
+from walkback.storage.description import FORMAT, Description, parse_description, require_kind
+from walkback.storage.tensorfile import read_tensors, save_tensors
 
 PREFIXES = ("operator.", "prior.")
 """What the names of a checkpoint's tensors start with."""

@@ -7,10 +7,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from walkback.config import SECTIONS
+from walkback.configuration.config import SECTIONS
+from walkback.configuration.overrides import parse_tables
 from walkback.errors import ConfigurationError, PluginError
-from walkback.overrides import parse_tables
-from walkback.registry import Registry
+from walkback.extensions.registry import Registry
 
 
 @dataclass(frozen=True, slots=True)

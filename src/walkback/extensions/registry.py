@@ -9,11 +9,11 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping, Sequence
 from typing import Any, NoReturn, final
 
-from walkback import plugins as loader
 from walkback.component import Command, Component, DatasetSource, Kind, Recipe
 from walkback.errors import ConfigurationError, PluginError
-from walkback.plugins import FAILURES, Plugin, PluginStatus, canonical, quiet_stdout
-from walkback.registered import Registered, import_class, import_target, offered, read_resource
+from walkback.extensions import loader
+from walkback.extensions.loader import FAILURES, Plugin, PluginStatus, canonical, quiet_stdout
+from walkback.extensions.registered import Registered, import_class, import_target, offered, read_resource
 from walkback.text import nearest
 
 

@@ -13,8 +13,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import final
 
-from walkback.checkpoint import Checkpoint, TrainingState, save_checkpoint, save_training_state
-from walkback.files import sha256, write_json, writing_to
+from walkback.storage.checkpoint import Checkpoint, TrainingState, save_checkpoint, save_training_state
+from walkback.storage.files import sha256, write_json, writing_to
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,20 +10,20 @@ from typing import Any, TypeVar
 import torch
 from torch import nn
 
-from walkback.checkpoint import Checkpoint, load_checkpoint
-from walkback.config import COMPONENT_SECTIONS, ComponentConfig, RunConfig, component
+from walkback.configuration.config import COMPONENT_SECTIONS, ComponentConfig, RunConfig, component
 from walkback.data import DataInfo, Dataset
-from walkback.description import ComponentOrigin
 from walkback.errors import CheckpointError, PluginError, WalkbackError
+from walkback.extensions.registry import Registry
 from walkback.model import Model
 from walkback.objectives import Objective
 from walkback.operators import DataAware, TransitionOperator, initial_state, state_space
 from walkback.priors import Prior
 from walkback.processes import Process
-from walkback.registry import Registry
 from walkback.schedules import Schedule
 from walkback.seeding import derive_seed, generator
 from walkback.state import StateSpace
+from walkback.storage.checkpoint import Checkpoint, load_checkpoint
+from walkback.storage.description import ComponentOrigin
 
 FIT_EXAMPLES = 5000
 """Number of training examples that set the data's moments before training."""

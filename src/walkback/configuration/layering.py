@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any, final
 
 from walkback.component import Component
-from walkback.config import (
+from walkback.configuration.config import (
     COMPONENT_SECTIONS,
     SECTIONS,
     SETTINGS_SECTIONS,
@@ -24,12 +24,12 @@ from walkback.config import (
     RunConfig,
     assemble,
 )
+from walkback.configuration.overrides import Tables, parse_overrides
+from walkback.configuration.recipes import Layer, starting_layer
+from walkback.configuration.schema import check, component_options, validate
 from walkback.errors import ConfigurationError
-from walkback.overrides import Tables, parse_overrides
-from walkback.recipes import Layer, starting_layer
-from walkback.registered import Registered
-from walkback.registry import Registry
-from walkback.schema import check, component_options, validate
+from walkback.extensions.registered import Registered
+from walkback.extensions.registry import Registry
 
 _DATA_SUFFIXES = (".parquet", ".arrow", ".png", ".jpg", ".jpeg", ".gif", ".webp", ".npz", ".csv", ".zip")
 

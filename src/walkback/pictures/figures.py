@@ -9,13 +9,13 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from walkback.configuration.settings import SampleSettings
 from walkback.data import DataInfo
-from walkback.frames import open_sink
-from walkback.images import draw_states, save_png
 from walkback.model import Model
 from walkback.operators import visible
+from walkback.pictures.frames import open_sink
+from walkback.pictures.images import draw_states, save_png
 from walkback.sampling import anneal, chain, last
-from walkback.settings import SampleSettings
 from walkback.state import State, map_state
 
 

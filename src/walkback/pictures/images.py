@@ -22,7 +22,7 @@ from torch import Tensor
 
 from walkback.data import DataInfo
 from walkback.errors import ConfigurationError
-from walkback.files import write_bytes
+from walkback.storage.files import write_bytes
 
 Picture: TypeAlias = npt.NDArray[np.uint8]
 Window: TypeAlias = tuple[float, float, float]

@@ -16,8 +16,8 @@ import torch
 from torch import Tensor
 
 from walkback.errors import WalkbackError
-from walkback.files import write_bytes
-from walkback.tensorheader import DTYPES, encode_metadata, opened, parse_header
+from walkback.storage.files import write_bytes
+from walkback.storage.tensorheader import DTYPES, encode_metadata, opened, parse_header
 
 _STORABLE = {name for name, _ in DTYPES.values()}
 

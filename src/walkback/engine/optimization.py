@@ -17,8 +17,8 @@ import torch
 from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel
 
+from walkback.configuration.settings import TrainingSettings
 from walkback.operators import TransitionOperator
-from walkback.settings import TrainingSettings
 
 Tensors: TypeAlias = tuple[Tensor, ...] | list[Tensor]
 

@@ -21,16 +21,12 @@ from typing import Any, final
 import torch
 from torch import Tensor, nn
 
-from walkback.batches import BatchOrder
+from walkback.configuration.settings import TrainingSettings
 from walkback.data import Dataset
-from walkback.devices import Precision, autocast
-from walkback.distributed import World
-from walkback.errors import ConfigurationError, WalkbackError
-from walkback.kernels import StackedKernel
-from walkback.model import Model
-from walkback.objectives import Objective
-from walkback.operators import initial_state
-from walkback.optimization import (
+from walkback.engine.batches import BatchOrder
+from walkback.engine.devices import Precision, autocast
+from walkback.engine.distributed import World
+from walkback.engine.optimization import (
     WeightAverage,
     build_optimizer,
     clip_gradients,
@@ -38,9 +34,13 @@ from walkback.optimization import (
     load_moments,
     moments,
 )
+from walkback.errors import ConfigurationError, WalkbackError
+from walkback.kernels import StackedKernel
+from walkback.model import Model
+from walkback.objectives import Objective
+from walkback.operators import initial_state
 from walkback.schedules import Levels, stack_levels, tensor_levels
 from walkback.seeding import derive_seed, generator
-from walkback.settings import TrainingSettings
 from walkback.state import State, concatenate
 from walkback.text import one_line
 from walkback.walk import Transition, walk

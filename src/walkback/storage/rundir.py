@@ -2,7 +2,7 @@
 
 config.toml          the fully resolved configuration
 metrics.jsonl        one record a line
-checkpoints/         see `walkback.store`
+checkpoints/         see `walkback.storage.store`
 samples/*.png
 final.safetensors    the trained model
 .lock                locked while a process trains, and names it
@@ -18,8 +18,8 @@ from types import TracebackType
 from typing import BinaryIO, Self, final
 
 from walkback.errors import ConfigurationError
-from walkback.files import TEMPORARY, remove_temporaries, writing_to
-from walkback.store import CheckpointStore
+from walkback.storage.files import TEMPORARY, remove_temporaries, writing_to
+from walkback.storage.store import CheckpointStore
 
 _LOCK = ".lock"
 

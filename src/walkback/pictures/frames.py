@@ -18,9 +18,17 @@ from pathlib import Path
 
 from walkback.data import DataInfo
 from walkback.errors import ConfigurationError
-from walkback.files import atomic_file, writing_to
-from walkback.images import require_drawable
-from walkback.sinks import PANEL, FilmSink, FilmstripSink, FrameSink, NpzSink, Output, SafetensorsSink
+from walkback.pictures.images import require_drawable
+from walkback.pictures.sinks import (
+    PANEL,
+    FilmSink,
+    FilmstripSink,
+    FrameSink,
+    NpzSink,
+    Output,
+    SafetensorsSink,
+)
+from walkback.storage.files import atomic_file, writing_to
 
 MAX_FILMSTRIP_VALUES = 2**26
 """Largest number of pixel values of a filmstrip."""

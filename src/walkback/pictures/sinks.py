@@ -1,4 +1,4 @@
-"""The formats of recorded chains; `walkback.frames.open_sink` chooses one.
+"""The formats of recorded chains; `walkback.pictures.frames.open_sink` chooses one.
 
 Streamed formats write each frame as it comes, so that 100,000 frames need no more memory than one.
 """
@@ -18,11 +18,9 @@ import torch
 from torch import Tensor
 
 from walkback.data import DataInfo
-from walkback.description import FORMAT
 from walkback.errors import WalkbackError
-from walkback.files import writing_to
-from walkback.gif import GIF_TRAILER, gif_frame, gif_header
-from walkback.images import (
+from walkback.pictures.gif import GIF_TRAILER, gif_frame, gif_header
+from walkback.pictures.images import (
     Picture,
     Window,
     draw_states,
@@ -33,7 +31,9 @@ from walkback.images import (
     tile,
     window_of,
 )
-from walkback.tensorheader import TensorSpec, encode_header
+from walkback.storage.description import FORMAT
+from walkback.storage.files import writing_to
+from walkback.storage.tensorheader import TensorSpec, encode_header
 
 PANEL = 240
 """Side of a scatter plot in a filmstrip of points, in pixels."""

@@ -1,0 +1,1 @@
+"""From recipes, flags and defaults to one resolved, validated configuration."""

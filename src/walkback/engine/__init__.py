@@ -1,0 +1,1 @@
+"""The run itself: building parts, training, evaluating, stopping and resuming."""

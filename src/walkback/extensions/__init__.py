@@ -1,0 +1,1 @@
+"""Finding plugins, each in isolation, and looking up what they offer by name."""

@@ -1,0 +1,1 @@
+"""States as pictures and recorded chains: PNG, GIF, npz, safetensors."""

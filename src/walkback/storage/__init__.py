@@ -1,0 +1,1 @@
+"""Files on disk: checkpoints, training state, run directories, all written atomically."""
