@@ -106,7 +106,7 @@ def test_folder_is_split_90_5_5_and_covers_every_image_once(root):
 
 
 def test_held_out_images_come_from_all_of_a_sorted_folder():
-    plan = plan_splits({"all": 1000}, "x")
+    plan = plan_splits({"all": 1000}, "x", {"all": "a.parquet"})
     for split in ("validation", "test"):
         assert np.bincount(plan.rows[split][1] // 100).tolist() == [5] * 10
 
@@ -131,7 +131,7 @@ def test_split_folders_are_kept(root):
     ],
 )
 def test_missing_splits_are_cut_off_train_without_overlap(counts, expected):
-    rows = plan_splits(counts, "x").rows
+    rows = plan_splits(counts, "x", dict.fromkeys(counts, "a.parquet")).rows
     assert {split: taken.size for split, (_, taken) in rows.items()} == expected
     taken = [(name, int(row)) for name, part in rows.values() for row in part]
     assert len(set(taken)) == len(taken)
@@ -142,14 +142,14 @@ def test_missing_splits_are_cut_off_train_without_overlap(counts, expected):
     ("counts", "words"),
     [
         ({"a": 5, "b": 5}, "no train split in x; expected train or a single split, found a, b"),
-        ({"train": 0, "test": 5}, "empty split, train of x"),
-        ({"train": 5, "test": 0}, "empty split, test of x"),
+        ({"train": 0, "test": 5}, r"empty split, train of x \(a.parquet\)"),
+        ({"train": 5, "test": 0}, r"empty split, test of x \(a.parquet\)"),
         ({"all": 2}, "2 training image.s. in x, too few to cut off validation and test"),
     ],
 )
 def test_splits_that_cannot_be_had_are_refused(counts, words):
     with pytest.raises(DataError, match=words):
-        plan_splits(counts, "x")
+        plan_splits(counts, "x", dict.fromkeys(counts, "a.parquet"))
 
 
 def test_limit_takes_the_first_training_images_and_leaves_the_other_splits(root):

@@ -28,6 +28,11 @@ class EncodedImages(ABC):
 
     @property
     @abstractmethod
+    def place(self) -> str:
+        """The files that hold the images, for messages."""
+
+    @property
+    @abstractmethod
     def count(self) -> int:
         """Number of images."""
 
@@ -59,6 +64,11 @@ class ImageFiles(EncodedImages):
         """Take the files at `paths`, which messages name relative to `root`."""
         self._root = root
         self._paths = paths
+
+    @property
+    @override
+    def place(self) -> str:
+        return self._root.name
 
     @property
     @override

@@ -107,7 +107,8 @@ def prepare_images(sources: Mapping[str, EncodedImages], name: str, options: Ima
     Raises:
         DataError: A split is missing or empty, or an image is corrupt or of another size than the first.
     """
-    plan = plan_splits({split: images.count for split, images in sources.items()}, name)
+    counts = {split: images.count for split, images in sources.items()}
+    plan = plan_splits(counts, name, {split: images.place for split, images in sources.items()})
     parts = {split: Part(sources[own], rows) for split, (own, rows) in plan.rows.items()}
     train = Part(parts["train"].images, parts["train"].rows[: options.limit])
     parts["train"] = train

@@ -46,12 +46,13 @@ def split_named(text: str) -> Split | None:
     return None
 
 
-def plan_splits(counts: Mapping[str, int], source: str) -> SplitPlan:
+def plan_splits(counts: Mapping[str, int], source: str, places: Mapping[str, str]) -> SplitPlan:
     """Assign the rows of a source's splits to train, validation and test; no row serves twice.
 
     Args:
         counts: Number of examples by the source's own names of splits; others (`extra`) are left alone.
         source: What is read, for messages.
+        places: The files of each split, for messages.
 
     Raises:
         DataError: A split is empty, too small to be cut, or there is none to train on.
@@ -66,7 +67,9 @@ def plan_splits(counts: Mapping[str, int], source: str) -> SplitPlan:
         names = {"train": next(iter(counts))}
     for name in names.values():
         if counts[name] == 0:
-            raise DataError(f"Got an empty split, {name} of {source}; expected at least one image.")
+            raise DataError(
+                f"Got an empty split, {name} of {source} ({places[name]}); expected at least one image."
+            )
     return _cut(names, counts[names["train"]], counts, source)
 
 

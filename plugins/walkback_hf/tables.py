@@ -75,6 +75,11 @@ class ParquetFiles(EncodedImages):
 
     @property
     @override
+    def place(self) -> str:
+        return ", ".join(shard.name for shard in self._shards)
+
+    @property
+    @override
     def count(self) -> int:
         return sum(shard.length for shard in self._shards)
 
@@ -98,6 +103,11 @@ class ArrowColumn(EncodedImages):
         """Take the images of `column`; messages call it `name`."""
         self._name = name
         self._column = column
+
+    @property
+    @override
+    def place(self) -> str:
+        return self._name
 
     @property
     @override

@@ -29,8 +29,9 @@ _MIN_PROBABILITY = 1e-4
 
 def _single(space: StateSpace, support: str, name: str) -> Space:
     if isinstance(space, tuple) or space.support != support:
+        found = f"a state of {len(space)} parts" if isinstance(space, tuple) else f"{space.support} states"
         raise ConfigurationError(
-            f"Got a state space {space} for the prior '{name}', expected one {support} tensor: choose another prior."
+            f"Got {found} for the prior '{name}', expected one {support} tensor: choose another prior."
         )
     return space
 

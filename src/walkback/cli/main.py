@@ -18,6 +18,7 @@ import typer.main
 
 from walkback.cli.app import build_app
 from walkback.cli.console import Output
+from walkback.engine.interrupts import Interrupted
 from walkback.errors import WalkbackError
 from walkback.text import one_line
 
@@ -45,6 +46,10 @@ def call(arguments: Sequence[str]) -> int:
         sys.stdout.flush()
     except (KeyboardInterrupt, typer.Abort):
         code = INTERRUPTED
+    except Interrupted as stopped:
+        if stopped.directory is not None:
+            Output().note(str(stopped))
+        return 128 + stopped.signal
     except BrokenPipeError:
         # The reader has gone; without this the interpreter complains about the flush at its own exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

@@ -218,7 +218,7 @@ def _execute(
 
     from walkback.cli.progress import ProgressBar
     from walkback.engine.distributed import joined_world, local_device
-    from walkback.engine.interrupts import Interrupted, stoppable
+    from walkback.engine.interrupts import stoppable
     from walkback.engine.preparation import prepare
     from walkback.engine.runner import Run
     from walkback.storage.rundir import RunDirectory, default_stem
@@ -249,12 +249,6 @@ def _execute(
                 if resumed is not None:
                     job.resume(resumed)
                 result = job.execute()
-        except Interrupted as stopped:
-            if stopped.directory is not None:
-                output.note(
-                    f"Stopped after {stopped.walks} walks; go on with walkback run --resume {stopped.directory}"
-                )
-            raise typer.Exit(128 + stopped.signal) from stopped
         finally:
             if directory is not None:
                 directory.close()

@@ -5,7 +5,7 @@ Components (operator, schedule, …) bring their own options; what is here is co
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Annotated, Literal, TypeAlias
 
 from pydantic import (
     BaseModel,
@@ -16,6 +16,8 @@ from pydantic import (
     PositiveFloat,
     PositiveInt,
 )
+
+Decay: TypeAlias = Annotated[float, Field(ge=0.0, lt=1.0)]
 
 
 class Settings(BaseModel):
@@ -39,10 +41,10 @@ class TrainingSettings(Settings):
     lr: PositiveFloat = 1e-4
     lr_schedule: Literal["constant", "cosine"] = "constant"
     warmup: NonNegativeInt = Field(0, description="Walks over which the learning rate rises from 0.")
-    betas: tuple[float, float] = (0.9, 0.999)
+    betas: tuple[Decay, Decay] = (0.9, 0.999)
     weight_decay: NonNegativeFloat = 0.0
     clip: NonNegativeFloat = Field(1.0, description="Largest gradient norm; 0 leaves gradients as they are.")
-    ema: float = Field(0.999, ge=0.0, lt=1.0, description="Decay of the weight average; 0 switches it off.")
+    ema: Decay = Field(0.999, description="Decay of the weight average; 0 switches it off.")
     log_every: PositiveInt = 10
     validate_every: PositiveInt = 1000
     validation_examples: PositiveInt = 500

@@ -26,7 +26,8 @@ class Interrupted(Exception):  # noqa: N818 - not an error: the user asked for i
     """The run stopped on request, after saving a checkpoint; `signal` is the signal's number."""
 
     def __init__(self, number: int, directory: Path | None, walks: int) -> None:
-        super().__init__(f"stopped after {walks} walks")
+        hint = "" if directory is None else f"; go on with walkback run --resume {directory}"
+        super().__init__(f"Stopped after {walks} walks{hint}")
         self.signal = number
         self.directory = directory
         self.walks = walks

@@ -53,6 +53,11 @@ def launch(nproc: int, arguments: Sequence[str]) -> int:
             for child in children:
                 child.kill()
                 child.wait()
+        if children[rank].returncode < 0 and code not in _STOPPED:
+            name = signal.Signals(-children[rank].returncode).name
+            sys.stderr.write(
+                f"error: Process {rank + 1} of {nproc} was ended by {name}; go on with --resume.\n"
+            )
         # With code 1 the first process may only say that it lost this one, instead of why.
         if rank and code not in _STOPPED and (code == 1 or children[0].returncode != code):
             voices[rank - 1].seek(0)

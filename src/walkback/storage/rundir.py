@@ -129,8 +129,11 @@ def require_free(path: Path) -> None:
         ConfigurationError: There is something in `path`, or it is a file.
     """
     with writing_to(path):
-        if path.exists() and not path.is_dir():
-            raise ConfigurationError(f"Got {path} as run directory, which is a file; choose another --out.")
+        # The nearest thing that exists decides whether a directory can be made there.
+        found = next(place for place in (path, *path.absolute().parents) if place.exists())
+        if not found.is_dir():
+            what = "which" if found == path else f"but {found}"
+            raise ConfigurationError(f"Got {path} as run directory, {what} is a file; choose another --out.")
         if any(map(_is_content, path.rglob("*"))):
             raise ConfigurationError(
                 f"Got the run directory {path}, which is not empty; go on with it by --resume {path}, "
