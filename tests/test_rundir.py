@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from walkback.errors import ConfigurationError, WalkbackError
+from walkback.errors import ConfigurationError
 from walkback.storage.checkpoint import Checkpoint, TrainingState, load_checkpoint, load_training_state
 from walkback.storage.description import describe
 from walkback.storage.rundir import RunDirectory, default_stem, newest, require_free
@@ -132,7 +132,7 @@ def test_a_file_in_place_of_the_directory_is_refused(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(ConfigurationError, match="which is a file"):
         RunDirectory.create(tmp_path / "file")
-    with pytest.raises(WalkbackError, match="Could not write"):
+    with pytest.raises(ConfigurationError, match="file is a file"):
         RunDirectory.create(tmp_path / "file" / "below")
 
 
