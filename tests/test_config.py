@@ -310,6 +310,7 @@ def test_unknown_source(registry: Registry, source: str) -> None:
         ("training.steps=1.0", "training.steps: got 1.0, expected an integer."),
         ("training.steps=true", "training.steps: got true, expected an integer."),
         ("training.betas=[0.9]", "training.betas: got [0.9], expected more items."),
+        ("training.betas=[0.9, 1.0]", "training.betas[1]: got 1.0, expected a number less than 1."),
         (
             "operator.sgima=1",
             "Unknown option 'operator.sgima' (did you mean 'operator.sigma'?); the options are: sigma,",
@@ -378,7 +379,7 @@ OVERRIDES = {
     "operator.label": st.text(),
     "schedule.factor": st.integers(2, 5) | st.floats(1.5, 2),
     "data.path": st.text(st.characters(codec="utf-8", exclude_characters="\0"), min_size=1),
-    "training.betas": st.tuples(st.floats(0, 1), st.floats(0, 1)),
+    "training.betas": st.tuples(st.floats(0, 1, exclude_max=True), st.floats(0, 1, exclude_max=True)),
     "run.device": st.sampled_from(["auto", "cpu", "cuda", "cuda:3"]),
 }
 """Values by option; their numbers, lists and booleans are TOML when they are written as JSON."""
