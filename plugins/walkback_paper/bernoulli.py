@@ -14,6 +14,7 @@ size σ. The mixing form starts as almost pure noise: (1 - α) s never exceeds 1
 from __future__ import annotations
 
 import math
+from abc import abstractmethod
 from typing import Annotated, Literal, TypeAlias, final
 
 from pydantic import Field, PositiveInt
@@ -110,8 +111,33 @@ def _binary(space: StateSpace, name: str) -> Space:
     return space
 
 
+class BernoulliOperator(TransitionOperator):
+    """What Bernoulli operators share; each adds its network and its options.
+
+    Args:
+        parametrization: Logits from the network's output.
+        network: Signs `(B, *E)` and log2 T `(1,)` or `(B,)` → one tensor `(B, *E)`.
+    """
+
+    @abstractmethod
+    def __init__(self, parametrization: BernoulliParametrization, network: nn.Module) -> None:
+        super().__init__()
+        self.parametrization = parametrization
+        self.network = network
+
+    def forward(self, state: State, level: Level) -> Conditional:
+        """Run the network at bits `(B, *E)`."""
+        conditional: BernoulliConditional = self.parametrization(self.network, leaves(state)[0], level)
+        return conditional
+
+    @property
+    def max_temperature(self) -> float:
+        """Temperature at which a step forgets its bits."""
+        return self.parametrization.max_temperature
+
+
 @final
-class BernoulliMLP(TransitionOperator):
+class BernoulliMLP(BernoulliOperator):
     """Bernoulli operator with a residual MLP.
 
     Args:
@@ -139,26 +165,16 @@ class BernoulliMLP(TransitionOperator):
         dropout: Share = 0.0,
         conditioned: bool = True,
     ) -> None:
-        super().__init__()
         shape = _binary(space, "bernoulli-mlp").shape
-        self.parametrization = BernoulliParametrization(mean=mean, alpha=alpha, flip=flip, heating=heating)
-        self.network = ResidualMLP(
+        parametrization = BernoulliParametrization(mean=mean, alpha=alpha, flip=flip, heating=heating)
+        network = ResidualMLP(
             shape, heads=1, width=hidden, depth=depth, dropout=dropout, conditioned=conditioned
         )
-
-    def forward(self, state: State, level: Level) -> Conditional:
-        """Run the network at bits `(B, *E)`."""
-        conditional: BernoulliConditional = self.parametrization(self.network, leaves(state)[0], level)
-        return conditional
-
-    @property
-    def max_temperature(self) -> float:
-        """Temperature at which a step forgets its bits."""
-        return self.parametrization.max_temperature
+        super().__init__(parametrization, network)
 
 
 @final
-class BernoulliConv(TransitionOperator):
+class BernoulliConv(BernoulliOperator):
     """Bernoulli operator with the paper's convolutional encoder-decoder.
 
     Args:
@@ -186,19 +202,9 @@ class BernoulliConv(TransitionOperator):
         norm: Norm = "batch",
         conditioned: bool = True,
     ) -> None:
-        super().__init__()
         shape = _binary(space, "bernoulli-conv").shape
-        self.parametrization = BernoulliParametrization(mean=mean, alpha=alpha, flip=flip, heating=heating)
-        self.network = ConvEncoderDecoder(
+        parametrization = BernoulliParametrization(mean=mean, alpha=alpha, flip=flip, heating=heating)
+        network = ConvEncoderDecoder(
             shape, heads=1, channels=channels, width=hidden, norm=norm, conditioned=conditioned
         )
-
-    def forward(self, state: State, level: Level) -> Conditional:
-        """Run the network at binary images `(B, C, H, W)`."""
-        conditional: BernoulliConditional = self.parametrization(self.network, leaves(state)[0], level)
-        return conditional
-
-    @property
-    def max_temperature(self) -> float:
-        """Temperature at which a step forgets its bits."""
-        return self.parametrization.max_temperature
+        super().__init__(parametrization, network)

@@ -17,6 +17,7 @@ on itself (more noise makes walking back harder, which asks for more noise), hen
 from __future__ import annotations
 
 import math
+from abc import abstractmethod
 from typing import Annotated, Literal, TypeAlias, final
 
 import torch
@@ -160,8 +161,37 @@ def _real(space: StateSpace, name: str) -> Space:
     return space
 
 
+class GaussianOperator(TransitionOperator, DataAware):
+    """What Gaussian operators share; each adds its network and its options.
+
+    Args:
+        parametrization: Mean and variances from the network's outputs.
+        network: `(B, *E)` and log2 T `(1,)` or `(B,)` → one tensor `(B, *E)` a head.
+    """
+
+    @abstractmethod
+    def __init__(self, parametrization: GaussianParametrization, network: nn.Module) -> None:
+        super().__init__()
+        self.parametrization = parametrization
+        self.network = network
+
+    def forward(self, state: State, level: Level) -> Conditional:
+        """Run the network at `state` `(B, *E)`."""
+        conditional: GaussianConditional = self.parametrization(self.network, leaves(state)[0], level)
+        return conditional
+
+    @property
+    def max_temperature(self) -> float:
+        """σ_max² / σ²."""
+        return self.parametrization.max_temperature
+
+    def fit_data(self, data: Tensor) -> None:
+        """Take the data's moments."""
+        self.parametrization.fit_data(data)
+
+
 @final
-class GaussianMLP(TransitionOperator, DataAware):
+class GaussianMLP(GaussianOperator):
     """Gaussian operator with a residual MLP.
 
     Args:
@@ -191,37 +221,23 @@ class GaussianMLP(TransitionOperator, DataAware):
         dropout: Share = 0.0,
         conditioned: bool = True,
     ) -> None:
-        super().__init__()
         shape = _real(space, "gaussian-mlp").shape
-        self.parametrization = GaussianParametrization(
+        parametrization = GaussianParametrization(
             shape, sigma=sigma, mean=mean, alpha=alpha, variance=variance, law=temperature_law
         )
-        self.network = ResidualMLP(
+        network = ResidualMLP(
             shape,
-            heads=self.parametrization.heads(variance),
+            heads=parametrization.heads(variance),
             width=hidden,
             depth=depth,
             dropout=dropout,
             conditioned=conditioned,
         )
-
-    def forward(self, state: State, level: Level) -> Conditional:
-        """Run the network at `state` `(B, *E)`."""
-        conditional: GaussianConditional = self.parametrization(self.network, leaves(state)[0], level)
-        return conditional
-
-    @property
-    def max_temperature(self) -> float:
-        """σ_max² / σ²."""
-        return self.parametrization.max_temperature
-
-    def fit_data(self, data: Tensor) -> None:
-        """Take the data's moments."""
-        self.parametrization.fit_data(data)
+        super().__init__(parametrization, network)
 
 
 @final
-class GaussianConv(TransitionOperator, DataAware):
+class GaussianConv(GaussianOperator):
     """Gaussian operator with the paper's convolutional encoder-decoder (Tables 2 to 5).
 
     Args:
@@ -251,30 +267,16 @@ class GaussianConv(TransitionOperator, DataAware):
         norm: Norm = "batch",
         conditioned: bool = True,
     ) -> None:
-        super().__init__()
         shape = _real(space, "gaussian-conv").shape
-        self.parametrization = GaussianParametrization(
+        parametrization = GaussianParametrization(
             shape, sigma=sigma, mean=mean, alpha=alpha, variance=variance, law=temperature_law
         )
-        self.network = ConvEncoderDecoder(
+        network = ConvEncoderDecoder(
             shape,
-            heads=self.parametrization.heads(variance),
+            heads=parametrization.heads(variance),
             channels=channels,
             width=hidden,
             norm=norm,
             conditioned=conditioned,
         )
-
-    def forward(self, state: State, level: Level) -> Conditional:
-        """Run the network at images `(B, C, H, W)`."""
-        conditional: GaussianConditional = self.parametrization(self.network, leaves(state)[0], level)
-        return conditional
-
-    @property
-    def max_temperature(self) -> float:
-        """σ_max² / σ²."""
-        return self.parametrization.max_temperature
-
-    def fit_data(self, data: Tensor) -> None:
-        """Take the data's moments."""
-        self.parametrization.fit_data(data)
+        super().__init__(parametrization, network)
