@@ -14,25 +14,23 @@ size σ. The mixing form starts as almost pure noise: (1 - α) s never exceeds 1
 from __future__ import annotations
 
 import math
-from abc import abstractmethod
 from typing import Annotated, Literal, TypeAlias, final
 
 from pydantic import Field, PositiveInt
 from torch import Tensor, nn
 
 from walkback.errors import ConfigurationError
-from walkback.kernels import BernoulliKernel, Kernel
-from walkback.operators import Conditional, TransitionOperator
+from walkback.kernels import BernoulliKernel, Kernel, bernoulli_at
+from walkback.operators import Conditional
 from walkback.schedules import Level
-from walkback.state import Space, State, StateSpace, leaves
+from walkback.state import Space, StateSpace
 from walkback_paper.networks.conv import ConvEncoderDecoder, Norm
 from walkback_paper.networks.mlp import ResidualMLP
+from walkback_paper.parametrized import Fraction, Parametrization, ParametrizedOperator, Share
 
 Mean: TypeAlias = Literal["mix", "preconditioned"]
 Heating: TypeAlias = Literal["tied", "flips"]
 FlipProbability: TypeAlias = Annotated[float, Field(gt=0.0, lt=0.5)]
-Fraction: TypeAlias = Annotated[float, Field(gt=0.0, le=1.0)]
-Share: TypeAlias = Annotated[float, Field(ge=0.0, lt=1.0)]
 
 _FORGOTTEN = 0.2  # a logit this small leaves a bit within 5 % of a fair coin
 
@@ -48,18 +46,16 @@ class BernoulliConditional(Conditional):
 
     def cooling(self, level: Level) -> Kernel:
         """The learned bits."""
-        logits = self._heated / level.temperature_like(self._heated)
-        return BernoulliKernel(logits if self._unheated is None else logits + self._unheated)
+        heated = bernoulli_at(self._heated, level)
+        return heated if self._unheated is None else BernoulliKernel(heated.logits + self._unheated)
 
     def heating(self, level: Level) -> Kernel:
         """The same bits where tied, plain flips otherwise."""
-        if self._tied:
-            return self.cooling(level)
-        return BernoulliKernel(self._heated / level.temperature_like(self._heated))
+        return self.cooling(level) if self._tied else bernoulli_at(self._heated, level)
 
 
 @final
-class BernoulliParametrization(nn.Module):
+class BernoulliParametrization(Parametrization):
     """Turns a network's output into a Bernoulli conditional; see the module's equations.
 
     Args:
@@ -111,33 +107,8 @@ def _binary(space: StateSpace, name: str) -> Space:
     return space
 
 
-class BernoulliOperator(TransitionOperator):
-    """What Bernoulli operators share; each adds its network and its options.
-
-    Args:
-        parametrization: Logits from the network's output.
-        network: Signs `(B, *E)` and log2 T `(1,)` or `(B,)` → one tensor `(B, *E)`.
-    """
-
-    @abstractmethod
-    def __init__(self, parametrization: BernoulliParametrization, network: nn.Module) -> None:
-        super().__init__()
-        self.parametrization = parametrization
-        self.network = network
-
-    def forward(self, state: State, level: Level) -> Conditional:
-        """Run the network at bits `(B, *E)`."""
-        conditional: BernoulliConditional = self.parametrization(self.network, leaves(state)[0], level)
-        return conditional
-
-    @property
-    def max_temperature(self) -> float:
-        """Temperature at which a step forgets its bits."""
-        return self.parametrization.max_temperature
-
-
 @final
-class BernoulliMLP(BernoulliOperator):
+class BernoulliMLP(ParametrizedOperator[BernoulliParametrization]):
     """Bernoulli operator with a residual MLP.
 
     Args:
@@ -174,7 +145,7 @@ class BernoulliMLP(BernoulliOperator):
 
 
 @final
-class BernoulliConv(BernoulliOperator):
+class BernoulliConv(ParametrizedOperator[BernoulliParametrization]):
     """Bernoulli operator with the paper's convolutional encoder-decoder.
 
     Args:

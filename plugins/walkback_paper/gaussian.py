@@ -17,7 +17,6 @@ on itself (more noise makes walking back harder, which asks for more noise), hen
 from __future__ import annotations
 
 import math
-from abc import abstractmethod
 from typing import Annotated, Literal, TypeAlias, final
 
 import torch
@@ -27,18 +26,17 @@ from torch.nn.functional import softplus
 
 from walkback.errors import ConfigurationError
 from walkback.kernels import Kernel, TemperatureLaw, normal_at, tempered_variance
-from walkback.operators import Conditional, DataAware, TransitionOperator
+from walkback.operators import Conditional, DataAware
 from walkback.schedules import Level
-from walkback.state import Space, State, StateSpace, leaves
+from walkback.state import Space, StateSpace
 from walkback_paper.moments import largest_variance
 from walkback_paper.networks.conv import ConvEncoderDecoder, Norm
 from walkback_paper.networks.mlp import ResidualMLP
+from walkback_paper.parametrized import Fraction, Parametrization, ParametrizedOperator, Share
 
 Mean: TypeAlias = Literal["mix", "preconditioned"]
 Variance: TypeAlias = Literal["fixed", "tied", "reverse"]
 Positive: TypeAlias = Annotated[float, Field(gt=0.0, allow_inf_nan=False)]
-Share: TypeAlias = Annotated[float, Field(ge=0.0, lt=1.0)]
-Fraction: TypeAlias = Annotated[float, Field(gt=0.0, le=1.0)]
 
 _TIED_RANGE = math.log(4.0)
 _MIN_RATIO = 1e-6
@@ -66,7 +64,7 @@ class GaussianConditional(Conditional):
 
 
 @final
-class GaussianParametrization(nn.Module):
+class GaussianParametrization(Parametrization):
     """Turns a network's outputs into a Gaussian conditional; see the module's equations.
 
     Args:
@@ -161,29 +159,8 @@ def _real(space: StateSpace, name: str) -> Space:
     return space
 
 
-class GaussianOperator(TransitionOperator, DataAware):
-    """What Gaussian operators share; each adds its network and its options.
-
-    Args:
-        parametrization: Mean and variances from the network's outputs.
-        network: `(B, *E)` and log2 T `(1,)` or `(B,)` → one tensor `(B, *E)` a head.
-    """
-
-    @abstractmethod
-    def __init__(self, parametrization: GaussianParametrization, network: nn.Module) -> None:
-        super().__init__()
-        self.parametrization = parametrization
-        self.network = network
-
-    def forward(self, state: State, level: Level) -> Conditional:
-        """Run the network at `state` `(B, *E)`."""
-        conditional: GaussianConditional = self.parametrization(self.network, leaves(state)[0], level)
-        return conditional
-
-    @property
-    def max_temperature(self) -> float:
-        """σ_max² / σ²."""
-        return self.parametrization.max_temperature
+class GaussianOperator(ParametrizedOperator[GaussianParametrization], DataAware):
+    """What Gaussian operators share: the data's moments set the parametrization's scales."""
 
     def fit_data(self, data: Tensor) -> None:
         """Take the data's moments."""

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, final
+from typing import Any, Literal, final
 
 import torch
 
@@ -190,6 +190,11 @@ class Run:
     def _path(self) -> Path | None:
         return self._directory.path if self._directory else None
 
+    @property
+    def _weights(self) -> Literal["ema", "raw"]:
+        """Which weights are evaluated, drawn from and saved."""
+        return "ema" if self._config.training.ema else "raw"
+
     def _log(self, step: int, figures: Mapping[str, float]) -> None:
         self._figures.update(figures)
         for logger in self._loggers:
@@ -277,7 +282,7 @@ class Run:
             components=origins(self._config, self._prepared.registry),
             data=self._prepared.dataset.info.to_dict(),
             progress=progress,
-            weights="ema" if self._config.training.ema else "raw",
+            weights=self._weights,
         )
         return Checkpoint(description, tensors)
 
@@ -289,6 +294,6 @@ class Run:
             "preprocessing": list(info.preprocessing),
             "fingerprint": info.fingerprint,
             "seed": self._config.run.seed,
-            "weights": "ema" if self._config.training.ema else "raw",
+            "weights": self._weights,
             "precision": self._prepared.precision,
         }
