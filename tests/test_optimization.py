@@ -113,7 +113,7 @@ def test_buffers_of_the_average_follow_the_operator() -> None:
         worker.walk()
     averaged = dict(worker.averaged_model.operator.named_buffers())
     assert all(value.equal(averaged[name]) for name, value in worker.model.operator.named_buffers())
-    assert "network.convolutions.0.norm.running_mean" in averaged
+    assert "network.convolutions.0.norm.norm.running_mean" in averaged
 
 
 def test_without_an_average_the_weights_themselves_are_sampled() -> None:

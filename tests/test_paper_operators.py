@@ -22,15 +22,16 @@ from walkback.state import Space, StateSpace, leaves
 from walkback_paper.bernoulli import BernoulliConv, BernoulliMLP
 from walkback_paper.gaussian import GaussianConv, GaussianMLP
 from walkback_paper.moments import largest_variance
+from walkback_paper.plain import BernoulliPlainMLP, GaussianPlainMLP
 
-Gaussian: TypeAlias = GaussianMLP | GaussianConv
+Gaussian: TypeAlias = GaussianMLP | GaussianConv | GaussianPlainMLP
 Options: TypeAlias = dict[str, Any]
 
 SHAPES = [(1, 28, 28), (3, 32, 32), (3, 64, 64), (1, 8, 8), (1, 7, 9), (3, 1, 5)]
 FORMS = [
     {"mean": mean, "variance": variance, "temperature_law": law}
     for mean, variance, law in product(
-        ["mix", "preconditioned"], ["fixed", "tied", "reverse"], ["variance", "std"]
+        ["mix", "preconditioned"], ["fixed", "tied", "softplus", "reverse"], ["variance", "std"]
     )
 ]
 BITS_FORMS = [
@@ -59,12 +60,20 @@ def small_mlp(shape: tuple[int, ...] = IMAGE, **options: Any) -> GaussianMLP:
     return GaussianMLP(Space(shape), **{"sigma": SIGMA, "hidden": 8, "depth": 2, **options})
 
 
+def small_plain(shape: tuple[int, ...] = IMAGE, **options: Any) -> GaussianPlainMLP:
+    return GaussianPlainMLP(Space(shape), **{"sigma": SIGMA, "hidden": (8, 6), **options})
+
+
 def bernoulli_conv(shape: tuple[int, ...] = IMAGE, **options: Any) -> BernoulliConv:
     return BernoulliConv(Space(shape, "binary"), **{"channels": (4, 6), "hidden": 8, **options})
 
 
 def bernoulli_mlp(shape: tuple[int, ...] = IMAGE, **options: Any) -> BernoulliMLP:
     return BernoulliMLP(Space(shape, "binary"), **{"hidden": 8, "depth": 2, **options})
+
+
+def bernoulli_plain(shape: tuple[int, ...] = IMAGE, **options: Any) -> BernoulliPlainMLP:
+    return BernoulliPlainMLP(Space(shape, "binary"), **{"hidden": (8, 6), **options})
 
 
 def images(num: int, shape: tuple[int, ...] = IMAGE, seed: int = 0) -> Tensor:
@@ -99,7 +108,7 @@ def check_kernel(kernel: Kernel, state: Tensor) -> None:
 @every_form
 @every_shape
 def test_gaussian_kernels_have_the_shape_of_the_images(shape: tuple[int, ...], form: Options) -> None:
-    for operator in (small_conv(shape, **form), small_mlp(shape, **form)):
+    for operator in (small_conv(shape, **form), small_mlp(shape, **form), small_plain(shape, **form)):
         operator.fit_data(images(5, shape).float())
         for rows, training in ((1, False), (3, False), (3, True)):
             state = images(rows, shape).float()
@@ -111,7 +120,8 @@ def test_gaussian_kernels_have_the_shape_of_the_images(shape: tuple[int, ...], f
 @every_bits_form
 @every_shape
 def test_bernoulli_kernels_have_the_shape_of_the_images(shape: tuple[int, ...], form: Options) -> None:
-    for operator in (bernoulli_conv(shape, **form), bernoulli_mlp(shape, **form)):
+    for make in (bernoulli_conv, bernoulli_mlp, bernoulli_plain):
+        operator = make(shape, **form)
         for rows, training in ((1, False), (3, False), (3, True)):
             state = (images(rows, shape) > 3).float()
             conditional = operator.train(training)(state, Level(2, 4.0))
@@ -134,7 +144,7 @@ def seen(
 
 
 @every_form
-@pytest.mark.parametrize("make", [small_conv, small_mlp])
+@pytest.mark.parametrize("make", [small_conv, small_mlp, small_plain])
 def test_gaussian_equations(make: type[GaussianMLP], form: Options) -> None:
     """Mean and both variances, from the network's inputs and outputs, as DESIGN section 8 writes them."""
     operator, temperature, alpha = ready(make(alpha=0.3, **form)), 3.0, 0.3
@@ -172,22 +182,26 @@ def expected_variances(form: str, v: float, outputs: list[np.ndarray]) -> tuple[
     if form == "tied":
         tied = v * 4 ** np.tanh(outputs[1])
         return tied, tied
+    if form == "softplus":
+        free = v * (np.log1p(np.exp(outputs[1] + np.log(np.e - 1))) ** 2 + 1e-6)
+        return free, free
     return v * (np.log1p(np.exp(outputs[1] + np.log(np.e - 1))) + 1e-6), plain
 
 
 @every_form
 def test_the_same_kernel_both_ways_unless_reverse(form: Options) -> None:
-    """Fixed and tied heat with the kernel that cools; reverse heats with the noise of σ², whatever is learned."""
+    """All but reverse heat with the kernel that cools; reverse heats with the noise of σ², whatever is learned."""
     operator, state, x = ready(small_mlp(**form)), images(5, seed=1), images(5, seed=2)
     for level in levels_from([1.0, 5.0]):
         conditional = operator(state, level)
         cooling, heating = normal_of(conditional.cooling(level)), normal_of(conditional.heating(level))
         same = cooling.log_prob(x).equal(heating.log_prob(x))
         assert same == (form["variance"] != "reverse")
-        if form["variance"] != "tied":
+        learned = form["variance"] in ("tied", "softplus")
+        if not learned:
             factor = float(level.temperature) ** (1 if form["temperature_law"] == "variance" else 2)
             np.testing.assert_allclose(heating.variance, SIGMA**2 * factor, rtol=1e-6)
-        assert heating.variance.requires_grad == (form["variance"] == "tied")
+        assert heating.variance.requires_grad == learned
 
 
 def test_the_tied_variance_stays_within_its_bounds() -> None:
@@ -198,7 +212,7 @@ def test_the_tied_variance_stays_within_its_bounds() -> None:
 
 
 @every_form
-@pytest.mark.parametrize("make", [small_conv, small_mlp])
+@pytest.mark.parametrize("make", [small_conv, small_mlp, small_plain])
 def test_a_new_gaussian_operator_adds_noise_of_size_sigma(make: type[GaussianMLP], form: Options) -> None:
     """Heads start at zero: the mean is the skip connection, both variances are σ² (to the floor of the ratio)."""
     operator, state = make(**form).eval(), images(3).float()
@@ -259,7 +273,7 @@ def test_data_thinner_than_the_noise_need_one_temperature() -> None:
 
 
 @every_form
-@pytest.mark.parametrize("make", [small_conv, small_mlp])
+@pytest.mark.parametrize("make", [small_conv, small_mlp, small_plain])
 def test_gaussian_rows_at_different_levels_equal_levels_one_by_one(
     make: type[GaussianMLP], form: Options
 ) -> None:
@@ -267,7 +281,7 @@ def test_gaussian_rows_at_different_levels_equal_levels_one_by_one(
 
 
 @every_bits_form
-@pytest.mark.parametrize("make", [bernoulli_conv, bernoulli_mlp])
+@pytest.mark.parametrize("make", [bernoulli_conv, bernoulli_mlp, bernoulli_plain])
 def test_bernoulli_rows_at_different_levels_equal_levels_one_by_one(
     make: type[BernoulliMLP], form: Options
 ) -> None:
@@ -293,17 +307,23 @@ def check_rows(operator: TransitionOperator, state: Tensor) -> None:
 
 def test_the_temperature_matters_to_a_conditioned_network_only() -> None:
     state = images(4)
-    for conditioned in (True, False):
-        operator = ready(small_mlp(mean="mix", variance="fixed", conditioned=conditioned))
+    for conditioning in ("film", "embedding", "none"):
+        operator = ready(small_mlp(mean="mix", variance="fixed", conditioning=conditioning))
         means = [normal_of(operator(state, Level(1, t)).cooling(Level(1, 1.0))).mean for t in (1.0, 8.0)]
-        assert means[0].equal(means[1]) != conditioned
+        assert means[0].equal(means[1]) == (conditioning == "none")
 
 
 LEARNERS: dict[str, tuple[Callable[..., TransitionOperator], Options]] = {
     **{f"mlp-{form_name(form)}": (small_mlp, form) for form in FORMS},
-    **{f"conv-{norm}": (small_conv, {"norm": norm}) for norm in ("batch", "group", "none")},
-    "conv-blind": (small_conv, {"norm": "group", "conditioned": False}),
-    "mlp-blind": (small_mlp, {"conditioned": False}),
+    **{f"conv-{norm}": (small_conv, {"norm": norm}) for norm in ("table", "batch", "layer", "group", "none")},
+    **{f"plain-{norm}": (small_plain, {"norm": norm}) for norm in ("batch", "layer", "none")},
+    **{
+        f"{name}-{how}": (make, {"conditioning": how})
+        for name, make in (("mlp", small_mlp), ("plain", small_plain), ("conv", small_conv))
+        for how in ("embedding", "none")
+    },
+    "learned-alpha": (small_mlp, {"mean": "mix", "learn_alpha": True}),
+    "bernoulli-learned-alpha": (bernoulli_plain, {"mean": "mix", "heating": "tied", "learn_alpha": True}),
     "conv-tied": (small_conv, {"variance": "tied", "norm": "group"}),
     **{f"bernoulli-mlp-{form_name(form)}": (bernoulli_mlp, form) for form in BITS_FORMS},
     "bernoulli-conv": (bernoulli_conv, {"norm": "group"}),
@@ -317,7 +337,7 @@ def test_gradients_reach_every_weight(name: str) -> None:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
         operator = make(**options)
-    binary = isinstance(operator, BernoulliConv | BernoulliMLP)
+    binary = isinstance(operator, BernoulliConv | BernoulliMLP | BernoulliPlainMLP)
     operator.double().train()
     state, target = ((images(16, seed=s) > 3).double() if binary else images(16, seed=s) for s in (1, 2))
     optimizer, level = torch.optim.Adam(operator.parameters(), lr=0.01), Level(2, 2.0)
@@ -332,7 +352,7 @@ def test_gradients_reach_every_weight(name: str) -> None:
 
 
 @every_bits_form
-@pytest.mark.parametrize("make", [bernoulli_conv, bernoulli_mlp])
+@pytest.mark.parametrize("make", [bernoulli_conv, bernoulli_mlp, bernoulli_plain])
 def test_bernoulli_equations(make: type[BernoulliMLP], form: Options) -> None:
     """Logits of both directions at T, from the network's inputs and outputs, as the module writes them."""
     alpha, flip, temperature = 0.3, 0.05, 3.0
@@ -367,7 +387,7 @@ def test_a_new_bernoulli_operator_flips_bits_with_probability_epsilon() -> None:
     ("cls", "space"),
     [
         (cls, space)
-        for cls in (GaussianMLP, GaussianConv)
+        for cls in (GaussianMLP, GaussianConv, GaussianPlainMLP)
         for space in (Space((1, 8, 8), "binary"), (Space((2,)), Space((2,))))
     ],
 )
@@ -382,7 +402,7 @@ def test_gaussian_operators_refuse_what_is_not_one_real_tensor(
     ("cls", "space"),
     [
         (cls, space)
-        for cls in (BernoulliMLP, BernoulliConv)
+        for cls in (BernoulliMLP, BernoulliConv, BernoulliPlainMLP)
         for space in (Space((1, 8, 8)), (Space((2,), "binary"), Space((2,), "binary")))
     ],
 )
@@ -415,3 +435,61 @@ def test_moments_of_the_data_travel_with_the_weights() -> None:
     densities = [operator(state, level).cooling(level).log_prob(state) for operator in (trained, restored)]
     assert densities[0].equal(densities[1])
     assert restored.max_temperature == trained.max_temperature > 1
+
+
+@pytest.mark.parametrize("make", [small_mlp, bernoulli_mlp])
+def test_a_learned_alpha_mixes_as_a_given_one(make: Callable[..., Any]) -> None:
+    """It starts where it is told to, travels with the weights, and follows sigmoid(a)."""
+    tied = {"mean": "mix", "heating": "tied"} if make is bernoulli_mlp else {"mean": "mix"}
+    given, learned = (make(alpha=0.3, learn_alpha=learn, **tied) for learn in (False, True))
+    shaken(given, size=0.2)
+    weights = {**learned.double().state_dict(), **given.state_dict()}
+    learned.load_state_dict(weights)
+    state, level = (images(5, seed=1) > 3).double(), Level(1, 1.0)
+
+    def log_prob(operator: TransitionOperator) -> Tensor:
+        return operator.eval()(state, level).cooling(level).log_prob(state.flip(0))
+
+    torch.testing.assert_close(log_prob(learned), log_prob(given), rtol=1e-6, atol=1e-6)
+    weights["parametrization.mixing.logit"] = torch.tensor(math.log(0.8 / 0.2))
+    learned.load_state_dict(weights)
+    other = make(alpha=0.8, **tied).double()
+    other.load_state_dict(given.state_dict())
+    torch.testing.assert_close(log_prob(learned), log_prob(other), rtol=1e-6, atol=1e-6)
+
+
+@pytest.mark.parametrize("make", [small_mlp, bernoulli_mlp])
+def test_an_alpha_that_cannot_be_learned(make: Callable[..., Any]) -> None:
+    with pytest.raises(ConfigurationError, match=r"operator\.learn_alpha = true .*only the mixing form"):
+        make(learn_alpha=True)
+    with pytest.raises(ConfigurationError, match=r"operator\.alpha = 1 .*expected less than 1"):
+        make(
+            learn_alpha=True, alpha=1.0, mean="mix", **({"heating": "tied"} if make is bernoulli_mlp else {})
+        )
+
+
+@pytest.mark.parametrize("make", [small_conv, small_mlp, small_plain])
+def test_sigma_as_a_share_of_the_scale_of_the_data(make: type[GaussianMLP]) -> None:
+    """σ² = share² times the mean over pixels of numpy's variance; kept in a checkpoint; T_max follows."""
+    operator = make(sigma_share=0.2).double()
+    operator.fit_data(images(40))
+    noise = 0.2**2 * images(40).numpy().var(0).mean()
+    variance = normal_of(operator.eval()(images(3), Level(1, 1.0)).heating(Level(1, 1.0))).variance
+    np.testing.assert_allclose(variance, noise, rtol=1e-12)
+    assert operator.max_temperature == pytest.approx(largest_variance(images(40)) / noise)
+    restored = make(sigma_share=0.2).double()
+    restored.load_state_dict(operator.state_dict())
+    assert restored.parametrization.noise_variance.equal(operator.parametrization.noise_variance)
+
+
+def test_a_free_variance_goes_where_a_tied_one_is_held() -> None:
+    """Both heads pushed far up: the free variance grows with them, the tied one stays within a factor of 4."""
+    ratios = {}
+    for variance in ("softplus", "tied"):
+        operator = small_mlp(variance=variance).double()
+        with torch.no_grad():
+            torch.nn.init.constant_(operator.network.get_parameter("heads.1.bias"), 50.0)
+        kernel = normal_of(operator(images(3), Level(1, 1.0)).heating(Level(1, 1.0)))
+        ratios[variance] = float(kernel.variance.detach().max()) / SIGMA**2
+    assert ratios["tied"] <= 4 * (1 + 1e-6)
+    assert ratios["softplus"] > 2000

@@ -1,17 +1,30 @@
-"""Levels, and the doubling schedule against Algorithm 1 of the paper, executed line by line."""
+"""Levels; doubling against Algorithm 1 of the paper, executed line by line; other schedules against lists by hand."""
 
 from __future__ import annotations
 
 import math
 from collections import Counter
+from fractions import Fraction
+from itertools import pairwise
+from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from tests.toy.statistics import LIMIT, rng, z_of_counts
 
+from walkback.configuration.schema import validate
 from walkback.errors import ConfigurationError
-from walkback.schedules import Level, levels_from, stack_levels
-from walkback_paper.schedules import DoublingSchedule
+from walkback.extensions.registry import Registry
+from walkback.kernels import tempered_variance
+from walkback.schedules import Level, Levels, Schedule, levels_from, stack_levels
+from walkback_paper.schedules import (
+    ConstantSchedule,
+    DoublingSchedule,
+    ExplicitSchedule,
+    GeometricSchedule,
+    Sqrt2Schedule,
+)
 
 MAXIMA = [1.5, 2.0, 2.0 + 1e-9, 3.0, 4.0 - 1e-9, 4.0, 7.3, 100.0, 128.0, 1111.1, 2.0**20, 1e9]
 
@@ -132,3 +145,217 @@ def test_a_walk_has_at_least_one_step() -> None:
     """Where one step at T = 1 forgets everything, Algorithm 1 with n = 0 would take none."""
     assert DoublingSchedule(n1=0).levels(1.0) == levels_from([1.0])
     assert DoublingSchedule(n1=2).levels(0.5) == levels_from([1.0, 1.0, 1.0])
+
+
+def temperatures(levels: Levels) -> list[Any]:
+    assert [level.step for level in levels] == list(range(1, len(levels) + 1))
+    return [level.temperature for level in levels]
+
+
+EVERY: list[Schedule] = [
+    DoublingSchedule(),
+    GeometricSchedule(factor=1.1),
+    GeometricSchedule(factor=7.0, n1=0),
+    Sqrt2Schedule(),
+    ConstantSchedule(temperature=0.25, num_steps=3, n1=2),
+    ExplicitSchedule(temperatures=(0.5, 3.0, 2.0)),
+]
+NAMES = ["doubling", "geometric", "sqrt2", "constant", "explicit"]
+
+
+@pytest.mark.parametrize("schedule", EVERY, ids=lambda schedule: type(schedule).__name__)
+@pytest.mark.parametrize("max_temperature", [1.0, 2.5, 1e9])
+def test_levels_are_positive_and_depend_on_the_generator_alone(
+    schedule: Schedule, max_temperature: float
+) -> None:
+    before = torch.get_rng_state()
+    for seed in range(5):
+        drawn = schedule.levels(max_temperature, rng(seed))
+        assert drawn == schedule.levels(max_temperature, rng(seed))
+        assert all(0 < level.temperature < math.inf for level in drawn)
+        assert len(drawn) <= len(schedule.levels(max_temperature))
+    assert torch.get_rng_state().equal(before)
+
+
+@pytest.mark.parametrize("n1", [0, 1, 4])
+@pytest.mark.parametrize("max_temperature", [0.5, 1.0, *MAXIMA])
+def test_doubling_is_geometric_with_factor_two(max_temperature: float, n1: int) -> None:
+    doubling, geometric = DoublingSchedule(n1=n1), GeometricSchedule(factor=2.0, n1=n1)
+    assert doubling.levels(max_temperature) == geometric.levels(max_temperature)
+    for seed in range(5):
+        assert doubling.levels(max_temperature, rng(seed)) == geometric.levels(max_temperature, rng(seed))
+    for num_steps in range(40, 45):
+        assert doubling.levels_of_length(max_temperature, num_steps) == geometric.levels_of_length(
+            max_temperature, num_steps
+        )
+
+
+@pytest.mark.parametrize(
+    ("factor", "n1", "max_temperature", "expected"),
+    [
+        (1.5, 2, 5.0, [1.0, 1.0, 1.0, 1.5, 2.25, 3.375]),
+        (1.5, 0, 5.0625, [1.0, 1.5, 2.25, 3.375]),
+        (1.5, 0, 5.1, [1.0, 1.5, 2.25, 3.375, 5.0625]),
+        (3.0, 1, 10.0, [1.0, 1.0, 3.0, 9.0]),
+        (10.0, 0, 1000.0, [1.0, 10.0, 100.0]),
+        (10.0, 3, 10.0, [1.0] * 4),
+        (10.0, 0, 1.0, [1.0]),
+        (1e200, 0, 1e300, [1.0, 1e200]),
+    ],
+)
+def test_geometric_levels_by_hand(
+    factor: float, n1: int, max_temperature: float, expected: list[float]
+) -> None:
+    assert temperatures(GeometricSchedule(factor=factor, n1=n1).levels(max_temperature)) == expected
+    own = GeometricSchedule(factor=factor, n1=n1, max_temperature=max_temperature)
+    assert temperatures(own.levels(7e77)) == expected
+
+
+@pytest.mark.parametrize("n", [0, 3])
+@pytest.mark.parametrize("factor", [1.1, 1.5, 2.0, 2.5, 7.0])
+@pytest.mark.parametrize("max_temperature", MAXIMA)
+def test_geometric_takes_as_many_steps_as_the_factor_needs(
+    max_temperature: float, factor: float, n: int
+) -> None:
+    """K - n = ceil(log T_max / log factor), counted with exact fractions."""
+    needed = 0
+    while Fraction(factor) ** needed < Fraction(max_temperature):
+        needed += 1
+    found = temperatures(GeometricSchedule(factor=factor, n1=n).levels(max_temperature))
+    assert len(found) == needed + n
+    assert all(a <= b for a, b in pairwise(found))
+    np.testing.assert_allclose(found[n + 1 :], np.array(found[n:-1]) * factor, rtol=1e-12)
+    assert max_temperature / factor * (1 - 1e-12) <= found[-1] < max_temperature
+
+
+@pytest.mark.parametrize("factor", [1.1, 1.3, 1.5, 3.0])
+def test_rounding_of_an_exact_power_adds_no_level(factor: float) -> None:
+    schedule = GeometricSchedule(factor=factor, n1=0)
+    for power in range(1, 120):
+        for maximum in (factor**power, math.prod([factor] * power), float(Fraction(str(factor)) ** power)):
+            assert len(schedule.levels(maximum)) == power
+
+
+def test_thirty_steps_of_the_papers_examples() -> None:
+    """Appendix C: 30 steps, the temperature times 1.1 each time."""
+    found = temperatures(GeometricSchedule(factor=1.1, n1=0, max_temperature=17.4).levels(400.0))
+    np.testing.assert_allclose(found, np.cumprod([1.0, *[1.1] * 29]), rtol=1e-12)
+
+
+def test_levels_of_length_of_geometric_choose_n() -> None:
+    schedule = GeometricSchedule(factor=3.0, n1=7)
+    assert temperatures(schedule.levels_of_length(20.0, 3)) == [1.0, 3.0, 9.0]
+    assert temperatures(schedule.levels_of_length(20.0, 5)) == [1.0, 1.0, 1.0, 3.0, 9.0]
+    with pytest.raises(ConfigurationError, match=r"Got 2 annealing steps, expected at least 3"):
+        schedule.levels_of_length(20.0, 2)
+
+
+def test_a_factor_that_would_take_forever_is_refused() -> None:
+    with pytest.raises(ConfigurationError, match=r"at most 100000: choose a larger factor"):
+        GeometricSchedule(factor=1 + 1e-9).levels(100.0)
+
+
+def test_appendix_f_by_hand() -> None:
+    root = 1.4142135623730951
+    found = temperatures(Sqrt2Schedule(num_steps=6).levels(1e6))
+    np.testing.assert_allclose(found, [1, root, 2, 2 * root, 4, 4 * root], rtol=1e-15)
+    assert found[::2] == [1.0, 2.0, 4.0]
+    assert len(Sqrt2Schedule().levels(1.0)) == 30
+
+
+def test_cooling_of_appendix_f_is_heating_reversed() -> None:
+    """The appendix: heating T_t = √(2^t) from t = 0, cooling T_t = √(2^(N - t)) for t = 1 … N."""
+    cooling = [math.sqrt(2.0 ** (30 - t)) for t in range(1, 31)]
+    assert temperatures(Sqrt2Schedule().levels(1.0))[::-1] == cooling
+
+
+def test_appendix_f_with_the_deviation_is_doubling_of_the_variance() -> None:
+    noise = torch.tensor([[0.3]], dtype=torch.float64)
+    roots, doubling = Sqrt2Schedule(num_steps=12).levels(1.0), DoublingSchedule(n1=0).levels(4096.0)
+    found = [tempered_variance(noise, level, "std") for level in roots]
+    expected = [tempered_variance(noise, level, "variance") for level in doubling]
+    torch.testing.assert_close(torch.cat(found), torch.cat(expected), rtol=1e-14, atol=0)
+
+
+def test_more_steps_of_appendix_f_are_taken_at_temperature_one() -> None:
+    schedule = Sqrt2Schedule(num_steps=3)
+    assert temperatures(schedule.levels_of_length(9.0, 5)) == [1.0, 1.0, 1.0, math.sqrt(2), 2.0]
+    with pytest.raises(ConfigurationError, match=r"Got 2 annealing steps, expected at least 3"):
+        schedule.levels_of_length(9.0, 2)
+
+
+def test_constant_levels_by_hand() -> None:
+    assert temperatures(ConstantSchedule(temperature=0.25, num_steps=3).levels(1e6)) == [0.25] * 3
+    assert temperatures(ConstantSchedule(temperature=4.0, num_steps=3, n1=2).levels(1.0)) == [4.0] * 5
+    assert temperatures(ConstantSchedule(temperature=4.0, n1=2).levels_of_length(1.0, 2)) == [4.0] * 2
+    with pytest.raises(ConfigurationError, match=r"Got 0 annealing steps, expected at least 1"):
+        ConstantSchedule().levels_of_length(1.0, 0)
+
+
+def test_explicit_levels_are_those_listed() -> None:
+    schedule = ExplicitSchedule(temperatures=(0.5, 3.0, 2.0))
+    assert temperatures(schedule.levels(1e6, rng())) == [0.5, 3.0, 2.0]
+    assert temperatures(schedule.levels_of_length(1.0, 3)) == [0.5, 3.0, 2.0]
+    for num_steps in (2, 4):
+        with pytest.raises(ConfigurationError, match=rf"Got {num_steps} annealing steps, expected 3"):
+            schedule.levels_of_length(1.0, num_steps)
+
+
+@pytest.mark.parametrize(
+    ("schedule", "shortest"),
+    [
+        (GeometricSchedule(factor=1.5, n1=5, max_temperature=2.0), 2),
+        (ConstantSchedule(num_steps=4, n1=5), 4),
+    ],
+    ids=["geometric", "constant"],
+)
+def test_n_of_the_others_is_uniform_too(schedule: Schedule, shortest: int) -> None:
+    """Chi-square over 6 values, 6,000 draws."""
+    generator = rng(3)
+    lengths = Counter(len(schedule.levels(8.0, generator)) - shortest for _ in range(6000))
+    assert set(lengths) == set(range(6))
+    counts = torch.tensor([lengths[n] for n in range(6)])
+    assert z_of_counts(counts, torch.full((6,), 1 / 6, dtype=torch.float64)) < LIMIT
+
+
+def test_one_integer_is_drawn_a_walk() -> None:
+    """All schedules that draw n draw the same one from the same generator, and leave it in the same state."""
+    drawing = [DoublingSchedule(n1=9), GeometricSchedule(n1=9), ConstantSchedule(num_steps=1, n1=9)]
+    generators = [rng(4) for _ in drawing]
+    for _ in range(20):
+        lengths = [
+            len(s.levels(1.0, g)) - len(type(s)(n1=0).levels_of_length(1.0, 1))
+            for s, g in zip(drawing, generators, strict=True)
+        ]
+        assert len(set(lengths)) == 1
+    assert all(g.get_state().equal(generators[0].get_state()) for g in generators)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_every_schedule_is_offered_by_name(name: str) -> None:
+    registry = Registry.discover()
+    cls = registry.load(registry.find("schedule", name))
+    options = {"temperatures": [1, 2.5]} if name == "explicit" else {}
+    assert isinstance(cls(**validate("schedule", cls, options)), Schedule)
+
+
+@pytest.mark.parametrize(
+    ("cls", "options"),
+    [
+        (GeometricSchedule, {"factor": 1.0}),
+        (GeometricSchedule, {"factor": 1e999}),
+        (GeometricSchedule, {"max_temperature": 0.5}),
+        (GeometricSchedule, {"n1": -1}),
+        (Sqrt2Schedule, {"num_steps": 0}),
+        (Sqrt2Schedule, {"num_steps": 1001}),
+        (ConstantSchedule, {"temperature": 0.0}),
+        (ConstantSchedule, {"num_steps": 0}),
+        (ExplicitSchedule, {}),
+        (ExplicitSchedule, {"temperatures": []}),
+        (ExplicitSchedule, {"temperatures": [1.0, -2.0]}),
+        (ExplicitSchedule, {"temperatures": "1"}),
+    ],
+)
+def test_impossible_options_are_refused(cls: type, options: dict[str, Any]) -> None:
+    with pytest.raises(ConfigurationError):
+        validate("schedule", cls, options)

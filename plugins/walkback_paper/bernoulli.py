@@ -16,7 +16,7 @@ from __future__ import annotations
 import math
 from typing import Annotated, Literal, TypeAlias, final
 
-from pydantic import Field, PositiveInt
+from pydantic import Field, NonNegativeInt, PositiveInt
 from torch import Tensor, nn
 
 from walkback.errors import ConfigurationError
@@ -24,11 +24,20 @@ from walkback.kernels import BernoulliKernel, Kernel, bernoulli_at
 from walkback.operators import Conditional
 from walkback.schedules import Level
 from walkback.state import Space, StateSpace
+from walkback_paper.networks.conditioning import Conditioning
 from walkback_paper.networks.conv import ConvEncoderDecoder, Norm
+from walkback_paper.networks.level import LevelOptions
 from walkback_paper.networks.mlp import ResidualMLP
-from walkback_paper.parametrized import Fraction, Parametrization, ParametrizedOperator, Share
+from walkback_paper.parametrized import (
+    Fraction,
+    Mean,
+    Mixing,
+    Parametrization,
+    ParametrizedOperator,
+    Positive,
+    Share,
+)
 
-Mean: TypeAlias = Literal["mix", "preconditioned"]
 Heating: TypeAlias = Literal["tied", "flips"]
 FlipProbability: TypeAlias = Annotated[float, Field(gt=0.0, lt=0.5)]
 
@@ -63,12 +72,15 @@ class BernoulliParametrization(Parametrization):
         alpha: α of the mixing form.
         flip: ε, probability of a flip at T = 1 without a network.
         heating: What heats.
+        learn_alpha: Whether α is learned.
 
     Raises:
-        ConfigurationError: Plain flips are asked for with the mixing form, which has none.
+        ConfigurationError: Plain flips are asked for with the mixing form, which has none; or see `Mixing`.
     """
 
-    def __init__(self, *, mean: Mean, alpha: float, flip: float, heating: Heating) -> None:
+    def __init__(
+        self, *, mean: Mean, alpha: float, flip: float, heating: Heating, learn_alpha: bool = False
+    ) -> None:
         super().__init__()
         if mean == "mix" and heating == "flips":
             raise ConfigurationError(
@@ -76,7 +88,7 @@ class BernoulliParametrization(Parametrization):
                 "only the preconditioned form has a flip probability to heat with."
             )
         self._mean: Mean = mean
-        self._alpha = alpha
+        self.mixing = Mixing(mean, alpha, learn_alpha)
         self._scale = math.log((1 - flip) / flip)
         self._heating: Heating = heating
 
@@ -92,13 +104,14 @@ class BernoulliParametrization(Parametrization):
         (output,) = network(signs, log2_temperature)
         output = output.to(state.dtype)
         if self._mean == "mix":
-            return BernoulliConditional((1 - self._alpha) * state + self._alpha * output, None, tied=True)
+            return BernoulliConditional(self.mixing(state, output), None, tied=True)
         if self._heating == "tied":
             return BernoulliConditional(self._scale * signs + output, None, tied=True)
         return BernoulliConditional(self._scale * signs, output, tied=False)
 
 
-def _binary(space: StateSpace, name: str) -> Space:
+def binary_space(space: StateSpace, name: str) -> Space:
+    """The space of one binary tensor, for the operator `name`; raises ConfigurationError for any other."""
     if isinstance(space, tuple) or space.support != "binary":
         raise ConfigurationError(
             f"Got real-valued data for the operator '{name}', expected binary data: binarize them "
@@ -115,12 +128,15 @@ class BernoulliMLP(ParametrizedOperator[BernoulliParametrization]):
         space: One binary tensor of any shape.
         mean: Form of the logits; "mix" is the paper's.
         alpha: α of the mixing form.
+        learn_alpha: Whether α is learned, starting from `alpha`.
         flip: ε, probability of a flip at T = 1 without a network.
         heating: "tied" (the paper) or independent "flips".
         hidden: Units per layer.
         depth: Residual blocks.
         dropout: Share of hidden units left out in training.
-        conditioned: Whether the network is given log T.
+        conditioning: How the network is given log T.
+        level_norms: Sets of norm parameters, one for each level from T = 1 up; 0: all levels share one.
+        norms_per_doubling: Sets to a doubling of T.
     """
 
     def __init__(
@@ -129,17 +145,27 @@ class BernoulliMLP(ParametrizedOperator[BernoulliParametrization]):
         *,
         mean: Mean = "preconditioned",
         alpha: Fraction = 0.5,
+        learn_alpha: bool = False,
         flip: FlipProbability = 0.02,
         heating: Heating = "flips",
         hidden: PositiveInt = 512,
         depth: PositiveInt = 3,
         dropout: Share = 0.0,
-        conditioned: bool = True,
+        conditioning: Conditioning = "film",
+        level_norms: NonNegativeInt = 0,
+        norms_per_doubling: Positive = 1.0,
     ) -> None:
-        shape = _binary(space, "bernoulli-mlp").shape
-        parametrization = BernoulliParametrization(mean=mean, alpha=alpha, flip=flip, heating=heating)
+        shape = binary_space(space, "bernoulli-mlp").shape
+        parametrization = BernoulliParametrization(
+            mean=mean, alpha=alpha, learn_alpha=learn_alpha, flip=flip, heating=heating
+        )
         network = ResidualMLP(
-            shape, heads=1, width=hidden, depth=depth, dropout=dropout, conditioned=conditioned
+            shape,
+            heads=1,
+            width=hidden,
+            depth=depth,
+            dropout=dropout,
+            level=LevelOptions(conditioning, level_norms, norms_per_doubling),
         )
         super().__init__(parametrization, network)
 
@@ -148,16 +174,15 @@ class BernoulliMLP(ParametrizedOperator[BernoulliParametrization]):
 class BernoulliConv(ParametrizedOperator[BernoulliParametrization]):
     """Bernoulli operator with the paper's convolutional encoder-decoder.
 
+    The options that `BernoulliMLP` has too mean the same; the tables themselves are `norm = "table"` with
+    `conditioning = "none"`.
+
     Args:
         space: Binary images `(C, H, W)`.
-        mean: Form of the logits; "mix" is the paper's.
-        alpha: α of the mixing form.
-        flip: ε, probability of a flip at T = 1 without a network.
-        heating: "tied" (the paper) or independent "flips".
         channels: Feature maps of the convolutions; None takes the paper's for the image.
         hidden: Units of the fully connected layers; None takes the paper's.
-        norm: Normalization of the layers.
-        conditioned: Whether the network is given log T.
+        norm: Normalization of the layers: the table's, with its nonlinearities, or one kind everywhere.
+        dropout: Share of the bottleneck's units left out in training.
     """
 
     def __init__(
@@ -166,16 +191,28 @@ class BernoulliConv(ParametrizedOperator[BernoulliParametrization]):
         *,
         mean: Mean = "preconditioned",
         alpha: Fraction = 0.5,
+        learn_alpha: bool = False,
         flip: FlipProbability = 0.02,
         heating: Heating = "flips",
         channels: tuple[PositiveInt, ...] | None = None,
         hidden: PositiveInt | None = None,
         norm: Norm = "batch",
-        conditioned: bool = True,
+        dropout: Share = 0.0,
+        conditioning: Conditioning = "film",
+        level_norms: NonNegativeInt = 0,
+        norms_per_doubling: Positive = 1.0,
     ) -> None:
-        shape = _binary(space, "bernoulli-conv").shape
-        parametrization = BernoulliParametrization(mean=mean, alpha=alpha, flip=flip, heating=heating)
+        shape = binary_space(space, "bernoulli-conv").shape
+        parametrization = BernoulliParametrization(
+            mean=mean, alpha=alpha, learn_alpha=learn_alpha, flip=flip, heating=heating
+        )
         network = ConvEncoderDecoder(
-            shape, heads=1, channels=channels, width=hidden, norm=norm, conditioned=conditioned
+            shape,
+            heads=1,
+            channels=channels,
+            width=hidden,
+            norm=norm,
+            dropout=dropout,
+            level=LevelOptions(conditioning, level_norms, norms_per_doubling),
         )
         super().__init__(parametrization, network)

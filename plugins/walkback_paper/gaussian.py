@@ -5,22 +5,28 @@
                             c_skip = σ_d² / (v + σ_d²),   c_out = √v σ_d / √(v + σ_d²),   v = v_T
 
     variance  fixed         v_T = T σ² both ways
-              tied          v_T = T σ² r(s) both ways, r learned, within [1/4, 4]
-              reverse       heating v_T = T σ², cooling T σ² r(s) with r > 0 learned
+              tied          v_T = T σ² r(s) both ways, r = 4^tanh(G(s)) in [1/4, 4]
+              softplus      v_T = T σ² r(s) both ways, r = softplus(G(s) + c)²                  (section 3.3)
+              reverse       heating v_T = T σ², cooling T σ² r(s) with r = softplus(G(s) + c)
 
-m and σ_d² are the data's mean and its variance per dimension. `temperature_law = "std"` multiplies the standard
-deviation by T instead (T² for T above). The preconditioned network learns only the correction to a linear-Gaussian
-posterior mean, which is O(v): small noise needs no large network to be reproduced. A freely learned tied variance feeds
-on itself (more noise makes walking back harder, which asks for more noise), hence its bounds.
+m and σ_d² are the data's mean and its variance per dimension; softplus(c) = 1, so that G = 0 is noise of size σ. σ is
+given, or a share of σ_d. `temperature_law = "std"` multiplies the standard deviation by T instead (T² for T above), as
+section 3.3 does. The preconditioned network learns only the correction to a linear-Gaussian posterior mean, which is
+O(v): small noise needs no large network to be reproduced.
+
+`softplus` is the paper's σ, learned freely for both directions, and it runs away: more noise makes walking back harder,
+which asks for more noise (σ grew 200-fold in 2,400 updates; elsewhere it shrank to 0). `tied` has an anchor: the tanh
+holds log r within ±log 4 around the σ² that was asked for. That is no penalty: the loss remains -log p, and
+T_max = σ_max²/σ² is right to two doublings whatever is learned.
 """
 
 from __future__ import annotations
 
 import math
-from typing import Annotated, Literal, TypeAlias, final
+from typing import Literal, TypeAlias, final
 
 import torch
-from pydantic import Field, PositiveInt
+from pydantic import NonNegativeInt, PositiveInt
 from torch import Tensor, nn
 from torch.nn.functional import softplus
 
@@ -30,13 +36,21 @@ from walkback.operators import Conditional, DataAware
 from walkback.schedules import Level
 from walkback.state import Space, StateSpace
 from walkback_paper.moments import largest_variance
+from walkback_paper.networks.conditioning import Conditioning
 from walkback_paper.networks.conv import ConvEncoderDecoder, Norm
+from walkback_paper.networks.level import LevelOptions
 from walkback_paper.networks.mlp import ResidualMLP
-from walkback_paper.parametrized import Fraction, Parametrization, ParametrizedOperator, Share
+from walkback_paper.parametrized import (
+    Fraction,
+    Mean,
+    Mixing,
+    Parametrization,
+    ParametrizedOperator,
+    Positive,
+    Share,
+)
 
-Mean: TypeAlias = Literal["mix", "preconditioned"]
-Variance: TypeAlias = Literal["fixed", "tied", "reverse"]
-Positive: TypeAlias = Annotated[float, Field(gt=0.0, allow_inf_nan=False)]
+Variance: TypeAlias = Literal["fixed", "tied", "softplus", "reverse"]
 
 _TIED_RANGE = math.log(4.0)
 _MIN_RATIO = 1e-6
@@ -74,6 +88,11 @@ class GaussianParametrization(Parametrization):
         alpha: α of the mixing mean.
         variance: Form of the variance.
         law: What temperature multiplies.
+        sigma_share: σ / σ_d, from which `fit_data` sets σ; None leaves it at `sigma`.
+        learn_alpha: Whether α is learned.
+
+    Raises:
+        ConfigurationError: See `Mixing`.
     """
 
     noise_variance: Tensor
@@ -90,10 +109,13 @@ class GaussianParametrization(Parametrization):
         alpha: float,
         variance: Variance,
         law: TemperatureLaw,
+        sigma_share: float | None = None,
+        learn_alpha: bool = False,
     ) -> None:
         super().__init__()
+        self.mixing = Mixing(mean, alpha, learn_alpha)
         self._mean: Mean = mean
-        self._alpha = alpha
+        self._sigma_share = sigma_share
         self._variance: Variance = variance
         self._law: TemperatureLaw = law
         ones = (1,) * len(shape)
@@ -109,11 +131,13 @@ class GaussianParametrization(Parametrization):
 
     @torch.no_grad()
     def fit_data(self, data: Tensor) -> None:
-        """Take m, σ_d² and the largest variance in any direction from examples `(N, *E)`."""
+        """Take m, σ_d², the largest variance in any direction, and σ as a share of σ_d, from examples `(N, *E)`."""
         self.data_mean.copy_(data.mean(0))
         # Data that never vary would otherwise be divided by zero.
         self.data_variance.copy_((data - self.data_mean).square().mean().clamp(min=_MIN_VARIANCE))
         self.max_variance.fill_(largest_variance(data))
+        if self._sigma_share is not None:
+            self.noise_variance.fill_(self._sigma_share**2 * self.data_variance.item())
 
     @property
     def max_temperature(self) -> float:
@@ -131,7 +155,7 @@ class GaussianParametrization(Parametrization):
         outputs = [head.to(state.dtype) for head in network(centred / scale.sqrt(), log2_temperature)]
         if self._mean == "mix":
             target = self.data_mean + self.data_variance.sqrt() * outputs[0]
-            mean = torch.lerp(state, target, self._alpha)
+            mean = self.mixing(state, target)
         else:
             c_skip = self.data_variance / scale
             c_out = (noise * c_skip).sqrt()
@@ -146,11 +170,15 @@ class GaussianParametrization(Parametrization):
         if self._variance == "tied":
             tied = self.noise_variance * (_TIED_RANGE * outputs[1].tanh()).exp()
             return tied, tied
+        if self._variance == "softplus":
+            free = self.noise_variance * (softplus(outputs[1] + _SOFTPLUS_ONE).square() + _MIN_RATIO)
+            return free, free
         ratio = softplus(outputs[1] + _SOFTPLUS_ONE) + _MIN_RATIO
         return self.noise_variance * ratio, self.noise_variance
 
 
-def _real(space: StateSpace, name: str) -> Space:
+def real_space(space: StateSpace, name: str) -> Space:
+    """The space of one real tensor, for the operator `name`; raises ConfigurationError for any other."""
     if isinstance(space, tuple) or space.support != "real":
         raise ConfigurationError(
             f"Got binary or composite data for the operator '{name}', expected one real tensor: "
@@ -174,14 +202,18 @@ class GaussianMLP(GaussianOperator):
     Args:
         space: One real tensor of any shape.
         sigma: σ, standard deviation of the noise at T = 1, in the units of the data.
+        sigma_share: σ / σ_d instead, with σ_d² the data's mean variance per dimension; None leaves σ at `sigma`.
         mean: Form of the mean; "mix" is the paper's.
         alpha: α of the mixing mean.
-        variance: Form of the variance.
+        learn_alpha: Whether α is learned, starting from `alpha`.
+        variance: Form of the variance; "softplus" is the paper's, and runs away.
         temperature_law: Whether T multiplies the variance (Algorithm 1) or the standard deviation (section 3.3).
         hidden: Units per layer.
         depth: Residual blocks.
         dropout: Share of hidden units left out in training.
-        conditioned: Whether the network is given log T.
+        conditioning: How the network is given log T.
+        level_norms: Sets of norm parameters, one for each level from T = 1 up; 0: all levels share one.
+        norms_per_doubling: Sets to a doubling of T.
     """
 
     def __init__(
@@ -189,18 +221,29 @@ class GaussianMLP(GaussianOperator):
         space: StateSpace,
         *,
         sigma: Positive = 0.03,
+        sigma_share: Positive | None = None,
         mean: Mean = "preconditioned",
         alpha: Fraction = 0.5,
+        learn_alpha: bool = False,
         variance: Variance = "reverse",
         temperature_law: TemperatureLaw = "variance",
         hidden: PositiveInt = 512,
         depth: PositiveInt = 3,
         dropout: Share = 0.0,
-        conditioned: bool = True,
+        conditioning: Conditioning = "film",
+        level_norms: NonNegativeInt = 0,
+        norms_per_doubling: Positive = 1.0,
     ) -> None:
-        shape = _real(space, "gaussian-mlp").shape
+        shape = real_space(space, "gaussian-mlp").shape
         parametrization = GaussianParametrization(
-            shape, sigma=sigma, mean=mean, alpha=alpha, variance=variance, law=temperature_law
+            shape,
+            sigma=sigma,
+            sigma_share=sigma_share,
+            mean=mean,
+            alpha=alpha,
+            learn_alpha=learn_alpha,
+            variance=variance,
+            law=temperature_law,
         )
         network = ResidualMLP(
             shape,
@@ -208,7 +251,7 @@ class GaussianMLP(GaussianOperator):
             width=hidden,
             depth=depth,
             dropout=dropout,
-            conditioned=conditioned,
+            level=LevelOptions(conditioning, level_norms, norms_per_doubling),
         )
         super().__init__(parametrization, network)
 
@@ -217,17 +260,16 @@ class GaussianMLP(GaussianOperator):
 class GaussianConv(GaussianOperator):
     """Gaussian operator with the paper's convolutional encoder-decoder (Tables 2 to 5).
 
+    The options that `GaussianMLP` has too mean the same; the tables themselves are `norm = "table"` with
+    `conditioning = "none"`.
+
     Args:
         space: Images `(C, H, W)`.
-        sigma: σ, standard deviation of the noise at T = 1, in the units of the data.
-        mean: Form of the mean; "mix" is the paper's.
-        alpha: α of the mixing mean.
-        variance: Form of the variance.
-        temperature_law: Whether T multiplies the variance (Algorithm 1) or the standard deviation (section 3.3).
         channels: Feature maps of the convolutions; None takes the paper's for the image.
-        hidden: Units of the fully connected layers; None takes the paper's.
-        norm: Normalization of the layers.
-        conditioned: Whether the network is given log T.
+        hidden: Units of the fully connected layers; None takes the paper's (for SVHN, 1024 is the table's).
+        norm: Normalization of the layers: the table's, with its nonlinearities, or one kind everywhere.
+        dropout: Share of the bottleneck's units left out in training.
+        level_norms: See `GaussianMLP`; several are the paper's "different batch norm for different steps".
     """
 
     def __init__(
@@ -235,18 +277,30 @@ class GaussianConv(GaussianOperator):
         space: StateSpace,
         *,
         sigma: Positive = 0.03,
+        sigma_share: Positive | None = None,
         mean: Mean = "preconditioned",
         alpha: Fraction = 0.5,
+        learn_alpha: bool = False,
         variance: Variance = "reverse",
         temperature_law: TemperatureLaw = "variance",
         channels: tuple[PositiveInt, ...] | None = None,
         hidden: PositiveInt | None = None,
         norm: Norm = "batch",
-        conditioned: bool = True,
+        dropout: Share = 0.0,
+        conditioning: Conditioning = "film",
+        level_norms: NonNegativeInt = 0,
+        norms_per_doubling: Positive = 1.0,
     ) -> None:
-        shape = _real(space, "gaussian-conv").shape
+        shape = real_space(space, "gaussian-conv").shape
         parametrization = GaussianParametrization(
-            shape, sigma=sigma, mean=mean, alpha=alpha, variance=variance, law=temperature_law
+            shape,
+            sigma=sigma,
+            sigma_share=sigma_share,
+            mean=mean,
+            alpha=alpha,
+            learn_alpha=learn_alpha,
+            variance=variance,
+            law=temperature_law,
         )
         network = ConvEncoderDecoder(
             shape,
@@ -254,6 +308,7 @@ class GaussianConv(GaussianOperator):
             channels=channels,
             width=hidden,
             norm=norm,
-            conditioned=conditioned,
+            dropout=dropout,
+            level=LevelOptions(conditioning, level_norms, norms_per_doubling),
         )
         super().__init__(parametrization, network)

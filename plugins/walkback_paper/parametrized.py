@@ -2,22 +2,63 @@
 
 network           (s, log2 T) → outputs `(B, *E)`, one a head
 parametrization   outputs → the kernels conditioned on s
+mixing            (1 - α) s + α F(s) (section 3.3), α fixed or learned as sigmoid(a)
 """
 
 from __future__ import annotations
 
+import math
 from abc import ABC, abstractmethod
-from typing import Annotated, Generic, TypeAlias, TypeVar
+from typing import Annotated, Generic, Literal, TypeAlias, TypeVar, final
 
+import torch
 from pydantic import Field
 from torch import Tensor, nn
 
+from walkback.errors import ConfigurationError
 from walkback.operators import Conditional, TransitionOperator
 from walkback.schedules import Level
 from walkback.state import State, leaves
 
+Mean: TypeAlias = Literal["mix", "preconditioned"]
+Positive: TypeAlias = Annotated[float, Field(gt=0.0, allow_inf_nan=False)]
 Fraction: TypeAlias = Annotated[float, Field(gt=0.0, le=1.0)]
 Share: TypeAlias = Annotated[float, Field(ge=0.0, lt=1.0)]
+
+
+@final
+class Mixing(nn.Module):
+    """α of the mixing form.
+
+    Args:
+        mean: The form in use.
+        alpha: α, in the beginning where it is learned.
+        learned: Whether it is.
+
+    Raises:
+        ConfigurationError: α is to be learned where there is none, or from 1, which no sigmoid reaches.
+    """
+
+    def __init__(self, mean: Mean, alpha: float, learned: bool) -> None:
+        super().__init__()
+        if learned and mean != "mix":
+            raise ConfigurationError(
+                f"Got operator.learn_alpha = true with operator.mean = '{mean}', expected 'mix': "
+                "only the mixing form has an α."
+            )
+        if learned and alpha == 1:
+            raise ConfigurationError(
+                "Got operator.alpha = 1 with operator.learn_alpha = true, expected less than 1: "
+                "α is learned as a sigmoid, which does not reach 1."
+            )
+        self._alpha = alpha
+        self.logit = nn.Parameter(torch.tensor(math.log(alpha / (1 - alpha)))) if learned else None
+
+    def forward(self, state: Tensor, target: Tensor) -> Tensor:
+        """(1 - α) state + α target, `(B, *E)`."""
+        if self.logit is None:
+            return torch.lerp(state, target, self._alpha)
+        return torch.lerp(state, target, self.logit.sigmoid().to(state.dtype))
 
 
 class Parametrization(nn.Module, ABC):

@@ -32,6 +32,18 @@ def walkback_operators() -> Iterable[Component]:
         defaults=_GAUSSIAN,
     )
     yield Component(
+        "gaussian-unet",
+        "walkback_paper.unet:GaussianUNet",
+        "Gaussian operator, residual U-Net that knows its temperature",
+        defaults=_GAUSSIAN,
+    )
+    yield Component(
+        "gaussian-plain-mlp",
+        "walkback_paper.plain:GaussianPlainMLP",
+        "Gaussian operator, the paper's fully connected network (2×1200 units, batch norm)",
+        defaults=_GAUSSIAN,
+    )
+    yield Component(
         "bernoulli-mlp",
         "walkback_paper.bernoulli:BernoulliMLP",
         "Bernoulli operator for binary data, residual MLP",
@@ -43,27 +55,63 @@ def walkback_operators() -> Iterable[Component]:
         "Bernoulli operator for binary images, convolutional encoder-decoder",
         defaults=_BERNOULLI,
     )
+    yield Component(
+        "bernoulli-unet",
+        "walkback_paper.unet:BernoulliUNet",
+        "Bernoulli operator for binary images, residual U-Net that knows its temperature",
+        defaults=_BERNOULLI,
+    )
+    yield Component(
+        "bernoulli-plain-mlp",
+        "walkback_paper.plain:BernoulliPlainMLP",
+        "Bernoulli operator for binary data, fully connected layers",
+        defaults=_BERNOULLI,
+    )
 
 
 @hookimpl
 def walkback_schedules() -> Iterable[Component]:
-    """Algorithm 1's schedule."""
+    """Algorithm 1's schedule, those of the paper's experiments, and plain lists."""
     yield Component(
         "doubling",
         "walkback_paper.schedules:DoublingSchedule",
         "n + 1 steps at T = 1, then T doubles up to T_max; n uniform in 0..N1 (Algorithm 1)",
     )
+    yield Component(
+        "geometric",
+        "walkback_paper.schedules:GeometricSchedule",
+        "n + 1 steps at T = 1, then T grows by a factor up to T_max; n uniform in 0..N1",
+    )
+    yield Component(
+        "sqrt2",
+        "walkback_paper.schedules:Sqrt2Schedule",
+        "T = 1, √2, 2, … for a fixed number of steps (appendix F)",
+    )
+    yield Component(
+        "constant",
+        "walkback_paper.schedules:ConstantSchedule",
+        "Every step at one temperature; n further steps, n uniform in 0..N1",
+    )
+    yield Component(
+        "explicit", "walkback_paper.schedules:ExplicitSchedule", "A list of temperatures, used as it is"
+    )
 
 
 @hookimpl
 def walkback_priors() -> Iterable[Component]:
-    """Factorized priors that follow the last states of the heating walks."""
+    """Factorized priors: two that follow the last states of the heating walks, two that stay."""
     yield Component(
         "gaussian", "walkback_paper.priors:GaussianPrior", "Diagonal Gaussian with the tracked moments of s_K"
     )
     yield Component(
         "bernoulli", "walkback_paper.priors:BernoulliPrior", "Independent bits with the tracked means of s_K"
     )
+    yield Component(
+        "broad-gaussian",
+        "walkback_paper.priors:BroadGaussianPrior",
+        "Fixed isotropic Gaussian with the data's mean and its largest variance",
+    )
+    yield Component("fair-bits", "walkback_paper.priors:FairBitsPrior", "Fixed independent fair coins")
 
 
 @hookimpl
@@ -74,11 +122,16 @@ def walkback_processes() -> Iterable[Component]:
 
 @hookimpl
 def walkback_objectives() -> Iterable[Component]:
-    """The paper's local rule."""
+    """The paper's local rule, and the bound."""
     yield Component(
         "walkback",
         "walkback_paper.objectives:WalkbackLoss",
         "-log p_T(s_{t-1} | s_t), the paper's local rule",
+    )
+    yield Component(
+        "elbo",
+        "walkback_paper.objectives:NegativeBound",
+        "The full bound, -log q and log p* included, differentiated through the walk",
     )
 
 

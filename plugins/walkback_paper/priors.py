@@ -1,16 +1,20 @@
-"""Factorized priors p* that follow the heating walks (Algorithm 1).
+"""Factorized priors p*: two that follow the heating walks (Algorithm 1), two that never move.
 
-    p*(s) = Π_d N(s_d; m_d, v_d)          real states
-    p*(s) = Π_d Bernoulli(s_d; m_d)       binary states
+    gaussian         p*(s) = Π_d N(s_d; m_d, v_d)             real states
+    bernoulli        p*(s) = Π_d Bernoulli(s_d; m_d)          binary states
+    broad-gaussian   p*(s) = Π_d N(s_d; m_d, (c σ_max)²)      real states
+    fair-bits        p*(s) = Π_d Bernoulli(s_d; ρ)            binary states, ρ = ½ unless given
 
-m and v start as the data's moments and then track those of s_K: the first walk replaces them, later ones are averaged
-in with weight max(1/count, momentum), an exact running mean at first and an exponential one later, since the operator
-that makes the s_K keeps changing.
+The broad Gaussian keeps the data's mean m and σ_max², the largest eigenvalue of their covariance (section 2). The m and
+v of the first two start as the data's moments and then track those of s_K: the first walk replaces them, later ones are
+averaged in with weight max(1/count, momentum), an exact running mean at first and an exponential one later, since the
+operator that makes the s_K keeps changing.
 """
 
 from __future__ import annotations
 
-from typing import Annotated, final
+import math
+from typing import Annotated, TypeAlias, final
 
 import torch
 from pydantic import Field
@@ -20,8 +24,10 @@ from walkback.errors import ConfigurationError
 from walkback.kernels import BernoulliKernel, NormalKernel
 from walkback.priors import Prior
 from walkback.state import Space, State, StateSpace, leaves
+from walkback_paper.moments import largest_variance
 
-Momentum = Annotated[float, Field(gt=0.0, le=1.0)]
+Momentum: TypeAlias = Annotated[float, Field(gt=0.0, le=1.0)]
+Positive: TypeAlias = Annotated[float, Field(gt=0.0, allow_inf_nan=False)]
 
 _MIN_VARIANCE = 1e-10
 _MIN_PROBABILITY = 1e-4
@@ -72,7 +78,7 @@ class GaussianPrior(Prior):
         *,
         track: bool = True,
         momentum: Momentum = 0.01,
-        scale: Annotated[float, Field(gt=0.0, allow_inf_nan=False)] = 1.0,
+        scale: Positive = 1.0,
     ) -> None:
         super().__init__(space)
         shape = _single(space, "real", "gaussian").shape
@@ -163,3 +169,87 @@ class BernoulliPrior(Prior):
         if self._track:
             (x,) = leaves(state)
             self.mean.lerp_(x.mean(0), self.tracker.weight().to(self.mean.dtype))
+
+
+@final
+class BroadGaussianPrior(Prior):
+    """Isotropic Gaussian N(m, (c σ_max)² I) that stays where the data put it.
+
+    Args:
+        space: One real tensor.
+        scale: c, factor on the standard deviation.
+        std: Standard deviation in place of σ_max, in the units of the data; None takes σ_max.
+    """
+
+    mean: Tensor
+    std: Tensor
+
+    def __init__(self, space: StateSpace, *, scale: Positive = 1.0, std: Positive | None = None) -> None:
+        super().__init__(space)
+        shape = _single(space, "real", "broad-gaussian").shape
+        self._scale = scale
+        self._given = std
+        self.register_buffer("mean", torch.zeros(shape))
+        self.register_buffer("std", torch.tensor(std or 1.0))
+
+    def _kernel(self, num: int) -> NormalKernel:
+        variance = (self._scale * self.std).square().expand(1, *self.mean.shape)
+        return NormalKernel(self.mean.expand(num, *self.mean.shape), variance)
+
+    def log_prob(self, state: State) -> Tensor:
+        """log p*(s), `(B,)`, nats."""
+        (x,) = leaves(state)
+        return self._kernel(x.shape[0]).log_prob(x)
+
+    def sample(self, num: int, generator: torch.Generator) -> State:
+        """`(num, *E)`."""
+        return self._kernel(num).sample(generator)
+
+    @torch.no_grad()
+    def fit(self, state: State) -> None:
+        """Take the mean and the largest variance of `state` `(N, *E)`."""
+        (x,) = leaves(state)
+        self.mean.copy_(x.mean(0))
+        if self._given is None:
+            self.std.fill_(math.sqrt(max(largest_variance(x), _MIN_VARIANCE)))
+
+    def observe(self, state: State) -> None:
+        """Nothing: this prior does not follow the walks."""
+
+
+@final
+class FairBitsPrior(Prior):
+    """Independent bits with one probability of a 1, whatever the data.
+
+    Args:
+        space: One binary tensor.
+        probability: Of a 1; ½ is a fair coin.
+    """
+
+    logits: Tensor
+
+    def __init__(
+        self, space: StateSpace, *, probability: Annotated[float, Field(gt=0.0, lt=1.0)] = 0.5
+    ) -> None:
+        super().__init__(space)
+        shape = _single(space, "binary", "fair-bits").shape
+        logit = math.log(probability / (1 - probability))
+        self.register_buffer("logits", torch.full(shape, logit))
+
+    def _kernel(self, num: int) -> BernoulliKernel:
+        return BernoulliKernel(self.logits.expand(num, *self.logits.shape))
+
+    def log_prob(self, state: State) -> Tensor:
+        """log p*(s), `(B,)`, nats."""
+        (x,) = leaves(state)
+        return self._kernel(x.shape[0]).log_prob(x)
+
+    def sample(self, num: int, generator: torch.Generator) -> State:
+        """`(num, *E)`."""
+        return self._kernel(num).sample(generator)
+
+    def fit(self, state: State) -> None:
+        """Nothing: the probability is an option."""
+
+    def observe(self, state: State) -> None:
+        """Nothing: this prior does not follow the walks."""

@@ -28,7 +28,7 @@ def shaken(operator: Operator, seed: int = 0, size: float = 0.3) -> Operator:
 def blind_gaussian(size: int = 3, seed: int = 0) -> GaussianMLP:
     """A Gaussian operator whose network does not see the level."""
     operator = GaussianMLP(
-        Space((size,)), sigma=0.5, mean="mix", variance="reverse", hidden=8, depth=1, conditioned=False
+        Space((size,)), sigma=0.5, mean="mix", variance="reverse", hidden=8, depth=1, conditioning="none"
     )
     return shaken(operator, seed)
 
@@ -36,7 +36,7 @@ def blind_gaussian(size: int = 3, seed: int = 0) -> GaussianMLP:
 def blind_bernoulli(size: int = 3, seed: int = 0) -> BernoulliMLP:
     """A Bernoulli operator whose network does not see the level."""
     operator = BernoulliMLP(
-        Space((size,), "binary"), mean="mix", heating="tied", hidden=8, depth=1, conditioned=False
+        Space((size,), "binary"), mean="mix", heating="tied", hidden=8, depth=1, conditioning="none"
     )
     return shaken(operator, seed)
 

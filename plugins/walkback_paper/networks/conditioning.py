@@ -1,17 +1,24 @@
-"""How a network learns its temperature: an embedding of log2 T that scales and shifts features (FiLM).
+"""How a network learns its temperature: from an embedding of log2 T, in every layer, after its norm.
 
-    e = MLP(log2 T, sin(ω_i log2 T), cos(ω_i log2 T))        FiLM(x) = (1 + a(e)) · x + b(e)
+    e = MLP(log2 T, sin(ω_i log2 T), cos(ω_i log2 T))
 
-The paper gives each step its own batch norm; feeding the temperature itself generalizes that to any schedule.
+    film         (1 + a(e)) · x + b(e)        a, b linear in e, one of each for a channel of x
+    embedding    x + b(e)
+    none         x
+
+The paper gives each step its own batch norm (`networks.norms`); feeding the temperature itself generalizes that to any
+schedule.
 """
 
 from __future__ import annotations
 
 import math
-from typing import final
+from typing import Literal, TypeAlias, final
 
 import torch
 from torch import Tensor, nn
+
+Conditioning: TypeAlias = Literal["film", "embedding", "none"]
 
 EMBEDDING = 64
 
@@ -49,21 +56,58 @@ class FiLM(nn.Module):
 
     Args:
         channels: C.
-        conditioned: Whether there is an embedding; without one there are no weights.
     """
 
-    def __init__(self, channels: int, conditioned: bool) -> None:
+    def __init__(self, channels: int) -> None:
         super().__init__()
-        self.affine = nn.Linear(EMBEDDING, 2 * channels) if conditioned else None
-        if self.affine is not None:
-            nn.init.zeros_(self.affine.weight)
-            nn.init.zeros_(self.affine.bias)
+        self.affine = _zero_linear(2 * channels)
+
+    def forward(self, features: Tensor, embedding: Tensor) -> Tensor:
+        """See the module's equation."""
+        scale, shift = (_over(part, features) for part in self.affine(embedding).chunk(2, dim=1))
+        return torch.addcmul(shift + features, features, scale)
+
+
+@final
+class Shift(nn.Module):
+    """Add a linear map of an embedding to the channels of `(B, C, …)`; the identity at initialization.
+
+    Args:
+        channels: C.
+    """
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.linear = _zero_linear(channels)
+
+    def forward(self, features: Tensor, embedding: Tensor) -> Tensor:
+        """See the module's equation."""
+        return features + _over(self.linear(embedding), features)
+
+
+@final
+class Unconditioned(nn.Module):
+    """Features as they are."""
 
     def forward(self, features: Tensor, embedding: Tensor | None) -> Tensor:
-        """Features unchanged where there is no embedding."""
-        if embedding is None or self.affine is None:
-            return features
-        scale, shift = self.affine(embedding).chunk(2, dim=1)
-        ones = (1,) * (features.dim() - 2)
-        scale, shift = scale.reshape(*scale.shape, *ones), shift.reshape(*shift.shape, *ones)
-        return torch.addcmul(shift + features, features, scale)
+        """See the module's equation."""
+        return features
+
+
+def conditioner(kind: Conditioning, channels: int) -> nn.Module:
+    """The module that tells features `(B, C, …)` their temperature."""
+    if kind == "none":
+        return Unconditioned()
+    return FiLM(channels) if kind == "film" else Shift(channels)
+
+
+def _zero_linear(size: int) -> nn.Linear:
+    linear = nn.Linear(EMBEDDING, size)
+    nn.init.zeros_(linear.weight)
+    nn.init.zeros_(linear.bias)
+    return linear
+
+
+def _over(channels: Tensor, features: Tensor) -> Tensor:
+    """`(B, C)` shaped to broadcast against features `(B, C, …)`."""
+    return channels.reshape(*channels.shape, *(1,) * (features.dim() - 2))

@@ -3,22 +3,38 @@
     5×5 stride-2 convolutions → fully connected bottleneck → mirrored 5×5 stride-2 transposed convolutions
 
 The encoder and the first three fully connected layers are shared; each head (mean, variance) has its own last two
-fully connected layers and its own transposed convolutions. Tables: 28×28×1 has two convolutions (16, 32) and
-1568·1024 units, 32×32×3 three (64, 128, 256) and 4096·2048, 64×64×3 three and 16384·1024.
+fully connected layers and its own transposed convolutions: so the CelebA network has its 57.7 million parameters.
+Every linear map has a bias, of which the tables say nothing.
+
+    table           convolutions     fully connected (3 shared, 2 a head)    norm, nonlinearity
+    2   28×28×1     16, 32           1568·1024, 1024·1024 (×3), 1024·1568    batch, ReLU; bottleneck: layer, leaky ReLU
+    3   64×64×3     64, 128, 256     16384·1024, …, 1024·16384               batch, ReLU
+    4   32×32×3     64, 128, 256     4096·2048, …, 2048·4096                 batch, ReLU
+    5   32×32×3     64, 128, 256     4096·1024, …, 1024·4096                 batch, ReLU
+
+The entries of a table's columns belong to its rows in order: Table 2 has nine rows, and nine nonlinearities (ReLU
+twice, leaky ReLU five times, ReLU, none). The last transposed convolution has neither norm nor nonlinearity. The slope
+of the leaky ReLU is not given; here it is 0.01. Section E.2 says layer norm for the bottleneck of Tables 3 to 5, which
+themselves say batch norm: the tables are followed.
 """
 
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass
 from typing import Literal, TypeAlias, final
 
 from torch import Tensor, nn
-from torch.nn.functional import relu
 
 from walkback.errors import ConfigurationError
-from walkback_paper.networks.conditioning import FiLM, TemperatureEmbedding
+from walkback_paper.networks.conditioning import conditioner
+from walkback_paper.networks.layers import Layer, zero
+from walkback_paper.networks.level import LevelFeatures, LevelInput, LevelOptions
+from walkback_paper.networks.norms import ImageNorm, RowNorm, image_norm, row_norm
 
-Norm: TypeAlias = Literal["batch", "group", "none"]
+Norm: TypeAlias = Literal["table", "batch", "layer", "group", "none"]
+
+Size: TypeAlias = tuple[int, int, int]
 
 
 def table_channels(shape: tuple[int, ...]) -> tuple[int, ...]:
@@ -27,81 +43,66 @@ def table_channels(shape: tuple[int, ...]) -> tuple[int, ...]:
 
 
 def table_width(shape: tuple[int, ...]) -> int:
-    """Width of the fully connected layers: 2048 for 32×32×3 (Table 4, CIFAR-10), else 1024."""
+    """Width of the fully connected layers: 2048 for 32×32×3 (Table 4, CIFAR-10; Table 5, SVHN, has 1024), else 1024."""
     return 2048 if shape == (3, 32, 32) else 1024
 
 
-def _norm(kind: Norm, channels: int) -> nn.Module:
-    if kind == "batch":
-        return nn.BatchNorm2d(channels)
-    if kind == "group":
-        return nn.GroupNorm(math.gcd(channels, 8), channels)
-    return nn.Identity()
-
-
-def _norm_flat(kind: Norm, width: int) -> nn.Module:
-    if kind == "batch":
-        return nn.BatchNorm1d(width)
-    return nn.LayerNorm(width) if kind == "group" else nn.Identity()
-
-
 @final
-class _Layer(nn.Module):
-    """Linear map, norm, FiLM, ReLU."""
+@dataclass(frozen=True, slots=True)
+class _Layers:
+    """Makes the layers of one network: what surrounds their linear maps."""
 
-    def __init__(self, linear: nn.Module, norm: nn.Module, channels: int, conditioned: bool) -> None:
-        super().__init__()
-        self.linear = linear
-        self.norm = norm
-        self.film = FiLM(channels, conditioned)
+    image_norm: ImageNorm
+    row_norm: RowNorm
+    leaky: bool
+    dropout: float
+    level: LevelOptions
 
-    def forward(self, features: Tensor, embedding: Tensor | None) -> Tensor:
-        return relu(self.film(self.norm(self.linear(features)), embedding))
+    def of_images(self, linear: nn.Module, channels: int) -> Layer:
+        """A convolution."""
+        norm = image_norm(self.image_norm, channels, self.level.norms)
+        return Layer(linear, norm, conditioner(self.level.conditioning, channels), nn.ReLU())
+
+    def of_rows(self, source: int, target: int) -> Layer:
+        """A fully connected layer of the bottleneck."""
+        linear = nn.Linear(source, target)
+        norm = row_norm(self.row_norm, target, self.level.norms)
+        activation = nn.LeakyReLU() if self.leaky else nn.ReLU()
+        return Layer(linear, norm, conditioner(self.level.conditioning, target), activation, self.dropout)
+
+
+def _layers(norm: Norm, grey: bool, dropout: float, level: LevelOptions) -> _Layers:
+    if norm == "table":
+        return _Layers("batch", "layer" if grey else "batch", grey, dropout, level)
+    return _Layers(norm, "layer" if norm == "group" else norm, False, dropout, level)
 
 
 @final
 class _Decoder(nn.Module):
     """One head: two fully connected layers, then transposed convolutions back to the image."""
 
-    def __init__(
-        self,
-        shape: tuple[int, ...],
-        sizes: list[tuple[int, int, int]],
-        width: int,
-        norm: Norm,
-        conditioned: bool,
-    ) -> None:
+    def __init__(self, shape: Size, sizes: list[Size], width: int, layers: _Layers) -> None:
         super().__init__()
         self.small = sizes[-1]
         flat = math.prod(self.small)
-        self.dense = nn.ModuleList(
-            [
-                _Layer(nn.Linear(width, width), _norm_flat(norm, width), width, conditioned),
-                _Layer(nn.Linear(width, flat), _norm_flat(norm, flat), flat, conditioned),
-            ]
-        )
-        layers = [
-            _Layer(_transposed(wide, narrow), _norm(norm, narrow[0]), narrow[0], conditioned)
+        self.dense = nn.ModuleList([layers.of_rows(width, width), layers.of_rows(width, flat)])
+        self.convolutions = nn.ModuleList(
+            layers.of_images(_transposed(wide, narrow), narrow[0])
             for wide, narrow in zip(reversed(sizes[1:]), reversed(sizes[:-1]), strict=True)
-        ]
-        self.convolutions = nn.ModuleList(layers)
-        self.last = _transposed(sizes[0], (shape[0], shape[1], shape[2]))
-        # A zero head: the operator starts as its skip connection.
-        nn.init.zeros_(self.last.weight)
-        if self.last.bias is not None:
-            nn.init.zeros_(self.last.bias)
+        )
+        self.last = zero(_transposed(sizes[0], shape))
 
-    def forward(self, hidden: Tensor, embedding: Tensor | None) -> Tensor:
+    def forward(self, hidden: Tensor, level: LevelFeatures) -> Tensor:
         for layer in self.dense:
-            hidden = layer(hidden, embedding)
+            hidden = layer(hidden, level)
         image = hidden.reshape(-1, *self.small)
         for layer in self.convolutions:
-            image = layer(image, embedding)
+            image = layer(image, level)
         output: Tensor = self.last(image)
         return output
 
 
-def _transposed(source: tuple[int, int, int], target: tuple[int, int, int]) -> nn.ConvTranspose2d:
+def _transposed(source: Size, target: Size) -> nn.ConvTranspose2d:
     # Stride 2 leaves the output size open by one; the encoder's sizes settle it.
     extra = tuple(2 * small - large for small, large in zip(source[1:], target[1:], strict=True))
     return nn.ConvTranspose2d(
@@ -118,12 +119,14 @@ class ConvEncoderDecoder(nn.Module):
         heads: Number of outputs, each with its own decoder.
         channels: Feature maps of the encoder's convolutions; None takes the paper's.
         width: Units of the fully connected layers; None takes the paper's.
-        norm: "batch" is the paper's (layer norm in the bottleneck of grey images becomes batch norm here), "group"
-            normalizes each example by itself, so that training and evaluation apply the same map.
-        conditioned: Whether the temperature is an input.
+        norm: "table" is the paper's, with its nonlinearities; the others are one norm everywhere, with ReLU. "group"
+            (layer norm in the bottleneck) and "layer" normalize each example by itself, so that training and
+            evaluation apply the same map.
+        dropout: Share of the bottleneck's units left out in training (Table 2: it helps, the results are without).
+        level: How the network knows its level; the paper's way is sets of norms, and no conditioning.
 
     Raises:
-        ConfigurationError: The data are not images.
+        ConfigurationError: The data are not images, or there are sets of norms without a norm.
     """
 
     def __init__(
@@ -134,48 +137,50 @@ class ConvEncoderDecoder(nn.Module):
         channels: tuple[int, ...] | None,
         width: int | None,
         norm: Norm,
-        conditioned: bool,
+        dropout: float,
+        level: LevelOptions,
     ) -> None:
         super().__init__()
-        if len(shape) != 3:
-            raise ConfigurationError(
-                f"Got data of shape {shape} for a convolutional operator, expected images (channels, height, width): "
-                "choose image data or an MLP operator."
-            )
+        image = _require_image(shape)
+        level.require_norm(norm)
         channels = channels or table_channels(shape)
         width = width or table_width(shape)
-        sizes = _encoder_sizes(shape, channels)
-        self.embedding = TemperatureEmbedding() if conditioned else None
-        inputs = [shape[0], *channels[:-1]]
+        sizes = _encoder_sizes(image, channels)
+        layers = _layers(norm, image[0] == 1, dropout, level)
+        self.level = LevelInput(level)
         self.convolutions = nn.ModuleList(
-            _Layer(
-                nn.Conv2d(source, target, 5, stride=2, padding=2), _norm(norm, target), target, conditioned
-            )
-            for source, target in zip(inputs, channels, strict=True)
+            layers.of_images(nn.Conv2d(source, target, 5, stride=2, padding=2), target)
+            for source, target in zip((image[0], *channels[:-1]), channels, strict=True)
         )
         flat = math.prod(sizes[-1])
-        self.dense = nn.ModuleList(
-            _Layer(nn.Linear(source, width), _norm_flat(norm, width), width, conditioned)
-            for source in (flat, width, width)
-        )
-        self.decoders = nn.ModuleList(_Decoder(shape, sizes, width, norm, conditioned) for _ in range(heads))
+        self.dense = nn.ModuleList(layers.of_rows(source, width) for source in (flat, width, width))
+        self.decoders = nn.ModuleList(_Decoder(image, sizes, width, layers) for _ in range(heads))
 
     def forward(self, state: Tensor, log2_temperature: Tensor) -> tuple[Tensor, ...]:
         """One tensor `(B, C, H, W)` a head."""
-        embedding = None if self.embedding is None else self.embedding(log2_temperature)
+        level = self.level(log2_temperature)
         features = state
         for layer in self.convolutions:
-            features = layer(features, embedding)
+            features = layer(features, level)
         hidden = features.flatten(1)
         for layer in self.dense:
-            hidden = layer(hidden, embedding)
-        return tuple(decoder(hidden, embedding) for decoder in self.decoders)
+            hidden = layer(hidden, level)
+        return tuple(decoder(hidden, level) for decoder in self.decoders)
 
 
-def _encoder_sizes(shape: tuple[int, ...], channels: tuple[int, ...]) -> list[tuple[int, int, int]]:
+def _require_image(shape: tuple[int, ...]) -> Size:
+    if len(shape) != 3:
+        raise ConfigurationError(
+            f"Got data of shape {shape} for a convolutional operator, expected images (channels, height, width): "
+            "choose image data or an MLP operator."
+        )
+    return shape[0], shape[1], shape[2]
+
+
+def _encoder_sizes(image: Size, channels: tuple[int, ...]) -> list[Size]:
     """Shapes after each convolution, `(C, ceil(H / 2^l), ceil(W / 2^l))`."""
     sizes = []
-    _, height, width = shape
+    _, height, width = image
     for channel in channels:
         height, width = (height + 1) // 2, (width + 1) // 2
         sizes.append((channel, height, width))

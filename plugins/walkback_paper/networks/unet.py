@@ -1,0 +1,175 @@
+"""A residual U-Net that knows its temperature, for images `(C, H, W)`.
+
+    block     x + W₂ drop(silu(FiLM(norm(W₁ silu(norm(x))))))
+    encoder   stem → blocks → ↓2 → blocks → …   ;   middle: block, self-attention, block
+    decoder   … → ↑2 → blocks([x, skip]) → heads
+
+Not the paper's network: convolutions of stride 1 with skip connections keep the details that the paper's bottleneck
+loses, group norm treats each example by itself (training and evaluation apply the same map), and FiLM tells every
+block its temperature. `patch` > 1 folds p×p pixels into channels first, which divides the cost by about p².
+"""
+
+from __future__ import annotations
+
+import math
+from typing import final
+
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import (
+    interpolate,
+    pixel_shuffle,
+    pixel_unshuffle,
+    scaled_dot_product_attention,
+    silu,
+)
+
+from walkback.errors import ConfigurationError
+from walkback_paper.networks.conditioning import FiLM, TemperatureEmbedding
+
+
+def _norm(channels: int) -> nn.GroupNorm:
+    return nn.GroupNorm(math.gcd(channels, 8), channels)
+
+
+def _zero(layer: nn.Conv2d) -> nn.Conv2d:
+    """The layer with zero weights: what it ends starts as its skip connection."""
+    nn.init.zeros_(layer.weight)
+    if layer.bias is not None:
+        nn.init.zeros_(layer.bias)
+    return layer
+
+
+@final
+class _Block(nn.Module):
+    """Residual block `(B, C, H, W)` → `(B, C', H, W)`."""
+
+    def __init__(self, source: int, target: int, dropout: float) -> None:
+        super().__init__()
+        self.norm_in = _norm(source)
+        self.inner = nn.Conv2d(source, target, 3, padding=1)
+        self.norm_out = _norm(target)
+        self.film = FiLM(target)
+        self.dropout = nn.Dropout(dropout)
+        self.outer = _zero(nn.Conv2d(target, target, 3, padding=1))
+        self.skip = nn.Identity() if source == target else nn.Conv2d(source, target, 1)
+
+    def forward(self, features: Tensor, embedding: Tensor) -> Tensor:
+        change = self.inner(silu(self.norm_in(features)))
+        change = self.outer(self.dropout(silu(self.film(self.norm_out(change), embedding))))
+        output: Tensor = self.skip(features) + change
+        return output
+
+
+@final
+class _Attention(nn.Module):
+    """Residual self-attention over the positions of `(B, C, H, W)`."""
+
+    def __init__(self, channels: int, heads: int = 4) -> None:
+        super().__init__()
+        self.heads = math.gcd(heads, channels)
+        self.norm = _norm(channels)
+        self.inputs = nn.Conv2d(channels, 3 * channels, 1)
+        self.output = _zero(nn.Conv2d(channels, channels, 1))
+
+    def forward(self, features: Tensor) -> Tensor:
+        rows, channels, height, width = features.shape
+        parts = self.inputs(self.norm(features)).reshape(rows, 3, self.heads, -1, height * width)
+        query, key, value = parts.transpose(-1, -2).unbind(1)
+        mixed = scaled_dot_product_attention(query, key, value)
+        output: Tensor = self.output(mixed.transpose(-1, -2).reshape(rows, channels, height, width))
+        return features + output
+
+
+@final
+class UNet(nn.Module):
+    """Images `(B, C, H, W)` and log2 T `(1,)` or `(B,)` → `heads` tensors `(B, C, H, W)`.
+
+    Args:
+        shape: `(C, H, W)`.
+        heads: Number of outputs.
+        channels: Feature maps at each resolution, finest first.
+        blocks: Residual blocks at each resolution, on either side.
+        patch: Side p of the squares of pixels that are folded into channels; divides H and W.
+        attention: Whether positions attend to one another at the coarsest resolution.
+        dropout: Share of features left out in training.
+
+    Raises:
+        ConfigurationError: The data are not images, or the patch does not divide them.
+    """
+
+    def __init__(
+        self,
+        shape: tuple[int, ...],
+        *,
+        heads: int,
+        channels: tuple[int, ...],
+        blocks: int,
+        patch: int,
+        attention: bool,
+        dropout: float,
+    ) -> None:
+        super().__init__()
+        _require_images(shape, patch)
+        folded = shape[0] * patch**2
+        self.patch = patch
+        self.embedding = TemperatureEmbedding()
+        self.stem = nn.Conv2d(folded, channels[0], 3, padding=1)
+        self.encoder = nn.ModuleList()
+        self.down = nn.ModuleList()
+        width = channels[0]
+        for depth, target in enumerate(channels):
+            if depth:
+                self.down.append(nn.Conv2d(width, width, 3, stride=2, padding=1))
+            self.encoder.append(_stack(width, target, blocks, dropout))
+            width = target
+        self.middle = nn.ModuleList([_Block(width, width, dropout), _Block(width, width, dropout)])
+        self.attention = _Attention(width) if attention else nn.Identity()
+        self.decoder = nn.ModuleList()
+        for skipped in reversed(channels):
+            self.decoder.append(_stack(width + skipped, skipped, blocks, dropout))
+            width = skipped
+        self.norm = _norm(width)
+        self.heads = nn.ModuleList(_zero(nn.Conv2d(width, folded, 3, padding=1)) for _ in range(heads))
+
+    def forward(self, state: Tensor, log2_temperature: Tensor) -> tuple[Tensor, ...]:
+        """One tensor `(B, C, H, W)` a head."""
+        embedding = self.embedding(log2_temperature)
+        folded = pixel_unshuffle(state, self.patch)
+        features = self.stem(folded.contiguous(memory_format=torch.channels_last))
+        skips = []
+        for depth, stack in enumerate(self.encoder):
+            features = self.down[depth - 1](features) if depth else features
+            features = _run(stack, features, embedding)
+            skips.append(features)
+        features = self.middle[0](features, embedding)
+        features = self.middle[1](self.attention(features), embedding)
+        for stack, skip in zip(self.decoder, reversed(skips), strict=True):
+            if features.shape[-2:] != skip.shape[-2:]:
+                features = interpolate(features, size=skip.shape[-2:], mode="nearest")
+            features = _run(stack, torch.cat([features, skip], 1), embedding)
+        features = silu(self.norm(features))
+        return tuple(pixel_shuffle(head(features), self.patch) for head in self.heads)
+
+
+def _stack(source: int, target: int, blocks: int, dropout: float) -> nn.ModuleList:
+    inputs = [source] + [target] * (blocks - 1)
+    return nn.ModuleList(_Block(width, target, dropout) for width in inputs)
+
+
+def _run(stack: nn.Module, features: Tensor, embedding: Tensor) -> Tensor:
+    for block in stack.children():
+        features = block(features, embedding)
+    return features
+
+
+def _require_images(shape: tuple[int, ...], patch: int) -> None:
+    if len(shape) != 3:
+        raise ConfigurationError(
+            f"Got data of shape {shape} for a U-Net, expected images (channels, height, width): "
+            "choose image data or an MLP operator."
+        )
+    if shape[1] % patch or shape[2] % patch:
+        raise ConfigurationError(
+            f"Got operator.patch = {patch} for images of {shape[1]}×{shape[2]} pixels, expected a divisor of both."
+        )

@@ -1,0 +1,131 @@
+"""The residual U-Net: shapes, locality of each row, what it starts as, and what it refuses."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+
+from walkback.errors import ConfigurationError
+from walkback.schedules import Level
+from walkback.seeding import generator
+from walkback.state import Space
+from walkback_paper.networks.unet import UNet
+from walkback_paper.unet import BernoulliUNet, GaussianUNet
+
+
+def network(shape: tuple[int, ...] = (1, 28, 28), *, randomized: bool = True, **changes: object) -> UNet:
+    """A small one; its zero layers get weights, so that every path matters."""
+    options: dict[str, object] = {
+        "channels": (8, 16),
+        "blocks": 1,
+        "patch": 2,
+        "attention": True,
+        "dropout": 0.0,
+    }
+    torch.manual_seed(0)
+    unet = UNet(shape, heads=2, **(options | changes))  # type: ignore[arg-type]
+    if randomized:
+        for parameter in unet.parameters():
+            torch.nn.init.normal_(parameter, std=0.1)
+    return unet.eval()
+
+
+@pytest.mark.parametrize(
+    ("shape", "changes"),
+    [
+        ((1, 28, 28), {}),
+        ((1, 28, 28), {"patch": 1, "channels": (8, 8, 16)}),  # 28 → 14 → 7
+        ((3, 32, 32), {"patch": 4, "blocks": 2}),
+        ((3, 30, 22), {"patch": 2, "channels": (8, 8, 8)}),  # odd sizes on the way down
+        ((1, 8, 8), {"patch": 1, "attention": False}),
+    ],
+)
+def test_every_head_has_the_shape_of_the_state(shape: tuple[int, ...], changes: dict[str, object]) -> None:
+    outputs = network(shape, **changes)(torch.randn(3, *shape), torch.zeros(1))
+    assert [tuple(output.shape) for output in outputs] == [(3, *shape)] * 2
+
+
+def test_a_row_depends_on_itself_and_its_own_temperature_alone() -> None:
+    unet = network()
+    state = torch.randn(4, 1, 28, 28)
+    temperatures = torch.tensor([0.0, 1.0, 5.0, 11.0])
+    together = unet(state, temperatures)[0]
+    alone = torch.cat([unet(state[i : i + 1], temperatures[i : i + 1])[0] for i in range(4)])
+    torch.testing.assert_close(together, alone, atol=1e-5, rtol=1e-4)
+    other = unet(state, temperatures + 1)[0]
+    assert (together - other).abs().flatten(1).amax(1).min() > 1e-3
+
+
+def test_every_pixel_reaches_every_pixel_through_attention() -> None:
+    state = torch.randn(1, 1, 28, 28, requires_grad=True)
+    network()(state, torch.zeros(1))[0][0, 0, 0, 0].backward()
+    assert state.grad is not None
+    assert (state.grad != 0).all()
+
+
+def test_without_attention_the_view_is_limited() -> None:
+    state = torch.randn(1, 1, 64, 64, requires_grad=True)
+    network((1, 64, 64), attention=False, patch=1)(state, torch.zeros(1))[0][0, 0, 0, 0].backward()
+    assert state.grad is not None
+    # Group norm mixes statistics over the image, so far pixels matter, but far less than near ones.
+    assert state.grad[0, 0, 40:, 40:].abs().max() < 0.05 * state.grad[0, 0, :8, :8].abs().max()
+
+
+def test_folding_pixels_divides_the_features_and_keeps_every_pixel() -> None:
+    assert network((1, 8, 8), patch=2).stem.in_channels == 4
+    state = torch.zeros(1, 1, 8, 8, requires_grad=True)
+    network((1, 8, 8), patch=2)(state, torch.zeros(1))[0].sum().backward()
+    assert state.grad is not None
+
+
+def test_parameters_counted_by_hand() -> None:
+    """channels (8, 16), one block a resolution, patch 1, no attention, one channel, two heads."""
+
+    def conv(source: int, target: int, side: int = 3) -> int:
+        return source * target * side**2 + target
+
+    def block(source: int, target: int) -> int:
+        norms = 2 * source + 2 * target
+        film = 64 * 2 * target + 2 * target
+        skip = conv(source, target, 1) if source != target else 0
+        return norms + conv(source, target) + conv(target, target) + film + skip
+
+    embedding = (17 * 64 + 64) + (64 * 64 + 64)
+    encoder = conv(1, 8) + block(8, 8) + conv(8, 8) + block(8, 16)
+    middle = 2 * block(16, 16)
+    decoder = block(16 + 16, 16) + block(16 + 8, 8)
+    expected = embedding + encoder + middle + decoder + 2 * 8 + 2 * conv(8, 1)
+    unet = network((1, 28, 28), patch=1, attention=False)
+    assert sum(parameter.numel() for parameter in unet.parameters()) == expected
+
+
+def test_the_operator_starts_as_the_linear_gaussian_posterior() -> None:
+    operator = GaussianUNet(Space((1, 8, 8)), sigma=0.1, channels=(8, 16), blocks=1)
+    data = 0.5 + 2 * torch.randn(500, 1, 8, 8, generator=generator("cpu", 0, "data"))
+    operator.fit_data(data)
+    state = torch.randn(2, 1, 8, 8)
+    kernel = operator(state, Level(1, 4.0)).cooling(Level(1, 4.0))
+    mean, variance = data.mean(0), (data - data.mean(0)).square().mean()
+    expected = mean + (state - mean) * variance / (variance + 4 * 0.1**2)
+    torch.testing.assert_close(kernel.mean, expected)
+    torch.testing.assert_close(kernel.variance.mean(), torch.tensor(4 * 0.1**2))
+
+
+def test_the_binary_twin_starts_as_plain_flips() -> None:
+    operator = BernoulliUNet(Space((1, 8, 8), "binary"), flip=0.02, channels=(8, 16), blocks=1)
+    bits = torch.randint(2, (5, 1, 8, 8)).float()
+    log_prob = operator(bits, Level(1, 1.0)).cooling(Level(1, 1.0)).log_prob(bits)
+    torch.testing.assert_close(log_prob, torch.full((5,), 64 * math.log(0.98)))
+
+
+def test_wrong_data_are_refused() -> None:
+    with pytest.raises(ConfigurationError, match="expected images"):
+        GaussianUNet(Space((2,)))
+    with pytest.raises(ConfigurationError, match="expected a divisor of both"):
+        GaussianUNet(Space((1, 27, 28)), patch=2)
+    with pytest.raises(ConfigurationError, match="binary"):
+        GaussianUNet(Space((1, 8, 8), "binary"))
+    with pytest.raises(ConfigurationError, match="binary"):
+        BernoulliUNet(Space((1, 8, 8)))
