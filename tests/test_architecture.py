@@ -17,7 +17,7 @@ LAYERS: Mapping[str, tuple[str, ...]] = {
     "words": ("errors", "text", "component", "hookspecs", "seeding"),
     "mathematics": (
         *("state", "schedules", "kernels", "operators", "priors", "processes", "walk", "model"),
-        *("objectives", "sampling"),
+        *("objectives", "paths", "sampling", "inpainting", "discrepancy"),
     ),
     "data": ("data", "grey", "evaluation"),
     "storage": (
@@ -36,16 +36,24 @@ LAYERS: Mapping[str, tuple[str, ...]] = {
     ),
     "pictures": (
         "pictures",
-        *(f"pictures.{name}" for name in ("images", "gif", "sinks", "frames", "figures")),
+        *(f"pictures.{name}" for name in ("images", "starts", "gif", "sinks", "frames", "inpainted")),
+        *(f"pictures.{name}" for name in ("field", "walks", "figures")),
     ),
     "engine": (
         *("engine", "engine.reporting", "engine.interrupts", "engine.launch", "engine.devices"),
-        *("engine.distributed", "engine.batches", "engine.optimization", "engine.training"),
-        *("engine.assembly", "engine.preparation", "engine.runner"),
+        *(
+            "engine.distributed",
+            "engine.batches",
+            "engine.optimization",
+            "engine.own_chains",
+            "engine.stopping",
+        ),
+        *("engine.updates", "engine.training"),
+        *("engine.assembly", "engine.held_out", "engine.preparation", "engine.runner"),
     ),
     "command line": (
         *("cli", "cli.console", "cli.common", "cli.progress"),
-        *("cli.data", "cli.info", "cli.plugins", "cli.recipes", "cli.run", "cli.sample"),
+        *("cli.data", "cli.info", "cli.inpaint", "cli.plugins", "cli.recipes", "cli.run", "cli.sample"),
         *("cli.app", "cli.main", "__main__"),
     ),
 }

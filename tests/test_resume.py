@@ -61,6 +61,7 @@ SAME = (
     "config.toml",
     "samples/annealed.png",
     "samples/chain.png",
+    "samples/walk.png",
     "samples/step-30.png",
 )
 """Files that do not depend on how often a run was stopped."""

@@ -6,8 +6,9 @@ import json
 import math
 import re
 import tomllib
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import Any
 
 import pytest
 from PIL import Image
@@ -63,6 +64,14 @@ def size(picture: Path) -> tuple[int, int]:
         return image.size
 
 
+def without_none(config: Mapping[str, Any]) -> dict[str, Any]:
+    """A configuration as TOML, which has no null, holds it."""
+    return {
+        key: {k: v for k, v in table.items() if v is not None} if isinstance(table, dict) else table
+        for key, table in config.items()
+    }
+
+
 # --- what a run leaves
 
 
@@ -72,7 +81,7 @@ def test_files_are_those_of_the_contract(finished: tuple[Path, Done]) -> None:
         for step in (4, 6)
         for end in (".safetensors", ".state.safetensors", ".json")
     }
-    pictures = {"samples/annealed.png", "samples/chain.png"}
+    pictures = {"samples/annealed.png", "samples/chain.png", "samples/walk.png"}
     files = {name for name, content in tree(finished[0]).items() if content}
     assert files == checkpoints | pictures | {".lock", "config.toml", "metrics.jsonl", "final.safetensors"}
 
@@ -99,14 +108,23 @@ def test_manifests_name_the_digests_of_their_files(finished: tuple[Path, Done]) 
     assert manifest == {"step": 6, "sha256": {name: digest(checkpoints / name) for name in names}}
 
 
+def without_nulls(config: Mapping[str, Any]) -> dict[str, Any]:
+    """A configuration as TOML can say it."""
+    return {
+        key: {option: value for option, value in table.items() if value is not None}
+        if isinstance(table, Mapping)
+        else table
+        for key, table in config.items()
+    }
+
+
 def test_the_final_checkpoint_is_that_of_the_last_step(finished: tuple[Path, Done]) -> None:
     final = finished[0] / "final.safetensors"
     assert digest(final) == digest(finished[0] / "checkpoints" / "step-6.safetensors")
     description = load_checkpoint(final).description
     assert description.progress == {"walks": 6, "updates": 6}
-    assert description.config == tomllib.loads((finished[0] / "config.toml").read_text()) | {
-        "recipe": "digits"
-    }
+    written = tomllib.loads((finished[0] / "config.toml").read_text())
+    assert without_none(description.config) == written | {"recipe": "digits"}
 
 
 def test_pictures_are_grids_of_images(finished: tuple[Path, Done]) -> None:
@@ -124,7 +142,7 @@ def test_json_is_one_document_with_bound_errors_and_protocol(finished: tuple[Pat
     directory, done = finished
     document = done.document()
     assert document["directory"] == str(directory)
-    assert [Path(path).is_file() for path in (document["checkpoint"], *document["pictures"])] == [True] * 3
+    assert [Path(path).is_file() for path in (document["checkpoint"], *document["pictures"])] == [True] * 4
     bound, protocol = document["bound"], document["protocol"]
     assert (bound["examples"], bound["paths"], document["walks"]) == (20, 1, 6)
     assert bound["nats_error"] > 0
@@ -157,7 +175,8 @@ def test_equal_seeds_leave_equal_files_and_other_seeds_do_not(tmp_path: Path) ->
     for name, seed in (("a", "5"), ("b", "5"), ("c", "6")):
         assert run(tmp_path / name, "--seed", seed).code == 0
     equal, other = tree(tmp_path / "b"), tree(tmp_path / "c")
-    for name in ("final.safetensors", "config.toml", "samples/annealed.png", "samples/chain.png"):
+    pictures = [f"samples/{name}.png" for name in ("annealed", "chain", "walk")]
+    for name in ("final.safetensors", "config.toml", *pictures):
         assert tree(tmp_path / "a")[name] == equal[name] != other[name]
     assert figures(tmp_path / "a") == figures(tmp_path / "b")
 
@@ -199,7 +218,7 @@ def test_a_configuration_given_back_as_recipe_is_the_same(finished: tuple[Path, 
     done = walkback("run", "--dry-run", "--json", "--recipe", finished[0] / "config.toml")
     again = done.document()["config"]
     assert again.pop("recipe") == str(finished[0] / "config.toml")
-    assert again == {section: table for section, table in config.items() if section != "recipe"}
+    assert without_none(again) == {section: table for section, table in config.items() if section != "recipe"}
 
 
 def test_runs_without_a_name_are_numbered(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -233,6 +252,10 @@ def test_points_in_the_plane_are_scattered(tmp_path: Path, data: str) -> None:
     assert done.document()["bound"]["bits_per_dimension"] is None
     assert size(tmp_path / "a" / "samples" / "annealed.png") == (480, 480)
     assert size(tmp_path / "a" / "samples" / "chain.png")[0] > 3 * 240 // 2
+    pictures = [Path(path).stem for path in done.document()["pictures"]]
+    assert pictures == ["annealed", "chain", "walk", "field"]
+    assert size(tmp_path / "a" / "samples" / "walk.png") == (4 + 8 * 204, 4 + 2 * 204)
+    assert size(tmp_path / "a" / "samples" / "field.png") == (640, 640)
 
 
 def test_a_bernoulli_operator_binarizes_the_data_it_is_given(tmp_path: Path) -> None:

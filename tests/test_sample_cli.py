@@ -63,6 +63,7 @@ def test_images_become_a_grid(digits: Path, tmp_path: Path) -> None:
     done = sample(digits, tmp_path / "grid.png", "--json")
     assert done.document() == {
         "file": str(tmp_path / "grid.png"),
+        "from": "noise",
         "num": 4,
         "annealing_steps": 10,
         "frames": 1,

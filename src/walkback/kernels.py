@@ -37,8 +37,23 @@ class Kernel(ABC):
         """Log-density or log-mass of `state` `(B, *E)`: `(B,)`, nats, summed over event dimensions."""
 
 
+class Reparametrized(ABC):
+    """Capability of a kernel: a sample is a differentiable function of noise whose law depends on nothing.
+
+    x = τ(ε),   ε ~ fixed,   so that ∇ E[f(x)] = E[∇ f(τ(ε))].
+    """
+
+    @abstractmethod
+    def noise(self, generator: torch.Generator) -> State:
+        """ε for one state per row; `sample` draws the same numbers from the same generator."""
+
+    @abstractmethod
+    def transport(self, noise: State) -> State:
+        """τ(ε), `(B, *E)`, in the graph of the kernel's parameters."""
+
+
 @final
-class NormalKernel(Kernel):
+class NormalKernel(Kernel, Reparametrized):
     """Normal with independent dimensions.
 
     Args:
@@ -52,9 +67,17 @@ class NormalKernel(Kernel):
 
     def sample(self, generator: torch.Generator) -> Tensor:
         """μ + √v ε with ε standard normal, `(B, *E)`."""
-        mean = self.mean.detach()
-        noise = torch.randn(mean.shape, generator=generator, dtype=mean.dtype, device=mean.device)
-        return torch.addcmul(mean, self.variance.detach().sqrt(), noise)
+        return torch.addcmul(self.mean.detach(), self.variance.detach().sqrt(), self.noise(generator))
+
+    def noise(self, generator: torch.Generator) -> Tensor:
+        """Standard normal, `(B, *E)`."""
+        mean = self.mean
+        return torch.randn(mean.shape, generator=generator, dtype=mean.dtype, device=mean.device)
+
+    def transport(self, noise: State) -> Tensor:
+        """μ + √v ε, `(B, *E)`."""
+        (epsilon,) = leaves(noise)
+        return torch.addcmul(self.mean, self.variance.sqrt(), epsilon)
 
     def log_prob(self, state: State) -> Tensor:
         """`(B,)`, nats; see the module's equation."""
@@ -111,6 +134,31 @@ class ProductKernel(Kernel):
         """Sum of the leaves' log-probabilities, `(B,)`, nats."""
         pairs = zip(self.kernels, leaves(state), strict=True)
         return torch.stack([kernel.log_prob(leaf) for kernel, leaf in pairs]).sum(0)
+
+
+def reparametrized(kernel: Kernel) -> Reparametrized | None:
+    """The kernel as a function of noise; None where it is none. A product is one if all of its parts are."""
+    if isinstance(kernel, Reparametrized):
+        return kernel
+    if isinstance(kernel, ProductKernel):
+        parts = [part for part in map(reparametrized, kernel.kernels) if part is not None]
+        return _ReparametrizedProduct(parts) if len(parts) == len(kernel.kernels) else None
+    return None
+
+
+@final
+class _ReparametrizedProduct(Reparametrized):
+    """The parts of a product, one after another."""
+
+    def __init__(self, parts: Sequence[Reparametrized]) -> None:
+        self._parts = tuple(parts)
+
+    def noise(self, generator: torch.Generator) -> State:
+        return tuple(leaf for part in self._parts for leaf in leaves(part.noise(generator)))
+
+    def transport(self, noise: State) -> State:
+        pairs = zip(self._parts, leaves(noise), strict=True)
+        return tuple(leaf for part, epsilon in pairs for leaf in leaves(part.transport(epsilon)))
 
 
 @final

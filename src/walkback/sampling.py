@@ -12,9 +12,11 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 import torch
+from torch import Tensor
 
+from walkback.errors import WalkbackError
 from walkback.model import Model
-from walkback.operators import TransitionOperator
+from walkback.operators import TransitionOperator, initial_state
 from walkback.priors import Prior
 from walkback.schedules import Level, Levels
 from walkback.seeding import generator as seeded
@@ -106,21 +108,36 @@ class SamplePlan:
 
 
 def sample_frames(
-    model: Model, levels: Levels, plan: SamplePlan, device: torch.device
+    model: Model, levels: Levels, plan: SamplePlan, device: torch.device, start: Tensor | None = None
 ) -> Iterator[tuple[int, int | None, State | None]]:
     """Carry out a plan, all batches in step: yields (steps done, chain step, states `(num, *E)`) after every step.
 
     Chain step and states are None except at recorded frames. Memory does not depend on the number of steps.
+
+    Args:
+        model: In evaluation mode, on `device`.
+        levels: Cooled through first; `()` begins with the steps at T = 1, which is what a start near the data needs.
+        plan: What to sample.
+        device: Where to compute.
+        start: Where cooling begins, data `(num, *E)`; None draws from the prior.
+
+    Raises:
+        WalkbackError: There are more or fewer starts than `plan.num`.
     """
+    if start is not None and len(start) != plan.num:
+        raise WalkbackError(
+            f"Got {len(start)} states to start {plan.num} chains from, expected one for each."
+        )
     streams = [
         _steps(
             model,
             levels,
             plan,
-            min(plan.batch_size, plan.num - start),
-            seeded(device, plan.seed, "sample", start),
+            min(plan.batch_size, plan.num - first),
+            seeded(device, plan.seed, "sample", first),
+            None if start is None else start[first : first + plan.batch_size].to(device),
         )
-        for start in range(0, plan.num, plan.batch_size)
+        for first in range(0, plan.num, plan.batch_size)
     ]
     first = len(levels) + plan.extra
     for done, states in enumerate(zip(*streams, strict=True)):
@@ -131,12 +148,22 @@ def sample_frames(
             yield done, None, None
 
 
+@torch.no_grad()
 def _steps(
-    model: Model, levels: Levels, plan: SamplePlan, num: int, generator: torch.Generator
+    model: Model,
+    levels: Levels,
+    plan: SamplePlan,
+    num: int,
+    generator: torch.Generator,
+    start: Tensor | None,
 ) -> Iterator[State]:
-    """Every state of one batch: annealing, then the chain."""
-    state: State | None = None
-    for state in anneal(model.operator, model.prior, levels, num, generator):
+    """Every state of one batch: where it starts, cooling, then the chain."""
+    if start is None:
+        state = model.prior.sample(num, generator)
+    else:
+        state, _ = initial_state(model.operator, start, generator)
+    yield state
+    for cooler in cool(model.operator, state, levels, generator):
+        state = cooler
         yield state
-    if state is not None:
-        yield from chain(model.operator, state, plan.extra + plan.chain, generator)
+    yield from chain(model.operator, state, plan.extra + plan.chain, generator)

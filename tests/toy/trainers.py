@@ -14,7 +14,7 @@ from torch import Tensor
 from walkback.configuration.settings import TrainingSettings
 from walkback.engine.training import Trainer
 from walkback.model import Model
-from walkback.objectives import Objective
+from walkback.objectives import AnyObjective, Objective
 from walkback.operators import TransitionOperator
 from walkback.processes import TiedProcess
 from walkback.state import Space, leaves
@@ -39,7 +39,7 @@ def trainer(
     operator: TransitionOperator | None = None,
     *,
     rows: Tensor = ROWS,
-    objective: Objective | None = None,
+    objective: AnyObjective | None = None,
     seed: int = 0,
     n1: int = 2,
     **settings: Any,
@@ -56,12 +56,15 @@ def weights(worker: Trainer) -> dict[str, Tensor]:
     return {name: value.clone() for name, value in worker.model.operator.state_dict().items()}
 
 
-def bf16_trainer(updates: Updates, operator: GaussianMLP) -> Trainer:
+def bf16_trainer(
+    updates: Updates, operator: GaussianMLP, objective: AnyObjective | None = None, **more: Any
+) -> Trainer:
     rows = ROWS.float()
     system = small_model(operator, n1=0)
     system.prior.float().fit(rows)
-    settings = TrainingSettings(batch_size=8, lr=0.05, updates=updates)
-    return Trainer(system, WalkbackLoss(), InMemory(rows), settings, seed=0, device=CPU, precision="bf16")
+    settings = TrainingSettings(**{"batch_size": 8, "lr": 0.05, "updates": updates, **more})
+    chosen = objective or WalkbackLoss()
+    return Trainer(system, chosen, InMemory(rows), settings, seed=0, device=CPU, precision="bf16")
 
 
 def dropout_mlp() -> TransitionOperator:

@@ -26,6 +26,7 @@ from walkback.text import one_line, printable
 COMMANDS = (
     Command("run", "walkback.cli.run:run", "Train a transition operator, evaluate it and draw samples."),
     Command("sample", "walkback.cli.sample:sample", "Draw samples and chains from a checkpoint."),
+    Command("inpaint", "walkback.cli.inpaint:inpaint", "Fill in what is missing of images."),
     Command("info", "walkback.cli.info:info", "Show what a checkpoint contains."),
     Command("data", "walkback.cli.data:app", "List and prepare data sets."),
     Command("recipes", "walkback.cli.recipes:app", "List and show recipes."),

@@ -3,19 +3,44 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
 from walkback.cli.common import Json, registry_of
-from walkback.cli.console import Output
+from walkback.cli.console import Output, plain
 from walkback.errors import ConfigurationError
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from walkback.data import Split
+    from walkback.engine.assembly import LoadedModel
+    from walkback.extensions.registry import Registry
+
+_NUM = 64  # samples, where neither --num nor a file says how many
 
 
 def sample(
     ctx: typer.Context,
     checkpoint: Annotated[Path, typer.Argument(metavar="CKPT", help="Checkpoint (.safetensors).")],
-    num: Annotated[int, typer.Option(min=1, help="Number of samples, or of chains.")] = 64,
+    num: Annotated[
+        int | None,
+        typer.Option(min=1, help="Number of samples, or of chains (default: 64, or those of the file)."),
+    ] = None,
+    start: Annotated[
+        str,
+        typer.Option(
+            "--from",
+            metavar="noise|data|FILE",
+            help="Anneal from noise, or start at T = 1 from held-out data, from samples (.npz, .safetensors) "
+            "or from an image (.png, .jpg).",
+        ),
+    ] = "noise",
+    split: Annotated[
+        Literal["train", "validation", "test"] | None,
+        typer.Option(help="Split of the data that --from data takes (default: test)."),
+    ] = None,
     steps: Annotated[
         int | None, typer.Option(min=1, help="Annealing steps (default: those of the schedule).")
     ] = None,
@@ -40,9 +65,13 @@ def sample(
 ) -> None:
     """Draw samples: anneal from the prior, take extra steps at T = 1, and record a chain if asked to.
 
+    With --from, chains start at T = 1 from data or from a file instead.
+
     walkback sample runs/mine/final.safetensors --num 64 --out grid.png
 
     walkback sample final.safetensors --num 8 --chain 100000 --every 1000 --out chain.gif
+
+    walkback sample final.safetensors --from data --num 8 --chain 1000 --every 100 --out from-data.png
     """
     from walkback.cli.progress import ProgressBar
     from walkback.engine.assembly import load_model
@@ -57,19 +86,28 @@ def sample(
         raise ConfigurationError(
             f"Got --every {every} with --chain {chain}, expected at most the chain's length."
         )
+    if start != "noise" and steps is not None:
+        raise ConfigurationError(
+            f"Got --steps {steps} with --from {start}, expected --from noise: such a chain starts at T = 1, "
+            "and is not annealed."
+        )
+    if start != "data" and split is not None:
+        raise ConfigurationError(f"Got --split {split} with --from {start}, expected --from data.")
     target = resolve_device(device)
     loaded = load_model(checkpoint, registry_of(ctx), target)
-    model = loaded.model
-    levels = model.levels() if steps is None else model.levels_of_length(steps)
+    model, output = loaded.model, Output()
+    origin, levels = None, model.levels_of_length(steps) if steps is not None else model.levels()
+    if start != "noise":
+        origin, levels = _origin(loaded, registry_of(ctx), start, split or "test", num, seed, output), ()
+    num = (num or _NUM) if origin is None else len(origin)
     plan = SamplePlan(num=num, extra=extra, chain=chain, every=every or 1, seed=seed, batch_size=batch_size)
-    output = Output()
     with (
         open_sink(out, loaded.info, num_frames=plan.num_frames, num_chains=num, overwrite=force) as sink,
         ProgressBar(output) as bar,
         autocast(target, resolve_precision(precision, target)),
     ):
         bar.stage("Sampling", plan.total_steps(levels))
-        for done, step, state in sample_frames(model, levels, plan, target):
+        for done, step, state in sample_frames(model, levels, plan, target, origin):
             if step is not None and state is not None:
                 sink.add(step, visible(model.operator, state))
             bar.advance(done, {})
@@ -77,6 +115,7 @@ def sample(
         output.emit_json(
             {
                 "file": str(out),
+                "from": start,
                 "num": num,
                 "annealing_steps": len(levels),
                 "frames": plan.num_frames,
@@ -85,3 +124,25 @@ def sample(
         )
     else:
         output.note(f"Wrote {out}.")
+
+
+def _origin(
+    loaded: LoadedModel,
+    registry: Registry,
+    start: str,
+    split: Split,
+    num: int | None,
+    seed: int,
+    output: Output,
+) -> Tensor:
+    """Where chains start that do not start from noise, `(num, *E)` on the CPU."""
+    from walkback.engine.held_out import data_for, first_states
+    from walkback.pictures.starts import read_starts
+
+    if start != "data":
+        return read_starts(Path(start), loaded.info, num)
+    with output.messages.status(plain(f"Preparing {loaded.info.name}")):
+        dataset = data_for(loaded, registry)
+    if dataset.info.fingerprint != loaded.info.fingerprint:
+        output.warn(f"{loaded.info.name} has changed since training: the split may hold training examples.")
+    return first_states(dataset, split, num or _NUM, seed)

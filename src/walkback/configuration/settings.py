@@ -18,6 +18,7 @@ from pydantic import (
 )
 
 Decay: TypeAlias = Annotated[float, Field(ge=0.0, lt=1.0)]
+Share: TypeAlias = Annotated[float, Field(ge=0.0, le=1.0)]
 
 
 class Settings(BaseModel):
@@ -45,9 +46,23 @@ class TrainingSettings(Settings):
     weight_decay: NonNegativeFloat = 0.0
     clip: NonNegativeFloat = Field(1.0, description="Largest gradient norm; 0 leaves gradients as they are.")
     ema: Decay = Field(0.999, description="Decay of the weight average; 0 switches it off.")
+    own_starts: Decay = Field(
+        0.0,
+        description="Share of each minibatch that starts from the model's own chains at T = 1, not from data.",
+    )
+    own_pool: PositiveInt = Field(1000, description="Number of these chains, on each process.")
+    own_steps: PositiveInt = Field(10, description="Steps at T = 1 that a chain takes each time it is used.")
+    own_restart: Share = Field(
+        0.02,
+        description="Probability that a chain starts anew from data after its use: it has 1/p on average.",
+    )
     log_every: PositiveInt = 10
     validate_every: PositiveInt = 1000
     validation_examples: PositiveInt = 500
+    patience: NonNegativeInt = Field(
+        0,
+        description="Validations without a better bound before training stops and the best model is kept; 0: never.",
+    )
     checkpoint_every: PositiveInt = 1000
     keep_checkpoints: PositiveInt = 2
     sample_every: NonNegativeInt = Field(

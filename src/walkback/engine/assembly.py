@@ -15,7 +15,7 @@ from walkback.data import DataInfo, Dataset
 from walkback.errors import CheckpointError, PluginError, WalkbackError
 from walkback.extensions.registry import Registry
 from walkback.model import Model
-from walkback.objectives import Objective
+from walkback.objectives import AnyObjective, Objective, PathObjective
 from walkback.operators import DataAware, TransitionOperator, initial_state, state_space
 from walkback.priors import Prior
 from walkback.processes import Process
@@ -45,8 +45,11 @@ def build_dataset(config: ComponentConfig, registry: Registry) -> Dataset:
     return _build(registry, "data", config, Dataset)  # type: ignore[type-abstract]
 
 
-def build_objective(config: ComponentConfig, registry: Registry) -> Objective:
-    """The objective of a configuration."""
+def build_objective(config: ComponentConfig, registry: Registry) -> AnyObjective:
+    """The objective of a configuration, local or of whole walks."""
+    cls = registry.load(registry.find("objective", config.name))
+    if issubclass(cls, PathObjective):
+        return _build(registry, "objective", config, PathObjective)  # type: ignore[type-abstract]
     return _build(registry, "objective", config, Objective)  # type: ignore[type-abstract]
 
 

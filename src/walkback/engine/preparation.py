@@ -13,10 +13,15 @@ from walkback.configuration.config import RunConfig
 from walkback.data import Dataset, Split
 from walkback.engine.assembly import build_dataset, build_model, build_objective, fit_to_data
 from walkback.engine.devices import Precision, resolve_device, resolve_precision
+from walkback.engine.own_chains import own_rows
+from walkback.engine.updates import require_fitting
 from walkback.errors import ConfigurationError
 from walkback.extensions.registry import Registry
 from walkback.model import Model
-from walkback.objectives import Objective
+from walkback.objectives import AnyObjective, PathObjective
+from walkback.operators import initial_state
+from walkback.paths import require_reparametrized
+from walkback.seeding import generator
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,7 +32,7 @@ class Prepared:
     registry: Registry
     dataset: Dataset
     model: Model
-    objective: Objective
+    objective: AnyObjective
     device: torch.device
     precision: Precision
 
@@ -53,7 +58,9 @@ def prepare(config: RunConfig, registry: Registry, device_name: str | None = Non
     device = resolve_device(device_name or config.run.device)
     for name in config.run.loggers:
         registry.load(registry.find("logger", name))
+    own_rows(config.training)  # more own starts than there can be are refused now
     objective = build_objective(config.objective, registry)
+    require_fitting(config.training, objective)
     dataset = build_dataset(config.data, registry)
     dataset.prepare()
     _refuse_too_few(config, dataset)
@@ -61,10 +68,24 @@ def prepare(config: RunConfig, registry: Registry, device_name: str | None = Non
     model = build_model(parts, registry, dataset.info.space, config.run.seed)
     fit_to_data(model, dataset, config.run.seed)
     model.levels()  # a schedule that cannot reach T_max says so now
+    if isinstance(objective, PathObjective):
+        _refuse_fixed_noise(model, dataset, config.run.seed)
     precision = resolve_precision(config.run.precision, device)
     if config.run.compile:
         model.operator.compile()
     return Prepared(config, registry, dataset, model.to(device), objective, device, precision)
+
+
+@torch.no_grad()
+def _refuse_fixed_noise(model: Model, dataset: Dataset, seed: int) -> None:
+    """An objective of whole walks needs heating kernels that can be differentiated through: look at one."""
+    noise = generator("cpu", seed, "look")
+    data = dataset.states(dataset.examples("train")[:2], noise)
+    state, _ = initial_state(model.operator, data, noise)
+    level = model.levels()[0]
+    with model.evaluating():
+        heating = model.process.heating(model.operator(state, level), state, level, state)
+    require_reparametrized(heating)
 
 
 def _refuse_too_few(config: RunConfig, dataset: Dataset) -> None:

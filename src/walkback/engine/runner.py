@@ -20,11 +20,12 @@ from walkback.engine.distributed import World
 from walkback.engine.interrupts import Interrupted, Stop
 from walkback.engine.preparation import Prepared
 from walkback.engine.reporting import Reporter
+from walkback.engine.stopping import EarlyStopping
 from walkback.engine.training import Trainer
 from walkback.errors import ConfigurationError
 from walkback.evaluation import BoundEstimate, estimate_bound
 from walkback.metrics import JsonLines, Logger
-from walkback.pictures.figures import can_draw, draw_chains, draw_samples
+from walkback.pictures.figures import can_draw, draw_chains, draw_samples, draw_walks
 from walkback.seeding import generator
 from walkback.state import State
 from walkback.storage.checkpoint import (
@@ -42,7 +43,10 @@ from walkback.storage.store import CheckpointStore
 
 @dataclass(frozen=True, slots=True)
 class RunResult:
-    """What a finished run leaves: paths, the bound on held-out data, walks, and seconds spent training."""
+    """What a finished run leaves: paths, the bound on held-out data, walks, and seconds spent training.
+
+    `best_step` is the walk after which the model was the best on validation data, where the run kept that one.
+    """
 
     directory: Path
     checkpoint: Path
@@ -51,6 +55,7 @@ class RunResult:
     protocol: Mapping[str, Any]
     walks: int
     seconds: float
+    best_step: int | None = None
 
 
 @final
@@ -90,6 +95,7 @@ class Run:
             compiled=prepared.config.run.compile,
             world=self._world,
         )
+        self._stopping = EarlyStopping(prepared.config.training.patience)
         self._loggers: list[Logger] = []
         self._figures: dict[str, float] = {}
 
@@ -110,6 +116,7 @@ class Run:
         self._trainer.restore(
             checkpoint.part("operator."), checkpoint.part("prior."), state.tensors, state.document
         )
+        self._stopping.restore(state.document)
         walks, steps = self._trainer.progress.walks, self._config.training.steps
         if walks > steps:
             raise ConfigurationError(
@@ -129,7 +136,7 @@ class Run:
             if self._directory is None:
                 return None
             final = self._directory.final
-            save_checkpoint(final, self._checkpoint())
+            save_checkpoint(final, self._finished(self._directory))
             bound = self._evaluate(self._config.evaluation.split, self._config.evaluation.limit, "evaluation")
             pictures = self._draw(self._directory)
             return RunResult(
@@ -140,6 +147,7 @@ class Run:
                 protocol=self._protocol(),
                 walks=self._trainer.progress.walks,
                 seconds=self._trainer.progress.seconds,
+                best_step=self._stopping.best_step,
             )
         finally:
             for logger in self._loggers:
@@ -162,6 +170,8 @@ class Run:
         settings, trainer = self._config.training, self._trainer
         start = trainer.progress.walks
         self._reporter.stage("Training", settings.steps, start)
+        if self._out_of_patience():  # a run that has stopped and is resumed
+            return
         for number in range(start + 1, settings.steps + 1):
             loss = trainer.walk()
             due = {
@@ -178,13 +188,21 @@ class Run:
                 self._validate(number)
             if settings.sample_every and number % settings.sample_every == 0:
                 self._draw_midway(number)
-            if due["checkpoint"]:  # last, so that a run resumed here has all that came before
+            ends = due["validate"] and self._out_of_patience()
+            saves = due["checkpoint"] or ends
+            if saves:  # last, so that a run resumed here has all that came before
                 self._save(number)
             self._reporter.advance(number, self._figures)
             if self._world.any(bool(self._stop)):
-                if not due["checkpoint"]:
+                if not saves:
                     self._save(number)
                 raise Interrupted(self._stop.signal or 0, self._path, number)
+            if ends:
+                return
+
+    def _out_of_patience(self) -> bool:
+        """Whether the main process, which validates, has waited long enough for a better bound; the same on all."""
+        return self._config.training.patience > 0 and self._world.any(self._stopping.exhausted)
 
     @property
     def _path(self) -> Path | None:
@@ -210,6 +228,10 @@ class Run:
                 "validation_bits_per_dimension": bound.bits_per_dimension,
                 "validation_bits_error": bound.bits_error,
             }
+        if self._stopping.observe(step, bound.nats):
+            self._directory.checkpoints.save_best(step, self._checkpoint())
+        if self._stopping.best_step is not None:
+            figures["best_step"] = self._stopping.best_step
         self._log(step, figures)
 
     def _evaluate(self, split: Split, limit: int, stream: str) -> BoundEstimate:
@@ -228,10 +250,11 @@ class Run:
             )
 
     def _save(self, step: int) -> None:
+        tensors, document = self._trainer.state()  # of all processes together
         if self._directory is None:
             return
-        tensors, document = self._trainer.state()
-        self._directory.checkpoints.save(step, self._checkpoint(), TrainingState(tensors, document))
+        state = TrainingState(tensors, document | self._stopping.state())
+        self._directory.checkpoints.save(step, self._checkpoint(), state, self._stopping.best_step)
         self._directory.checkpoints.prune(self._config.training.keep_checkpoints)
 
     def _draw(self, directory: RunDirectory) -> tuple[Path, ...]:
@@ -247,7 +270,17 @@ class Run:
         model = self._trainer.averaged_model
         with model.evaluating(), autocast(self._prepared.device, self._prepared.precision):
             draw_chains(chains, model, info, settings, start, noise, self._chain_step)
-        return samples, chains
+        return samples, chains, *self._draw_walks(directory)
+
+    def _draw_walks(self, directory: RunDirectory) -> tuple[Path, ...]:
+        """Walks between data and prior and, in the plane, where a step at T = 1 leads."""
+        prepared, model = self._prepared, self._trainer.averaged_model
+        noise = generator(prepared.device, self._config.run.seed, "walks")
+        rows = prepared.dataset.examples("train")[: self._config.samples.num]
+        data = prepared.dataset.states(rows.to(prepared.device), noise)
+        with model.evaluating(), autocast(prepared.device, prepared.precision):
+            info = prepared.dataset.info
+            return draw_walks(directory.sample, model, info, data, noise, self._protocol())
 
     def _draw_midway(self, step: int) -> None:
         if self._directory is not None and can_draw(self._prepared.dataset.info):
@@ -270,6 +303,16 @@ class Run:
         self._reporter.advance(step, {})
         if self._stop:
             raise Interrupted(self._stop.signal or 0, self._path, self._trainer.progress.walks)
+
+    def _finished(self, directory: RunDirectory) -> Checkpoint:
+        """The model to keep, evaluate and draw: the best on validation data where one was looked for, else the last."""
+        best = self._stopping.best_step
+        if best is None:
+            return self._checkpoint()
+        self._reporter.note(f"The validation bound was best after {best} walks: the model of then is kept.")
+        checkpoint = load_checkpoint(directory.checkpoints.best(best), self._prepared.device)
+        self._trainer.adopt(checkpoint.part("operator."), checkpoint.part("prior."))
+        return checkpoint
 
     def _checkpoint(self) -> Checkpoint:
         model = self._trainer.averaged_model

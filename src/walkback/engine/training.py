@@ -1,13 +1,7 @@
 """Training: heat a minibatch, and learn to walk every step back.
 
-    for each walk: s_0 from data → transitions t = 1 … K → loss_t = mean over rows of the objective
-        online    update after every step
-        batch     one update per walk, from mean_t loss_t
-        stacked   the same update from one forward over the K·B rows
-    s_K → prior
-
-Losses are divided by the number of dimensions before the backward pass, so that gradient clipping means the same for
-digits and for faces.
+for each walk: s_0 from data (some from own chains) → transitions t = 1 … K → updates of the weights
+s_K of the walks from data → prior
 """
 
 from __future__ import annotations
@@ -34,16 +28,16 @@ from walkback.engine.optimization import (
     load_moments,
     moments,
 )
+from walkback.engine.own_chains import OwnChains
+from walkback.engine.updates import updates_for
 from walkback.errors import ConfigurationError, WalkbackError
-from walkback.kernels import StackedKernel
 from walkback.model import Model
-from walkback.objectives import Objective
+from walkback.objectives import AnyObjective, PathObjective
 from walkback.operators import initial_state
-from walkback.schedules import Levels, stack_levels, tensor_levels
+from walkback.schedules import tensor_levels
 from walkback.seeding import derive_seed, generator
-from walkback.state import State, concatenate
+from walkback.state import State, map_state
 from walkback.text import one_line
-from walkback.walk import Transition, walk
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,7 +58,7 @@ class Trainer:
 
     Args:
         model: The model to train, on `device`.
-        objective: The loss of one step.
+        objective: The loss of a step, or of a walk.
         dataset: Prepared data.
         settings: See `TrainingSettings`.
         seed: The run's seed.
@@ -77,7 +71,7 @@ class Trainer:
     def __init__(
         self,
         model: Model,
-        objective: Objective,
+        objective: AnyObjective,
         dataset: Dataset,
         settings: TrainingSettings,
         *,
@@ -89,7 +83,6 @@ class Trainer:
     ) -> None:
         self.model = model
         self.progress = Progress()
-        self._objective = objective
         self._dataset = dataset
         self._settings = settings
         self._seed = seed
@@ -102,10 +95,17 @@ class Trainer:
             len(self._examples), settings.batch_size, seed, rank=self._world.rank, world_size=self._world.size
         )
         self._world.copy_from_main(model.operator, model.prior)
-        self._parameters: list[nn.Parameter] = [p for p in model.operator.parameters() if p.requires_grad]
+        # Only a walk that is differentiated to its end reaches parameters of the prior.
+        learning = [model.operator, *([model.prior] if isinstance(objective, PathObjective) else [])]
+        self._parameters: list[nn.Parameter] = [
+            p for module in learning for p in module.parameters() if p.requires_grad
+        ]
         self._optimizer = build_optimizer(self._parameters, settings)
         self._average = WeightAverage(model.operator, settings.ema)
-        self._dimensions = dataset.info.space.size
+        self._updates = updates_for(settings, objective, model, dataset.info.space.size)
+        self._own: OwnChains | None = None
+        if settings.own_starts:
+            self._own = OwnChains(model, settings, seed, self._world, compiled=compiled)
 
     @property
     def averaged_model(self) -> Model:
@@ -128,13 +128,12 @@ class Trainer:
             levels = tensor_levels(levels, self._device)
         self.model.operator.train()
         with self._seeded_layers(number), autocast(self._device, self._precision):
-            origin = self._origin(number, noise)
-            losses, final_state = self._updates(origin, levels, noise)
-        self.model.prior.observe(self._world.gather(final_state))
+            learned = self._updates.learn(self._origin(number, noise), levels, noise, self._update)
+        self._observe(learned.final_state)
         self.progress = replace(
             self.progress, walks=number + 1, seconds=self.progress.seconds + time.perf_counter() - started
         )
-        return losses
+        return learned.loss
 
     @contextmanager
     def _seeded_layers(self, number: int) -> Iterator[None]:
@@ -144,45 +143,25 @@ class Trainer:
             yield
 
     def _origin(self, number: int, noise: torch.Generator) -> State:
-        rows = self._examples[self._order.batch(number)].to(self._device, non_blocking=True)
-        state, _ = initial_state(self.model.operator, self._dataset.states(rows, noise), noise)
+        """s_0 of the walk: data, and states of own chains in the first rows."""
+        origin = self._starting_states(self._order.batch(number), noise)
+        return origin if self._own is None else self._own.start(origin, number, self._any_states)
+
+    def _starting_states(self, rows: Tensor, noise: torch.Generator) -> State:
+        """s_0 of the training examples numbered `rows` `(N,)`."""
+        examples = self._examples[rows].to(self._device, non_blocking=True)
+        state, _ = initial_state(self.model.operator, self._dataset.states(examples, noise), noise)
         return state
 
-    def _updates(self, origin: State, levels: Levels, noise: torch.Generator) -> tuple[Tensor, State]:
-        """Learn from one walk: mean loss per step, and s_K."""
-        if self._settings.updates == "stacked":
-            return self._stacked_update(origin, levels, noise)
-        online = self._settings.updates == "online"
-        total = torch.zeros((), device=self._device)
-        state = origin
-        for transition in walk(self.model.operator, self.model.process, origin, levels, noise):
-            loss = self._objective(transition).mean()
-            (loss / self._dimensions / (1 if online else len(levels))).backward()  # type: ignore[no-untyped-call]
-            total += loss.detach()
-            state = transition.target
-            if online:
-                self._update(loss.detach())
-        if not online:
-            self._update(total)
-        return total / len(levels), state
+    def _any_states(self, num: int, noise: torch.Generator) -> State:
+        """s_0 of `num` training examples drawn at random."""
+        rows = torch.randint(len(self._examples), (num,), generator=noise, device=noise.device)
+        return self._starting_states(rows.cpu(), noise)
 
-    def _stacked_update(self, origin: State, levels: Levels, noise: torch.Generator) -> tuple[Tensor, State]:
-        with torch.no_grad():
-            steps = list(walk(self.model.operator, self.model.process, origin, levels, noise))
-        rows = self._settings.batch_size
-        target = concatenate([step.target for step in steps])
-        level = stack_levels(levels, rows, self._device)
-        stacked = Transition(
-            source=concatenate([step.source for step in steps]),
-            target=target,
-            level=level,
-            forward=StackedKernel([step.forward for step in steps], rows),
-            reverse=self.model.operator(target, level).cooling(level),
-        )
-        loss = self._objective(stacked).mean()
-        (loss / self._dimensions).backward()  # type: ignore[no-untyped-call]
-        self._update(loss.detach())
-        return loss.detach(), steps[-1].target
+    def _observe(self, final_state: State) -> None:
+        """Show s_K to the prior: of the walks from data alone, because cooling is to end at data."""
+        own = 0 if self._own is None else self._own.rows
+        self.model.prior.observe(self._world.gather(map_state(lambda leaf: leaf[own:], final_state)))
 
     def _update(self, loss: Tensor) -> None:
         self._world.average_gradients(self._parameters)
@@ -200,10 +179,20 @@ class Trainer:
             self._average.update(self.model.operator)
 
     def state(self) -> tuple[dict[str, Tensor], dict[str, Any]]:
-        """What resuming needs beside the averaged model and the prior: tensors by name (live ones), and JSON values."""
+        """What resuming needs beside the averaged model and the prior: tensors by name (live ones), and JSON values.
+
+        Called by all processes together: own chains of all of them are collected.
+        """
         tensors = {f"operator.{name}": value for name, value in self.model.operator.state_dict().items()}
         tensors |= {f"optimizer.{name}": value for name, value in moments(self._optimizer).items()}
+        if self._own is not None:
+            tensors |= {f"own.{name}": value for name, value in self._own.state().items()}
         return tensors, {"progress": asdict(self.progress), "seed": self._seed}
+
+    def adopt(self, averaged: Mapping[str, Tensor], prior: Mapping[str, Tensor]) -> None:
+        """Let `averaged_model` be another one, given by the state dicts of operator and prior; training has ended."""
+        self.averaged_model.operator.load_state_dict(averaged)
+        self.model.prior.load_state_dict(prior)
 
     def restore(
         self,
@@ -237,6 +226,8 @@ class Trainer:
             )
             if self.progress.updates:
                 load_moments(self._optimizer, self._parameters, _part(tensors, "optimizer."))
+            if self._own is not None:
+                self._own.restore(_part(tensors, "own."))
         except (RuntimeError, LookupError, TypeError, ValueError) as error:
             raise ConfigurationError(
                 f"Got a training state that does not fit this run ({one_line(error)}): "

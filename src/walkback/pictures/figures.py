@@ -1,4 +1,4 @@
-"""The pictures that a run leaves: annealed samples, and chains that go on from them at T = 1."""
+"""The pictures that a run leaves: samples, chains that go on from them at T = 1, walks, and the field of points."""
 
 from __future__ import annotations
 
@@ -13,8 +13,10 @@ from walkback.configuration.settings import SampleSettings
 from walkback.data import DataInfo
 from walkback.model import Model
 from walkback.operators import visible
+from walkback.pictures.field import draw_field
 from walkback.pictures.frames import open_sink
 from walkback.pictures.images import draw_states, save_png
+from walkback.pictures.walks import draw_walk
 from walkback.sampling import anneal, chain, last
 from walkback.state import State, map_state
 
@@ -81,6 +83,34 @@ def draw_chains(
         for step, frame in frames(model, state, settings.chain_steps, settings.chain_every, generator):
             sink.add(step, visible(model.operator, frame))
             on_step(step)
+
+
+def draw_walks(
+    place: Callable[[str], Path],
+    model: Model,
+    info: DataInfo,
+    data: Tensor,
+    generator: torch.Generator,
+    protocol: Mapping[str, Any],
+) -> tuple[Path, ...]:
+    """Write `walk`, a walk up from the data and one down from the prior, and of points also `field`, see `draw_field`.
+
+    Args:
+        place: The path of a picture by its name.
+        model: In evaluation mode.
+        info: What the data are.
+        data: `(N, *E)`, on the model's device.
+        generator: On the model's device.
+        protocol: Written into the pictures.
+
+    Returns:
+        What was written.
+    """
+    draw_walk(place("walk"), model, info, data, generator, protocol)
+    if info.is_image:
+        return (place("walk"),)
+    draw_field(place("field"), model.operator, data, generator, protocol)
+    return place("walk"), place("field")
 
 
 def frames(

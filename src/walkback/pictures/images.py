@@ -42,7 +42,13 @@ def to_uint8(images: Tensor) -> Picture:
     return pixels
 
 
-def tile(pictures: Picture, columns: int | None = None, pad: int = 4, scale: int | None = None) -> Picture:
+def tile(
+    pictures: Picture,
+    columns: int | None = None,
+    pad: int = 4,
+    scale: int | None = None,
+    background: int = 128,
+) -> Picture:
     """Put pictures `(N, H, W, C)` side by side, row by row, `pad` pixels apart on grey.
 
     Picture n starts at row `pad + (n // columns) (s H + pad)` and column `pad + (n % columns) (s W + pad)`.
@@ -52,6 +58,7 @@ def tile(pictures: Picture, columns: int | None = None, pad: int = 4, scale: int
         columns: Pictures in a row; None makes the grid about square.
         pad: Pixels between two pictures and around all of them.
         scale: Pixels drawn for each pixel, s; None enlarges small pictures to make a readable grid.
+        background: The grey, from 0 to 255.
     """
     num, height, width, channels = pictures.shape
     columns = columns or math.ceil(math.sqrt(num))
@@ -59,7 +66,7 @@ def tile(pictures: Picture, columns: int | None = None, pad: int = 4, scale: int
     scale = scale or _readable_scale(columns, max(height, width))
     big = pictures.repeat(scale, axis=1).repeat(scale, axis=2)
     step_y, step_x = scale * height + pad, scale * width + pad
-    canvas = np.full((pad + rows * step_y, pad + columns * step_x, channels), 128, np.uint8)
+    canvas = np.full((pad + rows * step_y, pad + columns * step_x, channels), background, np.uint8)
     for index, picture in enumerate(big):
         y, x = pad + index // columns * step_y, pad + index % columns * step_x
         canvas[y : y + picture.shape[0], x : x + picture.shape[1]] = picture
@@ -77,28 +84,43 @@ def filmstrip(frames: Tensor, pad: int = 4, scale: int | None = None) -> Picture
 
 
 def scatter(
-    points: Tensor, reference: Tensor | None = None, window: Window | None = None, size: int = 480
+    points: Tensor,
+    reference: Tensor | None = None,
+    window: Window | None = None,
+    size: int = 480,
+    title: str = "",
 ) -> Picture:
     """Points `(N, 2)` in the plane, drawn over `(M, 2)` reference points in grey; `(size, size, 3)`.
 
-    The labels are the limits of the window, and the number of points that are not in it.
+    The labels are the title, the limits of the window, and the number of points that are not in it.
 
     Args:
         points: What is drawn.
         reference: What it is compared with, e.g. data.
         window: What part of the plane is drawn; by default one that holds the reference, or else the points.
         size: Width and height in pixels; pictures under 384 pixels have no labels of limits.
+        title: Stands above the plot.
     """
     window = window or window_of(points if reference is None else reference)
-    margin = size // 16
-    canvas = Image.new("RGB", 2 * ((size - 2 * margin) * _OVERSAMPLING,), _WHITE)
+    canvas = _canvas(size)
     if reference is not None:
         _draw_dots(canvas, reference, window, _GREY)
     outside = len(points) - _draw_dots(canvas, points, window, _BLUE)
-    picture = Image.new("RGB", (size, size), _WHITE)
-    picture.paste(canvas.reduce(_OVERSAMPLING), (margin, margin))
-    _draw_frame(picture, margin, window, f"{outside} outside" if outside else "")
-    return np.asarray(picture)
+    return _framed(canvas, size, window, f"{outside} outside" if outside else "", title)
+
+
+def quiver(
+    tails: Tensor, arrows: Tensor, reference: Tensor, window: Window, size: int = 480, title: str = ""
+) -> Picture:
+    """Arrows `(N, 2)` from points `(N, 2)` of the plane over reference points `(M, 2)` in grey; `(size, size, 3)`.
+
+    Arrows are drawn to scale; those that start outside the window, or are not finite, are not drawn.
+    """
+    canvas = _canvas(size)
+    _draw_dots(canvas, reference, window, _GREY)
+    for row in _finite(torch.cat([tails, arrows], 1)):
+        _draw_arrow(canvas, row[:2], row[2:], window)
+    return _framed(canvas, size, window, "", title)
 
 
 def window_of(points: Tensor) -> Window:
@@ -170,6 +192,24 @@ def _finite(points: Tensor) -> npt.NDArray[np.float64]:
     return rows[np.isfinite(rows).all(1)]
 
 
+def _canvas(size: int) -> Image.Image:
+    """White, several times larger than the inside of a plot of `size` pixels."""
+    return Image.new("RGB", 2 * ((size - 2 * _margin(size)) * _OVERSAMPLING,), _WHITE)
+
+
+def _margin(size: int) -> int:
+    """Pixels around a plot of `size` pixels."""
+    return size // 16
+
+
+def _framed(canvas: Image.Image, size: int, window: Window, note: str, title: str) -> Picture:
+    """The plot of a canvas: reduced, framed, labelled."""
+    picture = Image.new("RGB", (size, size), _WHITE)
+    picture.paste(canvas.reduce(_OVERSAMPLING), 2 * (_margin(size),))
+    _draw_frame(picture, _margin(size), window, note, title)
+    return np.asarray(picture)
+
+
 def _draw_dots(canvas: Image.Image, points: Tensor, window: Window, color: tuple[int, int, int]) -> int:
     """Draw those points that are in the window; returns their number."""
     left, bottom, side = window
@@ -182,12 +222,34 @@ def _draw_dots(canvas: Image.Image, points: Tensor, window: Window, color: tuple
     return len(inside)
 
 
-def _draw_frame(picture: Image.Image, margin: int, window: Window, note: str) -> None:
-    """A frame `margin` pixels from the edge, the window's limits at its corners and a note above it."""
+def _draw_arrow(
+    canvas: Image.Image, tail: npt.NDArray[np.float64], arrow: npt.NDArray[np.float64], window: Window
+) -> None:
+    """One arrow; of one shorter than its line is wide, a dot is left."""
+    left, bottom, side = window
+    start = np.array([tail[0] - left, bottom + side - tail[1]]) / side * canvas.width
+    along = np.array([arrow[0], -arrow[1]]) / side * canvas.width
+    if not ((start >= 0) & (start <= canvas.width)).all():
+        return
+    length, width = float(np.hypot(*along)), max(1, canvas.width // 400)
+    draw = ImageDraw.Draw(canvas)
+    draw.ellipse((*(start - width), *(start + width)), fill=_BLUE)
+    if length <= width:
+        return
+    end, unit = start + along, along / length
+    head = min(length, 6 * width) * unit
+    across = 0.4 * np.array([-head[1], head[0]])
+    draw.line((*start, *(end - head / 2)), fill=_BLUE, width=width)
+    draw.polygon([tuple(end), tuple(end - head + across), tuple(end - head - across)], fill=_BLUE)
+
+
+def _draw_frame(picture: Image.Image, margin: int, window: Window, note: str, title: str) -> None:
+    """A frame `margin` pixels from the edge, the window's limits at its corners, title and note above it."""
     left, bottom, side = window
     near, far = margin, picture.width - margin
     draw = ImageDraw.Draw(picture)
     draw.rectangle((near, near, far, far), outline=_BLACK)
+    draw.text((near, near - 2), title, fill=_BLACK, anchor="lb")
     draw.text((far, near - 2), note, fill=_BLACK, anchor="rb")
     if margin < 24:
         return

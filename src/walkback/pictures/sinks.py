@@ -152,7 +152,7 @@ class NpzSink(FrameSink):
         super().__init__(output)
         self._archive = zipfile.ZipFile(output.file, "w")
         output.cleanup.callback(_close_quietly, self._archive)
-        self._states = self._archive.open(_member("states"), "w", force_zip64=True)
+        self._states = self._archive.open(member("states"), "w", force_zip64=True)
         output.cleanup.callback(_close_quietly, self._states)
         header = {"descr": "<f4", "fortran_order": False, "shape": output.shape}
         np.lib.format.write_array_header_1_0(self._states, header)
@@ -162,8 +162,8 @@ class NpzSink(FrameSink):
 
     def _end(self) -> None:
         self._states.close()
-        with self._archive.open(_member("steps"), "w") as member:
-            np.lib.format.write_array(member, np.array(self._steps, np.int64), allow_pickle=False)
+        with self._archive.open(member("steps"), "w") as file:
+            np.lib.format.write_array(file, np.array(self._steps, np.int64), allow_pickle=False)
         self._archive.close()
 
 
@@ -199,8 +199,8 @@ def _close_quietly(part: IO[bytes] | zipfile.ZipFile) -> None:
         part.close()
 
 
-def _member(name: str) -> zipfile.ZipInfo:
-    """An archive's member without the time of day, so that equal chains leave equal files."""
+def member(name: str) -> zipfile.ZipInfo:
+    """A .npz archive's member without the time of day, so that equal arrays leave equal files."""
     return zipfile.ZipInfo(f"{name}.npy", date_time=(1980, 1, 1, 0, 0, 0))
 
 

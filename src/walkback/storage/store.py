@@ -3,15 +3,18 @@
 step-N.safetensors          the model after N walks
 step-N.state.safetensors    what training needs beyond it
 step-N.json                 SHA-256 of both; written last, so a step that has it is whole
+best-N.safetensors          the best model on validation data, where a run looks for one; of those, the ones that the
+                            steps kept here name in their step-N.json, with its SHA-256
 """
 
 from __future__ import annotations
 
 import json
 import re
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import final
+from typing import Any, final
 
 from walkback.storage.checkpoint import Checkpoint, TrainingState, save_checkpoint, save_training_state
 from walkback.storage.files import sha256, write_json, writing_to
@@ -41,8 +44,10 @@ class CheckpointStore:
     def __init__(self, directory: Path) -> None:
         self.directory = directory
 
-    def save(self, step: int, checkpoint: Checkpoint, state: TrainingState) -> SavedStep:
-        """Save model and training state after `step` walks.
+    def save(
+        self, step: int, checkpoint: Checkpoint, state: TrainingState, best: int | None = None
+    ) -> SavedStep:
+        """Save model and training state after `step` walks; `best` is the step of the best model by then.
 
         Raises:
             WalkbackError: A file cannot be written; earlier checkpoints are intact.
@@ -50,8 +55,20 @@ class CheckpointStore:
         saved = self._files(step)
         save_checkpoint(saved.checkpoint, checkpoint)
         save_training_state(saved.state, state)
-        write_json(saved.manifest, {"step": step, "sha256": _digests(saved)})
+        write_json(saved.manifest, _manifest(saved, best))
         return saved
+
+    def best(self, step: int) -> Path:
+        """Path of the best model where it is that of `step`."""
+        return self.directory / f"best-{step}.safetensors"
+
+    def save_best(self, step: int, checkpoint: Checkpoint) -> None:
+        """Save the model after `step` walks as the best; it stays while a step that is kept names it.
+
+        Raises:
+            WalkbackError: The file cannot be written.
+        """
+        save_checkpoint(self.best(step), checkpoint)
 
     def latest(self) -> tuple[SavedStep | None, list[str]]:
         """The newest checkpoint that is whole, and a warning for each newer one that is not."""
@@ -66,8 +83,7 @@ class CheckpointStore:
 
     def steps(self) -> list[int]:
         """Steps that have any file here, newest first."""
-        names = (re.match(r"step-(\d+)\.", path.name) for path in self.directory.iterdir())
-        return sorted({int(name[1]) for name in names if name}, reverse=True)
+        return self._numbers("step")
 
     def prune(self, keep: int) -> None:
         """Delete all checkpoints but the newest `keep`, and never the newest one that is whole."""
@@ -76,12 +92,20 @@ class CheckpointStore:
         for step in self.steps():
             if step not in kept:
                 self._delete(step)
+        named = {_best_of(self._files(step).manifest) for step in kept}
+        self._delete_best(best for best in self._numbers("best") if best not in named)
 
     def discard_after(self, step: int) -> None:
         """Delete the checkpoints of later steps, which a run resumed at `step` will make anew."""
         for later in self.steps():
             if later > step:
                 self._delete(later)
+        self._delete_best(later for later in self._numbers("best") if later > step)
+
+    def _numbers(self, kind: str) -> list[int]:
+        """N of the files `kind-N.…` here, largest first."""
+        names = (re.match(rf"{kind}-(\d+)\.", path.name) for path in self.directory.iterdir())
+        return sorted({int(name[1]) for name in names if name}, reverse=True)
 
     def _files(self, step: int) -> SavedStep:
         names = (f"step-{step}{end}" for end in (".safetensors", ".state.safetensors", ".json"))
@@ -94,16 +118,39 @@ class CheckpointStore:
             for path in (saved.manifest, saved.state, saved.checkpoint):
                 path.unlink(missing_ok=True)
 
+    def _delete_best(self, steps: Iterable[int]) -> None:
+        for step in steps:
+            with writing_to(self.best(step)):
+                self.best(step).unlink(missing_ok=True)
 
-def _digests(saved: SavedStep) -> dict[str, str]:
-    return {path.name: sha256(path) for path in (saved.checkpoint, saved.state)}
+
+def _manifest(saved: SavedStep, best: int | None) -> dict[str, Any]:
+    """The digests of a step's files, and of the best model where there is one."""
+    paths = [saved.checkpoint, saved.state]
+    if best is not None:
+        paths.append(saved.checkpoint.with_name(f"best-{best}.safetensors"))
+    digests = {path.name: sha256(path) for path in paths}
+    return {"step": saved.step, "sha256": digests} | ({} if best is None else {"best": best})
+
+
+def _best_of(manifest: Path) -> int | None:
+    """The step of the best model that a manifest names; None where it names none, or cannot be read."""
+    try:
+        document = json.loads(manifest.read_bytes())
+    except (OSError, ValueError, RecursionError):
+        return None
+    match document:
+        case {"best": int(best)}:
+            return best
+        case _:
+            return None
 
 
 def _problem(saved: SavedStep) -> str | None:
     """Why a step cannot be resumed from; None if its files are those that were saved."""
     try:
         manifest = json.loads(saved.manifest.read_bytes())
-        if manifest != {"step": saved.step, "sha256": _digests(saved)}:
+        if manifest != _manifest(saved, _best_of(saved.manifest)):
             return "its files are not those that were saved"
     except FileNotFoundError as error:
         return f"{Path(error.filename).name} is missing"

@@ -1,0 +1,156 @@
+"""`walkback inpaint`: fill in what is missing of held-out images."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Literal
+
+import typer
+
+from walkback.cli.common import Json, completion, registry_of
+from walkback.cli.console import Output, plain
+from walkback.errors import ConfigurationError
+
+if TYPE_CHECKING:
+    import torch
+    from torch import Tensor
+
+    from walkback.cli.progress import ProgressBar
+    from walkback.model import Model
+    from walkback.schedules import Levels
+    from walkback.state import State
+
+_BATCH = 250  # images computed at a time
+
+
+def inpaint(
+    ctx: typer.Context,
+    checkpoint: Annotated[Path, typer.Argument(metavar="CKPT", help="Checkpoint (.safetensors).")],
+    keep: Annotated[
+        str,
+        typer.Option(
+            metavar="top|bottom|left|right|FILE.png",
+            help="What is kept: a half, or the white part of an image of the data's size.",
+        ),
+    ],
+    data: Annotated[
+        str | None,
+        typer.Option(
+            help="Data set: a name, a path or a hub id (default: that of the checkpoint).",
+            autocompletion=completion("dataset"),
+        ),
+    ] = None,
+    assignments: Annotated[
+        list[str] | None,
+        typer.Option("--set", metavar="OPTION=VALUE", help="Set an option of the data set given by --data."),
+    ] = None,
+    split: Annotated[
+        Literal["train", "validation", "test"], typer.Option(help="Split to take images from.")
+    ] = "test",
+    num: Annotated[int, typer.Option(min=1, help="Number of images: the first ones of the split.")] = 8,
+    extra: Annotated[int, typer.Option(min=0, help="Steps at T = 1 after annealing.")] = 100,
+    anneal: Annotated[
+        bool,
+        typer.Option(
+            "--anneal/--no-anneal",
+            help="Cool from the prior first, or start at T = 1 from the corrupted image, noise where nothing is kept.",
+        ),
+    ] = True,
+    out: Annotated[Path, typer.Option(help="File to write: .png, .npz or .safetensors.")] = Path(
+        "inpainted.png"
+    ),
+    force: Annotated[bool, typer.Option("--force", help="Overwrite an existing file.")] = False,
+    seed: Annotated[int, typer.Option(min=0, help="Seed.")] = 0,
+    device: Annotated[str, typer.Option(metavar="auto|cpu|cuda[:i]", help="Where to compute.")] = "auto",
+    precision: Annotated[
+        Literal["auto", "fp32", "bf16"], typer.Option(help="Precision of the network; auto is bf16 on CUDA.")
+    ] = "auto",
+    json: Json = False,
+) -> None:
+    """Fill in images: keep a part of each as it is at every step, and let the chain draw the rest.
+
+    The picture has three rows: masked, filled, original.
+
+    walkback inpaint runs/mine/final.safetensors --keep top --num 8 --out faces.png
+
+    walkback inpaint final.safetensors --keep mask.png --data ./photos --set size=32
+    """
+    from walkback.cli.progress import ProgressBar
+    from walkback.engine.assembly import load_model
+    from walkback.engine.devices import autocast, resolve_device, resolve_precision
+    from walkback.engine.held_out import data_for, first_states
+    from walkback.pictures.inpainted import check_target, read_mask, save_inpainted
+
+    if data is None and assignments:
+        raise ConfigurationError(
+            "Got --set without --data, expected both: the checkpoint's own data are as they were."
+        )
+    if not (anneal or extra):
+        raise ConfigurationError("Got --no-anneal and --extra 0, expected steps to take: raise --extra.")
+    check_target(out, force)
+    target = resolve_device(device)
+    chosen = resolve_precision(precision, target)
+    loaded = load_model(checkpoint, registry_of(ctx), target)
+    mask = read_mask(keep, loaded.info)
+    output = Output()
+    with output.messages.status(plain(f"Preparing {data or loaded.info.name}")):
+        overrides = [a if "." in a.partition("=")[0] else f"data.{a}" for a in assignments or ()]
+        dataset = data_for(loaded, registry_of(ctx), data, overrides)
+        original = first_states(dataset, split, num, seed)
+    levels = loaded.model.levels() if anneal else ()
+    with ProgressBar(output) as bar, autocast(target, chosen):
+        filled = _filled(loaded.model, original, mask, levels, extra, seed, target, bar)
+    protocol = {
+        "data": dataset.info.name,
+        "split": split,
+        "preprocessing": list(dataset.info.preprocessing),
+        "fingerprint": dataset.info.fingerprint,
+        "keep": keep,
+        "annealing_steps": len(levels),
+        "extra": extra,
+        "seed": seed,
+        "precision": chosen,
+    }
+    save_inpainted(out, mask, filled, original, protocol)
+    if json:
+        output.emit_json({"file": str(out), "num": num, **protocol})
+    else:
+        output.note(f"Wrote {out}.")
+
+
+def _filled(
+    model: Model,
+    original: Tensor,
+    mask: Tensor,
+    levels: Levels,
+    extra: int,
+    seed: int,
+    device: torch.device,
+    bar: ProgressBar,
+) -> Tensor:
+    """Images `(N, C, H, W)` on the CPU, filled batch by batch, each with its own stream of noise."""
+    import torch
+
+    from walkback.inpainting import inpaint as steps
+    from walkback.operators import visible
+    from walkback.sampling import last
+    from walkback.seeding import generator
+
+    batches = torch.split(original, _BATCH)
+    each = len(levels) + extra
+    bar.stage("Inpainting", each * len(batches))
+    ends = []
+    for number, known in enumerate(batches):
+        noise = generator(device, seed, "inpaint", number)
+        states = steps(model, known.to(device), mask.to(device), levels, noise, extra=extra)
+        end = last(_told(states, bar, number * each))
+        ends.append(visible(model.operator, end).cpu())
+    return torch.cat(ends)
+
+
+def _told(states: Iterator[State], bar: ProgressBar, done: int) -> Iterator[State]:
+    """The same states, each told to the bar."""
+    for step, state in enumerate(states):
+        bar.advance(done + step, {})
+        yield state

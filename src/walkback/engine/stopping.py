@@ -1,0 +1,66 @@
+"""Early stopping: the best model on validation data so far, and when to stop looking for a better one.
+
+best ← (step, nats) where nats < best nats;   stop after `patience` validations in a row that are no better
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, final
+
+from walkback.errors import ConfigurationError
+
+
+@final
+class EarlyStopping:
+    """Follows the validation bound; with patience 0 it keeps no best and never stops.
+
+    Args:
+        patience: Validations without improvement before stopping.
+    """
+
+    def __init__(self, patience: int) -> None:
+        self._patience = patience
+        self._nats = 0.0
+        self._stale = 0
+        self.best_step: int | None = None
+
+    @property
+    def exhausted(self) -> bool:
+        """Whether training is to stop."""
+        return 0 < self._patience <= self._stale
+
+    def observe(self, step: int, nats: float) -> bool:
+        """Take note of the negative bound after `step` walks, nats per example; returns whether it is the best."""
+        if not self._patience:
+            return False
+        if self.best_step is not None and nats >= self._nats:
+            self._stale += 1
+            return False
+        self.best_step, self._nats, self._stale = step, nats, 0
+        return True
+
+    def state(self) -> dict[str, Any]:
+        """What resuming needs, as JSON values; empty where there is no best."""
+        if self.best_step is None:
+            return {}
+        return {"early_stopping": {"step": self.best_step, "nats": self._nats, "stale": self._stale}}
+
+    def restore(self, document: Mapping[str, Any]) -> None:
+        """Go on from a document with what `state` gave; from nothing where it is not in there.
+
+        Raises:
+            ConfigurationError: It is there and was not written by `state`.
+        """
+        if not self._patience:
+            return
+        match document.get("early_stopping"):
+            case None:
+                self.best_step, self._nats, self._stale = None, 0.0, 0
+            case {"step": int(step), "nats": float(nats), "stale": int(stale)}:
+                self.best_step, self._nats, self._stale = step, nats, stale
+            case other:
+                raise ConfigurationError(
+                    f"Got a training state with early_stopping = {other!r:.80}, expected step, nats and stale: "
+                    "resume from another checkpoint."
+                )

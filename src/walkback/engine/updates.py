@@ -1,0 +1,204 @@
+"""How a walk is differentiated, and when the weights move.
+
+    online    one update after every step, from loss_t
+    batch     one update a walk, from mean_t loss_t
+    stacked   the same update, from one forward over the K·B rows
+    path      one update a walk, from the gradient of (1/K) of its path objective through all of its states
+
+loss_t is the objective's mean over the rows. Losses are divided by the number of dimensions D before the backward
+pass, so that gradient clipping means the same for digits and for faces. A path objective, a sum over the walk, is
+divided by K as well, as the mean over steps is: rates and clipping that suit batch updates are of the size for both.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TypeAlias, final
+
+import torch
+from torch import Tensor
+
+from walkback.configuration.settings import TrainingSettings
+from walkback.errors import ConfigurationError
+from walkback.kernels import StackedKernel
+from walkback.model import Model
+from walkback.objectives import AnyObjective, Objective, PathObjective
+from walkback.paths import path_loss
+from walkback.schedules import Levels, stack_levels
+from walkback.state import State, batch_size, concatenate, device_of
+from walkback.walk import Transition, walk
+
+Apply: TypeAlias = Callable[[Tensor], None]
+"""Moves the weights by the gradients that are there; given the loss, a scalar, which must be finite."""
+
+
+@dataclass(frozen=True, slots=True)
+class Learned:
+    """What a walk leaves: the loss, nats per step and example, a scalar on the device; and s_K `(B, *E)`."""
+
+    loss: Tensor
+    final_state: State
+
+
+class Updates(ABC):
+    """A way to learn from one walk."""
+
+    @abstractmethod
+    def learn(self, origin: State, levels: Levels, noise: torch.Generator, apply: Apply) -> Learned:
+        """Heat `origin` s_0 `(B, *E)` through `levels`, and have `apply` move the weights."""
+
+
+@final
+class OnlineUpdates(Updates):
+    """One update after every step; the next step is drawn from the output of just before it.
+
+    Args:
+        model: The model in training.
+        objective: The loss of one step.
+        dimensions: D.
+    """
+
+    def __init__(self, model: Model, objective: Objective, dimensions: int) -> None:
+        self._model = model
+        self._objective = objective
+        self._dimensions = dimensions
+
+    def learn(self, origin: State, levels: Levels, noise: torch.Generator, apply: Apply) -> Learned:
+        """K updates."""
+        total = torch.zeros((), device=device_of(origin))
+        state = origin
+        for transition in walk(self._model.operator, self._model.process, origin, levels, noise):
+            loss = self._objective(transition).mean()
+            (loss / self._dimensions).backward()  # type: ignore[no-untyped-call]
+            total += loss.detach()
+            state = transition.target
+            apply(loss.detach())
+        return Learned(total / len(levels), state)
+
+
+@final
+class BatchUpdates(Updates):
+    """One update from the gradients of all steps, each of which is differentiated as soon as it is there.
+
+    Args:
+        model: The model in training.
+        objective: The loss of one step.
+        dimensions: D.
+    """
+
+    def __init__(self, model: Model, objective: Objective, dimensions: int) -> None:
+        self._model = model
+        self._objective = objective
+        self._dimensions = dimensions
+
+    def learn(self, origin: State, levels: Levels, noise: torch.Generator, apply: Apply) -> Learned:
+        """One update, with the memory of one step."""
+        total = torch.zeros((), device=device_of(origin))
+        state = origin
+        for transition in walk(self._model.operator, self._model.process, origin, levels, noise):
+            loss = self._objective(transition).mean()
+            (loss / self._dimensions / len(levels)).backward()  # type: ignore[no-untyped-call]
+            total += loss.detach()
+            state = transition.target
+        apply(total)
+        return Learned(total / len(levels), state)
+
+
+@final
+class StackedUpdates(Updates):
+    """The walk without a graph, then one forward over its K·B rows.
+
+    Args:
+        model: The model in training; its operator accepts rows at different levels.
+        objective: The loss of one step.
+        dimensions: D.
+    """
+
+    def __init__(self, model: Model, objective: Objective, dimensions: int) -> None:
+        self._model = model
+        self._objective = objective
+        self._dimensions = dimensions
+
+    def learn(self, origin: State, levels: Levels, noise: torch.Generator, apply: Apply) -> Learned:
+        """One update, with the memory of the whole walk."""
+        operator = self._model.operator
+        with torch.no_grad():
+            steps = list(walk(operator, self._model.process, origin, levels, noise))
+        rows = batch_size(origin)
+        target = concatenate([step.target for step in steps])
+        level = stack_levels(levels, rows, device_of(origin))
+        stacked = Transition(
+            source=concatenate([step.source for step in steps]),
+            target=target,
+            level=level,
+            forward=StackedKernel([step.forward for step in steps], rows),
+            reverse=operator(target, level).cooling(level),
+        )
+        loss = self._objective(stacked).mean()
+        (loss / self._dimensions).backward()  # type: ignore[no-untyped-call]
+        apply(loss.detach())
+        return Learned(loss.detach(), steps[-1].target)
+
+
+@final
+class PathUpdates(Updates):
+    """One update from the gradient through the whole walk, the prior's parameters included where it has any.
+
+    Args:
+        model: The model in training.
+        objective: The loss of a walk.
+        dimensions: D.
+    """
+
+    def __init__(self, model: Model, objective: PathObjective, dimensions: int) -> None:
+        self._model = model
+        self._objective = objective
+        self._dimensions = dimensions
+
+    def learn(self, origin: State, levels: Levels, noise: torch.Generator, apply: Apply) -> Learned:
+        """One update, with the memory of the whole walk unless the objective computes steps again."""
+        losses, final_state = path_loss(self._model, self._objective, origin, levels, noise)
+        loss = losses.mean() / len(levels)
+        (loss / self._dimensions).backward()  # type: ignore[no-untyped-call]
+        apply(loss.detach())
+        return Learned(loss.detach(), final_state)
+
+
+def require_fitting(settings: TrainingSettings, objective: AnyObjective) -> None:
+    """Refuse ways to train that an objective has not got.
+
+    Raises:
+        ConfigurationError: An objective of whole walks is to make more than one update of a walk, or to judge walks
+            that do not start from data.
+    """
+    if not isinstance(objective, PathObjective):
+        return
+    name = type(objective).__name__
+    if settings.updates != "batch":
+        raise ConfigurationError(
+            f"Got training.updates = '{settings.updates}' with {name}, an objective of whole walks, expected 'batch': "
+            "each state depends on the one before, so a walk has one gradient, for one update."
+        )
+    if settings.own_starts:
+        raise ConfigurationError(
+            f"Got training.own_starts = {settings.own_starts} with {name}, an objective of whole walks, expected 0: "
+            "it would raise the likelihood of the model's own states."
+        )
+
+
+def updates_for(
+    settings: TrainingSettings, objective: AnyObjective, model: Model, dimensions: int
+) -> Updates:
+    """The way to learn that settings and objective ask for; raises as `require_fitting`."""
+    require_fitting(settings, objective)
+    if isinstance(objective, PathObjective):
+        return PathUpdates(model, objective, dimensions)
+    match settings.updates:
+        case "online":
+            return OnlineUpdates(model, objective, dimensions)
+        case "batch":
+            return BatchUpdates(model, objective, dimensions)
+        case "stacked":
+            return StackedUpdates(model, objective, dimensions)

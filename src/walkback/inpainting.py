@@ -1,0 +1,63 @@
+"""Inpainting: cooling with a part of every state held at what is known (section 5 of the paper).
+
+    s_K ~ p*,   s_{t-1} ~ p_{T_t}(· | s_t),   and after each draw   x ← m ⊙ known + (1 - m) ⊙ x
+
+x is the data part of the state, and m = 1 where it is kept. That is what the paper does. It samples p(rest | kept) in
+the limit of small steps only: a step draws both parts together, then the kept one is put back, so that even detailed
+balance with the joint law does not carry over.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from itertools import repeat
+
+import torch
+from torch import Tensor
+
+from walkback.errors import WalkbackError
+from walkback.model import Model
+from walkback.operators import TransitionOperator, visible
+from walkback.sampling import COLD
+from walkback.schedules import Levels
+from walkback.state import State, leaves, map_state
+
+
+@torch.no_grad()
+def inpaint(
+    model: Model, known: Tensor, mask: Tensor, levels: Levels, generator: torch.Generator, *, extra: int = 0
+) -> Iterator[State]:
+    """Fill in what the mask leaves open: yields s_K, …, s_0, then `extra` further states at T = 1.
+
+    In every one of them the kept part is that of `known`, bit for bit; latent parts are free. Without levels, `()`,
+    it starts at T = 1 from the corrupted data: what is known, and noise from the prior for the rest.
+
+    Args:
+        model: In evaluation mode.
+        known: Data `(B, *E)`; where nothing is kept it does not matter.
+        mask: True where `known` is kept; bool, broadcastable to `(B, *E)`.
+        levels: Cooled through, hottest first.
+        generator: On the device of `known`.
+        extra: Steps at T = 1 after those.
+
+    Raises:
+        WalkbackError: The operator shows data that are none of its state's tensors, so that nothing can be held.
+    """
+    operator = model.operator
+    state = clamped(operator, model.prior.sample(len(known), generator), known, mask)
+    yield state
+    for level in (*reversed(levels), *repeat(COLD, extra)):
+        state = clamped(operator, operator(state, level).cooling(level).sample(generator), known, mask)
+        yield state
+
+
+def clamped(operator: TransitionOperator, state: State, known: Tensor, mask: Tensor) -> State:
+    """The state with its data part `(B, *E)` set to `known` where `mask` is true; raises as `inpaint`."""
+    shown = visible(operator, state)
+    if not any(leaf is shown for leaf in leaves(state)):
+        raise WalkbackError(
+            f"Got data that {type(operator).__name__}.visible computes, expected one of the state's tensors: "
+            "such a state cannot be held."
+        )
+    held = torch.where(mask, known, shown.to(known.dtype))
+    return map_state(lambda leaf: held if leaf is shown else leaf, state)

@@ -1,0 +1,86 @@
+"""Where one step at T = 1 leads on the average, as arrows in the plane.
+
+    v(s) = E[s' | s] - s,   s' ~ p_1(· | s)
+
+Near its fixed points the operator rests; the arrows show what draws a state back to the data.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from walkback.kernels import NormalKernel
+from walkback.operators import TransitionOperator, initial_state, visible
+from walkback.pictures.images import Window, quiver, save_png, window_of
+from walkback.sampling import COLD
+
+GRID = 24
+"""Arrows along one side."""
+
+REPEATS = 256
+"""Samples that stand for a mean that the kernel does not tell."""
+
+_MOST = 0.9  # of the distance between two arrows, that the longest one takes
+
+
+@torch.no_grad()
+def mean_step(
+    operator: TransitionOperator, points: Tensor, generator: torch.Generator, repeats: int = REPEATS
+) -> Tensor:
+    """v at `points` `(N, *E)`: exact for a `NormalKernel`, else the mean over `repeats` samples, latent units included.
+
+    Args:
+        operator: In evaluation mode.
+        points: Data, on the generator's device.
+        generator: Draws latent units and samples.
+        repeats: Samples a point.
+    """
+    total = torch.zeros_like(points)
+    for _ in range(repeats):
+        state, _ = initial_state(operator, points, generator)
+        kernel = operator(state, COLD).cooling(COLD)
+        if isinstance(kernel, NormalKernel):
+            return kernel.mean - points
+        total += visible(operator, kernel.sample(generator))
+    return total / repeats - points
+
+
+def draw_field(
+    path: Path,
+    operator: TransitionOperator,
+    data: Tensor,
+    generator: torch.Generator,
+    protocol: Mapping[str, Any],
+) -> None:
+    """Write `v` on a grid around data `(N, 2)`, which are drawn in grey below, as one picture.
+
+    All arrows are drawn at one scale, which the picture's title tells.
+
+    Raises:
+        WalkbackError: The file cannot be written.
+    """
+    window = _wider(window_of(data))
+    points = grid_points(window, GRID).to(data)
+    arrows = mean_step(operator, points, generator)
+    longest = float(arrows.norm(dim=1).max())
+    scale = _MOST * window[2] / GRID / longest if 0 < longest < float("inf") else 1.0
+    title = f"E[s' | s] - s at T = 1, drawn {scale:.3g} times as long"
+    save_png(path, quiver(points, scale * arrows, data, window, size=640, title=title), protocol)
+
+
+def grid_points(window: Window, num: int) -> Tensor:
+    """The middles of `num` × `num` equal squares of a window, `(num², 2)`."""
+    left, bottom, side = window
+    middles = (torch.arange(num) + 0.5) * (side / num)
+    return torch.cartesian_prod(left + middles, bottom + middles)
+
+
+def _wider(window: Window) -> Window:
+    """The same window with a fifth more of the plane around it."""
+    left, bottom, side = window
+    return (left - 0.1 * side, bottom - 0.1 * side, 1.2 * side)

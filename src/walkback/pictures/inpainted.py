@@ -1,0 +1,148 @@
+"""Inpainted images: which part is kept, and what is written.
+
+.png                   rows of masked, filled and original images, a column an image
+.npz, .safetensors     arrays `masked`, `filled`, `original` (N, C, H, W) and `mask` (H, W), true where kept
+"""
+
+from __future__ import annotations
+
+import zipfile
+from collections.abc import Callable, Mapping
+from io import BytesIO
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from walkback.data import DataInfo
+from walkback.errors import ConfigurationError
+from walkback.pictures.images import Picture, save_png, tile, to_uint8
+from walkback.pictures.sinks import member
+from walkback.pictures.starts import read_pixels
+from walkback.storage.description import FORMAT
+from walkback.storage.files import write_bytes
+from walkback.storage.tensorfile import save_tensors
+
+GREY = 0.5
+"""Value of the pixels that are not known, in `masked`."""
+
+SIDES = ("top", "bottom", "left", "right")
+"""Halves that can be kept."""
+
+_COLUMNS, _WHITE = 16, 255  # images side by side, and what is between them
+
+
+def read_mask(keep: str, info: DataInfo) -> Tensor:
+    """The kept part `(H, W)`, bool, of images: one of `SIDES`, or the white part of an image file.
+
+    Of an odd number of rows or columns the middle one belongs to the bottom or right half.
+
+    Raises:
+        ConfigurationError: The states are no images, the file cannot be read or has another size, or it keeps all
+            pixels or none.
+    """
+    if not info.is_image:
+        raise ConfigurationError(f"Got states of shape {info.shape}, expected images: (1 or 3, H, W).")
+    _, height, width = info.shape
+    if keep not in SIDES:
+        if Path(keep).suffix.lower() not in (".png", ".jpg", ".jpeg"):
+            raise ConfigurationError(f"Got '{keep}' to keep, expected {', '.join(SIDES)}, or a .png file.")
+        return _drawn_mask(Path(keep), (height, width))
+    row, column = torch.arange(height)[:, None], torch.arange(width)
+    first = row < height // 2 if keep in ("top", "bottom") else column < width // 2
+    mask = first if keep in ("top", "left") else ~first
+    return mask.expand(height, width).contiguous()
+
+
+def check_target(path: Path, overwrite: bool) -> None:
+    """Refuse, before any work, a file that `save_inpainted` could not write.
+
+    Raises:
+        ConfigurationError: The extension is unknown, the file exists (unless `overwrite`), or its directory does not.
+    """
+    if path.suffix.lower() not in _WRITERS:
+        raise ConfigurationError(
+            f"Got {path} to write to, expected a name that ends in {', '.join(_WRITERS)}."
+        )
+    if path.exists() and not overwrite:
+        raise ConfigurationError(
+            f"Got {path} to write to, which exists; choose another name, or pass --force."
+        )
+    if not path.parent.is_dir():
+        raise ConfigurationError(f"Got {path} to write to, whose directory does not exist; make it first.")
+
+
+def save_inpainted(
+    path: Path, mask: Tensor, filled: Tensor, original: Tensor, protocol: Mapping[str, Any]
+) -> None:
+    """Write inpainted images atomically, in the format that the file's name asks for.
+
+    Args:
+        path: See the module's first lines.
+        mask: True where kept, `(H, W)`.
+        filled: Images `(N, C, H, W)`.
+        original: What they were, `(N, C, H, W)`.
+        protocol: Written into pictures and .safetensors files.
+
+    Raises:
+        WalkbackError: The file cannot be written.
+    """
+    images = {
+        "masked": torch.where(mask, original, GREY),
+        "filled": filled,
+        "original": original,
+    }
+    _WRITERS[path.suffix.lower()](path, images, mask, protocol)
+
+
+def draw_inpainted(images: Mapping[str, Tensor]) -> Picture:
+    """Rows of pictures, one for each of `images` `(N, C, H, W)`; after 16 columns another such band of rows."""
+    rows = [to_uint8(part) for part in images.values()]
+    columns = min(len(rows[0]), _COLUMNS)
+    # On white, so that grey pixels stand out; cells that no image is left for are white too.
+    missing = -len(rows[0]) % columns
+    rows = [np.pad(row, ((0, missing), (0, 0), (0, 0), (0, 0)), constant_values=_WHITE) for row in rows]
+    bands = np.stack(rows).reshape(len(rows), -1, columns, *rows[0].shape[1:]).swapaxes(0, 1)
+    return tile(bands.reshape(-1, *rows[0].shape[1:]), columns, background=_WHITE)
+
+
+def _drawn_mask(path: Path, size: tuple[int, int]) -> Tensor:
+    """White is kept, black is filled."""
+    mask = torch.from_numpy(read_pixels(path, size) >= 128)
+    if bool(mask.all()) or not bool(mask.any()):
+        part = "every" if bool(mask.all()) else "no"
+        raise ConfigurationError(
+            f"Got {path}, which keeps {part} pixel, expected white where kept, black elsewhere."
+        )
+    return mask
+
+
+def _save_picture(
+    path: Path, images: Mapping[str, Tensor], mask: Tensor, protocol: Mapping[str, Any]
+) -> None:
+    save_png(path, draw_inpainted(images), protocol)
+
+
+def _save_npz(path: Path, images: Mapping[str, Tensor], mask: Tensor, protocol: Mapping[str, Any]) -> None:
+    buffer = BytesIO()
+    with zipfile.ZipFile(buffer, "w") as archive:
+        for name, values in {**images, "mask": mask}.items():
+            with archive.open(member(name), "w", force_zip64=True) as file:
+                np.lib.format.write_array(file, values.numpy(), allow_pickle=False)
+    write_bytes(path, buffer.getvalue())
+
+
+def _save_safetensors(
+    path: Path, images: Mapping[str, Tensor], mask: Tensor, protocol: Mapping[str, Any]
+) -> None:
+    metadata = {"kind": "inpainted", "format": FORMAT, "protocol": dict(protocol)}
+    save_tensors(path, {**images, "mask": mask}, metadata)
+
+
+_WRITERS: Mapping[str, Callable[[Path, Mapping[str, Tensor], Tensor, Mapping[str, Any]], None]] = {
+    ".png": _save_picture,
+    ".npz": _save_npz,
+    ".safetensors": _save_safetensors,
+}

@@ -1,0 +1,112 @@
+"""A heating walk from data and the cooling from the prior, side by side (figures 7 to 9 of the paper).
+
+    heated   s_0 ~ data → s_K      left to right, every few steps
+    cooled   s_K ~ p*   → s_0      left to right, the same steps backwards
+
+Where the operator has learned its walk, a cooled panel looks like the heated one of the same t.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from itertools import chain
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from walkback.data import DataInfo
+from walkback.model import Model
+from walkback.operators import initial_state, visible
+from walkback.pictures.images import Picture, filmstrip, save_png, scatter, tile, window_of
+from walkback.sampling import anneal
+from walkback.schedules import Levels
+from walkback.state import State
+from walkback.walk import walk
+
+PANELS = 8
+"""Largest number of steps that are shown."""
+
+IMAGES = 6
+"""Number of walks that are shown of images."""
+
+_PANEL = 200  # side of a scatter plot, in pixels
+_GAP = 12  # between heated and cooled images, in pixels
+
+
+@torch.no_grad()
+def draw_walk(
+    path: Path,
+    model: Model,
+    info: DataInfo,
+    data: Tensor,
+    generator: torch.Generator,
+    protocol: Mapping[str, Any],
+) -> None:
+    """Write a walk up from `data` and one down from the prior as one picture.
+
+    Args:
+        path: The `.png` to write.
+        model: In evaluation mode.
+        info: What the data are: images, of which `IMAGES` are shown, or points in the plane.
+        data: Where heating starts, `(N, *E)`; as many states are drawn from the prior.
+        generator: On the model's device.
+        protocol: Written into the picture.
+
+    Raises:
+        WalkbackError: The file cannot be written.
+    """
+    data = data[:IMAGES] if info.is_image else data
+    levels = model.levels()
+    shown = steps_shown(len(levels))
+    origin, _ = initial_state(model.operator, data, generator)
+    heating = (step.target for step in walk(model.operator, model.process, origin, levels, generator))
+    heated = _picked(model, chain([origin], heating), shown)
+    cooling = anneal(model.operator, model.prior, levels, len(data), generator)
+    cooled = _picked(model, cooling, [len(levels) - t for t in reversed(shown)])
+    draw = _strips if info.is_image else _plots
+    save_png(path, draw(heated, cooled, shown, levels), protocol)
+
+
+def steps_shown(num_steps: int) -> list[int]:
+    """At most `PANELS` of the steps 0 … K, evenly spread, the first and the last among them.
+
+    >>> steps_shown(14)
+    [0, 2, 4, 6, 8, 10, 12, 14]
+    """
+    panels = min(PANELS, num_steps + 1)
+    return [round(index * num_steps / max(panels - 1, 1)) for index in range(panels)]
+
+
+def _picked(model: Model, states: Iterable[State], numbers: list[int]) -> Tensor:
+    """The data parts of the states of these numbers, counted from 0: `(F, N, *E)` on the CPU."""
+    wanted = set(numbers)
+    return torch.stack(
+        [
+            visible(model.operator, state).float().cpu()
+            for number, state in enumerate(states)
+            if number in wanted
+        ]
+    )
+
+
+def _strips(heated: Tensor, cooled: Tensor, shown: list[int], levels: Levels) -> Picture:
+    """Images: a row a walk, heated ones above."""
+    upper, lower = filmstrip(heated), filmstrip(cooled)
+    gap = np.full((_GAP, *upper.shape[1:]), 128, np.uint8)
+    return np.concatenate([upper, gap, lower])
+
+
+def _plots(heated: Tensor, cooled: Tensor, shown: list[int], levels: Levels) -> Picture:
+    """Points: a row of scatter plots of the same part of the plane for each direction, over the data in grey."""
+    window = window_of(heated.flatten(0, 1))
+    temperatures = {level.step: level.temperature for level in levels}
+    titles = [f"t = {t}, T = {temperatures[t]:.3g}" if t else "data" for t in shown]
+    titles += ["prior", *(f"t = {t}" for t in reversed(shown[:-1]))]
+    panels = [
+        scatter(frame, heated[0], window, _PANEL, title)
+        for frame, title in zip((*heated, *cooled), titles, strict=True)
+    ]
+    return tile(np.stack(panels), len(shown), scale=1)
