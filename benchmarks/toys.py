@@ -1,0 +1,107 @@
+"""Do the runs on points of the plane sample their data, and do their chains stay on them?
+
+    python benchmarks/toys.py runs/swiss-roll-0 runs/swiss-roll-1 runs/swiss-roll-2
+
+For each run directory: the bound on test points beside the likelihood of the best single Gaussian (nats), and the
+squared MMD (biased, Gaussian kernel of 0.15 times the data's standard deviation, 2,000 points a side) of annealed
+points, and of the same points after 1,000 and 10,000 further steps at T = 1, against the test points, in units of what
+training points have against test points (five sets of 2,000, the mean). For a mixture, also the largest relative
+deviation of a mode's share from that of the training points; points belong to the mode whose centre is nearest.
+"""
+
+from __future__ import annotations
+
+import argparse
+import math
+from collections.abc import Iterator
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from walkback.configuration.config import component
+from walkback.data import Dataset
+from walkback.discrepancy import mmd_squared
+from walkback.engine.assembly import LoadedModel, build_dataset, load_model
+from walkback.evaluation import estimate_bound
+from walkback.extensions.registry import Registry
+from walkback.model import Model
+from walkback.sampling import anneal, chain, last
+from walkback.seeding import generator
+from walkback_toys.figures import Mog
+
+NUM = 2000
+STEPS = (1000, 10_000)
+
+
+def points(dataset: Dataset, split: str) -> Tensor:
+    """All states of a split, `(N, 2)`."""
+    return dataset.states(dataset.examples(split), generator("cpu", 0, f"points-{split}"))  # type: ignore[arg-type]
+
+
+def gaussian_nats(train: Tensor, test: Tensor) -> float:
+    """Mean negative log-likelihood of the test points under the Gaussian with the moments of the training points."""
+    law = torch.distributions.MultivariateNormal(train.double().mean(0), torch.cov(train.double().T))
+    return -law.log_prob(test.double()).mean().item()
+
+
+def relative_mmd(states: Tensor, train: Tensor, test: Tensor) -> float:
+    """MMD² of states against test points, in units of the mean of training points' (five sets) against them."""
+    bandwidth = 0.15 * math.sqrt(train.var(0, correction=0).mean().item())
+    sets = torch.split(train[: 5 * NUM], NUM)
+    unit = sum(mmd_squared(part, test, bandwidth) for part in sets) / len(sets)
+    return mmd_squared(states, test, bandwidth) / unit
+
+
+def stages(model: Model, seed: int) -> Iterator[tuple[str, Tensor]]:
+    """Annealed points, then the same chains after more and more steps at T = 1."""
+    noise = generator("cpu", seed, "judged")
+    state = last(anneal(model.operator, model.prior, model.levels(), NUM, noise))
+    done = 0
+    yield "annealed", state  # type: ignore[misc]
+    for target in STEPS:
+        state = last(chain(model.operator, state, target - done, noise, every=target - done))
+        done = target
+        yield f"+{target:,}", state  # type: ignore[misc]
+
+
+def mode_deviation(states: Tensor, reference: Tensor, centres: Tensor) -> float:
+    """Largest relative deviation of a mode's share of `states` from its share of `reference`."""
+    shares = [
+        torch.bincount(torch.cdist(x.double(), centres).argmin(1), minlength=len(centres)).double() / len(x)
+        for x in (states, reference)
+    ]
+    return ((shares[0] - shares[1]).abs() / shares[1]).max().item()
+
+
+def judge(directory: Path, registry: Registry) -> str:
+    """One row of the table."""
+    loaded: LoadedModel = load_model(directory / "final.safetensors", registry, torch.device("cpu"))
+    dataset = build_dataset(
+        component(registry, "data", loaded.checkpoint.description.config["data"]), registry
+    )
+    dataset.prepare()
+    train, test = points(dataset, "train"), points(dataset, "test")[:NUM]
+    bound = estimate_bound(loaded.model, [test], loaded.info, generator("cpu", 0, "bound"))
+    row = [
+        f"{directory!s:28s}",
+        f"{bound.nats:6.3f} ± {bound.nats_error:.3f}",
+        f"{gaussian_nats(train, test):6.3f}",
+    ]
+    for name, state in stages(loaded.model, seed=1):
+        row.append(f"{name} {relative_mmd(state, train, test):5.2f}")
+        if isinstance(dataset, Mog):
+            row[-1] += f" (modes {100 * mode_deviation(state, train, dataset.centres.double()):.0f} %)"
+    return "  ".join(row)
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("runs", type=Path, nargs="+", help="run directories")
+    torch.set_num_threads(1)
+    print(f"{'':28s}  bound, nats     Gaussian  MMD² / MMD² of data against data")
+    found = Registry.discover()
+    for run in parser.parse_args().runs:
+        print(judge(run, found), flush=True)
