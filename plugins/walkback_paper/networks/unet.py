@@ -20,7 +20,6 @@ from torch.nn.functional import (
     interpolate,
     pixel_shuffle,
     pixel_unshuffle,
-    scaled_dot_product_attention,
     silu,
 )
 
@@ -75,7 +74,9 @@ class _Attention(nn.Module):
     def forward(self, features: Tensor) -> Tensor:
         rows, channels, height, width = features.shape
         parts = self.inputs(self.norm(features)).reshape(rows, 3, self.heads, -1, height * width)
-        query, key, value = (part.flatten(0, 1) for part in parts.unbind(1))  # (rows · heads, channels, positions)
+        query, key, value = (
+            part.flatten(0, 1) for part in parts.unbind(1)
+        )  # (rows · heads, channels, positions)
         # Written out: in bfloat16 the fused kernel's backward pass is some ten times slower than this on a CPU.
         weights = torch.bmm(key.transpose(1, 2), query).mul(key.shape[1] ** -0.5).softmax(1)
         mixed = torch.bmm(value, weights.to(value.dtype)).reshape(rows, channels, height, width)
