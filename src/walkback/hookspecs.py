@@ -50,7 +50,7 @@ def walkback_processes() -> Iterable[Component]:  # type: ignore[empty-body]
 
 @hookspec
 def walkback_objectives() -> Iterable[Component]:  # type: ignore[empty-body]
-    """Per-step objectives: `walkback.objectives.Objective`, built as `cls(**options)`."""
+    """Objectives: `walkback.objectives.Objective` (of a step) or `PathObjective` (of a walk), as `cls(**options)`."""
 
 
 @hookspec
@@ -65,7 +65,7 @@ def walkback_dataset_source(source: str) -> DatasetSource | None:
 
 @hookspec
 def walkback_diagnostics() -> Iterable[Component]:  # type: ignore[empty-body]
-    """Diagnostics of a trained operator."""
+    """Diagnostics of a trained operator; no command asks for them yet."""
 
 
 @hookspec
@@ -75,7 +75,7 @@ def walkback_loggers() -> Iterable[Component]:  # type: ignore[empty-body]
 
 @hookspec
 def walkback_recipes() -> Iterable[Recipe]:  # type: ignore[empty-body]
-    """Recipes: complete configurations by name."""
+    """Recipes: configurations by name, TOML files inside the plugin's package."""
 
 
 @hookspec

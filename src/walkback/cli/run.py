@@ -56,7 +56,9 @@ def run(
     objective: Annotated[
         str | None,
         typer.Option(
-            help="Loss of one step.", rich_help_panel=_COMPONENTS, autocompletion=completion("objective")
+            help="Loss of a step, or of a whole walk.",
+            rich_help_panel=_COMPONENTS,
+            autocompletion=completion("objective"),
         ),
     ] = None,
     process: Annotated[
@@ -287,6 +289,7 @@ def _report(result: RunResult, output: Output, json: bool) -> None:
             f"{bound.examples} {result.protocol['split']} examples, {bound.paths} path(s), K = {bound.levels}",
         ),
         ("training", f"{result.walks:,} walks in {result.seconds:.0f} s"),
+        *([] if result.best_step is None else [("best model", f"after {result.best_step:,} walks")]),
         ("checkpoint", str(result.checkpoint)),
         *((path.stem, str(path)) for path in result.pictures),
     ]
