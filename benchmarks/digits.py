@@ -43,7 +43,7 @@ def report(name: str, states: Tensor, judge: SVC, train: np.ndarray) -> None:
     )
 
 
-def main(path: Path) -> None:
+def main(path: Path, steps: list[int]) -> None:
     """Judge one checkpoint."""
     noise = generator("cpu", 0, "judge")
     data = Digits()
@@ -70,7 +70,7 @@ def main(path: Path) -> None:
     state = last(anneal(model.operator, model.prior, model.levels(), NUM, noise))
     report("annealed", state, judge, train)
     done = 0
-    for target in (100, 300, 1000, 10_000):
+    for target in steps:
         state = last(chain(model.operator, state, target - done, noise, every=target - done))
         done = target
         report(f"+ {done:,} steps at T = 1", state, judge, train)
@@ -81,5 +81,9 @@ if __name__ == "__main__":
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("checkpoint", type=Path)
+    parser.add_argument(
+        "--steps", type=int, nargs="*", default=[100, 300, 1000, 10_000], help="steps at T = 1"
+    )
     torch.set_num_threads(1)
-    main(parser.parse_args().checkpoint)
+    options = parser.parse_args()
+    main(options.checkpoint, options.steps)

@@ -6,10 +6,12 @@ For annealed states, and after further steps at T = 1: the share that the classi
 entropy of its predicted classes in nats (log 10 = 2.30 if all are equally frequent), and the mean Euclidean distance to
 the nearest training image. Standard errors are over samples; that of the entropy is the plug-in formula's. Rows for
 real test digits (as they are, and with the noise of one step at T = 1) and for uniform noise stand beside them. A copy
-would have a nearest distance far below that of real test digits. The classifier, a small convolutional network trained
-here on the 60,000 training labels with noise of up to twice that of one step, never sees the operator or the test split. A
-fifth of what it is trained on is no digit (noise, shuffled pixels, collages of four digits' quarters), with all classes
-equally probable as its label: otherwise it is sure that noise is an 8.
+would have a nearest distance far below that of real test digits.
+
+The classifier, a small convolutional network trained here on the 60,000 training labels with noise of up to twice that
+of one step, never sees the operator or the test split. A fifth of what it is trained on is no digit (noise, shuffled
+pixels, collages of four digits' quarters), with all classes equally probable as its label: otherwise it is sure that
+noise is an 8.
 """
 
 from __future__ import annotations
