@@ -17,6 +17,12 @@ _BERNOULLI = {**_GAUSSIAN, "prior": {"name": "bernoulli"}, "data": {"binarize": 
 
 _RECIPES = (
     ("digits", "Real 8×8 digits in about two minutes on two cores", True),
+    ("mnist", "MNIST with a small U-Net, under an hour on two cores", False),
+    ("cifar10", "CIFAR-10 with a U-Net, for a CUDA device", False),
+    ("celeba", "CelebA 64×64 with a U-Net, for a CUDA device", False),
+    ("swiss-roll", "A Swiss roll, about five minutes on one core", False),
+    ("circle", "A circle, about three minutes on one core", False),
+    ("mog", "A mixture of eight Gaussians, about five minutes on one core", False),
     ("paper-mnist", "MNIST with the paper's settings (Table 2, figure 3)", False),
     ("paper-mnist-bound", "The MNIST model whose bound the paper reports (appendix E.1)", False),
     ("paper-cifar10", "CIFAR-10 with the paper's settings (Table 4, figure 5)", False),
