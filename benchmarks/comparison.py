@@ -74,7 +74,7 @@ POINTS = (
         "schedule.name=geometric",
         "schedule.factor=1.5",
     ),
-    *("training.batch_size=128", "training.lr=2e-3", "training.ema=0.995", "training.steps=800"),
+    *("training.batch_size=128", "training.lr=2e-3", "training.ema=0.995", "training.steps=400"),
 )
 
 BASES: Mapping[str, tuple[str, ...]] = {
@@ -82,7 +82,7 @@ BASES: Mapping[str, tuple[str, ...]] = {
     "mog": POINTS,
     "mnist": (
         *("operator.hidden=[1200,1200]", "operator.sigma=0.05", "schedule.name=doubling"),
-        *("training.batch_size=64", "training.lr=1e-3", "training.ema=0.99", "training.steps=300"),
+        *("training.batch_size=64", "training.lr=1e-3", "training.ema=0.99", "training.steps=100"),
     ),
 }
 

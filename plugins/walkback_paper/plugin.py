@@ -20,7 +20,7 @@ _RECIPES = (
     ("mnist", "MNIST with a small U-Net, under an hour on two cores", False),
     ("cifar10", "CIFAR-10 with a U-Net, for a CUDA device", False),
     ("celeba", "CelebA 64×64 with a U-Net, for a CUDA device", False),
-    ("swiss-roll", "A Swiss roll, about five minutes on one core", False),
+    ("swiss-roll", "A Swiss roll, about seven minutes on one core", False),
     ("circle", "A circle, about three minutes on one core", False),
     ("mog", "A mixture of eight Gaussians, about five minutes on one core", False),
     ("paper-mnist", "MNIST with the paper's settings (Table 2, figure 3)", False),
