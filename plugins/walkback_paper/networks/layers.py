@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from walkback_paper.networks.level import LevelFeatures
 
-Linear = TypeVar("Linear", nn.Linear, nn.ConvTranspose2d)
+Linear = TypeVar("Linear", nn.Linear, nn.Conv2d, nn.ConvTranspose2d)
 
 
 @final

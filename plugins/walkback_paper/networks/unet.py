@@ -25,18 +25,11 @@ from torch.nn.functional import (
 
 from walkback.errors import ConfigurationError
 from walkback_paper.networks.conditioning import FiLM, TemperatureEmbedding
+from walkback_paper.networks.layers import zero
 
 
 def _norm(channels: int) -> nn.GroupNorm:
     return nn.GroupNorm(math.gcd(channels, 8), channels)
-
-
-def _zero(layer: nn.Conv2d) -> nn.Conv2d:
-    """The layer with zero weights: what it ends starts as its skip connection."""
-    nn.init.zeros_(layer.weight)
-    if layer.bias is not None:
-        nn.init.zeros_(layer.bias)
-    return layer
 
 
 @final
@@ -50,7 +43,7 @@ class _Block(nn.Module):
         self.norm_out = _norm(target)
         self.film = FiLM(target)
         self.dropout = nn.Dropout(dropout)
-        self.outer = _zero(nn.Conv2d(target, target, 3, padding=1))
+        self.outer = zero(nn.Conv2d(target, target, 3, padding=1))
         self.skip = nn.Identity() if source == target else nn.Conv2d(source, target, 1)
 
     def forward(self, features: Tensor, embedding: Tensor) -> Tensor:
@@ -69,7 +62,7 @@ class _Attention(nn.Module):
         self.heads = math.gcd(heads, channels)
         self.norm = _norm(channels)
         self.inputs = nn.Conv2d(channels, 3 * channels, 1)
-        self.output = _zero(nn.Conv2d(channels, channels, 1))
+        self.output = zero(nn.Conv2d(channels, channels, 1))
 
     def forward(self, features: Tensor) -> Tensor:
         rows, channels, height, width = features.shape
@@ -133,7 +126,7 @@ class UNet(nn.Module):
             self.decoder.append(_stack(width + skipped, skipped, blocks, dropout))
             width = skipped
         self.norm = _norm(width)
-        self.heads = nn.ModuleList(_zero(nn.Conv2d(width, folded, 3, padding=1)) for _ in range(heads))
+        self.heads = nn.ModuleList(zero(nn.Conv2d(width, folded, 3, padding=1)) for _ in range(heads))
 
     def forward(self, state: Tensor, log2_temperature: Tensor) -> tuple[Tensor, ...]:
         """One tensor `(B, C, H, W)` a head."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Annotated, Any, TypeAlias
 
 import typer
@@ -68,3 +68,8 @@ def _report_broken(root: Any, registry: Registry) -> None:
                 output.warn(warning)
 
     root.call_on_close(report_later)
+
+
+def data_overrides(assignments: Sequence[str] | None) -> list[str]:
+    """`OPTION=VALUE` of a data set as overrides of the configuration, `data.OPTION=VALUE`."""
+    return [a if "." in a.partition("=")[0] else f"data.{a}" for a in assignments or ()]

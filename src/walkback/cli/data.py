@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from walkback.cli.common import Json, completion, registry_of
+from walkback.cli.common import Json, completion, data_overrides, registry_of
 from walkback.cli.console import Output, plain, table
 
 if TYPE_CHECKING:
@@ -51,7 +51,7 @@ def prepare_data(
     from walkback.configuration.layering import resolve_data
 
     registry, output = registry_of(ctx), Output()
-    overrides = [a if "." in a.partition("=")[0] else f"data.{a}" for a in assignments or ()]
+    overrides = data_overrides(assignments)
     config = resolve_data(registry, source, overrides)
     dataset = registry.load(registry.find("dataset", config.name))(**config.options)
     with output.messages.status(plain(f"Preparing {config.name}")):

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from walkback.cli.common import Json, completion, registry_of
+from walkback.cli.common import Json, completion, data_overrides, registry_of
 from walkback.cli.console import Output, plain
 from walkback.errors import ConfigurationError
 
@@ -95,7 +95,7 @@ def inpaint(
     mask = read_mask(keep, loaded.info)
     output = Output()
     with output.messages.status(plain(f"Preparing {data or loaded.info.name}")):
-        overrides = [a if "." in a.partition("=")[0] else f"data.{a}" for a in assignments or ()]
+        overrides = data_overrides(assignments)
         dataset = data_for(loaded, registry_of(ctx), data, overrides)
         original = first_states(dataset, split, num, seed)
     levels = loaded.model.levels() if anneal else ()

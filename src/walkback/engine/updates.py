@@ -13,7 +13,7 @@ divided by K as well, as the mean over steps is: rates and clipping that suit ba
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import TypeAlias, final
 
@@ -50,6 +50,22 @@ class Updates(ABC):
         """Heat `origin` s_0 `(B, *E)` through `levels`, and have `apply` move the weights."""
 
 
+def _steps(
+    model: Model,
+    objective: Objective,
+    origin: State,
+    levels: Levels,
+    noise: torch.Generator,
+    dimensions: int,
+    share: int,
+) -> Iterator[tuple[Tensor, State]]:
+    """Walk, and differentiate loss_t / D / share as soon as step t is there: yields loss_t, a scalar, and s_t."""
+    for transition in walk(model.operator, model.process, origin, levels, noise):
+        loss = objective(transition).mean()
+        (loss / dimensions / share).backward()  # type: ignore[no-untyped-call]
+        yield loss.detach(), transition.target
+
+
 @final
 class OnlineUpdates(Updates):
     """One update after every step; the next step is drawn from the output of just before it.
@@ -69,12 +85,10 @@ class OnlineUpdates(Updates):
         """K updates."""
         total = torch.zeros((), device=device_of(origin))
         state = origin
-        for transition in walk(self._model.operator, self._model.process, origin, levels, noise):
-            loss = self._objective(transition).mean()
-            (loss / self._dimensions).backward()  # type: ignore[no-untyped-call]
-            total += loss.detach()
-            state = transition.target
-            apply(loss.detach())
+        for loss, target in _steps(self._model, self._objective, origin, levels, noise, self._dimensions, 1):
+            total += loss
+            state = target
+            apply(loss)
         return Learned(total / len(levels), state)
 
 
@@ -97,11 +111,12 @@ class BatchUpdates(Updates):
         """One update, with the memory of one step."""
         total = torch.zeros((), device=device_of(origin))
         state = origin
-        for transition in walk(self._model.operator, self._model.process, origin, levels, noise):
-            loss = self._objective(transition).mean()
-            (loss / self._dimensions / len(levels)).backward()  # type: ignore[no-untyped-call]
-            total += loss.detach()
-            state = transition.target
+        share = len(levels)
+        for loss, target in _steps(
+            self._model, self._objective, origin, levels, noise, self._dimensions, share
+        ):
+            total += loss
+            state = target
         apply(total)
         return Learned(total / len(levels), state)
 
