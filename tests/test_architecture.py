@@ -14,16 +14,19 @@ ROOT = Path(__file__).parent.parent
 CORE, PLUGINS = ROOT / "src" / "walkback", ROOT / "plugins"
 
 LAYERS: Mapping[str, tuple[str, ...]] = {
-    "words": ("errors", "text", "component", "hookspecs", "seeding"),
+    "words": ("errors", "optional", "text", "component", "hookspecs", "seeding"),
     "mathematics": (
         *("state", "schedules", "kernels", "operators", "priors", "processes", "walk", "model"),
-        *("objectives", "paths", "sampling", "inpainting", "discrepancy"),
+        *("objectives", "paths", "sampling", "inpainting", "discrepancy", "work"),
     ),
     "data": ("data", "grey", "evaluation"),
+    "records": ("report", "estimates"),
     "storage": (
         *("storage", "storage.files", "storage.tensorheader", "storage.tensorfile", "storage.description"),
         *("storage.checkpoint", "storage.store", "storage.rundir", "metrics"),
+        "storage.ledger",
     ),
+    "measurement": ("diagnostics", "traces"),
     "extensions": ("extensions", "extensions.loader", "extensions.registered", "extensions.registry"),
     "configuration": (
         *("configuration", "configuration.settings", "configuration.overrides", "configuration.schema"),

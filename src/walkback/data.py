@@ -126,3 +126,16 @@ class Dataset(ABC):
     @abstractmethod
     def states(self, rows: Tensor, generator: torch.Generator) -> Tensor:
         """Starting states `(B, *E)`, float, from stored rows `(B, *E)` on the generator's device."""
+
+
+class Labelled(ABC):
+    """Capability of a data set: its examples have classes."""
+
+    @property
+    @abstractmethod
+    def classes(self) -> tuple[str, ...]:
+        """Names of the classes, by number; valid after `prepare`."""
+
+    @abstractmethod
+    def labels(self, split: Split) -> Tensor:
+        """Class of each example of a split, `(N,)`, int64, in the order of `examples`."""

@@ -65,7 +65,7 @@ def walkback_dataset_source(source: str) -> DatasetSource | None:
 
 @hookspec
 def walkback_diagnostics() -> Iterable[Component]:  # type: ignore[empty-body]
-    """Diagnostics of a trained operator; no command asks for them yet."""
+    """Diagnostics of a trained operator: `walkback.diagnostics.Diagnostic`, built as `cls(**options)`."""
 
 
 @hookspec

@@ -39,3 +39,12 @@ class TiedProcess(Process):
     def heating(self, conditional: Conditional, source: State, level: Level, origin: State) -> Kernel:
         """The kernel that the operator offers for heating at this level."""
         return conditional.heating(level)
+
+
+@final
+class CoolingProcess(Process):
+    """The operator's cooling kernel p_T in the place of q_T: a walk at one level is then a chain of the model."""
+
+    def heating(self, conditional: Conditional, source: State, level: Level, origin: State) -> Kernel:
+        """p_T(· | s)."""
+        return conditional.cooling(level)

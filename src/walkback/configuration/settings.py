@@ -50,6 +50,7 @@ class TrainingSettings(Settings):
         0.0,
         description="Share of each minibatch that starts from the model's own chains at T = 1, not from data.",
     )
+    own_after: NonNegativeInt = Field(0, description="Walks of data alone before these chains begin.")
     own_pool: PositiveInt = Field(1000, description="Number of these chains, on each process.")
     own_steps: PositiveInt = Field(10, description="Steps at T = 1 that a chain takes each time it is used.")
     own_restart: Share = Field(

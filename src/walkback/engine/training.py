@@ -129,7 +129,7 @@ class Trainer:
         self.model.operator.train()
         with self._seeded_layers(number), autocast(self._device, self._precision):
             learned = self._updates.learn(self._origin(number, noise), levels, noise, self._update)
-        self._observe(learned.final_state)
+        self._observe(learned.final_state, number)
         self.progress = replace(
             self.progress, walks=number + 1, seconds=self.progress.seconds + time.perf_counter() - started
         )
@@ -145,7 +145,12 @@ class Trainer:
     def _origin(self, number: int, noise: torch.Generator) -> State:
         """s_0 of the walk: data, and states of own chains in the first rows."""
         origin = self._starting_states(self._order.batch(number), noise)
-        return origin if self._own is None else self._own.start(origin, number, self._any_states)
+        own = self._own_of(number)
+        return origin if own is None else own.start(origin, number, self._any_states)
+
+    def _own_of(self, number: int) -> OwnChains | None:
+        """The chains that give walk `number` some of its starts, if any do."""
+        return self._own if number >= self._settings.own_after else None
 
     def _starting_states(self, rows: Tensor, noise: torch.Generator) -> State:
         """s_0 of the training examples numbered `rows` `(N,)`."""
@@ -158,9 +163,10 @@ class Trainer:
         rows = torch.randint(len(self._examples), (num,), generator=noise, device=noise.device)
         return self._starting_states(rows.cpu(), noise)
 
-    def _observe(self, final_state: State) -> None:
-        """Show s_K to the prior: of the walks from data alone, because cooling is to end at data."""
-        own = 0 if self._own is None else self._own.rows
+    def _observe(self, final_state: State, number: int) -> None:
+        """Show s_K of walk `number` to the prior: of its rows from data alone, because cooling is to end at data."""
+        chains = self._own_of(number)
+        own = 0 if chains is None else chains.rows
         self.model.prior.observe(self._world.gather(map_state(lambda leaf: leaf[own:], final_state)))
 
     def _update(self, loss: Tensor) -> None:

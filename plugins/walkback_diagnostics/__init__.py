@@ -1,0 +1,1 @@
+"""The diagnostics that walkback ships with: `walkback diagnose NAME CKPT`."""
