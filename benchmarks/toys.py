@@ -4,9 +4,11 @@
 
 For each run directory: the bound on test points beside the likelihood of the best single Gaussian (nats), and the
 squared MMD (biased, Gaussian kernel of 0.15 times the data's standard deviation, 2,000 points a side) of annealed
-points, and of the same points after 1,000 and 10,000 further steps at T = 1, against the test points, in units of what
-training points have against test points (five sets of 2,000, the mean). For a mixture, also the largest relative
-deviation of a mode's share of 10,000 points from an equal share; points belong to the mode whose centre is nearest.
+points, and of the same points after 1,000 and 10,000 further steps at T = 1, against data that no run has seen, in
+units of what other such data have against them. One pair of sets moves the ratio by 0.2 either way by chance, data
+against data included, so it is the mean over all pairs of three sets of samples and three of data, ± the standard error
+over the sets of samples. For a mixture, also the largest relative deviation of a mode's share of the points from an
+equal share; points belong to the mode whose centre is nearest.
 """
 
 from __future__ import annotations
@@ -31,7 +33,7 @@ from walkback.seeding import generator
 from walkback_toys.figures import Mog
 
 NUM = 2000
-MODES_NUM = 10_000  # of 1,250 points to a mode, chance moves the share by 3 %
+SETS = 3
 STEPS = (1000, 10_000)
 
 
@@ -46,12 +48,18 @@ def gaussian_nats(train: Tensor, test: Tensor) -> float:
     return -law.log_prob(test.double()).mean().item()
 
 
-def relative_mmd(states: Tensor, train: Tensor, test: Tensor) -> float:
-    """MMD² of states against test points, in units of the mean of training points' (five sets) against them."""
-    bandwidth = 0.15 * math.sqrt(train.var(0, correction=0).mean().item())
-    sets = torch.split(train[: 5 * NUM], NUM)
-    unit = sum(mmd_squared(part, test, bandwidth) for part in sets) / len(sets)
-    return mmd_squared(states, test, bandwidth) / unit
+def relative_mmd(states: Tensor, first: Tensor, second: Tensor, bandwidth: float) -> tuple[float, float]:
+    """MMD² of states against data, in units of `second` data against `first`, and its standard error."""
+    unit = mmd_of_sets(second, first, bandwidth).mean()
+    found = mmd_of_sets(states, first, bandwidth).mean(1) / unit
+    return found.mean().item(), found.std().item() / math.sqrt(SETS)
+
+
+def mmd_of_sets(x: Tensor, y: Tensor, bandwidth: float) -> Tensor:
+    """MMD² of every set of `x` against every set of `y`, `(SETS, SETS)`."""
+    return torch.tensor(
+        [[mmd_squared(a, b, bandwidth) for b in torch.split(y, NUM)] for a in torch.split(x, NUM)]
+    )
 
 
 def stages(model: Model, num: int, seed: int) -> Iterator[tuple[str, Tensor]]:
@@ -77,20 +85,21 @@ def mode_deviation(states: Tensor, centres: Tensor) -> float:
 def judge(directory: Path, registry: Registry) -> str:
     """One row of the table."""
     loaded: LoadedModel = load_model(directory / "final.safetensors", registry, torch.device("cpu"))
-    dataset = build_dataset(
-        component(registry, "data", loaded.checkpoint.description.config["data"]), registry
-    )
+    table = {**loaded.checkpoint.description.config["data"], "num_held_out": 2 * SETS * NUM}
+    dataset = build_dataset(component(registry, "data", table), registry)
     dataset.prepare()
-    train, test = points(dataset, "train"), points(dataset, "test")[:NUM]
-    bound = estimate_bound(loaded.model, [test], loaded.info, generator("cpu", 0, "bound"))
+    train, fresh = points(dataset, "train"), points(dataset, "test")
+    first, second = fresh.chunk(2)
+    bound = estimate_bound(loaded.model, [first], loaded.info, generator("cpu", 0, "bound"))
     row = [
         f"{directory!s:28s}",
         f"{bound.nats:6.3f} ± {bound.nats_error:.3f}",
-        f"{gaussian_nats(train, test):6.3f}",
+        f"{gaussian_nats(train, first):6.3f}",
     ]
-    modes = isinstance(dataset, Mog)
-    for name, state in stages(loaded.model, MODES_NUM if modes else NUM, seed=1):
-        row.append(f"{name} {relative_mmd(state[:NUM], train, test):5.2f}")
+    bandwidth = 0.15 * math.sqrt(train.var(0, correction=0).mean().item())
+    for name, state in stages(loaded.model, SETS * NUM, seed=1):
+        ratio, error = relative_mmd(state, first, second, bandwidth)
+        row.append(f"{name} {ratio:5.2f} ± {error:.2f}")
         if isinstance(dataset, Mog):
             row[-1] += f" (modes {100 * mode_deviation(state, dataset.centres):.0f} %)"
     return "  ".join(row)

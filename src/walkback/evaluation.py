@@ -17,9 +17,8 @@ from torch import Tensor
 from walkback.data import DataInfo
 from walkback.errors import WalkbackError
 from walkback.model import Model
-from walkback.operators import initial_state
 from walkback.schedules import Levels
-from walkback.walk import walk
+from walkback.work import heating_work
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,15 +44,9 @@ class BoundEstimate:
     levels: int
 
 
-@torch.no_grad()
 def path_bound(model: Model, data: Tensor, levels: Levels, generator: torch.Generator) -> Tensor:
     """L of one heating path from each row of `data` `(B, *E)`: `(B,)`, nats."""
-    state, log_latent = initial_state(model.operator, data, generator)
-    bound = -log_latent
-    for transition in walk(model.operator, model.process, state, levels, generator):
-        bound = bound + transition.log_p - transition.log_q
-        state = transition.target
-    return bound + model.prior.log_prob(state)
+    return -heating_work(model, data, levels, generator).work
 
 
 def estimate_bound(

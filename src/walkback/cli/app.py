@@ -27,6 +27,8 @@ COMMANDS = (
     Command("run", "walkback.cli.run:run", "Train a transition operator, evaluate it and draw samples."),
     Command("sample", "walkback.cli.sample:sample", "Draw samples and chains from a checkpoint."),
     Command("inpaint", "walkback.cli.inpaint:inpaint", "Fill in what is missing of images."),
+    Command("evaluate", "walkback.cli.evaluate:evaluate", "Likelihood of held-out data, with errors."),
+    Command("diagnose", "walkback.cli.diagnose:diagnose", "Measure how a trained operator behaves."),
     Command("info", "walkback.cli.info:info", "Show what a checkpoint contains."),
     Command("data", "walkback.cli.data:app", "List and prepare data sets."),
     Command("recipes", "walkback.cli.recipes:app", "List and show recipes."),

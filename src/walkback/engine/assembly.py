@@ -10,6 +10,7 @@ from typing import Any, TypeVar
 import torch
 from torch import nn
 
+from walkback.component import Kind
 from walkback.configuration.config import COMPONENT_SECTIONS, ComponentConfig, RunConfig, component
 from walkback.data import DataInfo, Dataset
 from walkback.errors import CheckpointError, PluginError, WalkbackError
@@ -42,15 +43,15 @@ class LoadedModel:
 
 def build_dataset(config: ComponentConfig, registry: Registry) -> Dataset:
     """The data set of a configuration, not yet prepared."""
-    return _build(registry, "data", config, Dataset)  # type: ignore[type-abstract]
+    return build_part(registry, "dataset", config, Dataset)  # type: ignore[type-abstract]
 
 
 def build_objective(config: ComponentConfig, registry: Registry) -> AnyObjective:
     """The objective of a configuration, local or of whole walks."""
     cls = registry.load(registry.find("objective", config.name))
     if issubclass(cls, PathObjective):
-        return _build(registry, "objective", config, PathObjective)  # type: ignore[type-abstract]
-    return _build(registry, "objective", config, Objective)  # type: ignore[type-abstract]
+        return build_part(registry, "objective", config, PathObjective)  # type: ignore[type-abstract]
+    return build_part(registry, "objective", config, Objective)  # type: ignore[type-abstract]
 
 
 def build_model(
@@ -71,7 +72,7 @@ def build_model(
     # Initialization in torch.nn draws from the global generator: lend it our seed, and put it back.
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(derive_seed(seed, "weights"))
-        operator: TransitionOperator = _build(
+        operator: TransitionOperator = build_part(
             registry,
             "operator",
             parts["operator"],
@@ -79,9 +80,9 @@ def build_model(
             data_space,
         )
         chain_space = state_space(operator, data_space)
-        prior: Prior = _build(registry, "prior", parts["prior"], Prior, chain_space)  # type: ignore[type-abstract]
-    schedule: Schedule = _build(registry, "schedule", parts["schedule"], Schedule)  # type: ignore[type-abstract]
-    process: Process = _build(registry, "process", parts["process"], Process)  # type: ignore[type-abstract]
+        prior: Prior = build_part(registry, "prior", parts["prior"], Prior, chain_space)  # type: ignore[type-abstract]
+    schedule: Schedule = build_part(registry, "schedule", parts["schedule"], Schedule)  # type: ignore[type-abstract]
+    process: Process = build_part(registry, "process", parts["process"], Process)  # type: ignore[type-abstract]
     return Model(operator, schedule, process, prior)
 
 
@@ -156,15 +157,20 @@ def _known_component(path: Path, section: str, checkpoint: Checkpoint, registry:
     return component(registry, section, {**table, "name": reference})
 
 
-def _build(
-    registry: Registry, section: str, config: ComponentConfig, base: type[Part], *arguments: Any
+def build_part(
+    registry: Registry, kind: Kind, config: ComponentConfig, base: type[Part], *arguments: Any
 ) -> Part:
-    """Construct a component; what goes wrong inside is its plugin's fault unless it says otherwise."""
-    registered = registry.find(COMPONENT_SECTIONS[section], config.name)
+    """Construct a component of a kind, a subclass of `base`; what goes wrong inside is its plugin's fault.
+
+    Raises:
+        PluginError: It cannot be built.
+        WalkbackError: It says itself what is wrong.
+    """
+    registered = registry.find(kind, config.name)
     cls = registry.load(registered)
     if not issubclass(cls, base):
         raise PluginError(
-            f"Got {cls.__qualname__} as the {section} '{registered.qualified_name}', "
+            f"Got {cls.__qualname__} as the {kind} '{registered.qualified_name}', "
             f"expected a subclass of {base.__module__}.{base.__qualname__}."
         )
     try:
@@ -173,7 +179,7 @@ def _build(
         raise
     except Exception as error:
         raise PluginError(
-            f"The {section} '{registered.qualified_name}' of {registered.distribution} {registered.version} "
+            f"The {kind} '{registered.qualified_name}' of {registered.distribution} {registered.version} "
             f"cannot be built: {error!r}."
         ) from error
     if isinstance(part, nn.Module):

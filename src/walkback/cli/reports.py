@@ -1,0 +1,70 @@
+"""How a report is shown: a table with value, error and unit, its warnings and its protocol; or one JSON document."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+from rich.padding import Padding
+from rich.text import Text
+
+from walkback.cli.console import Output, plain, table
+from walkback.text import printable
+
+if TYPE_CHECKING:
+    from walkback.report import Figure, Report
+
+_SHOWN = (
+    *("checkpoint", "operator", "weights", "progress", "data", "split", "examples", "preprocessing", "paths"),
+    *("levels", "diagnostic", "seed", "precision", "device", "walkback"),
+)
+"""What of the protocol people see; `--json` has all of it."""
+
+
+def show_report(output: Output, report: Report) -> None:
+    """Print a report for people: results on stdout, warnings on stderr."""
+    _show_figures(output, report.figures)
+    protocol = [
+        (key.replace("_", " "), _text(report.protocol[key])) for key in _SHOWN if key in report.protocol
+    ]
+    output.show("", table(("protocol", ""), protocol))
+    for warning in report.warnings:
+        output.warn(warning)
+
+
+def _show_figures(output: Output, figures: Sequence[Figure]) -> None:
+    """One line a figure, with what it means below it."""
+    cells = [(printable(figure.name.replace("_", " ")), number(figure), figure.unit) for figure in figures]
+    wide = [max(len(row[column]) for row in cells) for column in range(2)]
+    for (name, value, unit), figure in zip(cells, figures, strict=True):
+        output.show(
+            Text.assemble((name.ljust(wide[0]), "cyan"), "  ", value.ljust(wide[1]), "  ", plain(unit))
+        )
+        if figure.meaning:
+            output.show(Padding(plain(figure.meaning, "dim"), (0, 0, 0, 4)))
+
+
+def number(figure: Figure) -> str:
+    """`value ± error` to two digits of the error.
+
+    >>> from walkback.report import Figure
+    >>> number(Figure("a", 1.23456, "nats", 0.0123)), number(Figure("a", 1234.5, "nats"))
+    ('1.235 ± 0.012', '1234.5')
+    """
+    if figure.error is None:
+        return f"{figure.value:.5g}"
+    if figure.error <= 0:
+        return f"{figure.value:.5g} ± 0"
+    places = max(0, 1 - math.floor(math.log10(figure.error)))
+    if places > 8:
+        return f"{figure.value:.4g} ± {figure.error:.2g}"
+    return f"{figure.value:.{places}f} ± {figure.error:.{places}f}"
+
+
+def _text(value: Any) -> str:
+    if isinstance(value, dict):
+        return ", ".join(f"{key} {_text(item)}" for key, item in value.items())
+    if isinstance(value, list):
+        return "; ".join(_text(item) for item in value)
+    return str(value)

@@ -1,0 +1,101 @@
+"""The evaluation of a checkpoint, as a report stamped with its protocol.
+
+heated examples → figures and series      simulated ones → bracket      data and samples → comparisons
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from walkback.data import DataInfo, Dataset
+from walkback.diagnostics import Watch
+from walkback.engine.assembly import LoadedModel
+from walkback.engine.comparing import comparison_figures
+from walkback.engine.devices import Precision, autocast
+from walkback.engine.evaluating import EvaluationPlan, bracket_simulated, heat_data
+from walkback.engine.likelihood_figures import (
+    bracket_figures,
+    likelihood_figures,
+    likelihood_series,
+    tail_figures,
+    warnings_of,
+)
+from walkback.report import Report
+from walkback.schedules import Levels
+from walkback.storage.ledger import Ledger
+
+
+def evaluate_model(
+    loaded: LoadedModel,
+    dataset: Dataset,
+    plan: EvaluationPlan,
+    protocol: Mapping[str, Any],
+    *,
+    device: torch.device,
+    precision: Precision,
+    directory: Path | None = None,
+    watch: Watch,
+) -> Report:
+    """Likelihood, bracket, baselines and sample quality of a model.
+
+    Args:
+        loaded: The model, on `device`.
+        dataset: See `evaluation_data`.
+        plan: What to evaluate.
+        protocol: See `protocol_of`.
+        device: Where to compute.
+        precision: Of the networks.
+        directory: Keeps finished batches, so that an interrupted evaluation can go on; None keeps nothing.
+        watch: Is told of progress.
+
+    Raises:
+        WalkbackError: A figure would be wrong: works that are not finite, clipped states, too few examples.
+    """
+    model = loaded.model
+    levels = model.levels() if plan.steps is None else model.levels_of_length(plan.steps)
+    stamp = {**protocol, **_data_protocol(dataset.info), **_plan_protocol(plan, levels, dataset)}
+    ledger = Ledger(directory, {**stamp, "device": str(device)})
+    with model.evaluating(), autocast(device, precision):
+        heated = heat_data(model, dataset, plan, levels, device, ledger, watch)
+        figures = likelihood_figures(heated, dataset.info)
+        tails, k = tail_figures(heated.work) if plan.paths > 1 else ([], None)
+        simulated = None
+        if plan.simulated:
+            simulated = bracket_simulated(model, plan, levels, device, ledger, watch)
+            tails = [*tails, *bracket_figures(simulated, dataset.info)]
+        compared = comparison_figures(model, levels, dataset, plan, device, watch)
+    return Report(
+        name="evaluate",
+        headline="bound",
+        figures=(*figures, *tails, *compared),
+        series=tuple(likelihood_series(heated, levels, simulated)),
+        warnings=tuple(warnings_of(heated.work, k)),
+        protocol=stamp,
+    )
+
+
+def _data_protocol(info: DataInfo) -> dict[str, Any]:
+    return {
+        "data": info.name,
+        "preprocessing": list(info.preprocessing),
+        "fingerprint": info.fingerprint,
+        "bins": info.bins,
+        "dimensions": info.space.size,
+    }
+
+
+def _plan_protocol(plan: EvaluationPlan, levels: Levels, dataset: Dataset) -> dict[str, Any]:
+    return {
+        "split": plan.split,
+        "examples": min(plan.limit, len(dataset.examples(plan.split))),
+        "paths": plan.paths,
+        "simulated": plan.simulated,
+        "samples": plan.samples,
+        "levels": len(levels),
+        "max_temperature": float(levels[-1].temperature),
+        "batch_size": plan.batch_size,
+    }
