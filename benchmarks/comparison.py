@@ -7,23 +7,24 @@
 Every variant is the base with the changes named beside it: fully connected layers with layer norm and FiLM, batch
 updates of the local rule, preconditioned mean, reverse variance. Points: bound in nats, and MMD² to test points in
 units of that of training points (see toys.py), after annealing and after 1,000 steps at T = 1. MNIST: bound in
-bits/dim, and the share of samples that a classifier is sure of (see mnist.py), after annealing and after 300 steps at
-T = 1. A run that stops because it diverged has no figures. Results that are in the file already are not computed again.
+bits/dim, and the share of samples that a classifier is sure of and the entropy of its classes (see mnist.py), after
+annealing and after 300 steps at T = 1. A run that stops because it diverged has no figures. Results that are in the file already are not computed again.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import math
 import statistics
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
-from mnist import mnist, sure_share, trained_judge
+from mnist import mnist, trained_judge, verdict
 from torch import Tensor
-from toys import relative_mmd
+from toys import SETS, relative_mmd
 
 from walkback.configuration.config import RunConfig
 from walkback.configuration.layering import resolve
@@ -75,6 +76,7 @@ POINTS = (
         "schedule.factor=1.5",
     ),
     *("training.batch_size=128", "training.lr=2e-3", "training.ema=0.995", "training.steps=400"),
+    f"data.num_held_out={2 * SETS * 2000}",
 )
 
 BASES: Mapping[str, tuple[str, ...]] = {
@@ -131,16 +133,26 @@ def samples(model: Model, num: int, steps: int, seed: int) -> Iterator[Tensor]:
 
 def figures(data: str, model: Model, dataset: Dataset, options: argparse.Namespace) -> dict[str, Any]:
     """What is compared."""
-    test = dataset.states(dataset.examples("test")[:NUM], generator("cpu", 0, "test"))
+    fresh = dataset.states(dataset.examples("test")[: 2 * SETS * NUM], generator("cpu", 0, "test"))
+    test = fresh[:NUM]
     bound = estimate_bound(model, list(torch.split(test, 500)), dataset.info, generator("cpu", 0, "bound"))
     if data != "mnist":
         train = dataset.states(dataset.examples("train")[: 5 * NUM], generator("cpu", 0, "train"))
-        qualities = [relative_mmd(state, train, test) for state in samples(model, NUM, 1000, 1)]
+        first, second = fresh.chunk(2)
+        bandwidth = 0.15 * math.sqrt(train.var(0, correction=0).mean().item())
+        states = samples(model, SETS * NUM, 1000, 1)
+        qualities = [relative_mmd(state, first, second, bandwidth)[0] for state in states]
         return {"bound": bound.nats, "annealed": qualities[0], "after": qualities[1]}
     grey, labels = mnist("train")
     judge = trained_judge(options.judge, grey, labels)
-    qualities = [sure_share(state, judge) for state in samples(model, 500, 300, 1)]
-    return {"bound": bound.bits_per_dimension, "annealed": qualities[0], "after": qualities[1]}
+    (sure, entropy), (later, later_entropy) = (verdict(state, judge) for state in samples(model, 500, 300, 1))
+    return {
+        "bound": bound.bits_per_dimension,
+        "annealed": sure,
+        "annealed_entropy": entropy,
+        "after": later,
+        "after_entropy": later_entropy,
+    }
 
 
 def run(
@@ -159,8 +171,8 @@ def run(
 def table(rows: list[dict[str, Any]]) -> str:
     """A Markdown table: mean ± standard deviation over seeds."""
     lines = [
-        "| data | variant | seeds | bound | annealed | later | seconds |",
-        "|---|---|---|---|---|---|---|",
+        "| data | variant | seeds | bound | annealed | (entropy) | later | (entropy) | seconds |",
+        "|---|---|---|---|---|---|---|---|---|",
     ]
     for data in dict.fromkeys(row["data"] for row in rows):
         for variant in VARIANTS:
@@ -169,7 +181,8 @@ def table(rows: list[dict[str, Any]]) -> str:
             if found:
                 lost = f" ({len(found) - len(good)} diverged)" if len(good) < len(found) else ""
                 cells = [
-                    spread([row[key] for row in good]) for key in ("bound", "annealed", "after", "seconds")
+                    spread([row[key] for row in good if key in row])
+                    for key in ("bound", "annealed", "annealed_entropy", "after", "after_entropy", "seconds")
                 ]
                 lines.append(f"| {data} | {variant} | {len(found)}{lost} | " + " | ".join(cells) + " |")
     return "\n".join(lines)

@@ -116,9 +116,12 @@ def trained_judge(path: Path, images: Tensor, labels: Tensor, epochs: int = 4) -
 
 
 @torch.no_grad()
-def sure_share(states: Tensor, judge: Judge) -> float:
-    """Share of the states `(N, 1, 28, 28)` that the classifier is sure of."""
-    return (judge(states.cpu().float()).softmax(1).max(1).values >= SURE).double().mean().item()
+def verdict(states: Tensor, judge: Judge) -> tuple[float, float]:
+    """Share of the states `(N, 1, 28, 28)` that the classifier is sure of, and the entropy of its classes, nats."""
+    probabilities = judge(states.cpu().float()).softmax(1)
+    shares = torch.bincount(probabilities.argmax(1), minlength=10).double() / len(states)
+    sure = (probabilities.max(1).values >= SURE).double().mean().item()
+    return sure, torch.special.entr(shares).sum().item()
 
 
 @torch.no_grad()

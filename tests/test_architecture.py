@@ -20,17 +20,22 @@ LAYERS: Mapping[str, tuple[str, ...]] = {
         *("objectives", "paths", "sampling", "inpainting", "discrepancy", "work"),
     ),
     "data": ("data", "grey", "evaluation"),
-    "records": ("report", "estimates"),
+    "records": ("report", "estimates", "baselines", "likelihood"),
     "storage": (
         *("storage", "storage.files", "storage.tensorheader", "storage.tensorfile", "storage.description"),
         *("storage.checkpoint", "storage.store", "storage.rundir", "metrics"),
         "storage.ledger",
     ),
     "measurement": ("diagnostics", "traces"),
+    "quality": (
+        "quality",
+        *(f"quality.{name}" for name in ("jackknife", "wasserstein", "coverage", "features", "frechet", "figures")),
+    ),
     "extensions": ("extensions", "extensions.loader", "extensions.registered", "extensions.registry"),
     "configuration": (
         *("configuration", "configuration.settings", "configuration.overrides", "configuration.schema"),
         *(
+            "configuration.options",
             "configuration.config",
             "configuration.recipes",
             "configuration.layering",
@@ -40,7 +45,7 @@ LAYERS: Mapping[str, tuple[str, ...]] = {
     "pictures": (
         "pictures",
         *(f"pictures.{name}" for name in ("images", "starts", "gif", "sinks", "frames", "inpainted")),
-        *(f"pictures.{name}" for name in ("field", "walks", "figures")),
+        *(f"pictures.{name}" for name in ("field", "walks", "figures", "plots")),
     ),
     "engine": (
         *("engine", "engine.reporting", "engine.interrupts", "engine.launch", "engine.devices"),
@@ -53,10 +58,21 @@ LAYERS: Mapping[str, tuple[str, ...]] = {
         ),
         *("engine.updates", "engine.training"),
         *("engine.assembly", "engine.held_out", "engine.preparation", "engine.runner"),
+        *("engine.evaluating", "engine.likelihood_figures", "engine.comparing"),
+        *("engine.protocols", "engine.measuring", "engine.diagnosing"),
     ),
+    "testing": (
+        *("testing.cases", "testing.laws", "testing.probes", "testing.kernels", "testing.reference"),
+        *("testing.operators", "testing.schedules", "testing.priors", "testing.processes"),
+        *("testing.objectives", "testing.datasets", "testing.diagnostics", "testing.loggers"),
+        *("testing.suites", "testing"),
+    ),
+    "scaffold": ("scaffold", "scaffold.names", "scaffold.files"),
     "command line": (
-        *("cli", "cli.console", "cli.common", "cli.progress"),
-        *("cli.data", "cli.info", "cli.inpaint", "cli.plugins", "cli.recipes", "cli.run", "cli.sample"),
+        *("cli", "cli.console", "cli.common", "cli.progress", "cli.reports"),
+        *("cli.evaluate", "cli.diagnose"),
+        *("cli.plugins_new", "cli.plugins_check", "cli.plugins_show", "cli.plugins"),
+        *("cli.data", "cli.info", "cli.inpaint", "cli.recipes", "cli.run", "cli.sample"),
         *("cli.app", "cli.main", "__main__"),
     ),
 }

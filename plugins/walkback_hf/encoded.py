@@ -23,6 +23,13 @@ class EncodedImage(NamedTuple):
     data: bytes
 
 
+class Labels(NamedTuple):
+    """Class numbers of images, `(N,)`, and the names of the classes by number."""
+
+    classes: tuple[str, ...]
+    numbers: Rows
+
+
 class EncodedImages(ABC):
     """Images in a fixed order."""
 
@@ -42,6 +49,14 @@ class EncodedImages(ABC):
 
         Raises:
             DataError: A file cannot be read, or a row holds no image.
+        """
+
+    @abstractmethod
+    def labels(self, rows: Rows) -> Labels:
+        """The classes of the images of these rows, which ascend.
+
+        Raises:
+            DataError: The images have no labels, or a file cannot be read.
         """
 
 
@@ -87,3 +102,10 @@ class ImageFiles(EncodedImages):
                     f"Got an image file that cannot be read, {place} ({error.strerror})."
                 ) from error
             yield EncodedImage(place, data)
+
+    @override
+    def labels(self, rows: Rows) -> Labels:
+        raise DataError(
+            f"Got a folder of image files, {self.place}, which has no labels; expected parquet with a column "
+            "of the type ClassLabel."
+        )

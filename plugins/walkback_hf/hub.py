@@ -43,7 +43,8 @@ def find_hub(hub_id: str, config: str | None, column: str | None) -> Mapping[str
     found: dict[str, EncodedImages] = {}
     for split, table in tables.items():
         place = f"{hub_id} ({split})"
-        found[split] = ArrowColumn(place, table.data.column(image_column(table.data.schema, column, place)))
+        images = table.data.column(image_column(table.data.schema, column, place))
+        found[split] = ArrowColumn(place, images, table.data)
     return found
 
 

@@ -11,12 +11,12 @@ import torch
 from torch import Tensor
 from typing_extensions import override
 
-from walkback.data import DataInfo, Dataset, Split
+from walkback.data import DataInfo, Dataset, Labelled, Split
 from walkback.errors import ConfigurationError, DataError
 from walkback.grey import GreyLevels
 from walkback_hf.cache import StoredPixels, cached_pixels
 from walkback_hf.decode import Layout, decode, decode_batches, find_layout
-from walkback_hf.encoded import EncodedImages, Part
+from walkback_hf.encoded import EncodedImages, Labels, Part
 from walkback_hf.splits import plan_splits
 
 
@@ -42,11 +42,15 @@ class ImageOptions:
 
 @dataclass(frozen=True, slots=True)
 class PreparedImages:
-    """The pixels of every split, uint8 `(N, C, H, W)`, how they were made, and a digest of them."""
+    """The pixels of every split, uint8 `(N, C, H, W)`, how they were made, and a digest of them.
+
+    `parts` are the encoded images behind them, row by row.
+    """
 
     pixels: Mapping[Split, Tensor]
     steps: tuple[str, ...]
     digest: str
+    parts: Mapping[Split, Part]
 
 
 class ImageDataset(Dataset):
@@ -71,6 +75,15 @@ class ImageDataset(Dataset):
     def prepare(self) -> None:
         if self._prepared is None:
             self._prepared = prepare_images(self.find(), self._name, self._options)
+
+    def source_labels(self, split: Split, limit: int | None = None) -> Labels:
+        """The classes of the first `limit` images of a split, read from their source: no cache holds them.
+
+        Raises:
+            DataError: The source has no labels, or cannot be read any more.
+        """
+        images, rows = self._require().parts[split]
+        return images.labels(rows[:limit])
 
     @property
     @override
@@ -101,6 +114,22 @@ class ImageDataset(Dataset):
         return self._prepared
 
 
+class LabelledImages(ImageDataset, Labelled):
+    """Images whose source may have classes; `classes` and `labels` raise DataError where it has none."""
+
+    @property
+    @override
+    def classes(self) -> tuple[str, ...]:
+        return self.source_labels("train", limit=0).classes
+
+    @override
+    def labels(self, split: Split) -> Tensor:
+        found = self.source_labels(split)
+        if found.classes != self.classes:
+            raise DataError(f"Got a {split} split that names its classes differently from the training data.")
+        return torch.from_numpy(found.numbers)
+
+
 def prepare_images(sources: Mapping[str, EncodedImages], name: str, options: ImageOptions) -> PreparedImages:
     """Split, decode (or take from the cache) and describe the images of a source.
 
@@ -120,6 +149,7 @@ def prepare_images(sources: Mapping[str, EncodedImages], name: str, options: Ima
         pixels={split: torch.from_numpy(found.pixels) for split, found in stored.items()},
         steps=(*plan.steps, *layout.steps),
         digest=" ".join(f"{split} {found.digest}" for split, found in sorted(stored.items())),
+        parts=parts,
     )
 
 

@@ -16,11 +16,11 @@ from typing_extensions import override
 from walkback.grey import Binarize, GreyLevels
 from walkback_hf.encoded import EncodedImages
 from walkback_hf.hub import find_hub
-from walkback_hf.images import ImageDataset, ImageOptions
+from walkback_hf.images import ImageDataset, ImageOptions, LabelledImages
 
 
 @final
-class Mnist(ImageDataset):
+class Mnist(LabelledImages):
     """Handwritten digits, 28×28 (LeCun, Cortes and Burges)."""
 
     def __init__(
@@ -39,7 +39,7 @@ class Mnist(ImageDataset):
 
 
 @final
-class FashionMnist(ImageDataset):
+class FashionMnist(LabelledImages):
     """Clothes, 28×28 (Xiao, Rasul and Vollgraf, 2017)."""
 
     def __init__(
@@ -58,7 +58,7 @@ class FashionMnist(ImageDataset):
 
 
 @final
-class Cifar10(ImageDataset):
+class Cifar10(LabelledImages):
     """Small photographs of ten classes, 32×32 (Krizhevsky, 2009)."""
 
     def __init__(
@@ -78,7 +78,7 @@ class Cifar10(ImageDataset):
 
 
 @final
-class Svhn(ImageDataset):
+class Svhn(LabelledImages):
     """House numbers cropped to one digit, 32×32 (Netzer et al., 2011)."""
 
     def __init__(

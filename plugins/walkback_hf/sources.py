@@ -13,12 +13,12 @@ from walkback.grey import Binarize, GreyLevels
 from walkback_hf.encoded import EncodedImages
 from walkback_hf.folders import find_local
 from walkback_hf.hub import find_hub
-from walkback_hf.images import ImageDataset, ImageOptions
+from walkback_hf.images import ImageOptions, LabelledImages
 from walkback_hf.names import is_hub_id, local_path
 
 
 @final
-class Hub(ImageDataset):
+class Hub(LabelledImages):
     """The images of any data set of the Hugging Face hub."""
 
     def __init__(
@@ -59,7 +59,7 @@ class Hub(ImageDataset):
 
 
 @final
-class Folder(ImageDataset):
+class Folder(LabelledImages):
     """The images of a local folder, or of local parquet files."""
 
     def __init__(

@@ -17,7 +17,8 @@ import pyarrow.parquet as pq
 from typing_extensions import override
 
 from walkback.errors import DataError
-from walkback_hf.encoded import EncodedImage, EncodedImages, Rows
+from walkback_hf.classes import class_column, joined, labels_in
+from walkback_hf.encoded import EncodedImage, EncodedImages, Labels, Rows
 
 _BATCH = 1024
 _USUAL_NAMES = ("image", "img")
@@ -94,15 +95,28 @@ class ParquetFiles(EncodedImages):
                     batches = file.iter_batches(batch_size=_BATCH, columns=[column])
                     yield from _read_chunks((batch.column(0) for batch in batches), local, name)
 
+    @override
+    def labels(self, rows: Rows) -> Labels:
+        parts = []
+        start = 0
+        for path, name, _, length in self._shards:
+            local = _between(rows, start, start + length)
+            start += length
+            with _reading(name), pq.ParquetFile(path) as file:
+                column, classes = class_column(file.schema_arrow, name)
+                parts.append(labels_in(file.read(columns=[column]).column(0), classes, local, name))
+        return joined(parts, self.place)
+
 
 @final
 class ArrowColumn(EncodedImages):
     """The images of a `pyarrow.ChunkedArray`; images kept as paths of local files are read from there."""
 
-    def __init__(self, name: str, column: Any) -> None:
-        """Take the images of `column`; messages call it `name`."""
+    def __init__(self, name: str, column: Any, table: Any = None) -> None:
+        """Take the images of `column`, and their classes from its `table`; messages call it `name`."""
         self._name = name
         self._column = column
+        self._table = table
 
     @property
     @override
@@ -118,6 +132,14 @@ class ArrowColumn(EncodedImages):
     def read(self, rows: Rows) -> Iterator[EncodedImage]:
         with _reading(self._name):
             yield from _read_chunks(self._column.chunks, rows, self._name, follow_paths=True)
+
+    @override
+    def labels(self, rows: Rows) -> Labels:
+        if self._table is None:
+            raise DataError(f"Got images without labels in {self._name}.")
+        with _reading(self._name):
+            column, classes = class_column(self._table.schema, self._name)
+            return labels_in(self._table.column(column), classes, rows, self._name)
 
 
 @contextmanager

@@ -15,7 +15,7 @@ from sklearn.datasets import load_digits
 from torch import Tensor
 from typing_extensions import override
 
-from walkback.data import SPLITS, DataInfo, Dataset, Split
+from walkback.data import SPLITS, DataInfo, Dataset, Labelled, Split
 from walkback.errors import DataError
 from walkback.grey import Binarize, GreyLevels
 
@@ -23,7 +23,7 @@ _HELD_OUT = 250
 
 
 @final
-class Digits(Dataset):
+class Digits(Dataset, Labelled):
     """1,297 digits to train on, 250 for validation and 250 for test, every class in its share.
 
     Of the digits sorted by class (and then as they come), 500 evenly spaced ones are held out, for validation
@@ -41,13 +41,17 @@ class Digits(Dataset):
         """
         self._grey = GreyLevels(binarize, levels=17)
         self._pixels: Mapping[Split, Tensor] | None = None
+        self._labels: Mapping[Split, Tensor] = {}
 
     @override
     def prepare(self) -> None:
         if self._pixels is None:
             digits = load_digits()
             pixels = torch.from_numpy(digits.images.astype(np.uint8)).unsqueeze(1)
-            self._pixels = {split: pixels[rows] for split, rows in _split_rows(digits.target).items()}
+            labels = torch.from_numpy(digits.target.astype(np.int64))
+            rows = _split_rows(digits.target)
+            self._labels = {split: labels[rows[split]] for split in SPLITS}
+            self._pixels = {split: pixels[rows[split]] for split in SPLITS}
 
     @property
     @override
@@ -74,6 +78,16 @@ class Digits(Dataset):
     @override
     def states(self, rows: Tensor, generator: torch.Generator) -> Tensor:
         return self._grey.states(rows, generator)
+
+    @property
+    @override
+    def classes(self) -> tuple[str, ...]:
+        return tuple("0123456789")
+
+    @override
+    def labels(self, split: Split) -> Tensor:
+        self._require()
+        return self._labels[split]
 
     def _require(self) -> Mapping[Split, Tensor]:
         if self._pixels is None:

@@ -6,11 +6,13 @@ import math
 from typing import Literal, TypeAlias, final, get_args
 
 import numpy as np
+import numpy.typing as npt
 import torch
 from pydantic import NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt
 from torch import Tensor
 from typing_extensions import override
 
+from walkback.data import Labelled, Split
 from walkback.errors import ConfigurationError
 from walkback_toys.plane import PlaneDataset, PlaneOptions, Points, figure_scale
 
@@ -104,8 +106,8 @@ class Circle(PlaneDataset):
 
 
 @final
-class Mog(PlaneDataset):
-    """A mixture of equally likely Gaussians, their centres on a ring or on a square grid."""
+class Mog(PlaneDataset, Labelled):
+    """A mixture of equally likely Gaussians, their centres on a ring or on a square grid; classes are the modes."""
 
     def __init__(
         self,
@@ -136,7 +138,9 @@ class Mog(PlaneDataset):
         self._centres = figure_scale(scale, "std", std) * unit
         self._std = std
         steps = (f"{modes} Gaussians of standard deviation {std:g} on a {arrangement}, {scale:g} per axis",)
-        super().__init__("mog", PlaneOptions(num, num_held_out, seed), steps)
+        options = PlaneOptions(num, num_held_out, seed)
+        super().__init__("mog", options, steps)
+        self._drawn = options
 
     @property
     def centres(self) -> Tensor:
@@ -145,8 +149,22 @@ class Mog(PlaneDataset):
 
     @override
     def draw(self, count: int, rng: np.random.Generator) -> Points:
-        mode = rng.integers(len(self._centres), size=count)
+        mode = self._modes(count, rng)
         return self._centres[mode] + self._std * rng.standard_normal((count, 2))
+
+    @property
+    @override
+    def classes(self) -> tuple[str, ...]:
+        return tuple(str(mode) for mode in range(len(self._centres)))
+
+    @override
+    def labels(self, split: Split) -> Tensor:
+        count = len(self.examples(split))
+        # The modes are the first numbers drawn, so they can be drawn a second time instead of being kept.
+        return torch.from_numpy(self._modes(count, self._drawn.rng(split)))
+
+    def _modes(self, count: int, rng: np.random.Generator) -> npt.NDArray[np.int64]:
+        return rng.integers(len(self._centres), size=count)
 
 
 def _unit_centres(modes: int, arrangement: Arrangement) -> Points:

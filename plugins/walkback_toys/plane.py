@@ -45,6 +45,11 @@ class PlaneOptions:
         """Number of points of a split."""
         return self.num if split == "train" else self.num_held_out
 
+    def rng(self, split: Split) -> np.random.Generator:
+        """What the points of a split are drawn from, anew with each call."""
+        seeds = np.random.SeedSequence(self.seed).spawn(len(SPLITS))
+        return np.random.default_rng(seeds[SPLITS.index(split)])
+
 
 class PlaneDataset(Dataset):
     """Points drawn from a density in the plane."""
@@ -63,12 +68,11 @@ class PlaneDataset(Dataset):
     @override
     def prepare(self) -> None:
         if self._points is None:
-            seeds = np.random.SeedSequence(self._options.seed).spawn(len(SPLITS))
             self._points = {
                 split: torch.from_numpy(
-                    self.draw(self._options.count(split), np.random.default_rng(seed)).astype(np.float32)
+                    self.draw(self._options.count(split), self._options.rng(split)).astype(np.float32)
                 )
-                for split, seed in zip(SPLITS, seeds, strict=True)
+                for split in SPLITS
             }
 
     @property

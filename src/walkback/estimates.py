@@ -59,7 +59,9 @@ def ratio_figure(
     top, bottom = _checked(name, above), _checked(name, below)
     mean = bottom.mean().item()
     if mean == 0:
-        raise WalkbackError(f"Got a mean of 0 to divide by in {name}, expected another: the ratio is undefined.")
+        raise WalkbackError(
+            f"Got a mean of 0 to divide by in {name}, expected another: the ratio is undefined."
+        )
     ratio = top.mean().item() / mean
     error = ((top - ratio * bottom) / mean).std().item() / math.sqrt(len(top))
     return _figure(name, ratio * scale, error * abs(scale), len(top), unit, meaning)

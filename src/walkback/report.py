@@ -59,7 +59,9 @@ class Series:
 
     def __post_init__(self) -> None:
         if len(self.x) != len(self.y) or (self.error is not None and len(self.error) != len(self.y)):
-            raise ValueError(f"Got a series {self.name!r} of unequal lengths, expected as many x as y and errors.")
+            raise ValueError(
+                f"Got a series {self.name!r} of unequal lengths, expected as many x as y and errors."
+            )
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,9 +107,7 @@ class Report:
 
     def stamped(self, protocol: Mapping[str, Any], warnings: Iterable[str] = ()) -> Report:
         """The same with a wider protocol (its own entries win) and further warnings before its own."""
-        return replace(
-            self, protocol={**protocol, **self.protocol}, warnings=(*warnings, *self.warnings)
-        )
+        return replace(self, protocol={**protocol, **self.protocol}, warnings=(*warnings, *self.warnings))
 
     def to_dict(self) -> dict[str, Any]:
         """Plain JSON types; see docs/measuring.md for the schema."""

@@ -8,13 +8,19 @@ import typer
 
 from walkback.cli.common import Json, registry_of
 from walkback.cli.console import Output, plain, table
+from walkback.cli.plugins_check import check
+from walkback.cli.plugins_new import new
+from walkback.cli.plugins_show import show
 from walkback.errors import ConfigurationError
 from walkback.extensions.loader import RECORDS, hook_name
 from walkback.extensions.registered import Registered
 from walkback.extensions.registry import Registry
 from walkback.text import nearest
 
-app = typer.Typer(no_args_is_help=True, help="List plugins and what they offer.")
+app = typer.Typer(no_args_is_help=True, help="List, show, write and check plugins.")
+app.command("show")(show)
+app.command("new")(new)
+app.command("check")(check)
 
 
 @app.command("list")
@@ -66,6 +72,9 @@ def _record(offer: Registered[Any]) -> dict[str, Any]:
         "name": offer.spec.name,
         "qualified_name": offer.qualified_name,
         "plugin": offer.plugin,
+        "distribution": offer.distribution,
+        "version": offer.version,
+        "status": "shadowed" if offer.rivals else "ok",
         "summary": offer.spec.summary,
         "rivals": list(offer.rivals),
     }
@@ -76,7 +85,13 @@ def _show(registry: Registry, kinds: list[str], output: Output) -> None:
     output.show(table(("plugin", "version", "status"), rows, title="Plugins"))
     for kind in kinds:
         offers = registry.offers(kind)
-        rows = [(offer.reference, offer.spec.summary, offer.plugin) for offer in offers]
+        rows = [(offer.reference, _summary(offer), offer.plugin) for offer in offers]
         if rows:
             title = hook_name(kind).removeprefix("walkback_").capitalize()
             output.show("", table(("name", "summary", "plugin"), rows, title=title))
+
+
+def _summary(offer: Registered[Any]) -> str:
+    """The summary, and that the bare name is not enough where several claim it."""
+    shadowed = f"shadowed: {offer.spec.name!r} is also {' and '.join(offer.rivals)}" if offer.rivals else ""
+    return "; ".join(text for text in (offer.spec.summary, shadowed) if text)

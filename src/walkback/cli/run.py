@@ -28,7 +28,9 @@ def run(
     operator: Annotated[
         str | None,
         typer.Option(
-            help="Transition operator.", rich_help_panel=_COMPONENTS, autocompletion=completion("operator")
+            help="Transition operator; `walkback plugins show NAME` lists its options.",
+            rich_help_panel=_COMPONENTS,
+            autocompletion=completion("operator"),
         ),
     ] = None,
     data: Annotated[
@@ -81,7 +83,7 @@ def run(
         typer.Option(
             "--set",
             metavar="SECTION.OPTION=VALUE",
-            help="Set any option, e.g. --set operator.sigma=0.05; may be repeated.",
+            help="Set any option (see `walkback plugins show NAME`), e.g. --set operator.sigma=0.05; may be repeated.",
             rich_help_panel=_COMPONENTS,
         ),
     ] = None,

@@ -142,7 +142,8 @@ def component(
         raise ConfigurationError(f"Section [{section}] has no name, expected name = '…'.")
     registered = registry.find(COMPONENT_SECTIONS[section], name, prefer=prefer)
     options = {option: value for option, value in table.items() if option != "name"}
-    return ComponentConfig(registered.reference, validate(section, registry.load(registered), options))
+    checked = validate(section, registry.load(registered), options, registered.reference)
+    return ComponentConfig(registered.reference, checked)
 
 
 def component_table(part: ComponentConfig) -> dict[str, Any]:

@@ -126,7 +126,8 @@ class _Request:
             options |= self.base.tables.get(section, {})
         options |= {**choice.options, **self.changes.get(section, {})}
         options.pop("name", None)
-        return ComponentConfig(choice.registered.reference, validate(section, cls, options))
+        reference = choice.registered.reference
+        return ComponentConfig(reference, validate(section, cls, options, reference))
 
     def settings(self, section: str) -> tuple[Any, dict[str, Any]]:
         """The model of a section of settings, and its values."""

@@ -48,13 +48,14 @@ def component_options(cls: type) -> type[BaseModel]:
         ) from error
 
 
-def validate(section: str, cls: type, options: Mapping[str, Any]) -> dict[str, Any]:
+def validate(section: str, cls: type, options: Mapping[str, Any], name: str = "") -> dict[str, Any]:
     """Check the options of a component, and fill in the defaults of those that are not given.
 
     Args:
         section: The section of the configuration, for messages.
         cls: The component's class.
         options: Plain values by option.
+        name: The component's name, which a message about an unknown option names.
 
     Returns:
         Every option, as the types of the annotations.
@@ -63,13 +64,13 @@ def validate(section: str, cls: type, options: Mapping[str, Any]) -> dict[str, A
         ConfigurationError: An option is unknown, missing or ill-typed.
         PluginError: The class is at fault: its annotations, or a default that they do not allow.
     """
-    model = check(section, component_options(cls), options)
+    model = check(section, component_options(cls), options, name)
     return {name: getattr(model, name) for name in type(model).model_fields}
 
 
-def check(section: str, model: type[Model], options: Mapping[str, Any]) -> Model:
+def check(section: str, model: type[Model], options: Mapping[str, Any], name: str = "") -> Model:
     """Check options against a pydantic model; raises as `validate`."""
-    _refuse_unknown(section, options, model.model_fields)
+    _refuse_unknown(section, options, model.model_fields, name)
     fields = model.model_fields.items()
     defaults = {
         name: field.get_default(call_default_factory=True)
@@ -105,13 +106,14 @@ def _options_model(cls: type) -> type[BaseModel]:
         return create_model(cls.__name__, __config__=config, **fields)
 
 
-def _refuse_unknown(section: str, options: Iterable[str], known: Iterable[str]) -> None:
+def _refuse_unknown(section: str, options: Iterable[str], known: Iterable[str], component: str) -> None:
+    more = f" (see walkback plugins show {component})" if component and known else ""
     for name in options:
         if name not in known:
             paths = [f"{section}.{option}" for option in known]
             listing = f"the options are: {', '.join(known)}" if paths else "there are no options"
             path = f"{section}.{name}"
-            raise ConfigurationError(f"Unknown option {path!r}{nearest(path, paths)}; {listing}.")
+            raise ConfigurationError(f"Unknown option {path!r}{nearest(path, paths)}; {listing}{more}.")
 
 
 def _sentence(section: str, error: ValidationError) -> str:

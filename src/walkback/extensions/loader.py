@@ -12,6 +12,7 @@ import contextlib
 import importlib.metadata
 import re
 import sys
+import time
 import traceback
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
@@ -20,7 +21,7 @@ from typing import Any, Literal, TypeAlias
 import pluggy
 
 from walkback import hookspecs
-from walkback.component import KINDS, Command, Component, Recipe
+from walkback.component import API_VERSION, KINDS, Command, Component, Recipe
 from walkback.errors import PluginError
 from walkback.text import nearest, one_line
 
@@ -34,6 +35,9 @@ RECORDS: Mapping[str, type[Record]] = {
     "command": Command,
 }
 """What each kind of hook yields: the component kinds, "recipe" and "command"."""
+
+VERSION_NAME = "WALKBACK_API"
+"""The name under which a plugin's module may say which `API_VERSION` it is written for."""
 
 FAILURES = (Exception, SystemExit)
 """What third-party code may raise without stopping the program; KeyboardInterrupt is the user's."""
@@ -53,6 +57,7 @@ class PluginStatus:
         status: "ok"; "broken" (see `error` and `traceback`); or "blocked", which is left out on request.
         error: What went wrong, in one line.
         traceback: The same with its traceback.
+        seconds: How long loading took, which every command waits for.
     """
 
     name: str
@@ -61,6 +66,7 @@ class PluginStatus:
     status: Literal["ok", "broken", "blocked"] = "ok"
     error: str = ""
     traceback: str = ""
+    seconds: float = 0.0
 
     def broken(self, error: BaseException) -> PluginStatus:
         """The same plugin after it failed with `error`."""
@@ -118,8 +124,10 @@ def load_plugin(plugin: object, status: PluginStatus) -> Plugin:
     """Make the record of an imported plugin (a module, or any object that has hooks).
 
     Raises:
-        PluginError: It breaks the contract: no hook, an unknown hook, or not the records that a hook gives.
+        PluginError: It breaks the contract: another version of the interface, no hook, an unknown hook, or not
+            the records that a hook gives.
     """
+    _refuse_other_version(plugin, status)
     manager = pluggy.PluginManager("walkback")
     manager.add_hookspecs(hookspecs)
     manager.register(plugin, name=status.name)
@@ -159,11 +167,26 @@ def _is_core(status: PluginStatus) -> bool:
 
 
 def _load(status: PluginStatus, entry_point: importlib.metadata.EntryPoint) -> Plugin:
+    start = time.perf_counter()
     try:
         with quiet_stdout():
-            return load_plugin(entry_point.load(), status)
+            plugin = load_plugin(entry_point.load(), status)
     except FAILURES as error:
-        return Plugin(status.broken(error))
+        plugin = Plugin(status.broken(error))
+    return replace(plugin, status=replace(plugin.status, seconds=time.perf_counter() - start))
+
+
+def _refuse_other_version(plugin: object, status: PluginStatus) -> None:
+    """Compare `WALKBACK_API`, which a plugin may declare; hooks of another version may mean something else."""
+    declared = getattr(plugin, VERSION_NAME, API_VERSION)
+    if not isinstance(declared, int) or isinstance(declared, bool):
+        raise PluginError(f"it has {VERSION_NAME} = {declared!r:.80}, expected an integer such as {API_VERSION}")
+    if declared != API_VERSION:
+        newer = CORE_DISTRIBUTION if declared > API_VERSION else status.distribution
+        raise PluginError(
+            f"it is written for version {declared} of walkback's plugin interface and this walkback has version "
+            f"{API_VERSION}: install a newer {newer} with pip install --upgrade {newer}"
+        )
 
 
 def _refuse_unknown_hooks(manager: pluggy.PluginManager, plugin: object) -> None:
