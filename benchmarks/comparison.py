@@ -7,8 +7,8 @@
 Every variant is the base with the changes named beside it: fully connected layers with layer norm and FiLM, batch
 updates of the local rule, preconditioned mean, reverse variance. Points: bound in nats, and MMD² to fresh points in
 units of that of other fresh points (see toys.py), after annealing and after 1,000 steps at T = 1. MNIST: bound in
-bits/dim, the share of samples that a classifier is sure of and the entropy of its classes (see mnist.py), after annealing
-and after 300 steps at T = 1. A run that stops because it diverged has no figures. Results that are in the file already
+bits/dim, the share of samples that a classifier is sure of, and the entropy of its classes (see mnist.py), both after
+annealing and after 300 steps at T = 1. A run that stops because it diverged has no figures. Results in the file already
 are not computed again.
 """
 
