@@ -1,0 +1,165 @@
+"""How fast does a chain forget, and does it get everywhere?
+
+    autocorrelation time    τ = 1 + 2 Σ_k ρ_k       of a statistic f with autocorrelation ρ_k after k steps
+    effective sample size   ESS = C N / τ            of C chains of N steps
+    R-hat                   √(variance of all chains together / mean variance within chains); 1 where chains mix
+    implied timescale       t = -lag / log σ         σ the largest singular value of the propagator (VAMP)
+    spectral gap            1 - exp(-1/t)
+
+Statistics: projections on the principal axes of the data, squared distance to their mean, log p(s' | s). τ and ESS are
+Geyer's estimates over split chains, R-hat is rank-normalized (Vehtari et al. 2021), both by arviz-stats; burn-in is
+where most effective samples are left (Chodera 2016), by pymbar; VAMP is deeptime's.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal, final
+
+import torch
+from pydantic import Field, NonNegativeInt, PositiveInt
+from torch import Tensor
+
+from walkback.data import Labelled
+from walkback.diagnostics import Diagnostic, Start, Subject
+from walkback.errors import ConfigurationError
+from walkback.estimates import require_enough
+from walkback.operators import visible
+from walkback.report import Figure, Report
+from walkback.traces import cold_level, settle, trace
+from walkback.walk import Transition
+from walkback_diagnostics.correlation import burn_in, require_libraries
+from walkback_diagnostics.mixing_report import (
+    figures_of_classes,
+    figures_of_statistics,
+    figures_of_timescales,
+)
+from walkback_diagnostics.neighbours import Neighbours, neighbours
+
+_FOR_AXES = 1000
+"""Training states that principal axes are from."""
+
+_FEWEST = 40
+"""Recorded steps below which nothing is estimated."""
+
+
+@final
+class Mixing(Diagnostic):
+    """Autocorrelation time, effective sample size, R-hat and switching between classes.
+
+    Args:
+        chains: Independent chains.
+        steps: Of each chain.
+        burn_in: Steps left out before `steps`, or "auto": the first of `steps`, at most half of them, that look
+            like relaxation.
+        frames: Most steps that are recorded: of longer chains every second, third, …; memory grows with it.
+        axes: Principal axes of the data that states are projected on.
+        start: Where chains begin, "annealed" or "data".
+        temperature: Of the kernel.
+        timescales: Whether to estimate implied timescales (deeptime, `walkback[kinetics]`).
+        lag: Recorded steps between the two states that timescales are estimated from.
+    """
+
+    def __init__(
+        self,
+        *,
+        chains: PositiveInt = 20,
+        steps: PositiveInt = 5000,
+        burn_in: Literal["auto"] | NonNegativeInt = "auto",
+        frames: Annotated[int, Field(ge=_FEWEST)] = 5000,
+        axes: PositiveInt = 4,
+        start: Start = "annealed",
+        temperature: Annotated[float, Field(gt=0.0, allow_inf_nan=False)] = 1.0,
+        timescales: bool = False,
+        lag: PositiveInt = 1,
+    ) -> None:
+        if steps < _FEWEST:
+            raise ConfigurationError(f"Got {steps} steps, expected at least {_FEWEST}: raise --set steps=….")
+        self._chains = chains
+        self._steps = steps
+        self._burn_in: Literal["auto"] | int = burn_in
+        self._frames = frames
+        self._axes = axes
+        self._start: Start = start
+        self._temperature = temperature
+        self._timescales = timescales
+        self._lag = lag
+
+    def measure(self, subject: Subject) -> Report:
+        """Figures over independent chains; see `Diagnostic.measure`."""
+        require_libraries(timescales=self._timescales)
+        require_enough(self._chains, "chains", "--set chains=…")
+        values, names, num_classes, every = self._run(subject)
+        looks = burn_in(values[..., : len(names)]) if self._burn_in == "auto" else 0
+        first = min(looks, len(values) // 2)
+        kept = values[first:]
+        figures, series, warnings = figures_of_statistics(kept[..., : len(names)], names, every)
+        if self._burn_in == "auto":
+            figures.append(_figure_of_burn_in(first * every))
+            if looks > first:
+                warnings.append(
+                    "More than half of the steps look like burn-in, half were left out: chains still relax, or are too "
+                    "short to tell; raise --set steps=…."
+                )
+        if self._timescales:
+            figures += figures_of_timescales(kept[..., : len(names) - 2], self._lag, every)
+        if num_classes:
+            further, lines = figures_of_classes(kept[..., -1].long(), num_classes, every)
+            figures += further
+            series += lines
+        protocol = {
+            "chains": self._chains,
+            "steps": len(values) * every,
+            "burn_in": first * every if self._burn_in == "auto" else self._burn_in,
+            "every": every,
+            "axes": len(names) - 2,
+            "start": self._start,
+            "temperature": self._temperature,
+            "lag": self._lag if self._timescales else None,
+        }
+        return Report(
+            "mixing", "autocorrelation_time", tuple(figures), tuple(series), tuple(warnings), protocol
+        )
+
+    def _run(self, subject: Subject) -> tuple[Tensor, tuple[str, ...], int, int]:
+        """Statistics `(N, C, S)`, the class as the last where there are any; names; classes; steps between records."""
+        level, operator = cold_level(subject, self._temperature), subject.model.operator
+        mean, axes = principal_axes(subject, self._axes)
+        known: Neighbours | None = neighbours(subject) if isinstance(subject.data(), Labelled) else None
+
+        def statistics(step: Transition) -> Tensor:
+            states = visible(operator, step.target)
+            rows = states.double().flatten(1) - mean
+            columns = [rows @ axes, rows.square().sum(1, keepdim=True), step.log_q.double()[:, None]]
+            if known is not None:
+                columns.append(known.nearest(states)[1].double()[:, None])
+            return torch.cat(columns, 1)
+
+        state = subject.start(self._start, self._chains)
+        if self._burn_in != "auto":
+            state = settle(subject, state, level, self._burn_in)
+        ran = trace(
+            subject, state, level, self._steps, statistics, name="mixing", blocks=self._frames, reduce="last"
+        )
+        names = (*(f"axis_{i + 1}" for i in range(axes.shape[1])), "squared_norm", "log_probability")
+        return ran.values, names, 0 if known is None else known.num_classes, ran.block
+
+
+def principal_axes(subject: Subject, num: int) -> tuple[Tensor, Tensor]:
+    """Mean `(D,)` of training states and their leading principal axes `(D, num)`, float64; fewer where D is."""
+    dataset = subject.data()
+    rows = dataset.examples("train")
+    draw = subject.generator("axes")
+    chosen = torch.randperm(len(rows), generator=draw, device=draw.device)[:_FOR_AXES].cpu()
+    states = dataset.states(rows[chosen].to(subject.device), draw).double().flatten(1)
+    mean = states.mean(0)
+    axes: Tensor = torch.linalg.svd(states - mean, full_matrices=False)[2].T
+    return mean, axes[:, :num].contiguous()
+
+
+def _figure_of_burn_in(steps: int) -> Figure:
+    return Figure(
+        "burn_in",
+        float(steps),
+        "steps",
+        meaning="steps left out at the beginning, after which most effective samples are left (pymbar); no error",
+    )

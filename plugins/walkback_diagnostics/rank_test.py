@@ -1,0 +1,157 @@
+"""Exact rank test of detailed balance (Gandy & Scott, "Unit testing for MCMC and other Monte Carlo methods", 2020).
+
+    x_M ~ π,   M uniform on 1 … L,   L - M steps on: x_{M+1} … x_L,   M - 1 steps more from x_M: x_{M-1} … x_1
+
+Where the kernel obeys detailed balance with π, x_1 … x_L is a stationary chain that knows nothing of M. For any g_i
+of the whole path the rank of g_M among g_1 … g_L is then uniform on 1 … L, ties broken at random. Ranked here are
+functions of single states, g_i = f(x_i), and the direction of the path seen from i,
+
+    g_i = Σ_{t ≥ i} d_t - Σ_{t < i} d_t,   d_t = log p(x_{t+1} | x_t) - log p(x_t | x_{t+1}),
+
+which is largest at M for a chain that produces entropy, and tells nothing about M for one that does not.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from scipy import stats
+from torch import Tensor
+
+from walkback.diagnostics import Subject
+from walkback.errors import ConfigurationError
+from walkback.schedules import Level
+from walkback.state import State, batch_size, leaves
+from walkback.traces import trace
+from walkback.walk import Transition
+
+FEWEST_IN_CELL = 5
+"""Chains expected at each rank below which the law of the chi-square statistic is not its limit."""
+
+
+@dataclass(frozen=True, slots=True)
+class RankTest:
+    """Outcome of the test.
+
+    Attributes:
+        counts: Chains by rank 1 … L, `(G, L)`, one row for each ranked function.
+        p: Chance of a chi-square statistic as large, `(G,)`.
+        names: Of the functions.
+    """
+
+    counts: Tensor
+    p: Tensor
+    names: tuple[str, ...]
+
+    @property
+    def corrected(self) -> float:
+        """The smallest p-value, times their number (Bonferroni), at most 1."""
+        return min(1.0, float(self.p.min()) * len(self.p))
+
+    @property
+    def worst(self) -> int:
+        """The function with the smallest p-value."""
+        return int(self.p.argmin())
+
+
+def require_enough_chains(num: int, num_steps: int) -> None:
+    """Refuse a test whose p-value would be wrong.
+
+    Raises:
+        ConfigurationError: Fewer than five chains are expected at a rank.
+    """
+    least = FEWEST_IN_CELL * (num_steps + 1)
+    if num < least:
+        raise ConfigurationError(
+            f"Got {num} chains for a rank test of {num_steps} steps, expected at least {least}, or 0 for no test: "
+            "raise --set rank_chains=… or lower --set rank_steps=…."
+        )
+
+
+def rank_test(subject: Subject, state: State, level: Level, num_steps: int, projections: int) -> RankTest:
+    """Test the kernel at a level.
+
+    Args:
+        subject: Model, seed, ledger and watch.
+        state: x_M, `(C, *E)`: independent draws of the stationary law.
+        level: Of all steps.
+        num_steps: L - 1.
+        projections: Number of random directions on which states are projected, beside their mean, squared norm and
+            the direction of the path.
+
+    Raises:
+        WalkbackError: A log-density is not finite.
+    """
+    draw = subject.generator("rank")
+    functions = _functions(subject, state, projections)
+    middle = functions(state)
+
+    def statistics(step: Transition) -> Tensor:
+        return torch.cat([functions(step.target), (step.log_q - step.log_p)[:, None].double()], 1)
+
+    # Both ways in full length, of which each chain takes its part: a chain's M then changes no loop.
+    onward, backward = (
+        trace(subject, state, level, num_steps, statistics, name=f"rank-test-{way}", blocks=num_steps).values
+        for way in ("on", "back")
+    )
+    place = torch.randint(num_steps + 1, (batch_size(state),), generator=draw, device=draw.device).cpu()
+    values = paths(middle.cpu(), onward, backward, place)
+    ranks = _ranks(values, place, torch.rand(values.shape, generator=draw, device=draw.device).cpu())
+    counts = torch.stack([torch.bincount(row, minlength=num_steps + 1) for row in ranks.T])
+    p = [float(stats.chisquare(row.double().numpy()).pvalue) for row in counts]
+    names = (*(f"projection {i + 1}" for i in range(projections)), "mean", "squared norm", "direction")
+    return RankTest(counts, torch.tensor(p, dtype=torch.float64), names)
+
+
+def paths(middle: Tensor, onward: Tensor, backward: Tensor, place: Tensor) -> Tensor:
+    """g_1 … g_L of each chain.
+
+    Args:
+        middle: f(x_M), `(C, F)`.
+        onward: f of the states after 1 … L - 1 steps from x_M, then log p(there) - log p(back) of each step:
+            `(L - 1, C, F + 1)`.
+        backward: The same of other steps from x_M.
+        place: M - 1, `(C,)`.
+
+    Returns:
+        `(L, C, F + 1)`; the last function is the direction.
+    """
+    length, chains = len(onward) + 1, torch.arange(len(place))
+    steps = torch.arange(length)[:, None] - place  # from x_M, (L, C)
+    offset = (steps.abs() - 1).clamp(min=0)
+    found = torch.where((steps > 0)[..., None], onward[offset, chains], backward[offset, chains])
+    states = torch.where((steps == 0)[..., None], middle, found[..., :-1])
+    # d_t belongs to the pair (t, t + 1); before M the chain ran against the order of the path.
+    gain = found[..., -1]
+    pairs = torch.where(steps[:-1] >= 0, gain.roll(-1, 0)[:-1], -gain[:-1])
+    before = torch.cat([torch.zeros_like(gain[:1]), pairs.cumsum(0)])
+    direction = before[-1] - 2 * before
+    return torch.cat([states, direction[..., None]], -1)
+
+
+def _ranks(values: Tensor, place: Tensor, jitter: Tensor) -> Tensor:
+    """Number of values below that at M, ties decided by `jitter`: `(C, G)`, 0 … L - 1."""
+    chains = torch.arange(len(place))
+    own, lot = values[place, chains], jitter[place, chains]
+    below = (values < own) | ((values == own) & (jitter < lot))
+    return below.sum(0)
+
+
+def _functions(subject: Subject, state: State, projections: int) -> _Functions:
+    size = sum(leaf[0].numel() for leaf in leaves(state))
+    draw = subject.generator("rank-directions")
+    directions = torch.randn(size, projections, generator=draw, device=draw.device, dtype=torch.float64)
+    return _Functions(directions / size**0.5)
+
+
+@dataclass(frozen=True, slots=True)
+class _Functions:
+    """Projections, mean and squared norm of all entries of a state, `(C, F)`."""
+
+    directions: Tensor
+
+    def __call__(self, state: State) -> Tensor:
+        rows = torch.cat([leaf.double().flatten(1) for leaf in leaves(state)], 1)
+        plain = torch.stack([rows.mean(1), rows.square().sum(1)], 1)
+        return torch.cat([rows @ self.directions, plain], 1)

@@ -1,0 +1,202 @@
+"""What `stationarity` says of the frames that it recorded."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import torch
+from scipy.stats import t as student_t
+from torch import Tensor
+
+from walkback.estimates import mean_figure
+from walkback.report import Figure, Series
+from walkback_diagnostics.neighbours import entropy
+
+PLAIN = ("mean", "variance", "nearest")
+"""Statistics that are always there."""
+
+OUT = 4.5
+"""Standard errors beyond which a statistic is not that of the data."""
+
+_UNLIKELY = 1e-3
+"""Corrected p-value below which a reader is told that the chain drifts."""
+
+
+@dataclass(frozen=True, slots=True)
+class Measured:
+    """All frames of the chains, and what they are compared with.
+
+    Attributes:
+        steps: Steps taken at each frame, the first 0: `(F,)`.
+        chains: Statistics at each frame, `(F, C, S)`.
+        discrepancy: MMD² of the chains to held-out data at each frame but the first, `(F - 1,)`.
+        data: Statistics of held-out examples, `(N, S)`.
+        stepped: The same after one step, `(N, S)`.
+        by_chance: MMD² of as many other held-out examples after one step, and as they are; None where there are
+            too few.
+        names: Of the statistics.
+    """
+
+    steps: Tensor
+    chains: Tensor
+    discrepancy: Tensor
+    data: Tensor
+    stepped: Tensor
+    by_chance: tuple[float, float] | None
+    names: tuple[str, ...]
+
+
+def figures_of(found: Measured, z: Tensor, left: Tensor) -> tuple[Figure, ...]:
+    """All figures.
+
+    Args:
+        found: What was recorded.
+        z: Change of each statistic in its standard errors, `(S,)`.
+        left: The frame from which on each is not that of the data, `(S,)`, at least 1.
+    """
+    p = _p_values(z, found.chains.shape[1])
+    fifth = max(1, (len(found.steps) - 1) // 5)
+    return (*_of_drift(z, found.names, p), _of_departure(left, found), *_of_states(found, fifth))
+
+
+def _of_drift(z: Tensor, names: tuple[str, ...], p: Tensor) -> list[Figure]:
+    worst = int(z.abs().argmax())
+    return [
+        Figure(
+            "drift",
+            float(z.abs().max()),
+            "standard errors",
+            meaning=f"largest change of {len(z)} statistics from the second to the last fifth of the chain "
+            f"({names[worst]}), in its standard errors over chains; below about 3 where nothing drifts",
+        ),
+        Figure(
+            "drift_p",
+            float(p.min()),
+            "1",
+            meaning="p-value of no drift, corrected for the number of statistics (Bonferroni): small means drift",
+        ),
+        *(
+            Figure(
+                f"drift_of_{name}", float(value), "standard errors", meaning="standard normal without drift"
+            )
+            for name, value in zip(names[: len(PLAIN)], z, strict=False)
+        ),
+    ]
+
+
+def _of_departure(left: Tensor, found: Measured) -> Figure:
+    frame, which = int(left.min()), found.names[int(left.argmin())]
+    margin = f"more than {OUT} standard errors and the tolerance from held-out data after one step"
+    if frame == len(found.steps):
+        return Figure(
+            "steps_on_data",
+            float(found.steps[-1]),
+            "steps",
+            meaning=f"the chain did not leave the data in all steps run: no statistic ended {margin}",
+        )
+    return Figure(
+        "steps_on_data",
+        float(found.steps[frame - 1]),
+        "steps",
+        meaning="the last time at which the chain was seen on the data: from "
+        f"{int(found.steps[frame])} steps to the end {which} was {margin}",
+    )
+
+
+def _of_states(found: Measured, fifth: int) -> list[Figure]:
+    last, figures = found.chains[-fifth:].mean(0), []
+    units = {"mean": "data units", "variance": "data units²", "nearest": "data units"}
+    for column, name in enumerate(PLAIN):
+        figures += [
+            mean_figure(name, last[:, column], units[name], f"{_MEANINGS[name]}: chains, last fifth"),
+            mean_figure(
+                f"{name}_after_one_step", found.stepped[:, column], units[name], "data after one step"
+            ),
+            mean_figure(f"{name}_of_data", found.data[:, column], units[name], "held-out data as they are"),
+        ]
+    by_chance = "" if found.by_chance is None else ", to be seen beside mmd_squared_after_one_step"
+    figures.append(
+        Figure(
+            "mmd_squared",
+            float(found.discrepancy[-1]),
+            "1",
+            meaning="of the chains at the end to held-out data, whose median distance is the bandwidth; one value, "
+            f"without error{by_chance}",
+        )
+    )
+    if found.by_chance is not None:
+        figures += [
+            Figure(f"mmd_squared_{name}", value, "1", meaning=f"{meaning}; one value, without error")
+            for name, value, meaning in zip(
+                ("after_one_step", "of_data"),
+                found.by_chance,
+                ("of as many other held-out examples after one step", "of as many other held-out examples"),
+                strict=True,
+            )
+        ]
+    if len(found.names) > len(PLAIN):
+        shares = {"class_entropy": last, "class_entropy_after_one_step": found.stepped}
+        figures += [
+            Figure(
+                name,
+                entropy(rows[:, len(PLAIN) :].mean(0)),
+                "nats",
+                meaning="entropy of the shares of classes, by the nearest training state; without error, biased low by "
+                f"about {(len(found.names) - len(PLAIN) - 1) / (2 * len(rows)):.2g}",
+            )
+            for name, rows in shares.items()
+        ]
+    return figures
+
+
+_MEANINGS = {
+    "mean": "mean of a state's entries",
+    "variance": "variance of a state's entries",
+    "nearest": "distance to the nearest training state",
+}
+
+
+def series_of(found: Measured) -> tuple[Series, ...]:
+    """Every statistic along the chain, and after one step as a level line."""
+    times = tuple(found.steps.double().tolist())
+    ends, label = (times[0], times[-1]), "steps"
+    series = []
+    for column, name in enumerate(found.names):
+        rows = found.chains[..., column]
+        error = rows.std(1) / math.sqrt(rows.shape[1])
+        kind = name if column < len(PLAIN) else "share of class"
+        y_label = f"{kind} ({'1' if column >= len(PLAIN) else 'data units²' if name == 'variance' else 'data units'})"
+        means = tuple(rows.mean(1).tolist())
+        series.append(Series(name, times, means, label, y_label, tuple(error.tolist())))
+        if column < len(PLAIN):
+            height = float(found.stepped[:, column].mean())
+            series.append(Series(f"{name}_after_one_step", ends, (height, height), label, y_label))
+    distances = tuple(found.discrepancy.tolist())
+    series.append(Series("mmd_squared", times[1:], distances, label, "MMD² to held-out data (1)"))
+    return tuple(series)
+
+
+def warnings_of(found: Measured, z: Tensor, left: Tensor, moved: Tensor) -> tuple[str, ...]:
+    """What changed, and what is not as in the data; `moved` are statistics that one step changes, `(S,)`."""
+    warnings = []
+    away = [name for name, value in zip(("mean", "variance"), moved.tolist(), strict=False) if value]
+    if away:
+        warnings.append(
+            f"One step takes held-out data off the data ({', '.join(away)}), so that data after one step are no fair "
+            "reference: compare with the figures of_data."
+        )
+    p = _p_values(z, found.chains.shape[1])
+    changed = [name for name, value in zip(found.names, p.tolist(), strict=True) if value < _UNLIKELY]
+    if changed:
+        warnings.append(f"The chain drifts: {', '.join(changed)} changed from its second to its last fifth.")
+    off = [name for name, frame in zip(found.names, left.tolist(), strict=True) if frame < len(found.steps)]
+    if off:
+        warnings.append(f"The chain is not on the data at its end: {', '.join(off)}.")
+    return tuple(warnings)
+
+
+def _p_values(z: Tensor, chains: int) -> Tensor:
+    """Two-sided, times the number of statistics (Bonferroni), at most 1: `(S,)`."""
+    p = torch.from_numpy(student_t.sf(z.abs().numpy(), chains - 1))
+    return (2 * len(z) * p).clamp(max=1)

@@ -1,0 +1,259 @@
+"""Is the drift the gradient of an energy (section 6.3 of the paper)?
+
+    m(s) natural parameters of p_T(· | s),  J = ∂m/∂s      asymmetry = ‖J - Jᵀ‖_F / ‖J + Jᵀ‖_F,   0 where m = -∇U
+
+    ‖A‖_F² = E‖A v‖²,   v = ±1 independently (Hutchinson)       J v and Jᵀ v by automatic differentiation
+
+m is the mean of a normal kernel and the logits of a Bernoulli kernel. Means are s + drift, and where steps are small
+the identity hides the drift in J: of normal kernels J - I is judged, too, which has the same antisymmetric part. 0 is a
+gradient, 1 what independent entries have, and more is mostly rotation.
+
+Mirrored layers: cos(W, W'ᵀ) of the first linear map from s to m and the last, the second and the last but one, …
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from typing import Annotated, final
+
+import torch
+from pydantic import Field, PositiveInt
+from torch import Tensor
+
+from walkback.diagnostics import Diagnostic, Start, Subject
+from walkback.errors import ConfigurationError, WalkbackError
+from walkback.estimates import ratio_figure, require_enough
+from walkback.kernels import BernoulliKernel, Kernel, NormalKernel, ProductKernel
+from walkback.operators import TransitionOperator
+from walkback.report import Figure, Report, Series
+from walkback.schedules import Level
+from walkback.state import State, batch_size, leaves, map_state
+from walkback.traces import cold_level
+from walkback_diagnostics.mirrored import mirrored_layers
+
+_NOTHING = 1e-20
+"""Share of a squared norm in another that is rounding."""
+
+_ROUNDING = 1e-2
+
+_NO_SECOND = ("not implemented", "differentiate twice")
+"""What torch says of an operation without a second derivative."""
+
+
+@final
+class Symmetry(Diagnostic):
+    """Asymmetry of the Jacobian of the operator's mean map.
+
+    Args:
+        examples: States where it is taken.
+        probes: Random directions at each.
+        temperature: T.
+        start: States cooled from the prior, or held-out data.
+        batch: States computed at a time.
+    """
+
+    def __init__(
+        self,
+        *,
+        examples: PositiveInt = 100,
+        probes: PositiveInt = 8,
+        temperature: Annotated[float, Field(gt=0)] = 1.0,
+        start: Start = "data",
+        batch: PositiveInt = 50,
+    ) -> None:
+        self._examples = examples
+        self._probes = probes
+        self._temperature = temperature
+        self._start: Start = start
+        self._batch = batch
+
+    def measure(self, subject: Subject) -> Report:
+        """See the module.
+
+        Raises:
+            ConfigurationError: The kernel is neither normal, Bernoulli nor a product of such.
+            WalkbackError: The map is constant, cannot be differentiated twice, or there are too few states.
+        """
+        require_enough(self._examples, "examples", "--set examples=…")
+        level = cold_level(subject, self._temperature)
+        operator = subject.model.operator
+        with subject.model.evaluating(), torch.autocast(subject.device.type, enabled=False):
+            state = subject.start(self._start, self._examples)
+            with torch.no_grad():
+                kernel = operator(map_state(lambda leaf: leaf[:1], state), level).cooling(level)
+            natural_parameters(kernel)
+            norms = self._norms(subject, state, level)
+            cosines, layers, warnings = mirrored_layers(operator, state, level, natural_parameters)
+        figures, further = _asymmetries(norms, isinstance(kernel, NormalKernel))
+        protocol = {
+            "examples": self._examples,
+            "probes": self._probes,
+            "temperature": self._temperature,
+            "start": self._start,
+        }
+        series: tuple[Series, ...] = () if layers is None else (layers,)
+        everything = (*figures, *(() if cosines is None else (cosines,)))
+        return Report("symmetry", figures[0].name, everything, series, (*further, *warnings), protocol)
+
+    def _norms(self, subject: Subject, state: State, level: Level) -> Tensor:
+        """`squared_norms` of all states, `(N, 3)`; the ledger keeps each batch."""
+        found = []
+        subject.watch.stage("Jacobians", self._examples)
+        for number, first in enumerate(range(0, self._examples, self._batch)):
+            some = map_state(lambda leaf, first=first: leaf[first : first + self._batch], state)
+            kept = subject.ledger.read(f"jacobian-{number}")
+            if kept is None:
+                noise = subject.generator("probes", number)
+                norms = squared_norms(subject.model.operator, some, level, self._probes, noise)
+                kept = {"norms": norms.double().cpu()}
+                subject.ledger.write(f"jacobian-{number}", kept)
+            found.append(kept["norms"])
+            subject.watch.advance(first + batch_size(some), {})
+        return torch.cat(found)
+
+
+def natural_parameters(kernel: Kernel) -> Tensor:
+    """m, `(B, D)`: the mean of a normal kernel, the logits of a Bernoulli kernel; of a product, those of its parts.
+
+    In a product, means are divided by their variance (as a constant), which makes them natural parameters as the
+    logits are: only then does detailed balance make the derivatives of one part by the other each other's transpose.
+
+    Raises:
+        ConfigurationError: It is another kernel.
+    """
+    if isinstance(kernel, NormalKernel):
+        return kernel.mean.flatten(1)
+    if isinstance(kernel, BernoulliKernel):
+        return kernel.logits.flatten(1)
+    if isinstance(kernel, ProductKernel):
+        return torch.cat([_part(part) for part in kernel.kernels], 1)
+    raise ConfigurationError(
+        f"Got an operator with a {type(kernel).__name__}, expected a normal or Bernoulli kernel, or a product of "
+        "such: the symmetry of others is not defined."
+    )
+
+
+def _part(kernel: Kernel) -> Tensor:
+    if isinstance(kernel, NormalKernel):
+        return (kernel.mean / kernel.variance.detach()).flatten(1)
+    return natural_parameters(kernel)
+
+
+def squared_norms(
+    operator: TransitionOperator, state: State, level: Level, probes: int, generator: torch.Generator
+) -> Tensor:
+    """Unbiased estimates of ‖J - Jᵀ‖², ‖J + Jᵀ‖² and ‖J + Jᵀ - 2 I‖² (Frobenius) at states `(B, *E)`: `(B, 3)`.
+
+    Rows must not look at one another. J v comes from the backward pass of the backward pass, which is linear in what
+    it is given: fewer operations have a rule for forward differentiation.
+
+    Raises:
+        WalkbackError: The map is constant, cannot be differentiated twice, or a derivative is not finite.
+    """
+    with torch.enable_grad():
+        inputs = tuple(leaf.detach().clone().requires_grad_() for leaf in leaves(state))
+        kernel = operator(inputs if isinstance(state, tuple) else inputs[0], level).cooling(level)
+        m = natural_parameters(kernel)
+        if not m.requires_grad:
+            raise WalkbackError(
+                f"Got a {type(kernel).__name__} whose parameters do not depend on the state, expected that they "
+                "do: there is no drift to judge."
+            )
+        found = torch.zeros(len(m), 3, dtype=torch.float64, device=m.device)
+        try:
+            for forward, back, v in _products(m, inputs, probes, generator):
+                parts = (forward - back, forward + back, forward + back - 2 * v)
+                found += torch.stack([part.detach().double().square().sum(1) for part in parts], 1) / probes
+        except RuntimeError as error:
+            if not any(words in str(error) for words in _NO_SECOND):
+                raise
+            raise WalkbackError(
+                f"Got a network whose gradient has no gradient ({error}), expected one that can be differentiated "
+                "twice: choose another attention or activation."
+            ) from error
+    if not bool(found.isfinite().all()):
+        raise WalkbackError(
+            f"Got {int((~found.isfinite()).any(1).sum())} of {len(found)} states with derivatives that are not "
+            "finite, expected finite ones: the operator diverges."
+        )
+    return found
+
+
+def _products(
+    m: Tensor, inputs: tuple[Tensor, ...], probes: int, generator: torch.Generator
+) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
+    """(J v, Jᵀ v, v), `(B, D)` each, for random v of independent signs."""
+    u = torch.zeros_like(m, requires_grad=True)
+    transposed = _flat(torch.autograd.grad(m, inputs, u, create_graph=True, materialize_grads=True))
+    if transposed.shape != m.shape:
+        raise WalkbackError(
+            f"Got a map from {transposed.shape[1]} to {m.shape[1]} dimensions, expected as many: its Jacobian has no "
+            "transpose to compare with."
+        )
+    for _ in range(probes):
+        v = 2.0 * torch.randint(2, m.shape, generator=generator, device=m.device).to(m) - 1
+        back = _flat(torch.autograd.grad(m, inputs, v, retain_graph=True, materialize_grads=True))
+        forward = torch.zeros_like(m)
+        if transposed.requires_grad:  # else J = 0
+            (forward,) = torch.autograd.grad(transposed, u, v, retain_graph=True, materialize_grads=True)
+        _require_transposes(forward, back, v)
+        yield forward, back, v
+
+
+def _require_transposes(forward: Tensor, back: Tensor, v: Tensor) -> None:
+    """vᵀ (J v) = (Jᵀ v)ᵀ v: where an operation hides its second derivative, torch gives zeros without a word."""
+    difference = ((forward - back) * v).sum().abs()
+    scale = (forward.norm() + back.norm()) * v.norm()
+    hidden = bool((back != 0).any()) and not bool((forward != 0).any())
+    if hidden or bool(difference > _ROUNDING * scale):
+        raise WalkbackError(
+            "Got a network whose gradient has no gradient (or the wrong one), expected one that can be "
+            "differentiated twice: choose another attention or activation."
+        )
+
+
+def _flat(parts: tuple[Tensor, ...]) -> Tensor:
+    return torch.cat([part.flatten(1) for part in parts], 1)
+
+
+def _asymmetries(norms: Tensor, normal: bool) -> tuple[tuple[Figure, ...], tuple[str, ...]]:
+    """The headline first: of the drift where there is one, because the identity in J hides how the drift turns."""
+    of_map = _root_ratio(
+        "asymmetry",
+        norms[:, 0],
+        norms[:, 1],
+        "‖J - Jᵀ‖ / ‖J + Jᵀ‖ of the mean map: 0 if a gradient; small steps have J near I, which hides it"
+        if normal
+        else "‖J - Jᵀ‖ / ‖J + Jᵀ‖ of the natural parameters (logits; means over variances): 0 if a gradient",
+    )
+    of_drift = None
+    if normal:
+        of_drift = _root_ratio(
+            "drift_asymmetry",
+            norms[:, 0],
+            norms[:, 2],
+            "the same of the drift, whose Jacobian is J - I: 0 where it is -∇U, 1 for independent entries",
+        )
+    warnings = []
+    if of_map is None:
+        warnings.append("J + Jᵀ vanishes: the asymmetry of the map is infinite, and left out.")
+    if normal and of_drift is None:
+        warnings.append("J + Jᵀ - 2 I vanishes: the asymmetry of the drift is infinite or 0/0, and left out.")
+    figures = tuple(figure for figure in (of_drift, of_map) if figure is not None)
+    if not figures:
+        raise WalkbackError(
+            "Got a Jacobian that is antisymmetric, expected one that is not: its asymmetry is infinite."
+        )
+    return figures, tuple(warnings)
+
+
+def _root_ratio(name: str, above: Tensor, below: Tensor, meaning: str) -> Figure | None:
+    """√(mean(above) / mean(below)), by the delta method; None where nothing is below."""
+    if below.mean() <= _NOTHING * (above.mean() + 1):
+        return None
+    squared = ratio_figure(name, above, below, "1")
+    root = math.sqrt(squared.value)
+    error = (squared.error or 0.0) / (2 * root) if root else 0.0
+    low, high = squared.interval or (squared.value, squared.value)
+    return Figure(name, root, "1", error, (math.sqrt(max(low, 0.0)), math.sqrt(max(high, 0.0))), meaning)

@@ -1,0 +1,266 @@
+"""What works and entropy productions say, as figures and series; see `thermodynamics`."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from walkback.estimates import mean_figure
+from walkback.report import Figure, Report, Series
+from walkback_diagnostics.free_energy import effective_sample_size, exponential_average
+
+_BINS = 30
+_LEVEL, _PRODUCTION = "level (step of the schedule)", "entropy production (nats/step)"
+_ALARM = 5.0
+
+
+@dataclass(frozen=True, slots=True)
+class Measured:
+    """Works and entropy productions, nats, float64 on the CPU: N examples, P paths, K levels, C chains.
+
+    Attributes:
+        cooled_heating: W of heating from cooled s_0, `(N, P)`.
+        cooled_cooling: W of the paths that cooled them, `(N,)`.
+        heating_production: Δ_t of heating, mean over paths, `(N, K)`.
+        cooling_production: Δ_t of cooling, `(N, K)`.
+        bennett: F(s_0) by Bennett's ratio, `(N,)`; None without.
+        data_heating: W of heating from data, `(N', P)`; None without data.
+        data_production: Δ_t of it, `(N', K)`.
+        stationary: Of a step of chains held at each level, `(C, K)`; None without.
+        dimensions: Of a state.
+        data_dimensions: Of an example.
+    """
+
+    cooled_heating: Tensor
+    cooled_cooling: Tensor
+    heating_production: Tensor
+    cooling_production: Tensor
+    bennett: Tensor | None
+    data_heating: Tensor | None
+    data_production: Tensor | None
+    stationary: Tensor | None
+    dimensions: int
+    data_dimensions: int
+
+    @property
+    def above(self) -> Tensor:
+        """Jarzynski's estimate of F(s_0), `(N,)`."""
+        return exponential_average(self.cooled_heating)
+
+    @property
+    def below(self) -> Tensor:
+        """The same with the cooling path in the place of one heating path, `(N,)`."""
+        return exponential_average(torch.cat([self.cooled_cooling[:, None], self.cooled_heating[:, 1:]], 1))
+
+    @property
+    def free_energy(self) -> Tensor:
+        """The middle of both, `(N,)`."""
+        return (self.above + self.below) / 2
+
+
+def thermodynamic_report(measured: Measured) -> Report:
+    """All figures, series and warnings.
+
+    Raises:
+        WalkbackError: There are too few values for an error, or one is not finite.
+    """
+    theorem = _fluctuation_theorem(measured)
+    figures = [
+        *_of_work(measured),
+        *_of_free_energy(measured),
+        *_split(measured),
+        *_of_data(measured),
+        theorem,
+        mean_figure(
+            "effective_sample_size",
+            effective_sample_size(measured.cooled_heating),
+            "paths",
+            f"of the {measured.cooled_heating.shape[1]} heating paths from a cooled s_0, by their weights exp(-W)",
+        ),
+    ]
+    series = [*_productions(measured), *_histograms(measured)]
+    return Report(
+        "thermodynamics", "hysteresis", tuple(figures), tuple(series), tuple(_warnings(measured, theorem))
+    )
+
+
+def per_dimension(figure: Figure, dimensions: int) -> Figure:
+    """The same in nats per dimension."""
+    return Figure(
+        f"{figure.name}_per_dimension",
+        figure.value / dimensions,
+        "nats/dim",
+        None if figure.error is None else figure.error / dimensions,
+        None
+        if figure.interval is None
+        else (figure.interval[0] / dimensions, figure.interval[1] / dimensions),
+        f"{figure.name} over {dimensions} dimensions",
+    )
+
+
+def _nats(name: str, values: Tensor, dimensions: int, meaning: str) -> Iterator[Figure]:
+    figure = mean_figure(name, values, "nats", meaning)
+    yield from (figure, per_dimension(figure, dimensions))
+
+
+def _of_work(measured: Measured) -> Iterator[Figure]:
+    heating, cooling, size = measured.cooled_heating.mean(1), measured.cooled_cooling, measured.dimensions
+    yield from _nats(
+        "hysteresis",
+        heating - cooling,
+        size,
+        "work of heating less work of cooling: KL(heating ‖ cooling) + KL(cooling ‖ heating) of paths, 0 at best",
+    )
+    yield from _nats("work_heating", heating, size, "-log p(s_0) of cooled s_0 is below it (eq. 5)")
+    yield from _nats("work_cooling", cooling, size, "-log p(s_0) of cooled s_0 is above it")
+
+
+def _of_free_energy(measured: Measured) -> Iterator[Figure]:
+    heating, cooling, size = measured.cooled_heating, measured.cooled_cooling, measured.dimensions
+    yield from _nats(
+        "free_energy_above",
+        measured.above,
+        size,
+        "Jarzynski's estimate of E[-log p(s_0)] of cooled s_0, too high by the finite number of paths",
+    )
+    yield from _nats(
+        "free_energy_below",
+        measured.below,
+        size,
+        "the same with the cooling path in the place of one heating path: too low",
+    )
+    free = measured.free_energy
+    yield from _nats(
+        "free_energy",
+        free,
+        size,
+        "the middle of both, E[-log p(s_0)] of cooled s_0: the model's entropy; its bias is within them",
+    )
+    if measured.bennett is not None:
+        yield from _nats(
+            "free_energy_bennett",
+            measured.bennett,
+            size,
+            "the same by Bennett's ratio, biased as Jarzynski's estimate",
+        )
+    yield from _nats(
+        "dissipated_heating",
+        heating.mean(1) - free,
+        size,
+        "work of heating less free energy: the gap of the bound on cooled s_0 (eq. 6)",
+    )
+    yield from _nats("dissipated_cooling", free - cooling, size, "free energy less work of cooling")
+
+
+def _split(measured: Measured) -> Iterator[Figure]:
+    """Eq. 8, with stationary chains in the place of the heated path."""
+    if measured.stationary is None:
+        return
+    produced = mean_figure(
+        "irreversibility",
+        measured.stationary.sum(1),
+        "nats",
+        "entropy that one step of a stationary chain at each T_t produces, summed over levels; stands in for the first "
+        "term of eq. 8, whose average is over the heated path: 0 under detailed balance",
+    )
+    yield from (produced, per_dimension(produced, measured.dimensions))
+    gap = mean_figure("gap", measured.cooled_heating.mean(1) - measured.free_energy, "nats")
+    excess = Figure(
+        "excess_heat",
+        gap.value - produced.value,
+        "nats",
+        math.hypot(gap.error or 0.0, produced.error or 0.0),
+        meaning="dissipated work of heating less irreversibility, the second term of eq. 8: levels too far apart, and "
+        "where heating has a kernel of its own, how it differs from the cooling kernel",
+    )
+    yield from (excess, per_dimension(excess, measured.dimensions))
+
+
+def _of_data(measured: Measured) -> Iterator[Figure]:
+    if measured.data_heating is None:
+        return
+    size = measured.data_dimensions
+    yield from _nats(
+        "work_data",
+        measured.data_heating.mean(1),
+        size,
+        "of heating held-out data: the negative bound (eq. 5)",
+    )
+    yield from _nats(
+        "free_energy_above_data",
+        exponential_average(measured.data_heating),
+        size,
+        "Jarzynski's estimate of E[-log p] of held-out data (eq. 10), too high by the finite number of paths",
+    )
+
+
+def _fluctuation_theorem(measured: Measured) -> Figure:
+    """E[tanh(D/2) / (1 + exp(D))] = 0: Crooks' theorem ρ(D) = exp(D) ρ(-D) in a bounded form, smooth at D = 0.
+
+    exp(-D/2) ρ(D) is even, hence exp(-D/2) k(D) averages to 0 for every odd k; here k = tanh(D/2) / (2 cosh(D/2)).
+    """
+    difference = measured.cooled_heating - measured.cooled_cooling[:, None]
+    values = (difference / 2).tanh() * (-difference).sigmoid()
+    return mean_figure(
+        "fluctuation_theorem",
+        values.mean(1),
+        "1",
+        "E[tanh(D/2) / (1 + exp(D))], D = W_heat - W_cool: 0 for every model whose samples follow its densities",
+    )
+
+
+def _productions(measured: Measured) -> Iterator[Series]:
+    rows = {
+        "production_heating": measured.heating_production,
+        "production_cooling": measured.cooling_production,
+        "production_data": measured.data_production,
+        "production_stationary": measured.stationary,
+    }
+    for name, values in rows.items():
+        if values is not None:
+            error = values.std(0) / math.sqrt(len(values))
+            yield Series(
+                name,
+                tuple(float(step) for step in range(1, values.shape[1] + 1)),
+                tuple(values.mean(0).tolist()),
+                _LEVEL,
+                _PRODUCTION,
+                tuple(error.tolist()),
+            )
+
+
+def _histograms(measured: Measured) -> Iterator[Series]:
+    rows = {
+        "histogram_heating": measured.cooled_heating,
+        "histogram_cooling": measured.cooled_cooling,
+        "histogram_data": measured.data_heating,
+    }
+    works = {name: values.flatten().numpy() for name, values in rows.items() if values is not None}
+    edges = np.histogram_bin_edges(np.concatenate(list(works.values())), _BINS)
+    centres = tuple(((edges[1:] + edges[:-1]) / 2).tolist())
+    for name, values in works.items():
+        density, _ = np.histogram(values, edges, density=True)
+        yield Series(name, centres, tuple(density.tolist()), "work (nats)", "density (1/nats)")
+
+
+def _warnings(measured: Measured, theorem: Figure) -> Iterator[str]:
+    for what, works in (("cooled states", measured.cooled_heating), ("held-out data", measured.data_heating)):
+        if works is None:
+            continue
+        dominated = int((effective_sample_size(works) < 2).sum())
+        if dominated:
+            yield (
+                f"One of the {works.shape[1]} heating paths outweighs the others at {dominated} of {len(works)} "
+                f"{what} (effective sample size below 2): free energies from them are biased; raise paths."
+            )
+    # Chance alone gives as much once in a million measurements.
+    if abs(theorem.value) > _ALARM * (theorem.error or 0.0) and abs(theorem.value) > 1e-6:
+        yield (
+            f"Work of heating and of cooling break Crooks' theorem ({theorem.value:.3g} ± {theorem.error:.1g}, "
+            "expected 0): samples do not follow the densities that the model gives for them."
+        )
