@@ -1,0 +1,28 @@
+"""The conformance kit: laws that a component of each kind must keep, to be checked under pytest or by hand.
+
+    @pytest.mark.parametrize("check", checks("operator"), ids=str)
+    def test_conforms(check):
+        check(Case.of("my-operator", {"hidden": 8}))
+
+`checks(kind, expected={"compiles": "the loop's length depends on the data"})` names failures that are known, with
+their reasons. `check_component` gives the outcomes as records. pytest is not needed.
+"""
+
+from __future__ import annotations
+
+from walkback.testing.cases import SPACES, Case, Check, ConformanceError, NotApplicable, Outcome
+from walkback.testing.suites import SUITES, check_component, checks, failed, outcomes
+
+__all__ = [
+    "SPACES",
+    "SUITES",
+    "Case",
+    "Check",
+    "ConformanceError",
+    "NotApplicable",
+    "Outcome",
+    "check_component",
+    "checks",
+    "failed",
+    "outcomes",
+]

@@ -1,0 +1,168 @@
+"""Laws of data sets: splits that do not overlap, states in range that depend on the generator only, a true protocol."""
+
+from __future__ import annotations
+
+from collections import Counter
+
+import torch
+from torch import Tensor
+
+from walkback.data import SPLITS, DataInfo, Dataset, Labelled, Split
+from walkback.errors import DataError
+from walkback.seeding import generator
+from walkback.testing.cases import Case, ConformanceError, NotApplicable, Suite
+from walkback.testing.probes import drawn_from, require_state, same
+
+DATASETS = Suite()
+
+_SHARED = 0.01  # of a held-out split: real data have a few rows twice
+_ROWS = 64
+
+
+def _prepared(case: Case) -> Dataset:
+    dataset: Dataset = case.build("dataset")
+    dataset.prepare()
+    return dataset
+
+
+def _keys(rows: Tensor) -> Counter[bytes]:
+    return Counter(row.tobytes() for row in rows.contiguous().numpy())
+
+
+@DATASETS.check("builds", "it is a data set, built from its options, that can be prepared twice")
+def _builds(case: Case) -> None:
+    dataset = _prepared(case)
+    before = dataset.info
+    dataset.prepare()
+    if dataset.info != before:
+        raise ConformanceError(
+            "Got another info after a second prepare, expected the same: prepare is idempotent."
+        )
+
+
+@DATASETS.check("info", "name, shape, counts and fingerprint are those of the data, and survive JSON")
+def _info(case: Case) -> None:
+    dataset = _prepared(case)
+    info = dataset.info
+    counts = {split: len(dataset.examples(split)) for split in SPLITS}
+    if dict(info.splits) != counts:
+        raise ConformanceError(
+            f"Got info.splits = {dict(info.splits)}, expected {counts}, the numbers of examples."
+        )
+    if not (info.name and info.fingerprint):
+        raise ConformanceError(
+            f"Got the name {info.name!r} and the fingerprint {info.fingerprint!r}, expected both: figures are "
+            "stamped with them."
+        )
+    if DataInfo.from_dict(info.to_dict()) != info:
+        raise ConformanceError("Got another info back from JSON, expected the same: use plain types.")
+
+
+@DATASETS.check("examples", "examples are (N, *E), uint8 or float32, on the CPU, the same every time")
+def _examples(case: Case) -> None:
+    dataset, again = _prepared(case), _prepared(case)
+    for split in SPLITS:
+        rows = dataset.examples(split)
+        if rows.dtype not in (torch.uint8, torch.float32) or rows.device.type != "cpu" or not len(rows):
+            raise ConformanceError(
+                f"Got {len(rows)} {split} examples of {rows.dtype} on {rows.device}, expected some of torch.uint8 or "
+                "torch.float32 on the CPU."
+            )
+        if not (torch.equal(rows, dataset.examples(split)) and torch.equal(rows, again.examples(split))):
+            raise ConformanceError(
+                f"Got other {split} examples of a second data set of the same options, expected the same: splits are "
+                "deterministic."
+            )
+    if dataset.info.fingerprint != again.info.fingerprint:
+        raise ConformanceError("Got two fingerprints of the same data, expected one.")
+
+
+@DATASETS.check("splits", "no example is in two splits, but for a few that the data themselves have twice")
+def _splits(case: Case) -> None:
+    dataset = _prepared(case)
+    keys = {split: _keys(dataset.examples(split)) for split in SPLITS}
+    own = 1 - len(keys["train"]) / keys["train"].total()
+    pairs: tuple[tuple[Split, Split], ...] = (
+        ("train", "validation"),
+        ("train", "test"),
+        ("validation", "test"),
+    )
+    for first, second in pairs:
+        shared = sum(count for key, count in keys[second].items() if key in keys[first])
+        share = shared / keys[second].total()
+        if share > max(_SHARED, 2 * own):
+            raise ConformanceError(
+                f"Got {shared} of {keys[second].total()} {second} examples ({share:.1%}) in the {first} split too, "
+                "expected none: figures on held-out data would mean nothing."
+            )
+
+
+@DATASETS.check("states", "states are (B, *E), float32, within the support that info names")
+def _states(case: Case) -> None:
+    dataset = _prepared(case)
+    info = dataset.info
+    for split in SPLITS:
+        rows = dataset.examples(split)[:_ROWS]
+        found = dataset.states(rows, generator("cpu", 0, "states"))
+        require_state(found, info.space, len(rows), f"states of the {split} split")
+        low, high = float(found.min()), float(found.max())
+        if info.bins is not None and not (low >= 0 and high <= 1):
+            raise ConformanceError(
+                f"Got states from {low:.4g} to {high:.4g} of data with {info.bins} levels, expected 0 to 1: bits/dim "
+                "count on levels of width 1 / bins."
+            )
+
+
+@DATASETS.check("generator", "states depend on rows and generator only, and rows are left alone")
+def _generator(case: Case) -> None:
+    dataset = _prepared(case)
+    rows = dataset.examples("train")[:_ROWS]
+    before = rows.clone()
+    drawn_from(lambda noise: dataset.states(rows, noise), "states of the data set")
+    if not same(before, dataset.examples("train")[:_ROWS]):
+        raise ConformanceError("Got examples that `states` changed in place, expected them untouched.")
+
+
+@DATASETS.check("rows", "a batch of other rows gives other states, in the order of the rows")
+def _rows(case: Case) -> None:
+    dataset = _prepared(case)
+    rows = dataset.examples("train")[:_ROWS]
+    turned = rows.flip(0)
+    # Noise of a row depends on its place, what is left of the average over draws does not.
+    first, second = (_average(dataset, part) for part in (rows, turned.contiguous()))
+    spread = float(first.std()) if first.numel() > 1 else 1.0
+    if not torch.allclose(first, second.flip(0), atol=max(0.5 * spread, 1e-3)):
+        raise ConformanceError(
+            "Got states that do not follow the order of their rows, expected state i to come from row i."
+        )
+
+
+def _average(dataset: Dataset, rows: Tensor, draws: int = 64) -> Tensor:
+    return torch.stack(
+        [dataset.states(rows, generator("cpu", 0, "average", draw)) for draw in range(draws)]
+    ).mean(0)
+
+
+@DATASETS.check("labels", "each example has a class, and each class a name of its own")
+def _labels(case: Case) -> None:
+    dataset = _prepared(case)
+    if not isinstance(dataset, Labelled):
+        raise NotApplicable("The data have no classes.")
+    try:
+        classes = dataset.classes
+    except DataError as error:
+        raise NotApplicable(f"The data have no classes here: {error}") from error
+    if len(set(classes)) != len(classes):
+        raise ConformanceError(f"Got the classes {classes!r:.100}, expected different names.")
+    for split in SPLITS:
+        labels, num = dataset.labels(split), len(dataset.examples(split))
+        if tuple(labels.shape) != (num,) or labels.dtype != torch.int64:
+            raise ConformanceError(
+                f"Got {split} labels of shape {tuple(labels.shape)} and {labels.dtype}, expected ({num},) of "
+                "torch.int64, one an example."
+            )
+        if int(labels.min()) < 0 or int(labels.max()) >= len(classes):
+            raise ConformanceError(
+                f"Got {split} labels from {int(labels.min())} to {int(labels.max())}, expected 0 to "
+                f"{len(classes) - 1}: numbers of classes."
+            )

@@ -1,0 +1,237 @@
+"""Judging a distribution of which only samples and log-density are known.
+
+    constant   E_p[ r(x) / p(x) ] = 1 for any density r whose support p covers; Σ_x p(x) = 1 where x can be listed
+    shape      E_p[ σ(log p(x') - log p(x)) (h(x') - h(x)) ] = 0 for any h, where x' is x displaced symmetrically
+
+The first finds a wrong normalizing constant; r is a Normal (or independent bits) fitted to half of the samples and
+judged on the others. The second is the stationarity of a Metropolis walk with Barker's acceptance: the law of the
+samples stays where it is if and only if log p is theirs, up to the constant. Its terms are bounded, p may be of any
+form, and no gradient is needed. |z| up to 4.5 is taken for chance: 6.8e-6 a comparison.
+"""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import final
+
+import torch
+from torch import Tensor
+
+from walkback.seeding import generator
+from walkback.state import Space, State, dimensions, leaves, map_state, sum_events
+from walkback.testing.cases import ConformanceError
+
+LIMIT = 4.5
+"""Largest |z| taken for chance."""
+
+_LISTED = 10  # bits whose 2^D states are listed
+_FEW_DIMENSIONS = 8
+_MANY_ENDS = 3  # dimensions above which a density that is cut off at its ends gets no verdict on its constant
+_PROPOSALS = 6
+_STEP = 2.0
+_LEAST_EFFECTIVE = 100.0
+_LEAST_SPREAD = 0.05  # of a bit, in units of which displacements are judged
+_ROUNDING = 1e-3
+
+
+@final
+@dataclass(frozen=True, slots=True)
+class Law:
+    """A distribution under judgement.
+
+    Attributes:
+        name: What messages call it.
+        spaces: Of the leaves of its states.
+        sample: Number and generator → that many states `(N, *E)`.
+        log_prob: States `(N, *E)` → `(N,)`, nats.
+    """
+
+    name: str
+    spaces: tuple[Space, ...]
+    sample: Callable[[int, torch.Generator], State]
+    log_prob: Callable[[State], Tensor]
+
+    @property
+    def num(self) -> int:
+        """How many samples tell enough."""
+        return 4096 if dimensions(self.spaces) <= _FEW_DIMENSIONS else 2048
+
+
+def z_score(values: Tensor, expected: float = 0.0) -> float:
+    """(mean - expected) / standard error of independent `values` `(N,)`, rounding allowed for."""
+    values = values.double()
+    error = math.sqrt(float(values.var()) / len(values) + (_ROUNDING * 0.1) ** 2)
+    return float(values.mean() - expected) / error
+
+
+def require_normalized(law: Law) -> bool:
+    """Refuse a density whose integral is not 1.
+
+    Returns:
+        Whether there was an answer: in many dimensions, a density far from Normal leaves the estimate too wide.
+
+    Raises:
+        ConformanceError: The constant is wrong.
+    """
+    discrete = all(space.support == "binary" for space in law.spaces)
+    if discrete and dimensions(law.spaces) <= _LISTED:
+        total = float(law.log_prob(_every_state(law.spaces)).double().exp().sum())
+        wrong = not abs(total - 1) <= _ROUNDING
+    else:
+        weights = _fitted_weights(law)
+        if weights is None or float(weights.sum()) ** 2 < _LEAST_EFFECTIVE * float(weights.square().sum()):
+            return False
+        total = 1 / float(weights.mean())
+        wrong = not abs(z_score(weights, 1.0)) <= LIMIT
+    if wrong:
+        raise ConformanceError(
+            f"Got log_prob of the {law.name} whose integral is {total:.3g}, expected 1: the normalizing constant is "
+            "wrong."
+        )
+    return True
+
+
+def require_samples(law: Law) -> None:
+    """Refuse samples that are not of the density, up to its constant; raises ConformanceError."""
+    noise = generator("cpu", 0, "samples")
+    state = law.sample(law.num, noise)
+    here = _finite(law, state)
+    ruler = _Ruler(state, law.spaces)
+    features = ruler.features(state)
+    moved = torch.zeros(4, law.num, dtype=torch.float64)
+    for _ in range(_PROPOSALS):
+        proposal = ruler.displace(state, noise)
+        there = law.log_prob(proposal).double()
+        if bool(there.isnan().any()):
+            raise ConformanceError(
+                f"Got log_prob = nan of the {law.name} beside its own samples, expected a number or -inf."
+            )
+        accepted = (there - here).sigmoid()
+        change = torch.stack([*(ruler.features(proposal) - features), there - here])
+        moved += torch.where(accepted > 0, accepted * change, 0.0)
+    scores = {
+        name: z_score(row / _PROPOSALS)
+        for name, row in zip(("spread", "location", "correlation", "density"), moved, strict=True)
+    }
+    worst = max(scores, key=lambda name: abs(scores[name]))
+    if abs(scores[worst]) > LIMIT:
+        raise ConformanceError(
+            f"Got samples of the {law.name} whose {worst} is not that of its log_prob (z = {scores[worst]:.1f}), "
+            "expected samples of the density: sample and log_prob disagree on the mean, the variance or the "
+            "temperature."
+        )
+
+
+def _finite(law: Law, state: State) -> Tensor:
+    found = law.log_prob(state).double()
+    if not bool(found.isfinite().all()):
+        raise ConformanceError(
+            f"Got log_prob = {float(found[~found.isfinite()][0])} of the {law.name} at its own sample, "
+            "expected finite numbers: a sample has positive density."
+        )
+    return found
+
+
+def _every_state(spaces: tuple[Space, ...]) -> State:
+    """All states of bits, `(2^D, *E)`."""
+    table = torch.tensor(list(itertools.product((0.0, 1.0), repeat=dimensions(spaces))))
+    parts = torch.split(table, [space.size for space in spaces], dim=1)
+    found = tuple(part.reshape(-1, *space.shape) for part, space in zip(parts, spaces, strict=True))
+    return found if len(found) > 1 else found[0]
+
+
+def _fitted_weights(law: Law) -> Tensor | None:
+    """r(x) / p(x) of half of the samples, r fitted to the other half, `(N / 2,)`; None where r cannot fit."""
+    state = law.sample(law.num, generator("cpu", 0, "normalized"))
+    log_p = _finite(law, state)
+    half = law.num // 2
+    real = sum(space.size for space in law.spaces if space.support == "real")
+    log_r = torch.zeros(half, dtype=torch.float64)
+    for leaf, space in zip(leaves(state), law.spaces, strict=True):
+        fitted, judged = leaf[:half].double(), leaf[half:].double()
+        mean = fitted.mean(0)
+        if space.support == "binary":
+            log_r += sum_events(torch.xlogy(judged, mean) + torch.xlogy(1 - judged, 1 - mean))
+            continue
+        deviation = fitted.std(0)
+        if not bool((deviation > 0).all()):
+            raise ConformanceError(
+                f"Got samples of the {law.name} that are all equal in a dimension, expected a density."
+            )
+        standard = (judged - mean) / deviation
+        if real > _MANY_ENDS and abs(float(standard.pow(4).mean()) - 3) > 0.3:
+            return None
+        # A narrower r keeps clear of the ends of light tails; how much it may be narrower falls with D.
+        shrunk = 0.25 if real <= _MANY_ENDS else 1 - 0.7 / math.sqrt(real)
+        log_r -= 0.5 * sum_events(
+            standard.square() / shrunk + math.log(2 * math.pi * shrunk) + 2 * deviation.log()
+        )
+    return (log_r - log_p[half:]).exp()
+
+
+@final
+class _Ruler:
+    """Displaces states, and measures them, in units of the samples' own spread.
+
+    Args:
+        state: Samples, `(N, *E)`.
+        spaces: Of the leaves.
+    """
+
+    def __init__(self, state: State, spaces: tuple[Space, ...]) -> None:
+        self._spaces = spaces
+        self._size = dimensions(spaces)
+        self._means = [leaf.double().mean(0) for leaf in leaves(state)]
+        self._spreads = [self._spread(leaf, space) for leaf, space in zip(leaves(state), spaces, strict=True)]
+        signs = generator("cpu", 0, "signs")
+        self._signs = [torch.randint(0, 2, mean.shape, generator=signs) * 2 - 1 for mean in self._means]
+        self._signs[0].flatten()[0] = 1
+
+    def features(self, state: State) -> Tensor:
+        """Spread, location and size of the location (which correlations show in) of each state, `(3, N)`."""
+        spread: Tensor | float = 0.0
+        location: Tensor | float = 0.0
+        for leaf, mean, deviation, signs in zip(
+            leaves(state), self._means, self._spreads, self._signs, strict=True
+        ):
+            standard = (leaf.double() - mean) / deviation
+            spread = spread + sum_events(standard.square())
+            location = location + sum_events(standard * signs)
+        along = torch.as_tensor(location)
+        return torch.stack([(torch.as_tensor(spread) / self._size).sqrt(), along, along.abs()])
+
+    def displace(self, state: State, noise: torch.Generator) -> State:
+        """Each state moved by a step as likely as the opposite one: real leaves all, binary ones in one bit."""
+        parts = zip(leaves(state), self._spaces, self._spreads, strict=True)
+        kinds = len({space.support for space in self._spaces})
+        rows = len(leaves(state)[0])
+        # Where there are both, a row moves in one kind: a refused flip would hide a step of the others.
+        turn = torch.rand(rows, generator=noise) < 0.5
+        moved = []
+        for leaf, space, spread in parts:
+            chosen = torch.ones_like(turn) if kinds == 1 else turn ^ (space.support == "binary")
+            step = self._step(leaf, space, spread, noise)
+            moved.append(torch.where(chosen.reshape(-1, *(1,) * (leaf.dim() - 1)), step, leaf))
+        return tuple(moved) if isinstance(state, tuple) else moved[0]
+
+    def _step(self, leaf: Tensor, space: Space, spread: Tensor, noise: torch.Generator) -> Tensor:
+        if space.support == "binary":
+            bit = torch.randint(space.size, (len(leaf), 1), generator=noise)
+            flat = leaf.flatten(1).clone()
+            return flat.scatter(1, bit, 1 - flat.gather(1, bit)).reshape(leaf.shape)
+        size = _STEP / math.sqrt(self._size)
+        step = torch.randn(leaf.shape, generator=noise, dtype=torch.float64) * spread * size
+        return leaf + step.to(leaf.dtype)
+
+    @staticmethod
+    def _spread(leaf: Tensor, space: Space) -> Tensor:
+        least = _LEAST_SPREAD if space.support == "binary" else 1e-12
+        return leaf.double().std(0).clamp(min=least)
+
+
+def repeated(row: State, num: int) -> State:
+    """One state `(1, *E)`, `num` times: `(num, *E)`."""
+    return map_state(lambda leaf: leaf.expand(num, *leaf.shape[1:]).clone(), row)

@@ -1,0 +1,124 @@
+"""The checks by kind, and a whole component checked."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import replace
+from typing import Any
+
+from walkback.component import KINDS, Kind
+from walkback.errors import ConfigurationError
+from walkback.extensions.loader import quiet_stdout
+from walkback.extensions.registry import Registry
+from walkback.state import StateSpace
+from walkback.testing.cases import Case, Check, Outcome, Suite
+from walkback.testing.datasets import DATASETS
+from walkback.testing.diagnostics import DIAGNOSTICS
+from walkback.testing.loggers import LOGGERS
+from walkback.testing.objectives import OBJECTIVES
+from walkback.testing.operators import OPERATORS
+from walkback.testing.priors import PRIORS
+from walkback.testing.processes import PROCESSES
+from walkback.testing.schedules import SCHEDULES
+from walkback.text import nearest
+
+SUITES: Mapping[Kind, Suite] = {
+    "operator": OPERATORS,
+    "schedule": SCHEDULES,
+    "prior": PRIORS,
+    "process": PROCESSES,
+    "objective": OBJECTIVES,
+    "dataset": DATASETS,
+    "diagnostic": DIAGNOSTICS,
+    "logger": LOGGERS,
+}
+"""The checks of each kind."""
+
+
+def checks(kind: Kind, expected: Mapping[str, str] | None = None) -> tuple[Check, ...]:
+    """The checks of a kind, to call with a `Case` one by one.
+
+    Args:
+        kind: For instance "operator".
+        expected: Reasons, by check, for failures that are known; such a check fails if the component passes.
+
+    Raises:
+        ConfigurationError: There is no such kind or check.
+    """
+    if kind not in KINDS:
+        raise ConfigurationError(
+            f"Unknown kind {kind!r}{nearest(kind, KINDS)}; available: {', '.join(KINDS)}."
+        )
+    reasons = dict(expected or {})
+    suite = tuple(SUITES[kind])
+    names = [check.name for check in suite]
+    for name, reason in reasons.items():
+        if name not in names:
+            raise ConfigurationError(
+                f"Unknown check {name!r} of a {kind}{nearest(name, names)}; available: {', '.join(names)}."
+            )
+        if not reason:
+            raise ConfigurationError(f"Got no reason for the failure of {name!r}, expected one.")
+    return tuple(replace(check, expected=reasons.get(check.name, "")) for check in suite)
+
+
+def outcomes(
+    kind: Kind,
+    case: Case,
+    *,
+    expected: Mapping[str, str] | None = None,
+    watch: Callable[[Outcome], None] | None = None,
+) -> tuple[Outcome, ...]:
+    """Run every check of a kind on a case; what the component prints goes to stderr, its warnings are dropped.
+
+    Args:
+        kind: Of the component.
+        case: The component.
+        expected: See `checks`.
+        watch: Is told each outcome as it comes.
+    """
+    found = []
+    with quiet_stdout(), warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        for check in checks(kind, expected):
+            found.append(check.outcome(case))
+            if watch is not None:
+                watch(found[-1])
+    return tuple(found)
+
+
+def check_component(
+    registry: Registry,
+    kind: Kind,
+    name: str,
+    options: Mapping[str, Any] | None = None,
+    *,
+    spaces: Sequence[StateSpace] = (),
+    expected: Mapping[str, str] | None = None,
+    watch: Callable[[Outcome], None] | None = None,
+) -> tuple[Outcome, ...]:
+    """Run every check on a registered component.
+
+    Args:
+        registry: The plugins.
+        kind: For instance "operator".
+        name: `name` or `distribution:name`.
+        options: Of the component.
+        spaces: Spaces that it accepts; () tries the usual ones.
+        expected: See `checks`.
+        watch: Is told each outcome as it comes.
+
+    Raises:
+        ConfigurationError: Nobody offers the name, or there is no such kind or check.
+        PluginError: The component cannot be imported.
+    """
+    checks(kind, expected)
+    registry.load(registry.find(kind, name))
+    case = Case.of(name, options, spaces=spaces, registry=registry)
+    return outcomes(kind, case, expected=expected, watch=watch)
+
+
+def failed(results: Iterable[Outcome]) -> tuple[Outcome, ...]:
+    """Those that failed."""
+    return tuple(outcome for outcome in results if outcome.status == "failed")
