@@ -2,8 +2,8 @@
 
     s_{i+1} ~ p_T(· | s_i),   f(s_i, s_{i+1})  averaged over blocks of steps, for every chain by itself
 
-Memory depends on the number of blocks, not on that of steps. Each block draws from a stream of its own, so a chain
-that was interrupted goes on exactly as one that was not.
+Memory depends on the number of blocks, not on that of steps. Blocks are walked in stretches, each with a stream of noise
+of its own, so a chain that was interrupted goes on exactly as one that was not.
 """
 
 from __future__ import annotations
@@ -27,6 +27,9 @@ Statistics = Callable[[Transition], Tensor]
 """A step of all chains → their statistics `(C, S)`; `log_q` is log p(target | source), `log_p` the way back."""
 
 _SAVE_SECONDS = 20.0
+
+_STRETCH = 50
+"""Steps of a stretch, unless a block is longer: its first state is seen by the network twice."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,8 +86,11 @@ def trace(
     subject.watch.stage(name.replace("-", " ").capitalize(), count * block, len(values) * block)
     saved = time.monotonic()
     while len(values) < count:
-        state, found = _block(subject, state, level, block, statistics, name, len(values), reduce)
-        values.append(found)
+        stretch = min(count - len(values), -(-_STRETCH // block))
+        state, found = _stretch(
+            subject, state, level, (stretch, block), statistics, name, len(values), reduce
+        )
+        values += found
         if len(values) == count or time.monotonic() - saved > _SAVE_SECONDS:
             parts = {f"leaf.{i}": leaf for i, leaf in enumerate(leaves(state))}
             subject.ledger.write(name, {"values": torch.stack(values), **parts})
@@ -116,31 +122,41 @@ def _resumed(subject: Subject, name: str, state: State) -> tuple[list[Tensor], S
     return list(found["values"]), parts if isinstance(state, tuple) else parts[0]
 
 
-def _block(
+def _stretch(
     subject: Subject,
     state: State,
     level: Level,
-    block: int,
+    size: tuple[int, int],
     statistics: Statistics,
     name: str,
     number: int,
     reduce: Literal["mean", "last"],
-) -> tuple[State, Tensor]:
+) -> tuple[State, list[Tensor]]:
+    """Blocks `number`, `number + 1`, … of one stretch of the chains, `size` = (blocks, steps of each)."""
+    count, block = size
     noise = subject.generator(name, number)
+    steps = walk(subject.model.operator, CoolingProcess(), state, (level,) * (count * block), noise)
+    found: list[Tensor] = []
     total: Tensor | None = None
-    steps = walk(subject.model.operator, CoolingProcess(), state, (level,) * block, noise)
     for index, step in enumerate(steps, start=1):
         state = step.target
-        if reduce == "mean" or index == block:
-            found = statistics(step).double()
-            total = found if total is None else total + found
-    if total is None:
-        raise ValueError("Got a block without steps.")
-    mean = (total / block if reduce == "mean" else total).cpu()
-    if not bool(mean.isfinite().all()):
+        ends = index % block == 0
+        if reduce == "mean" or ends:
+            values = statistics(step).double()
+            total = values if total is None else total + values
+        if ends and total is not None:
+            mean = (total / block if reduce == "mean" else total).cpu()
+            _require_finite(mean, number + len(found), block)
+            found.append(mean)
+            total = None
+    return state, found
+
+
+def _require_finite(values: Tensor, number: int, block: int) -> None:
+    lost = int((~values.isfinite()).any(1).sum())
+    if lost:
         raise WalkbackError(
-            f"Got {int((~mean.isfinite()).any(1).sum())} of {len(mean)} chains with statistics that are not "
-            f"finite in steps {number * block + 1} to {(number + 1) * block}, expected finite ones: the chain "
-            "diverges, or its kernel has no density."
+            f"Got {lost} of {len(values)} chains with statistics that are not finite in steps "
+            f"{number * block + 1} to {(number + 1) * block}, expected finite ones: the chain diverges, or its "
+            "kernel has no density."
         )
-    return state, mean
