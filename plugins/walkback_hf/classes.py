@@ -1,0 +1,86 @@
+"""Classes of images: the column of a table that the hub marks as a ClassLabel, and their names in its metadata."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+import pyarrow as pa
+
+from walkback.errors import DataError
+from walkback_hf.encoded import Labels, Rows
+
+_USUAL_NAME = "label"
+
+
+class ClassColumn(NamedTuple):
+    """A column of class numbers: its name, and the names of the classes by number."""
+
+    name: str
+    classes: tuple[str, ...]
+
+
+def class_column(schema: Any, place: str) -> ClassColumn:
+    """The column that holds classes: of the type ClassLabel, and called `label` where there are several.
+
+    Args:
+        schema: The `pyarrow.Schema` of the table; its metadata tell what a column of integers means.
+        place: What the table is, for messages.
+
+    Raises:
+        DataError: There is none, or the choice is not clear.
+    """
+    marked = {name: names for name in schema.names if (names := _class_names(schema.metadata, name))}
+    chosen = next(iter(marked)) if len(marked) == 1 else _USUAL_NAME
+    if chosen not in marked:
+        raise DataError(
+            f"Got images without labels in {place}, expected a column of the type ClassLabel"
+            + (f" called {_USUAL_NAME!r}, found {', '.join(marked)}." if marked else ".")
+        )
+    return ClassColumn(chosen, marked[chosen])
+
+
+def labels_in(column: Any, classes: tuple[str, ...], rows: Rows, place: str) -> Labels:
+    """The classes of some rows of a column.
+
+    Args:
+        column: A `pyarrow.ChunkedArray` of integers.
+        classes: The names of the classes.
+        rows: Which rows; others are not looked at.
+        place: What the table is, for messages.
+
+    Raises:
+        DataError: The column holds no integers, or a number is missing or no class.
+    """
+    if not pa.types.is_integer(column.type):
+        raise DataError(f"Got classes of the type {column.type} in {place}, expected integers.")
+    numbers = np.asarray(column.cast(pa.int64()).fill_null(-1).to_numpy(), dtype=np.int64)[rows]
+    wrong = np.flatnonzero((numbers < 0) | (numbers >= len(classes)))
+    if wrong.size:
+        expected = f"expected a number from 0 to {len(classes) - 1}"
+        raise DataError(f"Got a row without a class, {place}, row {rows[wrong[0]]}; {expected}.")
+    return Labels(classes, numbers)
+
+
+def joined(parts: Sequence[Labels], place: str) -> Labels:
+    """The labels of consecutive files.
+
+    Raises:
+        DataError: The files name their classes differently.
+    """
+    if any(part.classes != parts[0].classes for part in parts):
+        raise DataError(f"Got files that name their classes differently, {place}; expected the same in all.")
+    return Labels(parts[0].classes, np.concatenate([part.numbers for part in parts]))
+
+
+def _class_names(metadata: Any, name: str) -> tuple[str, ...]:
+    """Names of the classes of a column, from what `datasets` writes into files; empty where it holds none."""
+    try:
+        feature = json.loads((metadata or {})[b"huggingface"])["info"]["features"][name]
+        names = feature["names"] if feature["_type"] == "ClassLabel" else ()
+    except (KeyError, TypeError, ValueError, RecursionError):
+        return ()
+    whole = isinstance(names, list) and all(isinstance(text, str) for text in names)
+    return tuple(names) if whole else ()
