@@ -19,7 +19,7 @@ import torch
 from pydantic import Field, NonNegativeInt, PositiveInt
 from torch import Tensor
 
-from walkback.data import Labelled
+from walkback.data import has_classes
 from walkback.diagnostics import Diagnostic, Start, Subject
 from walkback.errors import ConfigurationError
 from walkback.estimates import require_enough
@@ -124,7 +124,7 @@ class Mixing(Diagnostic):
         """Statistics `(N, C, S)`, the class as the last where there are any; names; classes; steps between records."""
         level, operator = cold_level(subject, self._temperature), subject.model.operator
         mean, axes = principal_axes(subject, self._axes)
-        known: Neighbours | None = neighbours(subject) if isinstance(subject.data(), Labelled) else None
+        known: Neighbours | None = neighbours(subject) if has_classes(subject.data()) else None
 
         def statistics(step: Transition) -> Tensor:
             states = visible(operator, step.target)

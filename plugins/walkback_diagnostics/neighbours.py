@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from walkback.data import Labelled
+from walkback.data import Labelled, has_classes
 from walkback.diagnostics import Subject
 
 MOST = 10_000
@@ -50,7 +50,7 @@ def neighbours(subject: Subject) -> Neighbours:
     chosen = torch.randperm(len(rows), generator=draw, device=draw.device)[:MOST].cpu()
     states = dataset.states(rows[chosen].to(subject.device), draw).flatten(1)
     mean = states.mean(0)
-    if not isinstance(dataset, Labelled):
+    if not (isinstance(dataset, Labelled) and has_classes(dataset)):
         return Neighbours(states - mean, mean, None, 0)
     labels = dataset.labels("train")[chosen].to(subject.device)
     return Neighbours(states - mean, mean, labels, len(dataset.classes))

@@ -28,7 +28,7 @@ from torch import Tensor
 
 from walkback.data import DataInfo
 from walkback.errors import WalkbackError
-from walkback.estimates import mean_figure
+from walkback.estimates import nll_figures
 from walkback.report import Figure
 from walkback.seeding import derive_seed, generator
 
@@ -77,16 +77,8 @@ def baseline_figures(
     models = _of_bits if info.support == "binary" else _of_reals
     figures: list[Figure] = []
     for name, nats, meaning in models(first, second, info, seed, components):
-        figures += _in_both_units(f"baseline_{name}", nats, info, meaning)
+        figures += nll_figures(f"baseline_{name}", nats, info, meaning)
     return tuple(figures)
-
-
-def _in_both_units(name: str, nats: Tensor, info: DataInfo, meaning: str) -> list[Figure]:
-    figures = [mean_figure(name, nats, "nats", meaning)]
-    zero, one = info.bits_per_dimension(0.0), info.bits_per_dimension(1.0)
-    if zero is not None and one is not None:
-        figures.append(mean_figure(f"{name}_bits", nats * (one - zero) + zero, "bits/dim", meaning))
-    return figures
 
 
 def _rows(states: Tensor, what: str) -> Tensor:

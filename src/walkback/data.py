@@ -129,13 +129,23 @@ class Dataset(ABC):
 
 
 class Labelled(ABC):
-    """Capability of a data set: its examples have classes."""
+    """Capability of a data set: its examples may have classes; `has_classes` says whether they have."""
 
     @property
     @abstractmethod
     def classes(self) -> tuple[str, ...]:
-        """Names of the classes, by number; valid after `prepare`."""
+        """Names of the classes, by number; valid after `prepare`. Raises DataError where the source has none."""
 
     @abstractmethod
     def labels(self, split: Split) -> Tensor:
         """Class of each example of a split, `(N,)`, int64, in the order of `examples`."""
+
+
+def has_classes(dataset: Dataset) -> bool:
+    """Whether the examples of a prepared data set have classes."""
+    if not isinstance(dataset, Labelled):
+        return False
+    try:
+        return len(dataset.classes) > 1
+    except DataError:
+        return False

@@ -13,6 +13,7 @@ import math
 from scipy.stats import t as student_t
 from torch import Tensor
 
+from walkback.data import DataInfo
 from walkback.errors import WalkbackError
 from walkback.report import Figure
 
@@ -46,6 +47,20 @@ def mean_figure(name: str, values: Tensor, unit: str, meaning: str = "", *, scal
     rows = _checked(name, values) * scale
     mean = rows.mean().item()
     return _figure(name, mean, rows.std().item() / math.sqrt(len(rows)), len(rows), unit, meaning)
+
+
+def nll_figures(name: str, nats: Tensor, info: DataInfo, meaning: str) -> list[Figure]:
+    """The mean of negative log-likelihoods `(N,)` in nats; and in bits/dim, as `name_bits`, where the data have such.
+
+    Raises:
+        WalkbackError: As `mean_figure`.
+    """
+    figures = [mean_figure(name, nats, "nats", meaning)]
+    zero = info.bits_per_dimension(0.0)
+    if zero is not None:
+        slope = 1 / (info.space.size * math.log(2))
+        figures.append(mean_figure(f"{name}_bits", nats * slope + zero, "bits/dim", meaning))
+    return figures
 
 
 def ratio_figure(

@@ -9,7 +9,7 @@ from walkback.baselines import baseline_figures
 from walkback.data import Dataset, Split
 from walkback.diagnostics import Watch
 from walkback.engine.evaluating import EvaluationPlan
-from walkback.errors import ConfigurationError
+from walkback.errors import ConfigurationError, WalkbackError
 from walkback.model import Model
 from walkback.operators import visible
 from walkback.quality.features import label_classifier
@@ -25,16 +25,20 @@ _MOST = 10_000
 
 def comparison_figures(
     model: Model, levels: Levels, dataset: Dataset, plan: EvaluationPlan, device: torch.device, watch: Watch
-) -> tuple[Figure, ...]:
-    """Baselines and sample quality, as far as the plan asks for them."""
+) -> tuple[tuple[Figure, ...], tuple[str, ...]]:
+    """Baselines and sample quality, as far as the plan asks for them; and what had to be left out, in words."""
     if not (plan.baselines or plan.samples):
-        return ()
+        return (), ()
+    lost: tuple[str, ...] = ()
     train = _states(dataset, "train", _MOST, plan.seed)
     found: tuple[Figure, ...] = ()
     if plan.baselines:
         watch.stage("Baselines", 1)
         test = _states(dataset, plan.split, plan.limit, plan.seed)
-        found = baseline_figures(train, test, dataset.info, plan.seed)
+        try:
+            found = baseline_figures(train, test, dataset.info, plan.seed)
+        except WalkbackError as error:
+            lost = (f"no baselines: {error}",)
         watch.advance(1, {})
     if plan.samples:
         real = _states(dataset, plan.split, plan.samples, plan.seed)
@@ -48,7 +52,7 @@ def comparison_figures(
         judge = label_classifier(dataset, plan.seed) if plan.classifier else None
         found += quality_figures(samples, real, train, dataset.info, seed=plan.seed, classifier=judge)
         watch.advance(1, {})
-    return found
+    return found, lost
 
 
 def _states(dataset: Dataset, split: Split, most: int, seed: int) -> Tensor:

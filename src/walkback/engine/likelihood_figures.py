@@ -9,7 +9,7 @@ from torch import Tensor
 
 from walkback.data import DataInfo
 from walkback.engine.evaluating import HeatedExamples
-from walkback.estimates import mean_figure
+from walkback.estimates import mean_figure, nll_figures
 from walkback.likelihood import (
     DOMINANT,
     FEWEST_FOR_TAIL,
@@ -29,28 +29,18 @@ from walkback.schedules import Levels
 NLL = "negative log-likelihood (nats)"
 
 
-def in_both_units(name: str, nats: Tensor, info: DataInfo, meaning: str) -> list[Figure]:
-    """Mean over examples of nats `(N,)`; and in bits/dim, as `name_bits`, where the data have such a unit."""
-    figures = [mean_figure(name, nats, "nats", meaning)]
-    zero = info.bits_per_dimension(0.0)
-    if zero is not None:
-        slope = 1 / (math.prod(info.shape) * math.log(2))
-        figures.append(mean_figure(f"{name}_bits", nats * slope + zero, "bits/dim", meaning))
-    return figures
-
-
 def likelihood_figures(heated: HeatedExamples, info: DataInfo) -> list[Figure]:
     """Bound and importance-sampled NLL of data, errors of examples and of paths apart, and the health of weights."""
     work = heated.work
     num, paths = work.shape
-    figures = in_both_units("bound", work.mean(1), info, "variational bound, above the NLL (eq. 5)")
+    figures = nll_figures("bound", work.mean(1), info, "variational bound, above the NLL (eq. 5)")
     of_paths = math.sqrt(path_variance(work).sum().item()) / num
     figures.append(
         Figure("bound_error_of_paths", of_paths, "nats", meaning="part of the bound's error from paths")
     )
     if paths == 1:
         return figures
-    figures += in_both_units("is_nll", is_nll(work), info, f"importance sampling with {paths} paths (eq. 10)")
+    figures += nll_figures("is_nll", is_nll(work), info, f"importance sampling with {paths} paths (eq. 10)")
     of_paths = math.sqrt(is_variance(work).sum().item()) / num
     figures.append(Figure("is_nll_error_of_paths", of_paths, "nats", meaning="part of its error from paths"))
     figures.append(mean_figure("gap", work.mean(1) - is_nll(work), "nats", "bound less importance sampling"))
@@ -93,13 +83,13 @@ def bracket_figures(simulated: HeatedExamples, info: DataInfo) -> list[Figure]:
     if simulated.cooling is None:
         return []
     work, paths = simulated.work, simulated.work.shape[1]
-    figures = in_both_units(
+    figures = nll_figures(
         "simulated_bound", work.mean(1), info, "heating work of the model's own samples, above E[-log p]"
     )
-    figures += in_both_units(
+    figures += nll_figures(
         "simulated_above", is_nll(work), info, f"importance sampling, {paths} paths, above"
     )
-    figures += in_both_units(
+    figures += nll_figures(
         "simulated_below", capped_nll(work, simulated.cooling), info, "the same with the cooling path, below"
     )
     figures.append(mean_figure("simulated_work_of_cooling", simulated.cooling, "nats", "below E[-log p]"))

@@ -67,13 +67,13 @@ def evaluate_model(
         if plan.simulated:
             simulated = bracket_simulated(model, plan, levels, device, ledger, watch)
             tails = [*tails, *bracket_figures(simulated, dataset.info)]
-        compared = comparison_figures(model, levels, dataset, plan, device, watch)
+        compared, lost = comparison_figures(model, levels, dataset, plan, device, watch)
     return Report(
         name="evaluate",
         headline="bound",
         figures=(*figures, *tails, *compared),
         series=tuple(likelihood_series(heated, levels, simulated)),
-        warnings=tuple(warnings_of(heated.work, k)),
+        warnings=(*warnings_of(heated.work, k), *lost),
         protocol=stamp,
     )
 

@@ -5,13 +5,23 @@ configuration → device, objective, data set (prepared), model (fitted to the d
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field, fields
+from typing import Any
 
 import torch
 
-from walkback.configuration.config import RunConfig
+from walkback.component import Kind
+from walkback.configuration.config import ComponentConfig, RunConfig
 from walkback.data import Dataset, Split
-from walkback.engine.assembly import build_dataset, build_model, build_objective, fit_to_data
+from walkback.engine.assembly import (
+    Part,
+    build_dataset,
+    build_model,
+    build_objective,
+    build_part,
+    fit_to_data,
+    origins,
+)
 from walkback.engine.devices import Precision, resolve_device, resolve_precision
 from walkback.engine.own_chains import own_rows
 from walkback.engine.updates import require_fitting
@@ -19,9 +29,30 @@ from walkback.errors import ConfigurationError
 from walkback.extensions.registry import Registry
 from walkback.model import Model
 from walkback.objectives import AnyObjective, PathObjective
-from walkback.operators import initial_state
+from walkback.operators import TransitionOperator, initial_state, state_space
 from walkback.paths import require_reparametrized
-from walkback.seeding import generator
+from walkback.priors import Prior
+from walkback.processes import Process
+from walkback.schedules import Schedule
+from walkback.seeding import derive_seed, generator
+from walkback.state import StateSpace
+
+
+@dataclass(frozen=True, slots=True)
+class Given:
+    """Parts that were built elsewhere, each in place of the one that the configuration names; None: the named one."""
+
+    operator: TransitionOperator | None = None
+    schedule: Schedule | None = None
+    prior: Prior | None = None
+    process: Process | None = None
+    objective: AnyObjective | None = None
+    data: Dataset | None = None
+
+    @property
+    def sections(self) -> frozenset[str]:
+        """The sections of the configuration that do not count."""
+        return frozenset(entry.name for entry in fields(self) if getattr(self, entry.name) is not None)
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,6 +66,15 @@ class Prepared:
     objective: AnyObjective
     device: torch.device
     precision: Precision
+    given: Given = field(default_factory=Given)
+
+    def names(self) -> dict[str, Any]:
+        """Configuration and origins of components as a checkpoint has them: without given parts, which have no name."""
+        parts = {"config": self.config.to_dict(), "components": origins(self.config, self.registry)}
+        return {
+            key: {section: value for section, value in part.items() if section not in self.given.sections}
+            for key, part in parts.items()
+        }
 
     @property
     def num_parameters(self) -> int:
@@ -42,30 +82,33 @@ class Prepared:
         return sum(p.numel() for p in self.model.operator.parameters() if p.requires_grad)
 
 
-def prepare(config: RunConfig, registry: Registry, device_name: str | None = None) -> Prepared:
+def prepare(
+    config: RunConfig, registry: Registry, device_name: str | None = None, given: Given | None = None
+) -> Prepared:
     """Check a configuration against this machine and build what it names.
 
     Args:
         config: What to run.
         registry: The plugins.
         device_name: A device instead of the configuration's, for one process of several.
+        given: Parts instead of the configuration's; operator and prior are fitted to the data in place.
 
     Raises:
         ConfigurationError: No such device, the components do not fit each other or the data.
         DataError: The data cannot be had.
         PluginError: A component cannot be built.
     """
+    given = given or Given()
     device = resolve_device(device_name or config.run.device)
     for name in config.run.loggers:
         registry.load(registry.find("logger", name))
     own_rows(config.training)  # more own starts than there can be are refused now
-    objective = build_objective(config.objective, registry)
+    objective = build_objective(config.objective, registry) if given.objective is None else given.objective
     require_fitting(config.training, objective)
-    dataset = build_dataset(config.data, registry)
+    dataset = build_dataset(config.data, registry) if given.data is None else given.data
     dataset.prepare()
     _refuse_too_few(config, dataset)
-    parts = {section: getattr(config, section) for section in ("operator", "schedule", "process", "prior")}
-    model = build_model(parts, registry, dataset.info.space, config.run.seed)
+    model = _build_model(config, registry, given, dataset.info.space)
     fit_to_data(model, dataset, config.run.seed)
     model.levels()  # a schedule that cannot reach T_max says so now
     if isinstance(objective, PathObjective):
@@ -73,7 +116,28 @@ def prepare(config: RunConfig, registry: Registry, device_name: str | None = Non
     precision = resolve_precision(config.run.precision, device)
     if config.run.compile:
         model.operator.compile()
-    return Prepared(config, registry, dataset, model.to(device), objective, device, precision)
+    return Prepared(config, registry, dataset, model.to(device), objective, device, precision, given)
+
+
+def _build_model(config: RunConfig, registry: Registry, given: Given, space: StateSpace) -> Model:
+    """The model of a configuration, with the parts that are given; named ones are what they would be without those."""
+    parts = {section: getattr(config, section) for section in ("operator", "schedule", "process", "prior")}
+    if not given.sections & parts.keys():
+        return build_model(parts, registry, space, config.run.seed)
+
+    def part(kind: Kind, own: Part | None, base: type[Part], *arguments: Any) -> Part:
+        named: ComponentConfig = parts[kind]
+        return build_part(registry, kind, named, base, *arguments) if own is None else own
+
+    with torch.random.fork_rng(devices=[]):  # as in `build_model`
+        torch.manual_seed(derive_seed(config.run.seed, "weights"))
+        operator = part("operator", given.operator, TransitionOperator, space)  # type: ignore[type-abstract]
+        prior = part("prior", given.prior, Prior, state_space(operator, space))  # type: ignore[type-abstract]
+    schedule = part("schedule", given.schedule, Schedule)  # type: ignore[type-abstract]
+    process = part("process", given.process, Process)  # type: ignore[type-abstract]
+    operator.train()
+    prior.train()
+    return Model(operator, schedule, process, prior)
 
 
 @torch.no_grad()

@@ -14,7 +14,6 @@ from typing import Any, Literal, final
 import torch
 
 from walkback.data import Split
-from walkback.engine.assembly import origins
 from walkback.engine.devices import autocast
 from walkback.engine.distributed import World
 from walkback.engine.interrupts import Interrupted, Stop
@@ -25,6 +24,7 @@ from walkback.engine.training import Trainer
 from walkback.errors import ConfigurationError
 from walkback.evaluation import BoundEstimate, estimate_bound
 from walkback.metrics import JsonLines, Logger
+from walkback.model import Model
 from walkback.pictures.figures import can_draw, draw_chains, draw_samples, draw_walks
 from walkback.seeding import generator
 from walkback.state import State
@@ -68,6 +68,7 @@ class Run:
         reporter: Hears of progress.
         stop: Asked between walks.
         world: This process among others.
+        lasting: Whether the directory is to stay: else it gets no pictures, and nothing to go on from.
     """
 
     def __init__(
@@ -77,12 +78,14 @@ class Run:
         reporter: Reporter,
         stop: Stop,
         world: World | None = None,
+        lasting: bool = True,
     ) -> None:
         self._prepared = prepared
         self._config = prepared.config
         self._directory = directory
         self._reporter = reporter
         self._stop = stop
+        self._lasting = lasting
         self._world = world or World()
         self._trainer = Trainer(
             prepared.model,
@@ -98,6 +101,11 @@ class Run:
         self._stopping = EarlyStopping(prepared.config.training.patience)
         self._loggers: list[Logger] = []
         self._figures: dict[str, float] = {}
+
+    @property
+    def model(self) -> Model:
+        """The model with averaged weights: after `execute`, the one that is kept."""
+        return self._trainer.averaged_model
 
     def resume(self, path: Path) -> None:
         """Go on from the newest whole checkpoint in the run directory `path`; from the start where there is none.
@@ -138,7 +146,7 @@ class Run:
             final = self._directory.final
             save_checkpoint(final, self._finished(self._directory))
             bound = self._evaluate(self._config.evaluation.split, self._config.evaluation.limit, "evaluation")
-            pictures = self._draw(self._directory)
+            pictures = self._draw(self._directory) if self._lasting else ()
             return RunResult(
                 directory=self._directory.path,
                 checkpoint=final,
@@ -186,10 +194,10 @@ class Run:
                 self._log(number, {"loss": loss.item(), "seconds": trainer.progress.seconds})
             if due["validate"]:
                 self._validate(number)
-            if settings.sample_every and number % settings.sample_every == 0:
+            if self._lasting and settings.sample_every and number % settings.sample_every == 0:
                 self._draw_midway(number)
             ends = due["validate"] and self._out_of_patience()
-            saves = due["checkpoint"] or ends
+            saves = self._lasting and (due["checkpoint"] or ends)
             if saves:  # last, so that a run resumed here has all that came before
                 self._save(number)
             self._reporter.advance(number, self._figures)
@@ -321,8 +329,7 @@ class Run:
         progress = asdict(self._trainer.progress)
         del progress["seconds"]  # equal runs leave equal files
         description = describe(
-            config=self._config.to_dict(),
-            components=origins(self._config, self._prepared.registry),
+            **self._prepared.names(),
             data=self._prepared.dataset.info.to_dict(),
             progress=progress,
             weights=self._weights,
