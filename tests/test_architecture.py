@@ -14,7 +14,7 @@ ROOT = Path(__file__).parent.parent
 CORE, PLUGINS = ROOT / "src" / "walkback", ROOT / "plugins"
 
 LAYERS: Mapping[str, tuple[str, ...]] = {
-    "words": ("errors", "optional", "text", "component", "hookspecs", "seeding"),
+    "words": ("errors", "optional", "text", "markup", "component", "hookspecs", "seeding"),
     "mathematics": (
         *("state", "schedules", "kernels", "operators", "priors", "processes", "walk", "model"),
         *("objectives", "paths", "sampling", "inpainting", "discrepancy", "work"),
@@ -68,6 +68,10 @@ LAYERS: Mapping[str, tuple[str, ...]] = {
         *("testing.suites", "testing"),
     ),
     "scaffold": ("scaffold", "scaffold.names", "scaffold.files"),
+    "api": (
+        *("api", "api.inputs", "api.tensors", "api.progress", "api.records", "api.models"),
+        *("api.training", "api.measuring", "api.sampling"),
+    ),
     "command line": (
         *("cli", "cli.console", "cli.common", "cli.progress", "cli.reports"),
         *("cli.evaluate", "cli.diagnose"),
@@ -157,12 +161,17 @@ def test_every_module_of_the_core_has_one_place() -> None:
     assert sorted(ORDER[1:]) == sorted(modules)
 
 
-@pytest.mark.parametrize("path", sorted(CORE.rglob("*.py")), ids=name_of)
+@pytest.mark.parametrize("path", sorted({*CORE.rglob("*.py")} - {CORE / "__init__.py"}), ids=name_of)
 def test_imports_of_the_core_point_down(path: Path) -> None:
     place = ORDER.index(name_of(path).removeprefix("walkback").removeprefix("."))
     ours = {module_of(name) for name in imported(ast.walk(tree_of(path)))} & MODULES.keys()
     above = [name for name in ours if ORDER.index(name.removeprefix("walkback").removeprefix(".")) >= place]
     assert above == []
+
+
+def test_importing_walkback_alone_imports_nothing() -> None:
+    # The package names everything from above, and imports it when somebody asks for it.
+    assert loaded_with("walkback", set()) == {"walkback", "__future__", "typing"}
 
 
 def test_the_core_never_names_a_plugin() -> None:

@@ -11,6 +11,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
+from walkback import markup
 from walkback.errors import WalkbackError
 
 
@@ -109,6 +110,16 @@ class Report:
         """The same with a wider protocol (its own entries win) and further warnings before its own."""
         return replace(self, protocol={**protocol, **self.protocol}, warnings=(*warnings, *self.warnings))
 
+    def _repr_html_(self) -> str:
+        """The report in a notebook: figures, warnings, protocol."""
+        rows = [(figure.name, _number(figure), figure.unit, figure.meaning) for figure in self.figures]
+        return (
+            markup.heading(self.name)
+            + markup.table(rows, ("figure", "value", "unit", "meaning"))
+            + markup.notes(f"warning: {warning}" for warning in self.warnings)
+            + markup.folded("protocol", markup.table(self.protocol.items()))
+        )
+
     def to_dict(self) -> dict[str, Any]:
         """Plain JSON types; see docs/measuring.md for the schema."""
         record = asdict(self)
@@ -128,3 +139,15 @@ class Report:
         record["warnings"] = list(self.warnings)
         record["protocol"] = dict(self.protocol)
         return record
+
+
+def _number(figure: Figure) -> str:
+    """`value ± error`, to two digits of the error.
+
+    >>> _number(Figure("a", 1.23456, "nats", 0.0123)), _number(Figure("a", 1234.5, "nats"))
+    ('1.235 ± 0.012', '1234.5')
+    """
+    if not figure.error:
+        return f"{figure.value:.5g}" if figure.error is None else f"{figure.value:.5g} ± 0"
+    places = max(0, 1 - math.floor(math.log10(figure.error)))
+    return f"{figure.value:.{places}f} ± {figure.error:.{places}f}"

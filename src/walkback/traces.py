@@ -2,8 +2,8 @@
 
     s_{i+1} ~ p_T(· | s_i),   f(s_i, s_{i+1})  averaged over blocks of steps, for every chain by itself
 
-Memory depends on the number of blocks, not on that of steps. Blocks are walked in stretches, each with noise of its own,
-so a chain that was interrupted goes on exactly as one that was not.
+Memory depends on the number of blocks, not on that of steps. Blocks are walked in stretches, each with noise of its
+own, so a chain that was interrupted goes on exactly as one that was not.
 """
 
 from __future__ import annotations

@@ -180,7 +180,9 @@ def _refuse_other_version(plugin: object, status: PluginStatus) -> None:
     """Compare `WALKBACK_API`, which a plugin may declare; hooks of another version may mean something else."""
     declared = getattr(plugin, VERSION_NAME, API_VERSION)
     if not isinstance(declared, int) or isinstance(declared, bool):
-        raise PluginError(f"it has {VERSION_NAME} = {declared!r:.80}, expected an integer such as {API_VERSION}")
+        raise PluginError(
+            f"it has {VERSION_NAME} = {declared!r:.80}, expected an integer such as {API_VERSION}"
+        )
     if declared != API_VERSION:
         newer = CORE_DISTRIBUTION if declared > API_VERSION else status.distribution
         raise PluginError(
