@@ -1,0 +1,64 @@
+"""`walkback plugins check`: whether a component keeps the promises of its kind."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from walkback.cli.common import Json, component_named, kind_named, registry_of
+from walkback.cli.console import Output, plain, table
+
+PLUGIN_AT_FAULT = 4
+
+
+def check(
+    ctx: typer.Context,
+    name: Annotated[str, typer.Argument(help="Name of the component.", show_default=False)],
+    kind: Annotated[
+        str | None, typer.Option(help="Its kind, where several kinds have the name.", show_default=False)
+    ] = None,
+    assignments: Annotated[
+        list[str] | None,
+        typer.Option("--set", metavar="OPTION=VALUE", help="Set an option of it; may be repeated."),
+    ] = None,
+    json: Json = False,
+) -> None:
+    """Run the conformance tests of a component; exit code 4 where one fails."""
+    registry = registry_of(ctx)
+    found = component_named(registry, name, None if kind is None else kind_named(kind))
+
+    from walkback.configuration.overrides import parse_overrides
+    from walkback.testing import check_component
+
+    overrides = [f"{found.kind}.{assignment}" for assignment in assignments or ()]
+    options = parse_overrides(overrides, [found.kind]).get(found.kind, {})
+    output = Output()
+    with output.messages.status(f"Checking the {found.kind}") as spinner:
+        outcomes = check_component(
+            registry,
+            kind_named(found.kind),
+            found.reference,
+            options,
+            watch=lambda outcome: spinner.update(f"{outcome.name}: {outcome.status}"),
+        )
+    failed = sum(outcome.status == "failed" for outcome in outcomes)
+    if json:
+        output.emit_json(
+            {
+                "name": found.spec.name,
+                "kind": found.kind,
+                "distribution": found.distribution,
+                "version": found.version,
+                "options": options,
+                "passed": failed == 0,
+                "checks": [{"name": o.name, "status": o.status, "message": o.message} for o in outcomes],
+            }
+        )
+    else:
+        rows = [(outcome.name, outcome.status, outcome.message) for outcome in outcomes]
+        title = f"{found.kind} {found.spec.name} of {found.distribution} {found.version}"
+        output.show(plain(title, "bold"), table(("check", "status", ""), rows))
+    if failed:
+        output.error(f"{failed} of {len(outcomes)} checks failed.")
+        raise typer.Exit(PLUGIN_AT_FAULT)

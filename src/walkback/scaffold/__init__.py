@@ -1,0 +1,1 @@
+"""Writing a new plugin distribution from templates."""

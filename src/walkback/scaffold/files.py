@@ -1,0 +1,169 @@
+"""A new distribution: templates filled in, and written all at once.
+
+    templates → texts by path → temporary directory beside the target → rename
+
+A reader of the target sees all files or none.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import importlib.metadata
+import re
+import secrets
+import shutil
+from collections.abc import Iterator, Mapping
+from importlib.resources import files
+from pathlib import Path
+from string import Template
+
+from walkback.component import API_VERSION, Kind
+from walkback.errors import ConfigurationError
+from walkback.extensions.loader import hook_name
+from walkback.scaffold.names import Names, article
+from walkback.storage.files import TEMPORARY, writing_to
+
+NOUNS: Mapping[Kind, str] = {
+    "operator": "transition operator",
+    "schedule": "annealing schedule",
+    "prior": "prior",
+    "process": "heating process",
+    "objective": "objective",
+    "dataset": "data set",
+    "diagnostic": "diagnostic",
+    "logger": "metric logger",
+}
+"""What each kind is called in a sentence."""
+
+_SUMMARIES: Mapping[Kind, str] = {
+    "operator": "Gaussian step, small residual network",
+    "schedule": "T grows by one factor, in a given number of steps",
+    "prior": "Factorized Laplace distribution that follows s_K",
+    "process": "Heat with the operator at a temperature that is higher by a factor",
+    "objective": "-T^-a log p_T(s_{t-1} | s_t): cold steps count for more",
+    "dataset": "Points on a Lissajous curve",
+    "diagnostic": "Mean squared length of a step at T = 1",
+    "logger": "Figures as a table, metrics.csv",
+}
+
+_USAGE: Mapping[Kind, str] = {
+    "operator": "walkback run --operator {name} --data swiss-roll --steps 600 --lr 2e-3 --set training.updates=stacked",
+    "schedule": "walkback run --schedule {name} --steps 200",
+    "prior": "walkback run --prior {name} --steps 200",
+    "process": "walkback run --process {name} --steps 200",
+    "objective": "walkback run --objective {name} --steps 200",
+    "dataset": "walkback run --data {name} --operator gaussian-mlp --steps 200",
+    "diagnostic": "walkback diagnose {name} runs/gaussian-mlp-digits/final.safetensors",
+    "logger": "walkback run --set 'run.loggers=[\"{name}\"]' --steps 200",
+}
+
+_DEFAULTS = """
+        # What suits it elsewhere in a configuration, so that `--operator $component` is all that is needed.
+        defaults={
+            "schedule": {"name": "doubling"},
+            "prior": {"name": "gaussian"},
+            "process": {"name": "tied"},
+            "objective": {"name": "walkback"},
+        },"""
+
+
+def rendered(names: Names) -> dict[str, str]:
+    """The texts of a new distribution, by path.
+
+    Raises:
+        ConfigurationError: The class would have the name of one that it is made from.
+    """
+    kind, package = names.kind, f"src/{names.package}"
+    module = _template(f"kinds/{kind}.py.in")
+    if re.search(rf"\b{names.cls}\b", module):
+        raise ConfigurationError(
+            f"Got the name {names.component!r}, whose class {names.cls} is one of walkback's own: choose another."
+        )
+    templates = {
+        "pyproject.toml": _template("pyproject.toml.in"),
+        "README.md": _template("README.md.in"),
+        "LICENSE": _template("LICENSE.in"),
+        ".gitignore": _template("gitignore.in"),
+        ".github/workflows/test.yml": _template("workflow.yml.in"),
+        f"{package}/__init__.py": _template("init.py.in"),
+        f"{package}/py.typed": "",
+        f"{package}/plugin.py": _template("plugin.py.in"),
+        f"{package}/{kind}.py": module,
+        "tests/test_conformance.py": _template("test_conformance.py.in"),
+        f"tests/test_{kind}.py": _template(f"kinds/test_{kind}.py.in"),
+    }
+    words = _words(names)
+    return {path: Template(text).substitute(words) for path, text in templates.items()}
+
+
+def write_distribution(directory: Path, names: Names) -> tuple[Path, ...]:
+    """Write a new distribution into `directory`, which is made; returns its files, sorted.
+
+    Everything appears at once, or nothing does.
+
+    Raises:
+        ConfigurationError: The directory exists and is not empty, or a name does not fit.
+        WalkbackError: It cannot be written.
+    """
+    texts = rendered(names)
+    directory = directory.absolute()
+    require_empty(directory)
+    with writing_to(directory):
+        directory.parent.mkdir(parents=True, exist_ok=True)
+        with _temporary(directory.parent) as temporary:
+            for path, text in texts.items():
+                (temporary / path).parent.mkdir(parents=True, exist_ok=True)
+                (temporary / path).write_text(text, "utf-8")
+            temporary.rename(directory)  # over an empty directory too; fails where somebody was faster
+    return tuple(sorted(directory / path for path in texts))
+
+
+def require_empty(directory: Path) -> None:
+    """Raise ConfigurationError unless nothing, or an empty directory, is at the path."""
+    if directory.is_symlink() or directory == Path.cwd() or (directory.exists() and not directory.is_dir()):
+        raise ConfigurationError(f"Got {directory}, expected a new directory: choose another with --out.")
+    if directory.is_dir() and any(directory.iterdir()):
+        raise ConfigurationError(
+            f"Got {directory}, which is not empty: choose another directory with --out, or remove it first."
+        )
+
+
+@contextlib.contextmanager
+def _temporary(parent: Path) -> Iterator[Path]:
+    """A new directory inside `parent`, removed at the end unless it was renamed."""
+    directory = parent / TEMPORARY.replace("*", secrets.token_hex(8))
+    directory.mkdir()
+    try:
+        yield directory
+    finally:
+        shutil.rmtree(directory, ignore_errors=True)
+
+
+def _template(path: str) -> str:
+    place = files("walkback.scaffold")
+    for part in ("templates", *path.split("/")):
+        place = place / part
+    return place.read_text("utf-8")
+
+
+def _words(names: Names) -> dict[str, str]:
+    """What each placeholder stands for."""
+    kind, noun = names.kind, NOUNS[names.kind]
+    defaults = Template(_DEFAULTS).substitute(component=names.component) if kind == "operator" else ""
+    return {
+        "api": str(API_VERSION),
+        "article": article(noun).capitalize(),
+        "cls": names.cls,
+        "component": names.component,
+        "defaults": defaults,
+        "distribution": names.distribution,
+        "entry": names.component,
+        "hook": hook_name(kind),
+        "kind": kind,
+        "module": kind,
+        "noun": noun,
+        "package": names.package,
+        "summary": _SUMMARIES[kind],
+        "usage": _USAGE[kind].format(name=names.component),
+        "walkback_version": importlib.metadata.version("walkback"),
+    }
