@@ -1,0 +1,1 @@
+"""Visible and latent units for walkback: blocked updates of (v, h)."""

@@ -1,0 +1,1 @@
+"""The objective of the released code, for comparison with the paper's."""

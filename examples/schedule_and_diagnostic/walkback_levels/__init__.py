@@ -1,0 +1,1 @@
+"""A schedule for walkback, and the diagnostic that judges it."""
