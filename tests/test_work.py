@@ -36,8 +36,15 @@ LEVELS = WALK.model.levels()
 
 
 def reversible() -> tuple[object, Tensor, Tensor]:
-    mean, variance = torch.tensor([0.5, -1.0], dtype=torch.float64), torch.tensor([0.3, 2.0], dtype=torch.float64)
-    return model(autoregressive(0.7, mean, variance), gaussian(mean, variance), levels_from([1.0] * 9)), mean, variance
+    mean, variance = (
+        torch.tensor([0.5, -1.0], dtype=torch.float64),
+        torch.tensor([0.3, 2.0], dtype=torch.float64),
+    )
+    return (
+        model(autoregressive(0.7, mean, variance), gaussian(mean, variance), levels_from([1.0] * 9)),
+        mean,
+        variance,
+    )
 
 
 def log_stationary(state: Tensor, mean: Tensor, variance: Tensor) -> Tensor:
@@ -129,9 +136,11 @@ class Clipping(Kernel):
 
 def test_clipped_states_are_refused_in_both_directions() -> None:
     clipped = model(
-        Toy(lambda s: Pair(lambda _: Clipping(s))), gaussian(torch.zeros(8), torch.ones(8)), levels_from([1.0] * 2)
+        Toy(lambda s: Pair(lambda _: Clipping(s))),
+        gaussian(torch.zeros(8), torch.ones(8)),
+        levels_from([1.0] * 2),
     )
-    with pytest.raises(WalkbackError, match="same extreme value.*clips"):
+    with pytest.raises(WalkbackError, match=r"same extreme value.*clips"):
         heating_work(clipped, normal(20, 8), clipped.levels(), rng())
-    with pytest.raises(WalkbackError, match="same extreme value.*clips"):
+    with pytest.raises(WalkbackError, match=r"same extreme value.*clips"):
         cooling_work(clipped, 20, clipped.levels(), rng())
