@@ -50,7 +50,14 @@ def report(checkpoint: Path) -> dict[str, Any]:
 
 def test_every_figure_has_its_unit_and_its_error(report: dict[str, Any]) -> None:
     found = figures(report)
-    assert {"bound", "bound_bits", "is_nll", "is_nll_bits", "effective_sample_size", "bracket"} <= found.keys()
+    assert {
+        "bound",
+        "bound_bits",
+        "is_nll",
+        "is_nll_bits",
+        "effective_sample_size",
+        "bracket",
+    } <= found.keys()
     for name in ("bound", "is_nll", "gap", "simulated_above", "bracket"):
         assert (found[name]["unit"], found[name]["error"] > 0) == ("nats", True)
     nats, bits = found["bound"]["value"], found["bound_bits"]["value"]
@@ -175,7 +182,9 @@ def test_data_that_do_not_match_are_refused(checkpoint: Path, altered: Any) -> N
 
 
 def test_too_few_examples_have_no_error(checkpoint: Path) -> None:
-    done = walkback("evaluate", checkpoint, "--limit", "2", "--paths", "2", "--simulated", "0", "--no-baselines")
+    done = walkback(
+        "evaluate", checkpoint, "--limit", "2", "--paths", "2", "--simulated", "0", "--no-baselines"
+    )
     assert done.code == 1
     assert "at least 4 for a standard error" in done.err
 

@@ -1,7 +1,7 @@
 """Importance sampling and the bracket, on walks whose likelihood is known; coverage of the intervals.
 
 Random checks: |z| below `LIMIT` (6.8e-6 each for a correct program); the coverage of 200 intervals is binomial, and
-95 % intervals leave [0.90, 0.98] of them with probability 2e-2 by chance (the seed is fixed).
+95 % intervals leave [0.90, 0.98] of them with probability 1e-2 by chance (the seed is fixed).
 """
 
 from __future__ import annotations

@@ -155,7 +155,10 @@ def test_walks_from_chains_are_learned_from(updates: Updates) -> None:
 
 def test_chains_begin_after_the_walks_of_data_alone() -> None:
     """Until then a run is, bit for bit, one without chains, and the prior sees every row."""
-    plain, later = trainer(objective=Last()), trainer(objective=Last(), own_starts=0.5, own_pool=8, own_after=2)
+    plain, later = (
+        trainer(objective=Last()),
+        trainer(objective=Last(), own_starts=0.5, own_pool=8, own_after=2),
+    )
     for _ in range(2):
         assert plain.walk().equal(later.walk())
     assert "own.0" not in later.state()[0]
