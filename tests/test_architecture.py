@@ -29,7 +29,10 @@ LAYERS: Mapping[str, tuple[str, ...]] = {
     "measurement": ("diagnostics", "traces"),
     "quality": (
         "quality",
-        *(f"quality.{name}" for name in ("jackknife", "wasserstein", "coverage", "features", "frechet", "figures")),
+        *(
+            f"quality.{name}"
+            for name in ("jackknife", "wasserstein", "coverage", "features", "frechet", "figures")
+        ),
     ),
     "extensions": ("extensions", "extensions.loader", "extensions.registered", "extensions.registry"),
     "configuration": (

@@ -1,0 +1,1 @@
+"""walkback from Python: `train`, `load`, `sample`, `inpaint`, `evaluate`, `diagnose`, the names of `walkback`."""

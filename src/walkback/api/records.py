@@ -1,0 +1,194 @@
+"""What the functions return: a trained model, and what was drawn from it."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from contextlib import ExitStack
+from dataclasses import dataclass, field
+from io import BytesIO
+from pathlib import Path
+from typing import Any, final
+
+import torch
+from torch import Tensor
+
+from walkback import markup
+from walkback.data import DataInfo, Dataset
+from walkback.errors import ConfigurationError
+from walkback.evaluation import BoundEstimate
+from walkback.model import Model
+from walkback.pictures.figures import can_draw
+from walkback.pictures.frames import open_sink
+from walkback.pictures.sinks import FilmstripSink, Output
+from walkback.storage.checkpoint import Checkpoint, save_checkpoint
+from walkback.text import printable
+
+_NEEDED = ("operator", "schedule", "process", "prior")
+"""The sections without which nobody could build the model of a checkpoint."""
+
+_MOST_SAMPLES, _MOST_CHAINS, _MOST_FRAMES = 100, 10, 20
+"""What a notebook shows; files have all."""
+
+
+@final
+@dataclass(frozen=True, slots=True, eq=False, repr=False)
+class Trained:
+    """A trained model, from `train` or `load`, in evaluation mode.
+
+    Attributes:
+        model: Operator, schedule, process and prior, on `device`.
+        info: The data it was trained on.
+        checkpoint: Its weights on the CPU, and its description: configuration, origins of components, progress.
+            Components that were instances are missing there.
+        device: Where the model is.
+        name: Of its file, for protocols.
+        dataset: Its data, prepared, where they are at hand.
+        directory: Of its run, where one was kept.
+        history: What was logged in training, one record a line of `metrics.jsonl`: `{"step": 50, "loss": 1.2}`;
+            losses in nats per step and example, `validation_nats` in nats per example.
+        bound: Upper bound on -log p of held-out data, nats per example and bits/dim, where it was trained here.
+    """
+
+    model: Model
+    info: DataInfo
+    checkpoint: Checkpoint
+    device: torch.device
+    name: str
+    dataset: Dataset | None = None
+    directory: Path | None = None
+    history: tuple[Mapping[str, Any], ...] = ()
+    bound: BoundEstimate | None = None
+
+    @property
+    def operator_name(self) -> str:
+        """The operator's component, or its class where it was an instance."""
+        origin = self.checkpoint.description.components.get("operator")
+        return type(self.model.operator).__name__ if origin is None else origin.name
+
+    @property
+    def num_parameters(self) -> int:
+        """Number of parameters of the operator."""
+        return sum(parameter.numel() for parameter in self.model.operator.parameters())
+
+    def save(self, path: str | os.PathLike[str], *, overwrite: bool = False) -> Path:
+        """Write a checkpoint (`.safetensors`), which `load` and the command line read.
+
+        Raises:
+            ConfigurationError: The file exists, has another ending, or a part of the model was an instance.
+            WalkbackError: It cannot be written.
+        """
+        target = Path(path)
+        instances = [section for section in _NEEDED if section not in self.checkpoint.description.components]
+        if instances:
+            raise ConfigurationError(
+                f"Got a model whose {' and '.join(instances)} was an instance, expected a component by name, which "
+                "a checkpoint needs: offer the class by a plugin (docs/plugins.md) and train by its name."
+            )
+        if target.suffix != ".safetensors":
+            raise ConfigurationError(f"Got {target} to write to, expected a name that ends in .safetensors.")
+        if target.exists() and not overwrite:
+            raise ConfigurationError(
+                f"Got {target} to write to, which exists: choose another, or overwrite=True."
+            )
+        save_checkpoint(target, self.checkpoint)
+        return target
+
+    def __repr__(self) -> str:
+        return printable(
+            f"Trained({self.operator_name} on {self.info.name}, {self.num_parameters:,} parameters, "
+            f"{self.checkpoint.description.progress.get('walks', 0):,} walks)"
+        )
+
+    def _repr_html_(self) -> str:
+        description = self.checkpoint.description
+        origins = {section: origin.name for section, origin in description.components.items()}
+        rows: list[tuple[str, object]] = [
+            ("operator", f"{self.operator_name}, {self.num_parameters:,} parameters"),
+            *((section, name) for section, name in origins.items() if section not in ("operator", "data")),
+            ("data", f"{self.info.name} {self.info.shape}, {self.info.support}"),
+            ("training", ", ".join(f"{value:,} {name}" for name, value in description.progress.items())),
+            ("weights", "running average" if description.weights == "ema" else "last"),
+        ]
+        if self.bound is not None:
+            rows.append(("bound on -log p", _bound(self.bound)))
+        rows.append(("file", self.name if self.directory is None else self.directory / self.name))
+        return markup.table(rows)
+
+
+@final
+@dataclass(frozen=True, slots=True, eq=False, repr=False)
+class Samples:
+    """States drawn from a model.
+
+    Attributes:
+        frames: Recorded states `(F, N, *E)`, float32, on the CPU.
+        steps: Steps of the chain at T = 1 at each frame, as many as frames.
+        info: What the states are like.
+        protocol: How they were made, plain JSON types.
+    """
+
+    frames: Tensor
+    steps: tuple[int, ...]
+    info: DataInfo
+    protocol: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def states(self) -> Tensor:
+        """The last frame, `(N, *E)`."""
+        return self.frames[-1]
+
+    def __len__(self) -> int:
+        """N, the number of samples, or of chains."""
+        return self.frames.shape[1]
+
+    def save(self, path: str | os.PathLike[str], *, overwrite: bool = False) -> Path:
+        """Write the frames as `.png`, `.gif`, `.npz` or `.safetensors`, as `walkback sample` does.
+
+        Raises:
+            ConfigurationError: The ending is unknown, the file exists, or the states cannot be drawn.
+            WalkbackError: It cannot be written.
+        """
+        target, (num_frames, num_chains) = Path(path), self.frames.shape[:2]
+        sink = open_sink(target, self.info, num_frames=num_frames, num_chains=num_chains, overwrite=overwrite)
+        with sink as opened:
+            for step, frame in zip(self.steps, self.frames, strict=True):
+                opened.add(step, frame)
+        return target
+
+    def png(self) -> bytes:
+        """A picture: a grid or a scatter plot of one frame; of several, a filmstrip. Not more than fits a screen.
+
+        Raises:
+            ConfigurationError: States are neither images nor points.
+        """
+        if not can_draw(self.info):
+            raise ConfigurationError(
+                f"Cannot draw states of shape {self.info.shape}, only images and points."
+            )
+        shown = self.frames[:, :_MOST_SAMPLES]
+        if len(shown) > 1:
+            shown = shown[:: -(-len(shown) // _MOST_FRAMES)]
+            shown = shown[:, :_MOST_CHAINS] if self.info.is_image else shown
+        buffer = BytesIO()
+        with ExitStack() as cleanup:
+            sink = FilmstripSink(Output(Path("samples.png"), buffer, self.info, tuple(shown.shape), cleanup))
+            for step, frame in enumerate(shown):
+                sink.add(step, frame)
+            sink.end()
+        return buffer.getvalue()
+
+    def __repr__(self) -> str:
+        num_frames, num = self.frames.shape[:2]
+        return printable(f"Samples({num} states of shape {self.info.shape}, {num_frames} frame(s))")
+
+    def _repr_html_(self) -> str:
+        drawn = markup.picture(self.png(), repr(self)) if can_draw(self.info) else markup.notes([repr(self)])
+        return drawn + markup.folded("protocol", markup.table(self.protocol.items()))
+
+
+def _bound(bound: BoundEstimate) -> str:
+    text = f"{bound.nats:.2f} ± {bound.nats_error:.2f} nats"
+    if bound.bits_per_dimension is None or bound.bits_error is None:
+        return text
+    return f"{text} = {bound.bits_per_dimension:.3f} ± {bound.bits_error:.3f} bits/dim"
