@@ -15,23 +15,27 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import numpy as np
 import pytest
+import torch
 import typer
 import typer.main
 
-from walkback import hookspecs
 from walkback.cli.app import build_app
 from walkback.cli.main import call
 from walkback.configuration.config import RunConfig
 from walkback.configuration.layering import resolve
+from walkback.engine.assembly import load_model
+from walkback.errors import DataError
 from walkback.extensions.registry import Registry
 from walkback.storage.description import read_description
+from walkback.testing import check_component, failed
 
 Install = Callable[..., Path]
 
 ROOT = Path(__file__).parents[1]
 PAGES = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md"), *ROOT.glob("examples/*.md")])
-NOT_YET = ("evaluate", "diagnose", "bench", "plugins new", "plugins check")
+NOT_YET = ("bench",)
 QUICK = [
     "samples.num=4",
     "samples.chains=2",
@@ -116,13 +120,6 @@ def test_links_lead_somewhere(page: Path) -> None:
             ]
 
 
-def test_every_hook_is_documented() -> None:
-    page = _text(ROOT / "docs" / "plugins.md")
-    hooks = [name for name in vars(hookspecs) if name.startswith("walkback_")]
-    assert len(hooks) > 5
-    assert [name for name in hooks if f"`{name}`" not in page] == []
-
-
 def test_every_decision_is_listed() -> None:
     listed = _text(ROOT / "docs" / "decisions" / "README.md")
     pages = [page for page in PAGES if re.match(r"\d{4}-", page.name)]
@@ -152,6 +149,7 @@ def _parse(arguments: list[str]) -> Any:
     return context
 
 
+@pytest.mark.usefixtures("shown_plugins")
 @pytest.mark.parametrize("arguments", SHELL, ids=" ".join)
 def test_command_lines_parse(arguments: list[str]) -> None:
     _parse(arguments)
@@ -190,14 +188,15 @@ def test_what_is_not_there_yet_is_not_there(command: str) -> None:
 
 def _package(page: str) -> dict[str, str]:
     """The files of the package that a page shows."""
-    return {block.file: block.code for block in BLOCKS if block.page == page and block.file is not None}
+    found = {block.file: block.code for block in BLOCKS if block.page == page and block.file is not None}
+    return {file: code for file, code in found.items() if not file.startswith("tests/")}
 
 
 @pytest.fixture
 def shown_plugins(install: Install) -> Iterator[Path]:
-    """Both packages of the documentation, installed; returns the directory for PYTHONPATH."""
+    """The packages of README and docs, a page each, installed; returns the directory for PYTHONPATH."""
     site, packages = Path(), []
-    for page in ("README.md", "docs/plugins.md"):
+    for page in sorted({block.page for block in BLOCKS if block.file == "pyproject.toml"}):
         files = _package(page)
         project = tomllib.loads(files.pop("pyproject.toml"))["project"]
         ((entry, module),) = project["entry-points"]["walkback"].items()
@@ -207,6 +206,7 @@ def shown_plugins(install: Install) -> Iterator[Path]:
         for name, content in files.items():
             (site / name).parent.mkdir(parents=True, exist_ok=True)
             (site / name).write_text(content, "utf-8")
+    assert len(packages) > 5
     yield site
     for module in [name for name in sys.modules if name.partition(".")[0] in packages]:
         del sys.modules[module]
@@ -288,6 +288,36 @@ def test_package_of_the_plugin_page_works() -> None:
     assert len(schedule.levels_of_length(100.0, 40)) == 40
     config = resolve(registry, recipe="gentle")
     assert (config.schedule.name, config.schedule.options["power"]) == ("power", 3.0)
+
+
+@pytest.mark.usefixtures("shown_plugins")
+def test_recipe_of_the_recipes_page_resolves() -> None:
+    config = resolve(Registry.discover(), recipe="slow-circle")
+    assert (config.data.name, config.schedule.options["factor"]) == ("circle", 1.2)
+
+
+@pytest.mark.usefixtures("shown_plugins")
+def test_command_of_the_commands_page_works(trained: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    file = trained / "runs" / "gaussian-mlp-digits" / "final.safetensors"
+    assert call(["temperatures", "show", str(file)]) == 0
+    temperatures = [float(line) for line in capsys.readouterr().out.splitlines()]
+    model = load_model(file, Registry.discover(), torch.device("cpu")).model
+    assert temperatures == pytest.approx([level.temperature for level in model.levels()], rel=1e-5)
+
+
+@pytest.mark.usefixtures("shown_plugins")
+def test_source_of_the_data_source_page_is_a_data_set(tmp_path: Path) -> None:
+    file = tmp_path / "points.npy"
+    np.save(file, np.arange(200.0).reshape(100, 2))
+    registry = Registry.discover()
+    found = registry.dataset_source(str(file))
+    assert found is not None
+    assert (found[0].qualified_name, found[1]) == ("walkback-npy:npy", {"path": str(file)})
+    assert not failed(check_component(registry, "dataset", "npy", found[1]))
+    file.write_bytes(b"no array")
+    dataset: Any = registry.load(found[0])(path=file)
+    with pytest.raises(DataError, match=r"give a \.npy file"):
+        dataset.prepare()
 
 
 def test_example_shows_detailed_balance(capsys: pytest.CaptureFixture[str]) -> None:
