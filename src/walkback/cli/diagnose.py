@@ -55,7 +55,7 @@ def diagnose(
         typer.Option(metavar="DIR", help="Keep finished pieces here, and go on from those that are there."),
     ] = None,
     plot: Annotated[
-        Path | None, typer.Option(metavar="FILE.png", help="Draw the report's curves (needs walkback[viz]).")
+        Path | None, typer.Option(metavar="FILE.png", help="Draw the report's curves (needs matplotlib, the extra viz).")
     ] = None,
     force: Annotated[bool, typer.Option("--force", help="Overwrite an existing plot.")] = False,
     seed: Annotated[int, typer.Option(min=0, help="Seed.")] = 0,
