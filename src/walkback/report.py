@@ -14,6 +14,8 @@ from typing import Any
 from walkback import markup
 from walkback.errors import WalkbackError
 
+_MOST_PLACES = 8
+
 
 @dataclass(frozen=True, slots=True)
 class Figure:
@@ -112,7 +114,7 @@ class Report:
 
     def _repr_html_(self) -> str:
         """The report in a notebook: figures, warnings, protocol."""
-        rows = [(figure.name, _number(figure), figure.unit, figure.meaning) for figure in self.figures]
+        rows = [(figure.name, number(figure), figure.unit, figure.meaning) for figure in self.figures]
         return (
             markup.heading(self.name)
             + markup.table(rows, ("figure", "value", "unit", "meaning"))
@@ -141,13 +143,15 @@ class Report:
         return record
 
 
-def _number(figure: Figure) -> str:
+def number(figure: Figure) -> str:
     """`value ± error`, to two digits of the error.
 
-    >>> _number(Figure("a", 1.23456, "nats", 0.0123)), _number(Figure("a", 1234.5, "nats"))
+    >>> number(Figure("a", 1.23456, "nats", 0.0123)), number(Figure("a", 1234.5, "nats"))
     ('1.235 ± 0.012', '1234.5')
     """
     if not figure.error:
         return f"{figure.value:.5g}" if figure.error is None else f"{figure.value:.5g} ± 0"
     places = max(0, 1 - math.floor(math.log10(figure.error)))
+    if places > _MOST_PLACES:
+        return f"{figure.value:.4g} ± {figure.error:.2g}"
     return f"{figure.value:.{places}f} ± {figure.error:.{places}f}"

@@ -15,15 +15,14 @@ from walkback.api.models import comparable_data, loaded_of, trained_of
 from walkback.api.progress import Bar
 from walkback.api.records import Trained
 from walkback.data import SPLITS, Dataset, Split
-from walkback.diagnostics import Diagnostic, Subject
-from walkback.engine.devices import Precision, autocast
-from walkback.engine.diagnosing import build_diagnostic
+from walkback.diagnostics import Diagnostic
+from walkback.engine.devices import Precision
+from walkback.engine.diagnosing import build_diagnostic, diagnose_model
 from walkback.engine.evaluating import EvaluationPlan
 from walkback.engine.measuring import evaluate_model
 from walkback.engine.protocols import protocol_of
-from walkback.errors import ConfigurationError, PluginError
+from walkback.errors import ConfigurationError
 from walkback.report import Report
-from walkback.storage.ledger import Ledger
 
 
 def evaluate(
@@ -144,26 +143,20 @@ def diagnose(
         raise ConfigurationError(
             f"Got the setting {next(iter(of_data))!r} for data that are not given by name, expected data=NAME."
         )
-    stamp = {**_protocol(trained, chosen, seed), "diagnostic": table}
-    source = os.fspath(data) if isinstance(data, str | os.PathLike) else None
-    where = None if keep is None else Path(keep)
     with Bar(progress) as bar:
-        subject = Subject(
-            model=trained.model,
-            info=trained.info,
-            data=partial(comparable_data, trained, data, of_data),
+        return diagnose_model(
+            loaded_of(trained),
+            built,
+            table,
+            _protocol(trained, chosen, seed),
+            partial(comparable_data, trained, data, of_data),
+            source=os.fspath(data) if isinstance(data, str | os.PathLike) else None,
             device=trained.device,
+            precision=chosen,
             seed=seed,
-            ledger=Ledger(where, {**stamp, "device": str(trained.device), "data": source}),
+            directory=None if keep is None else Path(keep),
             watch=bar,
         )
-        with trained.model.evaluating(), autocast(trained.device, chosen):
-            report = built.measure(subject)
-    if not isinstance(report, Report):
-        raise PluginError(
-            f"Got {type(report).__name__} from the diagnostic '{table['name']}', expected a walkback.report.Report."
-        )
-    return report.stamped(stamp)
 
 
 def _built(diagnostic: str | Diagnostic, options: dict[str, Any]) -> tuple[Diagnostic, dict[str, Any]]:

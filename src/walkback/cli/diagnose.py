@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
@@ -55,7 +56,8 @@ def diagnose(
         typer.Option(metavar="DIR", help="Keep finished pieces here, and go on from those that are there."),
     ] = None,
     plot: Annotated[
-        Path | None, typer.Option(metavar="FILE.png", help="Draw the report's curves (needs matplotlib, the extra viz).")
+        Path | None,
+        typer.Option(metavar="FILE.png", help="Draw the report's curves (needs the extra viz)."),
     ] = None,
     force: Annotated[bool, typer.Option("--force", help="Overwrite an existing plot.")] = False,
     seed: Annotated[int, typer.Option(min=0, help="Seed.")] = 0,
@@ -79,7 +81,7 @@ def diagnose(
     from walkback.engine.assembly import load_model
     from walkback.engine.devices import resolve_device
     from walkback.engine.diagnosing import build_diagnostic, diagnose_model
-    from walkback.engine.protocols import protocol_of
+    from walkback.engine.protocols import evaluation_data, protocol_of
     from walkback.pictures.plots import check_plot_target, save_plot
 
     if plot is not None:
@@ -93,19 +95,17 @@ def diagnose(
     limits = [_limit(text) for text in thresholds or ()]
     target, output, registry = resolve_device(device), Output(), registry_of(ctx)
     chosen: Literal["fp32", "bf16"] = "fp32" if precision == "auto" else precision
-    build_diagnostic(
-        registry, name, options
-    )  # a wrong name or option is refused before the checkpoint is read
+    # A wrong name or option is refused before the checkpoint is read.
+    diagnostic, table = build_diagnostic(registry, name, options)
     loaded = load_model(checkpoint, registry, target)
     with ProgressBar(output) as bar:
         report = diagnose_model(
             loaded,
-            registry,
-            name,
-            options,
+            diagnostic,
+            table,
             protocol_of(loaded, checkpoint.name, target, chosen, seed),
+            partial(evaluation_data, loaded, registry, data, data_overrides(of_data)),
             source=data,
-            overrides=data_overrides(of_data),
             device=target,
             precision=chosen,
             seed=seed,

@@ -58,7 +58,8 @@ def evaluate(
         typer.Option(metavar="DIR", help="Keep finished batches here, and go on from those that are there."),
     ] = None,
     plot: Annotated[
-        Path | None, typer.Option(metavar="FILE.png", help="Draw the report's curves (needs matplotlib, the extra viz).")
+        Path | None,
+        typer.Option(metavar="FILE.png", help="Draw the report's curves (needs the extra viz)."),
     ] = None,
     force: Annotated[bool, typer.Option("--force", help="Overwrite an existing plot.")] = False,
     seed: Annotated[int, typer.Option(min=0, help="Seed.")] = 0,

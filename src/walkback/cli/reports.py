@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -35,6 +34,8 @@ def show_report(output: Output, report: Report) -> None:
 
 def _show_figures(output: Output, figures: Sequence[Figure]) -> None:
     """One line a figure, with what it means below it."""
+    from walkback.report import number
+
     cells = [(printable(figure.name.replace("_", " ")), number(figure), figure.unit) for figure in figures]
     wide = [max(len(row[column]) for row in cells) for column in range(2)]
     for (name, value, unit), figure in zip(cells, figures, strict=True):
@@ -43,23 +44,6 @@ def _show_figures(output: Output, figures: Sequence[Figure]) -> None:
         )
         if figure.meaning:
             output.show(Padding(plain(figure.meaning, "dim"), (0, 0, 0, 4)))
-
-
-def number(figure: Figure) -> str:
-    """`value ± error` to two digits of the error.
-
-    >>> from walkback.report import Figure
-    >>> number(Figure("a", 1.23456, "nats", 0.0123)), number(Figure("a", 1234.5, "nats"))
-    ('1.235 ± 0.012', '1234.5')
-    """
-    if figure.error is None:
-        return f"{figure.value:.5g}"
-    if figure.error <= 0:
-        return f"{figure.value:.5g} ± 0"
-    places = max(0, 1 - math.floor(math.log10(figure.error)))
-    if places > 8:
-        return f"{figure.value:.4g} ± {figure.error:.2g}"
-    return f"{figure.value:.{places}f} ± {figure.error:.{places}f}"
 
 
 def _text(value: Any) -> str:

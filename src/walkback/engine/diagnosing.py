@@ -5,8 +5,7 @@ checkpoint + name + options → Subject → Diagnostic.measure → Report
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from functools import partial
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -14,10 +13,11 @@ import torch
 
 from walkback.configuration.config import ComponentConfig, component_table
 from walkback.configuration.schema import validate
+from walkback.data import Dataset
 from walkback.diagnostics import Diagnostic, Subject, Watch
 from walkback.engine.assembly import LoadedModel, build_part
 from walkback.engine.devices import Precision, autocast
-from walkback.engine.protocols import evaluation_data
+from walkback.engine.protocols import data_protocol
 from walkback.errors import PluginError
 from walkback.extensions.registry import Registry
 from walkback.report import Report
@@ -41,31 +41,49 @@ def build_diagnostic(
 
 def diagnose_model(
     loaded: LoadedModel,
-    registry: Registry,
-    name: str,
-    options: Mapping[str, Any],
+    diagnostic: Diagnostic,
+    table: Mapping[str, Any],
     protocol: Mapping[str, Any],
+    data: Callable[[], Dataset],
     *,
-    source: str | None = None,
-    overrides: list[str] | None = None,
+    source: str | None,
     device: torch.device,
     precision: Precision,
     seed: int,
     directory: Path | None = None,
     watch: Watch,
 ) -> Report:
-    """Carry out one diagnostic; the arguments are those of `evaluate_model` and of `build_diagnostic`.
+    """Carry out one diagnostic.
+
+    Args:
+        loaded: The model, on `device`.
+        diagnostic: See `build_diagnostic`.
+        table: What the protocol says of it: its name and options, plain JSON types.
+        protocol: See `protocol_of`.
+        data: Gives the data to compare with, prepared; called where the diagnostic asks for them, once.
+        source: Their name, where they are not those of the checkpoint.
+        device: Where to compute.
+        precision: Of the networks.
+        seed: Of all randomness.
+        directory: Keeps finished pieces, so that an interrupted measurement can go on; None keeps nothing.
+        watch: Is told of progress.
 
     Raises:
         PluginError: The diagnostic returns no report.
         WalkbackError: It refuses to give a figure.
     """
-    diagnostic, table = build_diagnostic(registry, name, options)
-    stamp = {**protocol, "diagnostic": table}
+    stamp = {**protocol, "diagnostic": dict(table)}
+    wanted: list[Dataset] = []
+
+    def once() -> Dataset:
+        if not wanted:
+            wanted.append(data())
+        return wanted[0]
+
     subject = Subject(
         model=loaded.model,
         info=loaded.info,
-        data=partial(evaluation_data, loaded, registry, source, overrides or []),
+        data=once,
         device=device,
         seed=seed,
         ledger=Ledger(directory, {**stamp, "device": str(device), "data": source}),
@@ -75,6 +93,7 @@ def diagnose_model(
         report = diagnostic.measure(subject)
     if not isinstance(report, Report):
         raise PluginError(
-            f"Got {type(report).__name__} from the diagnostic '{name}', expected a walkback.report.Report."
+            f"Got {type(report).__name__} from the diagnostic '{table['name']}', "
+            "expected a walkback.report.Report."
         )
-    return report.stamped(stamp)
+    return report.stamped({**stamp, **(data_protocol(wanted[0].info) if wanted else {})})

@@ -11,7 +11,7 @@ from typing import Any
 
 import torch
 
-from walkback.data import DataInfo, Dataset
+from walkback.data import Dataset
 from walkback.diagnostics import Watch
 from walkback.engine.assembly import LoadedModel
 from walkback.engine.comparing import comparison_figures
@@ -24,6 +24,7 @@ from walkback.engine.likelihood_figures import (
     tail_figures,
     warnings_of,
 )
+from walkback.engine.protocols import data_protocol
 from walkback.report import Report
 from walkback.schedules import Levels
 from walkback.storage.ledger import Ledger
@@ -57,7 +58,7 @@ def evaluate_model(
     """
     model = loaded.model
     levels = model.levels() if plan.steps is None else model.levels_of_length(plan.steps)
-    stamp = {**protocol, **_data_protocol(dataset.info), **_plan_protocol(plan, levels, dataset)}
+    stamp = {**protocol, **data_protocol(dataset.info), **_plan_protocol(plan, levels, dataset)}
     ledger = Ledger(directory, {**stamp, "device": str(device)})
     with model.evaluating(), autocast(device, precision):
         heated = heat_data(model, dataset, plan, levels, device, ledger, watch)
@@ -76,16 +77,6 @@ def evaluate_model(
         warnings=(*warnings_of(heated.work, k), *lost),
         protocol=stamp,
     )
-
-
-def _data_protocol(info: DataInfo) -> dict[str, Any]:
-    return {
-        "data": info.name,
-        "preprocessing": list(info.preprocessing),
-        "fingerprint": info.fingerprint,
-        "bins": info.bins,
-        "dimensions": info.space.size,
-    }
 
 
 def _plan_protocol(plan: EvaluationPlan, levels: Levels, dataset: Dataset) -> dict[str, Any]:

@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 
-from walkback.data import Dataset
+from walkback.data import DataInfo, Dataset
 from walkback.engine.assembly import LoadedModel
 from walkback.engine.devices import Precision
 from walkback.engine.held_out import data_for
@@ -58,3 +58,14 @@ def evaluation_data(
             "split may hold training examples; name the data with --data if that is meant."
         )
     return dataset
+
+
+def data_protocol(info: DataInfo) -> dict[str, Any]:
+    """What a report says of the data that it was made on."""
+    return {
+        "data": info.name,
+        "preprocessing": list(info.preprocessing),
+        "fingerprint": info.fingerprint,
+        "bins": info.bins,
+        "dimensions": info.space.size,
+    }
