@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -197,6 +198,21 @@ def test_wrong_requests_are_refused_before_work(checkpoint: Path, tmp_path: Path
     ):
         done = walkback("evaluate", checkpoint, *FEW, *arguments)
         assert (done.code, words in done.err) == (2, True), done.err
+
+
+def test_missing_libraries_cost_their_own_figures_only(
+    checkpoint: Path, report: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "arviz_stats", None)
+    monkeypatch.setitem(sys.modules, "arviz_stats.base", None)
+    monkeypatch.setitem(sys.modules, "geomloss", None)
+    many = ("--paths", "25", "--limit", "8", "--simulated", "0", "--no-baselines")
+    found = document("evaluate", checkpoint, *many)
+    assert "pareto_k" not in figures(found)
+    assert any("walkback[eval]" in warning for warning in found["warnings"])
+    assert figures(found)["is_nll"]["error"] > 0
+    done = walkback("evaluate", checkpoint, *many, "--samples", "60")
+    assert (done.code, "pip install 'walkback[eval]'" in done.err) == (2, True)
 
 
 # --- diagnose

@@ -8,6 +8,10 @@ from types import ModuleType
 from walkback.errors import ConfigurationError
 
 
+class MissingLibraryError(ConfigurationError):
+    """A library that only some figures need is not installed."""
+
+
 def require(module: str, extra: str) -> ModuleType:
     """An optional library, imported now.
 
@@ -16,12 +20,12 @@ def require(module: str, extra: str) -> ModuleType:
         extra: The extra of walkback that brings it.
 
     Raises:
-        ConfigurationError: It is not installed; the message says what to install.
+        MissingLibraryError: It is not installed; the message says what to install.
     """
     try:
         return importlib.import_module(module)
     except ImportError as error:
-        raise ConfigurationError(
+        raise MissingLibraryError(
             f"Got no {module.partition('.')[0].replace('_', '-')}, which this needs ({error}): "
             f"pip install 'walkback[{extra}]'."
         ) from error

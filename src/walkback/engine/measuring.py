@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from walkback.data import Dataset
 from walkback.diagnostics import Watch
@@ -25,7 +26,8 @@ from walkback.engine.likelihood_figures import (
     warnings_of,
 )
 from walkback.engine.protocols import data_protocol
-from walkback.report import Report
+from walkback.optional import MissingLibraryError, require
+from walkback.report import Figure, Report
 from walkback.schedules import Levels
 from walkback.storage.ledger import Ledger
 
@@ -54,8 +56,13 @@ def evaluate_model(
         watch: Is told of progress.
 
     Raises:
+        MissingLibraryError: Figures of samples were asked for, and the libraries for them are not installed.
         WalkbackError: A figure would be wrong: works that are not finite, clipped states, too few examples.
     """
+    if plan.samples:
+        require("geomloss", "eval")
+    if plan.classifier:
+        require("torchmetrics", "eval")
     model = loaded.model
     levels = model.levels() if plan.steps is None else model.levels_of_length(plan.steps)
     stamp = {**protocol, **data_protocol(dataset.info), **_plan_protocol(plan, levels, dataset)}
@@ -63,7 +70,7 @@ def evaluate_model(
     with model.evaluating(), autocast(device, precision):
         heated = heat_data(model, dataset, plan, levels, device, ledger, watch)
         figures = likelihood_figures(heated, dataset.info)
-        tails, k = tail_figures(heated.work) if plan.paths > 1 else ([], None)
+        tails, k, missing = _tails(heated.work)
         simulated = None
         if plan.simulated:
             simulated = bracket_simulated(model, plan, levels, device, ledger, watch)
@@ -74,9 +81,19 @@ def evaluate_model(
         headline="bound",
         figures=(*figures, *tails, *compared),
         series=tuple(likelihood_series(heated, levels, simulated)),
-        warnings=(*warnings_of(heated.work, k), *lost),
+        warnings=(*warnings_of(heated.work, k), *missing, *lost),
         protocol=stamp,
     )
+
+
+def _tails(work: Tensor) -> tuple[list[Figure], Tensor | None, list[str]]:
+    """Pareto's k as figures and of each example; and a warning where the library that fits it is not installed."""
+    if work.shape[1] == 1:
+        return [], None, []
+    try:
+        return *tail_figures(work), []
+    except MissingLibraryError as error:
+        return [], None, [f"no Pareto's k: {error}"]
 
 
 def _plan_protocol(plan: EvaluationPlan, levels: Levels, dataset: Dataset) -> dict[str, Any]:
