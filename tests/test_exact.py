@@ -35,8 +35,11 @@ from walkback.model import Model
 from walkback.operators import Conditional
 from walkback.sampling import anneal, chain, last
 from walkback.schedules import levels_from
-from walkback.state import leaves
+from walkback.state import Space, leaves
 from walkback.walk import walk
+
+DISCRETE = Space((1,), "binary")
+"""Three places: the nearest that a space can say of a state with repeated values."""
 
 MEAN = torch.tensor([0.5, -1.0, 3.0], dtype=torch.float64)
 VARIANCE = torch.tensor([2.0, 0.01, 1.0], dtype=torch.float64)
@@ -259,7 +262,7 @@ def test_a_cooling_variance_of_its_own_costs_a_forgotten_direction_nothing() -> 
 def test_a_cyclic_chain_loses_its_entropy_production(forward: float) -> None:
     """E[L] = -log 3 - K (p - q) log(p / q): the bound pays for irreversibility, and for nothing else."""
     levels = levels_from([1.0] * 4)
-    prior = UniformPrior(())
+    prior = UniformPrior(DISCRETE)
     ring = model(cycle(forward), prior, levels)
     bound = path_bound(ring, leaves(prior.sample(20_000, rng(1)))[0], levels, rng())
     production = (2 * forward - 1) * math.log(forward / (1 - forward))
@@ -287,7 +290,7 @@ def test_a_rotating_chain_loses_its_entropy_production(angle: float) -> None:
 
 def test_entropy_is_produced_step_by_step() -> None:
     """log q - log p of the record of each step has the same mean, (p - q) log(p / q)."""
-    prior = UniformPrior(())
+    prior = UniformPrior(DISCRETE)
     system = model(cycle(0.7), prior, levels_from([1.0] * 5))
     for step in walk(system.operator, system.process, prior.sample(20_000, rng(1)), system.levels(), rng()):
         assert abs(z_score(step.log_q - step.log_p, 0.4 * math.log(0.7 / 0.3))) < LIMIT
