@@ -10,14 +10,13 @@ from typing import Any
 import tomli_w
 
 from walkback.errors import ConfigurationError
+from walkback.extensions.loader import chosen
 from walkback.extensions.registry import Registry
 
 
 def installed() -> Registry:
     """The installed plugins, those of `WALKBACK_PLUGINS` where it is set; broken ones are warned of."""
-    names = os.environ.get("WALKBACK_PLUGINS")
-    only = None if names is None else [name.strip() for name in names.split(",") if name.strip()]
-    registry = Registry.discover(only)
+    registry = Registry.discover(chosen())
     for warning in registry.warnings():
         warnings.warn(warning, stacklevel=3)
     return registry

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Sequence
 from typing import Annotated, Any, TypeAlias
 
@@ -11,6 +10,7 @@ import typer
 from walkback.cli.console import Output
 from walkback.component import KINDS, Component, Kind
 from walkback.errors import ConfigurationError
+from walkback.extensions.loader import chosen
 from walkback.extensions.registered import Registered
 from walkback.extensions.registry import Registry
 from walkback.text import nearest
@@ -25,7 +25,7 @@ def registry_of(ctx: typer.Context) -> Registry:
     """
     root = ctx.find_root()
     if not isinstance(root.obj, Registry):
-        root.obj = _discover(no_plugins=bool(root.params.get("no_plugins")))
+        root.obj = Registry.discover(chosen(), enabled=not root.params.get("no_plugins"))
         if not ctx.resilient_parsing:
             _report_broken(root, root.obj)
     registry: Registry = root.obj
@@ -84,12 +84,6 @@ def component_named(registry: Registry, reference: str, kind: Kind | None) -> Re
     raise ConfigurationError(
         f"Unknown component {reference!r}{nearest(reference, names)}; `walkback plugins list` shows all names."
     )
-
-
-def _discover(*, no_plugins: bool) -> Registry:
-    names = os.environ.get("WALKBACK_PLUGINS")
-    only = None if names is None else [name.strip() for name in names.split(",") if name.strip()]
-    return Registry.discover(only, enabled=not no_plugins)
 
 
 def _report_broken(root: Any, registry: Registry) -> None:

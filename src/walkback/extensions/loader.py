@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import contextlib
 import importlib.metadata
+import os
 import re
 import sys
 import time
@@ -95,6 +96,12 @@ def hook_name(kind: str) -> str:
 def canonical(distribution: str) -> str:
     """The normal form of a distribution's name: `My_Plugin` and `my-plugin` are the same."""
     return re.sub(r"[-_.]+", "-", distribution).lower()
+
+
+def chosen() -> list[str] | None:
+    """The plugins named by the environment variable `WALKBACK_PLUGINS`, comma-separated; None where it is not set."""
+    names = os.environ.get("WALKBACK_PLUGINS")
+    return None if names is None else [name.strip() for name in names.split(",") if name.strip()]
 
 
 def discover(only: Collection[str] | None = None, enabled: bool = True) -> tuple[Plugin, ...]:
