@@ -15,6 +15,7 @@ from walkback import markup
 from walkback.errors import WalkbackError
 
 _MOST_PLACES = 8
+_ROUNDING = 1e-12  # relative; an error below it is that of floating point
 
 
 @dataclass(frozen=True, slots=True)
@@ -149,8 +150,10 @@ def number(figure: Figure) -> str:
     >>> number(Figure("a", 1.23456, "nats", 0.0123)), number(Figure("a", 1234.5, "nats"))
     ('1.235 ± 0.012', '1234.5')
     """
-    if not figure.error:
-        return f"{figure.value:.5g}" if figure.error is None else f"{figure.value:.5g} ± 0"
+    if figure.error is None:
+        return f"{figure.value:.5g}"
+    if figure.error <= _ROUNDING * max(1.0, abs(figure.value)):
+        return f"{figure.value:.5g} ± 0"
     places = max(0, 1 - math.floor(math.log10(figure.error)))
     if places > _MOST_PLACES:
         return f"{figure.value:.4g} ± {figure.error:.2g}"
