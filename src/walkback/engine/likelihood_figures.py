@@ -66,7 +66,9 @@ def tail_figures(work: Tensor) -> tuple[list[Figure], Tensor | None]:
     known = k[k.isfinite()]
     if not len(known):
         return [], None
-    heavy = Figure("heavy_tails", 100 * (known > HEAVY_TAIL).double().mean().item(), "%", _share_error(known))
+    share = 100 * (known > HEAVY_TAIL).double().mean().item()
+    meaning = f"examples whose k is above {HEAVY_TAIL}"
+    heavy = Figure("heavy_tails", share, "%", _share_error(known), meaning=meaning)
     median = Figure(
         "pareto_k", known.median().item(), "1", meaning="median over examples; below 0.7 is sound"
     )
