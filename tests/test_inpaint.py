@@ -414,7 +414,7 @@ def refused(done: Done, *words: str) -> None:
             ("--keep", "top", "--data", "digits", "--set", "binarize=threshold"),
             ["binary support", "real support"],
         ),
-        (("--keep", "top", "--set", "size=3"), ["--set without --data"]),
+        (("--keep", "top", "--set", "size=3"), ["--set size=3 without --data"]),
         (("--keep", "top", "--no-anneal", "--extra", "0"), ["--extra"]),
         (("--keep", "top", "--num", "100000"), ["100000", "test split of digits"]),
         (("--keep", "top", "--out", "a.gif"), [".png, .npz, .safetensors"]),

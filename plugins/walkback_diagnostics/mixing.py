@@ -146,11 +146,7 @@ class Mixing(Diagnostic):
 
 def principal_axes(subject: Subject, num: int) -> tuple[Tensor, Tensor]:
     """Mean `(D,)` of training states and their leading principal axes `(D, num)`, float64; fewer where D is."""
-    dataset = subject.data()
-    rows = dataset.examples("train")
-    draw = subject.generator("axes")
-    chosen = torch.randperm(len(rows), generator=draw, device=draw.device)[:_FOR_AXES].cpu()
-    states = dataset.states(rows[chosen].to(subject.device), draw).double().flatten(1)
+    states = subject.training(_FOR_AXES, "axes")[1].double().flatten(1)
     mean = states.mean(0)
     axes: Tensor = torch.linalg.svd(states - mean, full_matrices=False)[2].T
     return mean, axes[:, :num].contiguous()

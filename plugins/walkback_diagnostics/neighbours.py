@@ -45,10 +45,8 @@ def neighbours(subject: Subject) -> Neighbours:
         DataError: The data cannot be had.
     """
     dataset = subject.data()
-    rows = dataset.examples("train")
-    draw = subject.generator("neighbours")
-    chosen = torch.randperm(len(rows), generator=draw, device=draw.device)[:MOST].cpu()
-    states = dataset.states(rows[chosen].to(subject.device), draw).flatten(1)
+    chosen, rows = subject.training(MOST, "neighbours")
+    states = rows.flatten(1)
     mean = states.mean(0)
     if not (isinstance(dataset, Labelled) and has_classes(dataset)):
         return Neighbours(states - mean, mean, None, 0)

@@ -94,6 +94,18 @@ class Subject:
         order = torch.randperm(len(rows), generator=generator("cpu", self.seed, "diagnose-rows"))[:num]
         return dataset.states(rows[order].to(self.device), self.generator("data"))
 
+    def training(self, most: int, stream: str) -> tuple[Tensor, Tensor]:
+        """At most so many training examples drawn at random: their numbers `(N,)` on the CPU, and states `(N, *E)`.
+
+        Raises:
+            DataError: The data cannot be had.
+        """
+        dataset = self.data()
+        rows = dataset.examples("train")
+        draw = self.generator(stream)
+        chosen = torch.randperm(len(rows), generator=draw, device=draw.device)[:most].cpu()
+        return chosen, dataset.states(rows[chosen].to(self.device), draw)
+
     def start(self, start: Start, num: int) -> State:
         """Where `num` chains begin: states `(num, *E)`, latent parts included."""
         if start == "data":

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Annotated, Any, TypeAlias
+from pathlib import Path
+from typing import Annotated, Any, Literal, TypeAlias
 
 import typer
 
@@ -102,3 +103,39 @@ def _report_broken(root: Any, registry: Registry) -> None:
 def data_overrides(assignments: Sequence[str] | None) -> list[str]:
     """`OPTION=VALUE` of a data set as overrides of the configuration, `data.OPTION=VALUE`."""
     return [a if "." in a.partition("=")[0] else f"data.{a}" for a in assignments or ()]
+
+
+def refuse_options_without_data(data: str | None, assignments: Sequence[str] | None) -> None:
+    """Refuse options of a data set that no `--data` names, before work starts.
+
+    Raises:
+        ConfigurationError: There are some.
+    """
+    if data is None and assignments:
+        raise ConfigurationError(
+            f"Got --set {assignments[0]} without --data, expected both: the checkpoint's own data are as they were."
+        )
+
+
+CheckpointFile: TypeAlias = Annotated[Path, typer.Argument(metavar="CKPT", help="Checkpoint (.safetensors).")]
+DataSource: TypeAlias = Annotated[
+    str | None,
+    typer.Option(
+        help="Data set: a name, a path or a hub id (default: that of the checkpoint).",
+        autocompletion=completion("dataset"),
+    ),
+]
+DataOptions: TypeAlias = Annotated[
+    list[str] | None,
+    typer.Option("--set", metavar="OPTION=VALUE", help="Set an option of the data set given by --data."),
+]
+Seed: TypeAlias = Annotated[int, typer.Option(min=0, help="Seed.")]
+Device: TypeAlias = Annotated[str, typer.Option(metavar="auto|cpu|cuda[:i]", help="Where to compute.")]
+Plot: TypeAlias = Annotated[
+    Path | None,
+    typer.Option(metavar="FILE.png", help="Draw the report's curves (needs the extra viz)."),
+]
+ForcePlot: TypeAlias = Annotated[bool, typer.Option("--force", help="Overwrite an existing plot.")]
+MeasuringPrecision: TypeAlias = Annotated[
+    Literal["auto", "fp32", "bf16"], typer.Option(help="Precision of the network; auto is fp32 here.")
+]

@@ -8,7 +8,19 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from walkback.cli.common import Json, completion, data_overrides, registry_of
+from walkback.cli.common import (
+    CheckpointFile,
+    Device,
+    ForcePlot,
+    Json,
+    MeasuringPrecision,
+    Plot,
+    Seed,
+    completion,
+    data_overrides,
+    refuse_options_without_data,
+    registry_of,
+)
 from walkback.cli.console import Output
 from walkback.errors import ConfigurationError
 
@@ -29,7 +41,7 @@ def diagnose(
             autocompletion=completion("diagnostic"),
         ),
     ],
-    checkpoint: Annotated[Path, typer.Argument(metavar="CKPT", help="Checkpoint (.safetensors).")],
+    checkpoint: CheckpointFile,
     assignments: Annotated[
         list[str] | None,
         typer.Option(
@@ -55,16 +67,11 @@ def diagnose(
         Path | None,
         typer.Option(metavar="DIR", help="Keep finished pieces here, and go on from those that are there."),
     ] = None,
-    plot: Annotated[
-        Path | None,
-        typer.Option(metavar="FILE.png", help="Draw the report's curves (needs the extra viz)."),
-    ] = None,
-    force: Annotated[bool, typer.Option("--force", help="Overwrite an existing plot.")] = False,
-    seed: Annotated[int, typer.Option(min=0, help="Seed.")] = 0,
-    device: Annotated[str, typer.Option(metavar="auto|cpu|cuda[:i]", help="Where to compute.")] = "auto",
-    precision: Annotated[
-        Literal["auto", "fp32", "bf16"], typer.Option(help="Precision of the network; auto is fp32 here.")
-    ] = "auto",
+    plot: Plot = None,
+    force: ForcePlot = False,
+    seed: Seed = 0,
+    device: Device = "auto",
+    precision: MeasuringPrecision = "auto",
     json: Json = False,
 ) -> None:
     """Measure how a trained operator's chain behaves, with standard errors.
@@ -87,10 +94,7 @@ def diagnose(
     if plot is not None:
         check_plot_target(plot, force)
     of_data = [a for a in assignments or () if a.startswith("data.")]
-    if of_data and data is None:
-        raise ConfigurationError(
-            f"Got --set {of_data[0]} without --data, expected both: the checkpoint's own data are as they were."
-        )
+    refuse_options_without_data(data, of_data)
     options = dict(_option(a, parse_value) for a in assignments or () if not a.startswith("data."))
     limits = [_limit(text) for text in thresholds or ()]
     target, output, registry = resolve_device(device), Output(), registry_of(ctx)

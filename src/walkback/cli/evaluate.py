@@ -7,25 +7,29 @@ from typing import Annotated, Literal
 
 import typer
 
-from walkback.cli.common import Json, completion, data_overrides, registry_of
+from walkback.cli.common import (
+    CheckpointFile,
+    DataOptions,
+    DataSource,
+    Device,
+    ForcePlot,
+    Json,
+    MeasuringPrecision,
+    Plot,
+    Seed,
+    data_overrides,
+    refuse_options_without_data,
+    registry_of,
+)
 from walkback.cli.console import Output, plain
 from walkback.errors import ConfigurationError
 
 
 def evaluate(
     ctx: typer.Context,
-    checkpoint: Annotated[Path, typer.Argument(metavar="CKPT", help="Checkpoint (.safetensors).")],
-    data: Annotated[
-        str | None,
-        typer.Option(
-            help="Data set: a name, a path or a hub id (default: that of the checkpoint).",
-            autocompletion=completion("dataset"),
-        ),
-    ] = None,
-    assignments: Annotated[
-        list[str] | None,
-        typer.Option("--set", metavar="OPTION=VALUE", help="Set an option of the data set given by --data."),
-    ] = None,
+    checkpoint: CheckpointFile,
+    data: DataSource = None,
+    assignments: DataOptions = None,
     split: Annotated[
         Literal["train", "validation", "test"], typer.Option(help="Split to evaluate on.")
     ] = "test",
@@ -57,16 +61,11 @@ def evaluate(
         Path | None,
         typer.Option(metavar="DIR", help="Keep finished batches here, and go on from those that are there."),
     ] = None,
-    plot: Annotated[
-        Path | None,
-        typer.Option(metavar="FILE.png", help="Draw the report's curves (needs the extra viz)."),
-    ] = None,
-    force: Annotated[bool, typer.Option("--force", help="Overwrite an existing plot.")] = False,
-    seed: Annotated[int, typer.Option(min=0, help="Seed.")] = 0,
-    device: Annotated[str, typer.Option(metavar="auto|cpu|cuda[:i]", help="Where to compute.")] = "auto",
-    precision: Annotated[
-        Literal["auto", "fp32", "bf16"], typer.Option(help="Precision of the network; auto is fp32 here.")
-    ] = "auto",
+    plot: Plot = None,
+    force: ForcePlot = False,
+    seed: Seed = 0,
+    device: Device = "auto",
+    precision: MeasuringPrecision = "auto",
     json: Json = False,
 ) -> None:
     """Bound and importance-sampled likelihood of held-out data, in nats and bits/dim, with standard errors.
@@ -87,10 +86,7 @@ def evaluate(
     from walkback.engine.protocols import evaluation_data, protocol_of
     from walkback.pictures.plots import check_plot_target, save_plot
 
-    if data is None and assignments:
-        raise ConfigurationError(
-            "Got --set without --data, expected both: the checkpoint's own data are as they were."
-        )
+    refuse_options_without_data(data, assignments)
     if classifier and not samples:
         raise ConfigurationError(
             "Got --classifier without --samples, expected samples to compare: add --samples."

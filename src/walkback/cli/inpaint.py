@@ -8,7 +8,17 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from walkback.cli.common import Json, completion, data_overrides, registry_of
+from walkback.cli.common import (
+    CheckpointFile,
+    DataOptions,
+    DataSource,
+    Device,
+    Json,
+    Seed,
+    data_overrides,
+    refuse_options_without_data,
+    registry_of,
+)
 from walkback.cli.console import Output, plain
 from walkback.errors import ConfigurationError
 
@@ -26,7 +36,7 @@ _BATCH = 250  # images computed at a time
 
 def inpaint(
     ctx: typer.Context,
-    checkpoint: Annotated[Path, typer.Argument(metavar="CKPT", help="Checkpoint (.safetensors).")],
+    checkpoint: CheckpointFile,
     keep: Annotated[
         str,
         typer.Option(
@@ -34,17 +44,8 @@ def inpaint(
             help="What is kept: a half, or the white part of an image of the data's size.",
         ),
     ],
-    data: Annotated[
-        str | None,
-        typer.Option(
-            help="Data set: a name, a path or a hub id (default: that of the checkpoint).",
-            autocompletion=completion("dataset"),
-        ),
-    ] = None,
-    assignments: Annotated[
-        list[str] | None,
-        typer.Option("--set", metavar="OPTION=VALUE", help="Set an option of the data set given by --data."),
-    ] = None,
+    data: DataSource = None,
+    assignments: DataOptions = None,
     split: Annotated[
         Literal["train", "validation", "test"], typer.Option(help="Split to take images from.")
     ] = "test",
@@ -61,8 +62,8 @@ def inpaint(
         "inpainted.png"
     ),
     force: Annotated[bool, typer.Option("--force", help="Overwrite an existing file.")] = False,
-    seed: Annotated[int, typer.Option(min=0, help="Seed.")] = 0,
-    device: Annotated[str, typer.Option(metavar="auto|cpu|cuda[:i]", help="Where to compute.")] = "auto",
+    seed: Seed = 0,
+    device: Device = "auto",
     precision: Annotated[
         Literal["auto", "fp32", "bf16"], typer.Option(help="Precision of the network; auto is bf16 on CUDA.")
     ] = "auto",
@@ -82,10 +83,7 @@ def inpaint(
     from walkback.engine.held_out import data_for, first_states
     from walkback.pictures.inpainted import check_target, read_mask, save_inpainted
 
-    if data is None and assignments:
-        raise ConfigurationError(
-            "Got --set without --data, expected both: the checkpoint's own data are as they were."
-        )
+    refuse_options_without_data(data, assignments)
     if not (anneal or extra):
         raise ConfigurationError("Got --no-anneal and --extra 0, expected steps to take: raise --extra.")
     check_target(out, force)

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from walkback.cli.common import Json, registry_of
+from walkback.cli.common import CheckpointFile, Device, Json, Seed, registry_of
 from walkback.cli.console import Output, plain
 from walkback.errors import ConfigurationError
 
@@ -23,7 +23,7 @@ _NUM = 64  # samples, where neither --num nor a file says how many
 
 def sample(
     ctx: typer.Context,
-    checkpoint: Annotated[Path, typer.Argument(metavar="CKPT", help="Checkpoint (.safetensors).")],
+    checkpoint: CheckpointFile,
     num: Annotated[
         int | None,
         typer.Option(min=1, help="Number of samples, or of chains (default: 64, or those of the file)."),
@@ -56,8 +56,8 @@ def sample(
     ),
     force: Annotated[bool, typer.Option("--force", help="Overwrite an existing file.")] = False,
     batch_size: Annotated[int, typer.Option(min=1, help="Samples computed at a time.")] = 1000,
-    seed: Annotated[int, typer.Option(min=0, help="Seed.")] = 0,
-    device: Annotated[str, typer.Option(metavar="auto|cpu|cuda[:i]", help="Where to compute.")] = "auto",
+    seed: Seed = 0,
+    device: Device = "auto",
     precision: Annotated[
         Literal["auto", "fp32", "bf16"], typer.Option(help="Precision of the network; auto is bf16 on CUDA.")
     ] = "auto",

@@ -55,7 +55,11 @@ def build_objective(config: ComponentConfig, registry: Registry) -> AnyObjective
 
 
 def build_model(
-    parts: Mapping[str, ComponentConfig], registry: Registry, data_space: StateSpace, seed: int
+    parts: Mapping[str, ComponentConfig],
+    registry: Registry,
+    data_space: StateSpace,
+    seed: int,
+    given: Mapping[str, Any] | None = None,
 ) -> Model:
     """A new model: weights drawn from the seed, moments not yet fitted.
 
@@ -64,25 +68,27 @@ def build_model(
         registry: The plugins.
         data_space: Space of the data.
         seed: Seed of the initial weights.
+        given: Instances in the place of parts, by section; the others are what they would be without these.
 
     Raises:
         ConfigurationError: A component does not fit the data.
         PluginError: A component cannot be built.
     """
+    instances = given or {}
+
+    def part(kind: Kind, base: type[Part], *arguments: Any) -> Part:
+        own: Part | None = instances.get(kind)
+        return build_part(registry, kind, parts[kind], base, *arguments) if own is None else own
+
     # Initialization in torch.nn draws from the global generator: lend it our seed, and put it back.
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(derive_seed(seed, "weights"))
-        operator: TransitionOperator = build_part(
-            registry,
-            "operator",
-            parts["operator"],
-            TransitionOperator,  # type: ignore[type-abstract]
-            data_space,
-        )
-        chain_space = state_space(operator, data_space)
-        prior: Prior = build_part(registry, "prior", parts["prior"], Prior, chain_space)  # type: ignore[type-abstract]
-    schedule: Schedule = build_part(registry, "schedule", parts["schedule"], Schedule)  # type: ignore[type-abstract]
-    process: Process = build_part(registry, "process", parts["process"], Process)  # type: ignore[type-abstract]
+        operator = part("operator", TransitionOperator, data_space)  # type: ignore[type-abstract]
+        prior = part("prior", Prior, state_space(operator, data_space))  # type: ignore[type-abstract]
+    schedule = part("schedule", Schedule)  # type: ignore[type-abstract]
+    process = part("process", Process)  # type: ignore[type-abstract]
+    operator.train()
+    prior.train()
     return Model(operator, schedule, process, prior)
 
 

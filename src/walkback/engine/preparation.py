@@ -10,15 +10,12 @@ from typing import Any
 
 import torch
 
-from walkback.component import Kind
-from walkback.configuration.config import ComponentConfig, RunConfig
+from walkback.configuration.config import RunConfig
 from walkback.data import Dataset, Split
 from walkback.engine.assembly import (
-    Part,
     build_dataset,
     build_model,
     build_objective,
-    build_part,
     fit_to_data,
     origins,
 )
@@ -29,13 +26,12 @@ from walkback.errors import ConfigurationError
 from walkback.extensions.registry import Registry
 from walkback.model import Model
 from walkback.objectives import AnyObjective, PathObjective
-from walkback.operators import TransitionOperator, initial_state, state_space
+from walkback.operators import TransitionOperator, initial_state
 from walkback.paths import require_reparametrized
 from walkback.priors import Prior
 from walkback.processes import Process
 from walkback.schedules import Schedule
-from walkback.seeding import derive_seed, generator
-from walkback.state import StateSpace
+from walkback.seeding import generator
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,7 +104,14 @@ def prepare(
     dataset = build_dataset(config.data, registry) if given.data is None else given.data
     dataset.prepare()
     _refuse_too_few(config, dataset)
-    model = _build_model(config, registry, given, dataset.info.space)
+    sections = ("operator", "schedule", "process", "prior")
+    model = build_model(
+        {section: getattr(config, section) for section in sections},
+        registry,
+        dataset.info.space,
+        config.run.seed,
+        {section: getattr(given, section) for section in sections},
+    )
     fit_to_data(model, dataset, config.run.seed)
     model.levels()  # a schedule that cannot reach T_max says so now
     if isinstance(objective, PathObjective):
@@ -117,27 +120,6 @@ def prepare(
     if config.run.compile:
         model.operator.compile()
     return Prepared(config, registry, dataset, model.to(device), objective, device, precision, given)
-
-
-def _build_model(config: RunConfig, registry: Registry, given: Given, space: StateSpace) -> Model:
-    """The model of a configuration, with the parts that are given; named ones are what they would be without those."""
-    parts = {section: getattr(config, section) for section in ("operator", "schedule", "process", "prior")}
-    if not given.sections & parts.keys():
-        return build_model(parts, registry, space, config.run.seed)
-
-    def part(kind: Kind, own: Part | None, base: type[Part], *arguments: Any) -> Part:
-        named: ComponentConfig = parts[kind]
-        return build_part(registry, kind, named, base, *arguments) if own is None else own
-
-    with torch.random.fork_rng(devices=[]):  # as in `build_model`
-        torch.manual_seed(derive_seed(config.run.seed, "weights"))
-        operator = part("operator", given.operator, TransitionOperator, space)  # type: ignore[type-abstract]
-        prior = part("prior", given.prior, Prior, state_space(operator, space))  # type: ignore[type-abstract]
-    schedule = part("schedule", given.schedule, Schedule)  # type: ignore[type-abstract]
-    process = part("process", given.process, Process)  # type: ignore[type-abstract]
-    operator.train()
-    prior.train()
-    return Model(operator, schedule, process, prior)
 
 
 @torch.no_grad()
