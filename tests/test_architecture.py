@@ -17,7 +17,7 @@ LAYERS: Mapping[str, tuple[str, ...]] = {
     "words": ("errors", "optional", "text", "markup", "component", "hookspecs", "seeding"),
     "mathematics": (
         *("state", "schedules", "kernels", "operators", "priors", "processes", "walk", "model"),
-        *("objectives", "paths", "sampling", "inpainting", "discrepancy", "work"),
+        *("objectives", "paths", "sampling", "readout", "inpainting", "discrepancy", "work"),
     ),
     "data": ("data", "grey", "evaluation"),
     "records": ("report", "estimates", "baselines", "likelihood"),

@@ -52,8 +52,16 @@ class Reparametrized(ABC):
         """τ(ε), `(B, *E)`, in the graph of the kernel's parameters."""
 
 
+class Expecting(ABC):
+    """Capability of a kernel: it knows its mean, which is what a state is shown as without the last step's noise."""
+
+    @abstractmethod
+    def expectation(self) -> State:
+        """E[s'], `(B, *E)`, detached from the graph."""
+
+
 @final
-class NormalKernel(Kernel, Reparametrized):
+class NormalKernel(Kernel, Reparametrized, Expecting):
     """Normal with independent dimensions.
 
     Args:
@@ -68,6 +76,10 @@ class NormalKernel(Kernel, Reparametrized):
     def sample(self, generator: torch.Generator) -> Tensor:
         """μ + √v ε with ε standard normal, `(B, *E)`."""
         return torch.addcmul(self.mean.detach(), self.variance.detach().sqrt(), self.noise(generator))
+
+    def expectation(self) -> Tensor:
+        """μ, `(B, *E)`."""
+        return self.mean.detach()
 
     def noise(self, generator: torch.Generator) -> Tensor:
         """Standard normal, `(B, *E)`."""
@@ -90,7 +102,7 @@ class NormalKernel(Kernel, Reparametrized):
 
 
 @final
-class BernoulliKernel(Kernel):
+class BernoulliKernel(Kernel, Expecting):
     """Independent bits, ρ = sigmoid(logits).
 
     Args:
@@ -108,6 +120,10 @@ class BernoulliKernel(Kernel):
             probability.shape, generator=generator, dtype=probability.dtype, device=probability.device
         )
         return (uniform < probability).to(probability.dtype)
+
+    def expectation(self) -> Tensor:
+        """ρ, `(B, *E)`."""
+        return self.logits.detach().sigmoid()
 
     def log_prob(self, state: State) -> Tensor:
         """`(B,)`, nats; see the module's equation."""
@@ -143,6 +159,20 @@ def reparametrized(kernel: Kernel) -> Reparametrized | None:
     if isinstance(kernel, ProductKernel):
         parts = [part for part in map(reparametrized, kernel.kernels) if part is not None]
         return _ReparametrizedProduct(parts) if len(parts) == len(kernel.kernels) else None
+    return None
+
+
+def expectation(kernel: Kernel) -> State | None:
+    """E[s'] `(B, *E)`; None where the kernel does not tell. A product tells if all of its parts do."""
+    if isinstance(kernel, Expecting):
+        return kernel.expectation()
+    if isinstance(kernel, ProductKernel):
+        parts = [part for part in map(expectation, kernel.kernels) if part is not None]
+        return (
+            tuple(leaf for part in parts for leaf in leaves(part))
+            if len(parts) == len(kernel.kernels)
+            else None
+        )
     return None
 
 

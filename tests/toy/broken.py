@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from walkback.data import DataInfo, Dataset, Labelled, Split
 from walkback.diagnostics import Diagnostic, Subject
 from walkback.errors import ConfigurationError, WalkbackError
-from walkback.kernels import BernoulliKernel, Kernel, NormalKernel
+from walkback.kernels import BernoulliKernel, Expecting, Kernel, NormalKernel
 from walkback.metrics import Logger
 from walkback.objectives import Checkpointing, Objective, PathObjective
 from walkback.operators import Conditional, DataAware, Latent, TransitionOperator
@@ -38,7 +38,7 @@ def rows_of(level: Level, like: Tensor, fault: str) -> Tensor:
 
 
 @dataclass
-class Broken(Kernel):
+class Broken(Kernel, Expecting):
     """A Normal kernel."""
 
     mean: Tensor
@@ -68,6 +68,13 @@ class Broken(Kernel):
         if fault == "samples with gradient":
             return self.mean + variance.sqrt() * noise
         return found
+
+    def expectation(self) -> State:
+        if self.fault == "flat mean":
+            return self.mean.detach().flatten()
+        if self.fault == "mean with gradient":
+            return self.mean
+        return self.mean.detach() + (0.5 if self.fault == "mean elsewhere" else 0.0)
 
     def log_prob(self, state: State) -> Tensor:
         (x,) = leaves(state)

@@ -22,6 +22,7 @@ from walkback.engine.evaluating import EvaluationPlan
 from walkback.engine.measuring import evaluate_model
 from walkback.engine.protocols import protocol_of
 from walkback.errors import ConfigurationError
+from walkback.readout import Readout
 from walkback.report import Report
 
 
@@ -35,6 +36,7 @@ def evaluate(
     paths: int = 32,
     simulated: int = 100,
     samples: int = 0,
+    readout: Readout = "state",
     classifier: bool = False,
     baselines: bool = True,
     steps: int | None = None,
@@ -58,6 +60,7 @@ def evaluate(
         paths: Heating paths of each example.
         simulated: Samples of the model whose likelihood is bracketed; 0: none.
         samples: Samples compared with the data by distances and coverage; 0: none.
+        readout: What is compared of a sample: its state, or "mean", that of a step from it (`walkback.readout`).
         classifier: Whether to train a classifier on the data's labels, and to compare samples by its features too.
         baselines: Whether to judge simple models on the same examples.
         steps: Number of levels; None takes those of the schedule.
@@ -83,7 +86,7 @@ def evaluate(
     trained = trained_of(model, device)
     dataset = comparable_data(trained, data, settings or {})
     plan = EvaluationPlan(
-        split, limit, paths, simulated, baselines, samples, classifier, steps, batch_size, seed
+        split, limit, paths, simulated, baselines, samples, classifier, steps, batch_size, seed, readout
     )
     chosen = _precision(precision)
     with Bar(progress) as bar:

@@ -16,8 +16,8 @@ from walkback.engine.devices import autocast, resolve_precision
 from walkback.engine.held_out import first_states
 from walkback.errors import ConfigurationError
 from walkback.inpainting import inpaint as fill
-from walkback.operators import visible
 from walkback.pictures.inpainted import read_mask
+from walkback.readout import Readout, read_out, require_readout
 from walkback.sampling import SamplePlan, last, sample_frames
 from walkback.schedules import Levels
 from walkback.seeding import generator
@@ -34,6 +34,7 @@ def sample(
     extra: int = 0,
     chain: int = 0,
     every: int = 1,
+    readout: Readout = "state",
     batch_size: int = 1000,
     seed: int = 0,
     device: str = "auto",
@@ -52,6 +53,7 @@ def sample(
         extra: Further steps at T = 1 before anything is recorded.
         chain: Steps at T = 1 that are recorded then.
         every: Steps between two recorded frames; the first frame is that before the chain.
+        readout: What is recorded of a state: itself, or "mean", that of a step from it (`walkback.readout`).
         batch_size: Samples computed at a time; each batch has its own noise.
         seed: Of all randomness.
         device: Where to compute with a checkpoint file.
@@ -71,6 +73,7 @@ def sample(
     if start is not None and steps is not None:
         raise ConfigurationError("Got steps with start, expected one of them: such a chain starts at T = 1.")
     trained = trained_of(model, device)
+    require_readout(trained.model, readout)
     operator = trained.model.operator
     levels: Levels = ()
     if start is None:
@@ -85,7 +88,7 @@ def sample(
         bar.stage("Sampling", plan.total_steps(levels))
         for done, number, state in sample_frames(trained.model, levels, plan, trained.device, start):
             if number is not None and state is not None:
-                frames.append(visible(operator, state).float().cpu())
+                frames.append(read_out(operator, state, readout).float().cpu())
                 numbers.append(number)
             bar.advance(done, {})
     protocol = {
@@ -93,6 +96,7 @@ def sample(
         "annealing_steps": len(levels),
         "extra": extra,
         "chain": chain,
+        "readout": readout,
         "batch_size": batch_size,
     }
     return Samples(torch.stack(frames), tuple(numbers), trained.info, protocol)
@@ -106,6 +110,7 @@ def inpaint(
     num: int = 8,
     extra: int = 100,
     anneal: bool = True,
+    readout: Readout = "state",
     seed: int = 0,
     device: str = "auto",
     precision: Literal["auto", "fp32", "bf16"] = "auto",
@@ -121,6 +126,7 @@ def inpaint(
         num: Number of those.
         extra: Steps at T = 1 after annealing.
         anneal: Whether to cool from the prior first; else chains start at T = 1 from what is known, and noise.
+        readout: What is filled in: states, or "mean", those of a step from them (`walkback.readout`).
         seed: Of all randomness.
         device: Where to compute with a checkpoint file.
         precision: Of the networks; "auto" is bf16 on CUDA.
@@ -140,6 +146,7 @@ def inpaint(
     if not (anneal or extra):
         raise ConfigurationError("Got anneal=False and extra = 0, expected steps to take: raise extra.")
     trained = trained_of(model, device)
+    require_readout(trained.model, readout)
     mask = keep if isinstance(keep, Tensor) else read_mask(os.fspath(keep), trained.info)
     if known is None:
         known = first_states(comparable_data(trained, None, {}), "test", num, seed)
@@ -155,9 +162,15 @@ def inpaint(
         for number, (part, held) in enumerate(zip(batches, masks, strict=True)):
             noise = generator(target, seed, "inpaint", number)
             states = fill(trained.model, part.to(target), held.to(target), levels, noise, extra=extra)
-            ends.append(visible(trained.model.operator, last(states)).float().cpu())
+            shown = read_out(trained.model.operator, last(states), readout).float().cpu()
+            ends.append(torch.where(held, part, shown))
             bar.advance((number + 1) * each, {})
-    protocol = {**_protocol(trained, chosen, seed), "annealing_steps": len(levels), "extra": extra}
+    protocol = {
+        **_protocol(trained, chosen, seed),
+        "annealing_steps": len(levels),
+        "extra": extra,
+        "readout": readout,
+    }
     return Samples(torch.cat(ends)[None], (0,), trained.info, protocol)
 
 

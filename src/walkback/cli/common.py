@@ -129,6 +129,12 @@ DataOptions: TypeAlias = Annotated[
     list[str] | None,
     typer.Option("--set", metavar="OPTION=VALUE", help="Set an option of the data set given by --data."),
 ]
+ReadoutOption: TypeAlias = Annotated[
+    Literal["state", "mean"],
+    typer.Option(
+        "--readout", help="What is shown of a state: itself, or the mean of a step from it, free of noise."
+    ),
+]
 Seed: TypeAlias = Annotated[int, typer.Option(min=0, help="Seed.")]
 Device: TypeAlias = Annotated[str, typer.Option(metavar="auto|cpu|cuda[:i]", help="Where to compute.")]
 Plot: TypeAlias = Annotated[

@@ -16,6 +16,7 @@ from walkback.cli.common import (
     Json,
     MeasuringPrecision,
     Plot,
+    ReadoutOption,
     Seed,
     data_overrides,
     refuse_options_without_data,
@@ -43,6 +44,7 @@ def evaluate(
     samples: Annotated[
         int, typer.Option(min=0, help="Samples compared with the data by distances and coverage; 0: none.")
     ] = 0,
+    readout: ReadoutOption = "state",
     classifier: Annotated[
         bool,
         typer.Option(
@@ -91,6 +93,10 @@ def evaluate(
         raise ConfigurationError(
             "Got --classifier without --samples, expected samples to compare: add --samples."
         )
+    if readout != "state" and not samples:
+        raise ConfigurationError(
+            f"Got --readout {readout} without --samples, expected samples to compare: add --samples."
+        )
     if plot is not None:
         check_plot_target(plot, force)
     target, output, registry = resolve_device(device), Output(), registry_of(ctx)
@@ -100,7 +106,7 @@ def evaluate(
     with output.messages.status(plain(f"Preparing {data or loaded.info.name}")):
         dataset = evaluation_data(loaded, registry, data, data_overrides(assignments))
     plan = EvaluationPlan(
-        split, limit, paths, simulated, baselines, samples, classifier, steps, batch_size, seed
+        split, limit, paths, simulated, baselines, samples, classifier, steps, batch_size, seed, readout
     )
     with ProgressBar(output) as bar:
         report = evaluate_model(

@@ -14,6 +14,7 @@ from walkback.cli.common import (
     DataSource,
     Device,
     Json,
+    ReadoutOption,
     Seed,
     data_overrides,
     refuse_options_without_data,
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
 
     from walkback.cli.progress import ProgressBar
     from walkback.model import Model
+    from walkback.readout import Readout
     from walkback.schedules import Levels
     from walkback.state import State
 
@@ -58,6 +60,7 @@ def inpaint(
             help="Cool from the prior first, or start at T = 1 from the corrupted image, noise where nothing is kept.",
         ),
     ] = True,
+    readout: ReadoutOption = "state",
     out: Annotated[Path, typer.Option(help="File to write: .png, .npz or .safetensors.")] = Path(
         "inpainted.png"
     ),
@@ -82,6 +85,7 @@ def inpaint(
     from walkback.engine.devices import autocast, resolve_device, resolve_precision
     from walkback.engine.held_out import data_for, first_states
     from walkback.pictures.inpainted import check_target, read_mask, save_inpainted
+    from walkback.readout import require_readout
 
     refuse_options_without_data(data, assignments)
     if not (anneal or extra):
@@ -90,6 +94,7 @@ def inpaint(
     target = resolve_device(device)
     chosen = resolve_precision(precision, target)
     loaded = load_model(checkpoint, registry_of(ctx), target)
+    require_readout(loaded.model, readout)
     mask = read_mask(keep, loaded.info)
     output = Output()
     with output.messages.status(plain(f"Preparing {data or loaded.info.name}")):
@@ -98,7 +103,7 @@ def inpaint(
         original = first_states(dataset, split, num, seed)
     levels = loaded.model.levels() if anneal else ()
     with ProgressBar(output) as bar, autocast(target, chosen):
-        filled = _filled(loaded.model, original, mask, levels, extra, seed, target, bar)
+        filled = _filled(loaded.model, original, mask, levels, extra, readout, seed, target, bar)
     protocol = {
         "data": dataset.info.name,
         "split": split,
@@ -107,6 +112,7 @@ def inpaint(
         "keep": keep,
         "annealing_steps": len(levels),
         "extra": extra,
+        "readout": readout,
         "seed": seed,
         "precision": chosen,
     }
@@ -123,6 +129,7 @@ def _filled(
     mask: Tensor,
     levels: Levels,
     extra: int,
+    readout: Readout,
     seed: int,
     device: torch.device,
     bar: ProgressBar,
@@ -131,7 +138,7 @@ def _filled(
     import torch
 
     from walkback.inpainting import inpaint as steps
-    from walkback.operators import visible
+    from walkback.readout import read_out
     from walkback.sampling import last
     from walkback.seeding import generator
 
@@ -143,7 +150,8 @@ def _filled(
         noise = generator(device, seed, "inpaint", number)
         states = steps(model, known.to(device), mask.to(device), levels, noise, extra=extra)
         end = last(_told(states, bar, number * each))
-        ends.append(visible(model.operator, end).cpu())
+        shown = read_out(model.operator, end, readout).cpu()
+        ends.append(torch.where(mask, known, shown.to(known.dtype)))
     return torch.cat(ends)
 
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from walkback.cli.common import CheckpointFile, Device, Json, Seed, registry_of
+from walkback.cli.common import CheckpointFile, Device, Json, ReadoutOption, Seed, registry_of
 from walkback.cli.console import Output, plain
 from walkback.errors import ConfigurationError
 
@@ -51,6 +51,7 @@ def sample(
     every: Annotated[
         int | None, typer.Option(min=1, help="Steps between two recorded frames (default: 20 frames).")
     ] = None,
+    readout: ReadoutOption = "state",
     out: Annotated[Path, typer.Option(help="File to write: .png, .gif, .npz or .safetensors.")] = Path(
         "samples.png"
     ),
@@ -76,8 +77,8 @@ def sample(
     from walkback.cli.progress import ProgressBar
     from walkback.engine.assembly import load_model
     from walkback.engine.devices import autocast, resolve_device, resolve_precision
-    from walkback.operators import visible
     from walkback.pictures.frames import open_sink
+    from walkback.readout import read_out, require_readout
     from walkback.sampling import SamplePlan, sample_frames
 
     if chain and every is None:
@@ -96,6 +97,7 @@ def sample(
     target = resolve_device(device)
     loaded = load_model(checkpoint, registry_of(ctx), target)
     model, output = loaded.model, Output()
+    require_readout(model, readout)
     origin, levels = None, model.levels_of_length(steps) if steps is not None else model.levels()
     if start != "noise":
         origin, levels = _origin(loaded, registry_of(ctx), start, split or "test", num, seed, output), ()
@@ -109,7 +111,7 @@ def sample(
         bar.stage("Sampling", plan.total_steps(levels))
         for done, step, state in sample_frames(model, levels, plan, target, origin):
             if step is not None and state is not None:
-                sink.add(step, visible(model.operator, state))
+                sink.add(step, read_out(model.operator, state, readout))
             bar.advance(done, {})
     if json:
         output.emit_json(
@@ -119,6 +121,7 @@ def sample(
                 "num": num,
                 "annealing_steps": len(levels),
                 "frames": plan.num_frames,
+                "readout": readout,
                 "seed": seed,
             }
         )

@@ -85,6 +85,10 @@ class SampleSettings(Settings):
 
     num: PositiveInt = 64
     extra: NonNegativeInt = Field(0, description="Further steps at T = 1 after annealing.")
+    readout: Literal["state", "mean"] = Field(
+        "state",
+        description="What is drawn of a state: itself, or the mean of a step from it, free of that step's noise.",
+    )
     chains: PositiveInt = Field(10, description="Chains shown in the filmstrip.")
     chain_steps: NonNegativeInt = Field(1000, description="Steps of each chain at T = 1.")
     chain_every: PositiveInt = Field(100, description="Steps between two frames of the filmstrip.")

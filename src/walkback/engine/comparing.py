@@ -11,9 +11,9 @@ from walkback.diagnostics import Watch
 from walkback.engine.evaluating import EvaluationPlan
 from walkback.errors import ConfigurationError, WalkbackError
 from walkback.model import Model
-from walkback.operators import visible
 from walkback.quality.features import label_classifier
 from walkback.quality.figures import quality_figures
+from walkback.readout import read_out
 from walkback.report import Figure
 from walkback.sampling import SamplePlan, sample_frames
 from walkback.schedules import Levels
@@ -70,7 +70,7 @@ def _samples(
     for done, step, state in sample_frames(model, levels, wanted, device):
         watch.advance(done, {})
         if step is not None and state is not None:
-            found = visible(model.operator, state).float().cpu()
+            found = read_out(model.operator, state, plan.readout).float().cpu()
     if found is None:
         raise ConfigurationError(f"Got {plan.samples} samples to draw, expected at least 1.")
     return found

@@ -19,6 +19,7 @@ from walkback.data import Dataset, Split
 from walkback.diagnostics import Unwatched, Watch
 from walkback.errors import ConfigurationError, WalkbackError
 from walkback.model import Model
+from walkback.readout import Readout
 from walkback.schedules import Levels
 from walkback.seeding import generator
 from walkback.storage.ledger import Ledger
@@ -36,6 +37,7 @@ class EvaluationPlan:
         simulated: Examples drawn from the model and bracketed; 0 leaves that out.
         baselines: Whether to judge simple models on the same examples.
         samples: Samples drawn to be compared with the data; 0 leaves that out.
+        readout: What is compared of a sample: its state, or the mean of a step from it (`walkback.readout`).
         classifier: Whether to train a classifier on the data's labels, for figures made of its features.
         steps: Number of levels; None takes the schedule's.
         batch_size: Examples heated at a time.
@@ -52,6 +54,7 @@ class EvaluationPlan:
     steps: int | None = None
     batch_size: int = 250
     seed: int = 0
+    readout: Readout = "state"
 
 
 @dataclass(frozen=True, slots=True)

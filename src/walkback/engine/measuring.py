@@ -27,6 +27,7 @@ from walkback.engine.likelihood_figures import (
 )
 from walkback.engine.protocols import data_protocol
 from walkback.optional import MissingLibraryError, require
+from walkback.readout import require_readout
 from walkback.report import Figure, Report
 from walkback.schedules import Levels
 from walkback.storage.ledger import Ledger
@@ -64,6 +65,7 @@ def evaluate_model(
     if plan.classifier:
         require("torchmetrics", "eval")
     model = loaded.model
+    require_readout(model, plan.readout)
     levels = model.levels() if plan.steps is None else model.levels_of_length(plan.steps)
     stamp = {**protocol, **data_protocol(dataset.info), **_plan_protocol(plan, levels, dataset)}
     ledger = Ledger(directory, {**stamp, "device": str(device)})
@@ -103,6 +105,7 @@ def _plan_protocol(plan: EvaluationPlan, levels: Levels, dataset: Dataset) -> di
         "paths": plan.paths,
         "simulated": plan.simulated,
         "samples": plan.samples,
+        **({"readout": plan.readout} if plan.samples else {}),
         "levels": len(levels),
         "max_temperature": float(levels[-1].temperature),
         "batch_size": plan.batch_size,

@@ -30,6 +30,7 @@ from walkback.operators import TransitionOperator, initial_state
 from walkback.paths import require_reparametrized
 from walkback.priors import Prior
 from walkback.processes import Process
+from walkback.readout import require_readout
 from walkback.schedules import Schedule
 from walkback.seeding import generator
 
@@ -114,6 +115,7 @@ def prepare(
     )
     fit_to_data(model, dataset, config.run.seed)
     model.levels()  # a schedule that cannot reach T_max says so now
+    require_readout(model, config.samples.readout)
     if isinstance(objective, PathObjective):
         _refuse_fixed_noise(model, dataset, config.run.seed)
     precision = resolve_precision(config.run.precision, device)

@@ -12,13 +12,13 @@ from torch import Tensor
 from walkback.configuration.settings import SampleSettings
 from walkback.data import DataInfo
 from walkback.model import Model
-from walkback.operators import visible
 from walkback.pictures.field import draw_field
 from walkback.pictures.frames import open_sink
 from walkback.pictures.images import draw_states, save_png
 from walkback.pictures.walks import draw_walk
+from walkback.readout import read_out
 from walkback.sampling import anneal, chain, last
-from walkback.state import State, map_state
+from walkback.state import State, leaves, map_state
 
 
 def can_draw(info: DataInfo) -> bool:
@@ -52,7 +52,8 @@ def draw_samples(
     state = last(anneal(model.operator, model.prior, model.levels(), settings.num, generator))
     if settings.extra:
         state = last(chain(model.operator, state, settings.extra, generator, every=settings.extra))
-    save_png(path, draw_states(visible(model.operator, state), info, reference), protocol)
+    shown = read_out(model.operator, state, settings.readout)
+    save_png(path, draw_states(shown, info, reference), protocol)
     return state
 
 
@@ -77,11 +78,11 @@ def draw_chains(
         on_step: Hears the number of steps taken after every frame.
     """
     state = map_state(lambda leaf: leaf[: settings.chains], start)
-    num_chains = visible(model.operator, state).shape[0]
+    num_chains = leaves(state)[0].shape[0]
     num_frames = settings.chain_steps // settings.chain_every + 1
     with open_sink(path, info, num_frames=num_frames, num_chains=num_chains, overwrite=True) as sink:
         for step, frame in frames(model, state, settings.chain_steps, settings.chain_every, generator):
-            sink.add(step, visible(model.operator, frame))
+            sink.add(step, read_out(model.operator, frame, settings.readout))
             on_step(step)
 
 

@@ -11,7 +11,7 @@ from typing import final
 
 import torch
 
-from walkback.kernels import Kernel
+from walkback.kernels import Kernel, expectation
 from walkback.schedules import Level, levels_from, stack_levels
 from walkback.seeding import generator
 from walkback.state import State, StateSpace, batch_size, concatenate, leaves, map_state, spaces
@@ -105,6 +105,40 @@ def samples(source: Source) -> None:
     """Samples are of the density, cold and hot."""
     for level in (COLD, HOT):
         require_samples(source.law(level))
+
+
+def expectations(sources: Iterable[Source]) -> None:
+    """What kernels tell as their mean is that of their samples, cold and hot: within 6 standard errors everywhere."""
+    answers = [_told_mean(source, level) for source in sources for level in (COLD, HOT)]
+    if not any(answers):
+        raise NotApplicable(
+            "The kernels do not tell their mean: they do not derive from walkback.kernels.Expecting."
+        )
+
+
+def _told_mean(source: Source, level: Level, num: int = 4096) -> bool:
+    """Whether the kernel tells its mean; raises where it is none."""
+    kernel = source.kernel(repeated(source.states(1), num), level)
+    told = expectation(kernel)
+    if told is None:
+        return False
+    name = f"the expectation of the {source.name}"
+    if any(leaf.requires_grad for leaf in leaves(told)):
+        raise ConformanceError(f"Got {name} with a gradient, expected it detached.")
+    for mean, drawn in zip(leaves(told), leaves(kernel.sample(generator("cpu", 0, "mean"))), strict=True):
+        if mean.shape != drawn.shape:
+            raise ConformanceError(
+                f"Got {name} of shape {tuple(mean.shape)}, expected that of a sample, {tuple(drawn.shape)}."
+            )
+        # What never happened among the samples may have a share of the order of one in their number.
+        error = (drawn.double().var(0) / num).sqrt() + 1 / num
+        distance = float(((drawn.double().mean(0) - mean[0].double()).abs() / error).max())
+        if not distance < 6:
+            raise ConformanceError(
+                f"Got {name} at T = {level.temperature} {distance:.3g} standard errors from the mean of {num} samples, "
+                "expected E[s']."
+            )
+    return True
 
 
 @torch.no_grad()

@@ -158,6 +158,11 @@ def _samples(case: Case) -> None:
         kernels.samples(source)
 
 
+@OPERATORS.check("expectation", "kernels that tell their mean tell that of their samples, cold and hot")
+def _expectation(case: Case) -> None:
+    kernels.expectations(sources(case))
+
+
 @OPERATORS.check("temperature", "a hotter kernel is wider, in both directions")
 def _temperature(case: Case) -> None:
     for source in sources(case):
@@ -267,8 +272,7 @@ def _state_dict(case: Case) -> None:
 @torch.no_grad()
 def _both(operator: TransitionOperator, state: State, level: Level) -> tuple[State, State]:
     """A sample of each direction."""
-    found = operator(state, level)
-    noise = generator("cpu", 0, "both")
+    found, noise = operator(state, level), generator("cpu", 0, "both")
     return found.cooling(level).sample(noise), found.heating(level).sample(noise)
 
 

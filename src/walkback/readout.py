@@ -1,0 +1,64 @@
+"""What is shown of a state: the state itself, or where a step from it leads to on the average.
+
+    state    s
+    mean     E[s' | s],   s' ~ p_1(· | s)
+
+Every step adds noise. Where the data have none, as the paper behind a digit, states carry that of their last step, and
+the mean is the state without it: what denoising autoencoders and generative stochastic networks are shown by. The
+chain itself is not touched, and goes on from the states.
+"""
+
+from __future__ import annotations
+
+from typing import Literal, TypeAlias
+
+import torch
+from torch import Tensor
+
+from walkback.errors import ConfigurationError
+from walkback.kernels import expectation
+from walkback.model import Model
+from walkback.operators import TransitionOperator, visible
+from walkback.sampling import COLD
+from walkback.seeding import generator
+from walkback.state import State
+
+Readout: TypeAlias = Literal["state", "mean"]
+
+
+@torch.no_grad()
+def read_out(operator: TransitionOperator, state: State, readout: Readout) -> Tensor:
+    """What is shown of states `(B, *E)`: the data part, `(B, *E)`.
+
+    Args:
+        operator: In evaluation mode.
+        state: Of its chain.
+        readout: See the module's equations.
+
+    Raises:
+        ConfigurationError: The mean is asked for, and the operator's kernels do not tell it.
+    """
+    if readout == "state":
+        return visible(operator, state)
+    kernel = operator(state, COLD).cooling(COLD)
+    mean = expectation(kernel)
+    if mean is None:
+        raise ConfigurationError(
+            f'Got readout "mean" with kernels of type {type(kernel).__name__}, which do not tell their mean; '
+            'expected readout "state" (or kernels that derive from walkback.kernels.Expecting).'
+        )
+    return visible(operator, mean)
+
+
+def require_readout(model: Model, readout: Readout) -> None:
+    """Refuse, before any work, a readout that is unknown or that the model's kernels do not have.
+
+    Raises:
+        ConfigurationError: It is one of these.
+    """
+    if readout not in ("state", "mean"):
+        raise ConfigurationError(f'Got readout = {readout!r}, expected "state" or "mean".')
+    if readout == "mean":
+        device = next(iter(model.operator.parameters()), torch.zeros(())).device
+        with model.evaluating():
+            read_out(model.operator, model.prior.sample(1, generator(device, 0, "readout")), readout)
