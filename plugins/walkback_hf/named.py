@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import final
 
-from pydantic import PositiveInt
+from pydantic import NonNegativeFloat, PositiveInt
 from typing_extensions import override
 
 from walkback.grey import Binarize, GreyLevels
@@ -30,8 +30,11 @@ class Mnist(LabelledImages):
         limit: PositiveInt | None = None,
         binarize: Binarize = "none",
         dequantize: bool = True,
+        noise: NonNegativeFloat = 0.0,
     ) -> None:
-        super().__init__("mnist", ImageOptions(size, True, limit), GreyLevels(binarize, dequantize))
+        super().__init__(
+            "mnist", ImageOptions(size, True, limit), GreyLevels(binarize, dequantize, noise=noise)
+        )
 
     @override
     def find(self) -> Mapping[str, EncodedImages]:
@@ -49,8 +52,11 @@ class FashionMnist(LabelledImages):
         limit: PositiveInt | None = None,
         binarize: Binarize = "none",
         dequantize: bool = True,
+        noise: NonNegativeFloat = 0.0,
     ) -> None:
-        super().__init__("fashion-mnist", ImageOptions(size, True, limit), GreyLevels(binarize, dequantize))
+        super().__init__(
+            "fashion-mnist", ImageOptions(size, True, limit), GreyLevels(binarize, dequantize, noise=noise)
+        )
 
     @override
     def find(self) -> Mapping[str, EncodedImages]:
@@ -69,8 +75,11 @@ class Cifar10(LabelledImages):
         limit: PositiveInt | None = None,
         binarize: Binarize = "none",
         dequantize: bool = True,
+        noise: NonNegativeFloat = 0.0,
     ) -> None:
-        super().__init__("cifar10", ImageOptions(size, grayscale, limit), GreyLevels(binarize, dequantize))
+        super().__init__(
+            "cifar10", ImageOptions(size, grayscale, limit), GreyLevels(binarize, dequantize, noise=noise)
+        )
 
     @override
     def find(self) -> Mapping[str, EncodedImages]:
@@ -89,8 +98,11 @@ class Svhn(LabelledImages):
         limit: PositiveInt | None = None,
         binarize: Binarize = "none",
         dequantize: bool = True,
+        noise: NonNegativeFloat = 0.0,
     ) -> None:
-        super().__init__("svhn", ImageOptions(size, grayscale, limit), GreyLevels(binarize, dequantize))
+        super().__init__(
+            "svhn", ImageOptions(size, grayscale, limit), GreyLevels(binarize, dequantize, noise=noise)
+        )
 
     @override
     def find(self) -> Mapping[str, EncodedImages]:
@@ -109,8 +121,11 @@ class Celeba(ImageDataset):
         limit: PositiveInt | None = None,
         binarize: Binarize = "none",
         dequantize: bool = True,
+        noise: NonNegativeFloat = 0.0,
     ) -> None:
-        super().__init__("celeba", ImageOptions(size, grayscale, limit), GreyLevels(binarize, dequantize))
+        super().__init__(
+            "celeba", ImageOptions(size, grayscale, limit), GreyLevels(binarize, dequantize, noise=noise)
+        )
 
     @override
     def find(self) -> Mapping[str, EncodedImages]:
@@ -129,9 +144,12 @@ class CelebaFaces(ImageDataset):
         limit: PositiveInt | None = None,
         binarize: Binarize = "none",
         dequantize: bool = True,
+        noise: NonNegativeFloat = 0.0,
     ) -> None:
         super().__init__(
-            "celeba-faces", ImageOptions(size, grayscale, limit), GreyLevels(binarize, dequantize)
+            "celeba-faces",
+            ImageOptions(size, grayscale, limit),
+            GreyLevels(binarize, dequantize, noise=noise),
         )
 
     @override

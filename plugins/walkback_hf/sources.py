@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import final
 
-from pydantic import PositiveInt
+from pydantic import NonNegativeFloat, PositiveInt
 from typing_extensions import override
 
 from walkback.errors import ConfigurationError
@@ -32,6 +32,7 @@ class Hub(LabelledImages):
         limit: PositiveInt | None = None,
         binarize: Binarize = "none",
         dequantize: bool = True,
+        noise: NonNegativeFloat = 0.0,
     ) -> None:
         """Configure the source.
 
@@ -44,13 +45,16 @@ class Hub(LabelledImages):
             limit: Use only the first so many training examples.
             binarize: "threshold" at 128, or "stochastic", with probability v / 255.
             dequantize: Add uniform noise of one grey level; without it there are no bits/dim.
+            noise: Standard deviation of Gaussian noise added to states of [0, 1]; with it there are no bits/dim.
 
         Raises:
             ConfigurationError: `id` does not read owner/name, or an option is out of range.
         """
         if not is_hub_id(id):
             raise ConfigurationError(f"Got data.id = {id!r}; expected a hub id such as ylecun/mnist.")
-        super().__init__(id, ImageOptions(size, grayscale, limit), GreyLevels(binarize, dequantize))
+        super().__init__(
+            id, ImageOptions(size, grayscale, limit), GreyLevels(binarize, dequantize, noise=noise)
+        )
         self._where = (id, config, column)
 
     @override
@@ -72,6 +76,7 @@ class Folder(LabelledImages):
         limit: PositiveInt | None = None,
         binarize: Binarize = "none",
         dequantize: bool = True,
+        noise: NonNegativeFloat = 0.0,
     ) -> None:
         """Configure the source; the options are those of `Hub`.
 
@@ -83,13 +88,16 @@ class Folder(LabelledImages):
             limit: Use only the first so many training examples.
             binarize: "threshold" at 128, or "stochastic", with probability v / 255.
             dequantize: Add uniform noise of one grey level; without it there are no bits/dim.
+            noise: Standard deviation of Gaussian noise added to states of [0, 1]; with it there are no bits/dim.
 
         Raises:
             ConfigurationError: An option is out of range.
         """
         place = local_path(path)
         name = place.absolute().stem if place.suffix == ".parquet" else place.absolute().name
-        super().__init__(name or path, ImageOptions(size, grayscale, limit), GreyLevels(binarize, dequantize))
+        super().__init__(
+            name or path, ImageOptions(size, grayscale, limit), GreyLevels(binarize, dequantize, noise=noise)
+        )
         self._place = place
         self._column = column
 

@@ -11,6 +11,7 @@ from typing import final
 
 import numpy as np
 import torch
+from pydantic import NonNegativeFloat
 from sklearn.datasets import load_digits
 from torch import Tensor
 from typing_extensions import override
@@ -30,16 +31,17 @@ class Digits(Dataset, Labelled):
     and for test in turn.
     """
 
-    def __init__(self, *, binarize: Binarize = "none") -> None:
+    def __init__(self, *, binarize: Binarize = "none", noise: NonNegativeFloat = 0.0) -> None:
         """Configure the data.
 
         Args:
             binarize: "threshold" at half ink, or "stochastic", with probability v / 16.
+            noise: Standard deviation of Gaussian noise added to states of [0, 1]; with it there are no bits/dim.
 
         Raises:
-            ConfigurationError: `binarize` is none of these.
+            ConfigurationError: `binarize` is none of these, or there is noise on binary states.
         """
-        self._grey = GreyLevels(binarize, levels=17)
+        self._grey = GreyLevels(binarize, levels=17, noise=noise)
         self._pixels: Mapping[Split, Tensor] | None = None
         self._labels: Mapping[Split, Tensor] = {}
 

@@ -4,10 +4,15 @@ x = (v + u) / L,   u ~ U[0, 1)       dequantized: the density of x bounds the pr
 x = v / (L - 1)                      not dequantized: a grid, on which densities mean nothing
 x = 1 if v / (L - 1) ≥ ½ else 0      binarized at the middle
 x ~ Bernoulli(v / (L - 1))           binarized at random, anew each time
+x + ω ε,   ε ~ N(0, 1)               smoothed: then no density of grey levels is bounded
+
+A step of an operator adds noise σ in every direction, so no chain of such steps has a law with less than that anywhere.
+Data smoothed by ω = σ have such a law; grey levels, with their black paper that never varies, have not.
 """
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Literal, TypeAlias, final, get_args
 
@@ -29,19 +34,28 @@ class GreyLevels:
         binarize: Whether, and how, states are binary.
         dequantize: Whether real states get uniform noise within their level.
         levels: L, the number of levels.
+        noise: ω, standard deviation of the Gaussian noise that real states get, in their units.
 
     Raises:
-        ConfigurationError: `binarize` is none of the three.
+        ConfigurationError: `binarize` is none of the three, or there is noise on binary states or below 0.
     """
 
     binarize: Binarize = "none"
     dequantize: bool = True
     levels: int = 256
+    noise: float = 0.0
 
     def __post_init__(self) -> None:
         if self.binarize not in get_args(Binarize):
             expected = ", ".join(get_args(Binarize))
             raise ConfigurationError(f"Got data.binarize = {self.binarize!r}; expected one of {expected}.")
+        if not (0 <= self.noise < math.inf):
+            raise ConfigurationError(f"Got data.noise = {self.noise!r}; expected a number of at least 0.")
+        if self.noise and self.binarize != "none":
+            raise ConfigurationError(
+                f"Got data.noise = {self.noise} with data.binarize = {self.binarize!r}, expected one of them: "
+                "binary states stay binary."
+            )
 
     @property
     def support(self) -> Support:
@@ -51,7 +65,8 @@ class GreyLevels:
     @property
     def bins(self) -> int | None:
         """L where states are dequantized, see `DataInfo.bins`."""
-        return self.levels if self.binarize == "none" and self.dequantize else None
+        exact = self.binarize == "none" and self.dequantize and not self.noise
+        return self.levels if exact else None
 
     @property
     def step(self) -> str:
@@ -60,9 +75,10 @@ class GreyLevels:
             return f"binarized: 1 where v >= {self.levels // 2}"
         if self.binarize == "stochastic":
             return f"binarized anew each time: 1 with probability v / {self.levels - 1}"
+        smoothed = f", then Gaussian noise of {self.noise:g}" if self.noise else ""
         if self.dequantize:
-            return f"dequantized: (v + u) / {self.levels}, u ~ U[0, 1)"
-        return f"scaled: v / {self.levels - 1}"
+            return f"dequantized: (v + u) / {self.levels}, u ~ U[0, 1){smoothed}"
+        return f"scaled: v / {self.levels - 1}{smoothed}"
 
     def states(self, rows: Tensor, generator: torch.Generator) -> Tensor:
         """States `(B, *E)`, float32, on the generator's device, from stored levels `(B, *E)`."""
@@ -71,8 +87,13 @@ class GreyLevels:
             return (values >= self.levels // 2).float()
         values = values.float()
         if self.binarize == "none" and not self.dequantize:
-            return values / (self.levels - 1)
-        noise = torch.rand(values.shape, generator=generator, device=generator.device)
+            return self._smoothed(values / (self.levels - 1), generator)
+        uniform = torch.rand(values.shape, generator=generator, device=generator.device)
         if self.binarize == "stochastic":
-            return (noise < values / (self.levels - 1)).float()
-        return (values + noise) / self.levels
+            return (uniform < values / (self.levels - 1)).float()
+        return self._smoothed((values + uniform) / self.levels, generator)
+
+    def _smoothed(self, states: Tensor, generator: torch.Generator) -> Tensor:
+        if not self.noise:
+            return states
+        return states + self.noise * torch.randn(states.shape, generator=generator, device=generator.device)
