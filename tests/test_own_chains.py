@@ -74,6 +74,20 @@ def test_the_first_rows_are_of_chains_and_the_others_stay() -> None:
     assert leaves(started)[0][:6].round().flatten().tolist() == [7.0] * 6
 
 
+def test_chains_may_step_by_the_heating_kernel() -> None:
+    """Cooling counts up and heating down: the direction says which of them the chains took."""
+
+    def there(step: float, state: State) -> NormalKernel:
+        (x,) = leaves(state)
+        return NormalKernel(x + step, filled(1e-30, x))
+
+    operator = Toy(lambda state: Pair(lambda _: there(1.0, state), lambda _: there(-1.0, state)))
+    for direction, sign in (("cooling", 1), ("heating", -1)):
+        own = chains(operator, own_steps=7, own_direction=direction)
+        started = leaves(own.start(zeros(10, torch.Generator()), 0, zeros))[0]
+        assert started[:6].round().flatten().tolist() == [7.0 * sign] * 6
+
+
 def test_chains_go_on_where_they_were() -> None:
     """Without restarts, the steps of all chains are those of all uses; every chain is used now and then."""
     own = chains(counting(), own_steps=5, own_restart=0.0)

@@ -53,6 +53,10 @@ class TrainingSettings(Settings):
     own_after: NonNegativeInt = Field(0, description="Walks of data alone before these chains begin.")
     own_pool: PositiveInt = Field(1000, description="Number of these chains, on each process.")
     own_steps: PositiveInt = Field(10, description="Steps at T = 1 that a chain takes each time it is used.")
+    own_direction: Literal["cooling", "heating"] = Field(
+        "cooling",
+        description="What chains step by: the operator's cooling kernel, or its heating one, as walks going on would.",
+    )
     own_restart: Share = Field(
         0.02,
         description="Probability that a chain starts anew from data after its use: it has 1/p on average.",

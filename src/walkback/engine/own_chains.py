@@ -9,6 +9,10 @@ the law of the chain after m steps, the pull away from what the chain does and t
 neighbouring times, and what remains of them over a life of M steps is (ρ_M - ρ_0) / M. Spurious modes of the chain are
 seen, and walked back from.
 
+With `own_direction = "heating"` they step by q_1 instead, x ← q_1(· | x). Then they are heating walks from data that
+stay at T = 1 for M steps, of which training scores some: Algorithm 1 with n up to M, at the price of its sampling
+alone. Every scored step teaches the way back to data, however long the life is.
+
 The chains follow the operator in training, in evaluation mode: no layer takes its statistics from their states.
 """
 
@@ -128,7 +132,11 @@ class OwnChains:
         level = tensor_levels((COLD,), device_of(states))[0] if self._compiled else COLD
         steps = self._settings.own_steps
         with self._model.evaluating():
-            return last(chain(self._model.operator, states, steps, noise, level=level, every=steps))
+            if self._settings.own_direction == "cooling":
+                return last(chain(self._model.operator, states, steps, noise, level=level, every=steps))
+            for _ in range(steps):
+                states = self._model.operator(states, level).heating(level).sample(noise)
+            return states
 
 
 def _where(rows: Tensor, state: State, other: State) -> State:
