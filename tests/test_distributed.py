@@ -10,6 +10,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Iterator
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -282,3 +283,19 @@ def test_when_one_process_dies_the_others_are_ended(tmp_path: Path) -> None:
         done = finish(process)
     assert done.code == 128 + signal.SIGKILL
     assert [number for number in children if is_running(number)] == []
+
+
+@pytest.mark.parametrize(("world", "late"), [({}, "late\n"), ({"WORLD_SIZE": "2"}, "")])
+def test_one_of_several_processes_leaves_without_the_interpreters_farewell(
+    world: dict[str, str], late: str
+) -> None:
+    """What the interpreter would do at its end, which threads of gloo must not meet, is not done; output is."""
+    code = (
+        "import atexit, sys; from walkback.cli.main import main; sys.argv = ['walkback', '--version'];"
+        "atexit.register(print, 'late'); main()"
+    )
+    environment = {name: value for name, value in os.environ.items() if name != "WORLD_SIZE"}
+    done = subprocess.run(
+        [sys.executable, "-c", code], env=environment | world, capture_output=True, text=True, check=True
+    )
+    assert done.stdout == f"walkback {version('walkback')}\n{late}"

@@ -11,6 +11,7 @@ import os
 import sys
 import traceback
 from collections.abc import Sequence
+from contextlib import suppress
 from typing import Any, NoReturn
 
 import typer
@@ -19,6 +20,7 @@ import typer.main
 from walkback.cli.app import build_app
 from walkback.cli.console import Output
 from walkback.engine.interrupts import Interrupted
+from walkback.engine.launch import is_child
 from walkback.errors import WalkbackError
 from walkback.text import one_line
 
@@ -34,7 +36,22 @@ def main() -> NoReturn:
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="replace")  # a terminal without σ or × shows a question mark instead
-    sys.exit(call(sys.argv[1:]))
+    code = call(sys.argv[1:])
+    if is_child():
+        _leave(code)
+    sys.exit(code)
+
+
+def _leave(code: int) -> NoReturn:
+    """End one of several processes without the interpreter's own farewell.
+
+    Threads of the process group may hold tensors beyond its end; one that frees a tensor while the interpreter goes
+    aborts a process whose work is done (https://github.com/pytorch/pytorch/pull/179291).
+    """
+    with suppress(OSError):
+        sys.stdout.flush()
+        sys.stderr.flush()
+    os._exit(code)
 
 
 def call(arguments: Sequence[str]) -> int:
