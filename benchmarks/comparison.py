@@ -220,11 +220,18 @@ def main(options: argparse.Namespace) -> None:
     print(table(read(options.out)))
 
 
+def known(data: str) -> str:
+    """A data set's name; not `choices`, which refuses that none is given."""
+    if data not in BASES:
+        raise argparse.ArgumentTypeError(f"got {data!r}, expected one of {', '.join(BASES)}")
+    return data
+
+
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("data", nargs="*", choices=list(BASES), help="data sets")
+    parser.add_argument("data", nargs="*", type=known, help=f"data sets: {', '.join(BASES)}")
     parser.add_argument("--seeds", type=int, default=1, help="number of seeds")
     parser.add_argument("--only", nargs="*", choices=list(VARIANTS), help="variants")
     parser.add_argument(
