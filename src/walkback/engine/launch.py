@@ -14,6 +14,7 @@ from contextlib import ExitStack, suppress
 from typing import BinaryIO
 
 _POLL = 0.1  # seconds
+_GRACE = 1.0  # seconds
 _PATIENCE = 10.0  # seconds
 _SAVING = 120.0  # seconds, for the checkpoint of a large operator
 _STOPPED = (128 + signal.SIGINT, 128 + signal.SIGTERM)
@@ -98,12 +99,28 @@ def _wait(children: Sequence[subprocess.Popen[bytes]]) -> tuple[int, int]:
     """
     while True:
         codes = [child.poll() for child in children]
-        for rank, status in enumerate(codes):
-            if status:
-                code = status if status > 0 else 128 - status
-                with suppress(subprocess.TimeoutExpired):
-                    children[0].wait(_SAVING if code in _STOPPED else _PATIENCE)
-                return rank, code
+        if codes[0] == 1:  # it may have lost one that is about to say why it failed
+            time.sleep(_GRACE)
+            codes = [child.poll() for child in children]
+        if any(codes):
+            rank, status = blamed(codes)
+            code = status if status > 0 else 128 - status
+            with suppress(subprocess.TimeoutExpired):
+                children[0].wait(_SAVING if code in _STOPPED else _PATIENCE)
+            return rank, code
         if all(status == 0 for status in codes):
             return 0, 0
         time.sleep(_POLL)
+
+
+def blamed(codes: Sequence[int | None]) -> tuple[int, int]:
+    """Rank and status of the process that failed first, as far as can be told of those that are seen at once.
+
+    One that a signal ended did not fail because of another one. Code 1 may say no more than that another process was
+    lost, and is what the first process says then.
+
+    >>> blamed([1, -9]), blamed([1, 2]), blamed([1, 1]), blamed([2, 2]), blamed([None, 1])
+    ((1, -9), (1, 2), (1, 1), (0, 2), (1, 1))
+    """
+    failed = [(rank, status) for rank, status in enumerate(codes) if status]
+    return min(failed, key=lambda one: (one[1] > 0, one[1] == 1, one[1] == 1 and one[0] == 0, one[0]))
