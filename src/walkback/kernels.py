@@ -168,11 +168,8 @@ def expectation(kernel: Kernel) -> State | None:
         return kernel.expectation()
     if isinstance(kernel, ProductKernel):
         parts = [part for part in map(expectation, kernel.kernels) if part is not None]
-        return (
-            tuple(leaf for part in parts for leaf in leaves(part))
-            if len(parts) == len(kernel.kernels)
-            else None
-        )
+        if len(parts) == len(kernel.kernels):
+            return tuple(leaf for part in parts for leaf in leaves(part))
     return None
 
 
