@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import math
+import shutil
+import warnings
 
 import pytest
 import torch
+from torch.nn.functional import interpolate, silu
 
 from walkback.errors import ConfigurationError
 from walkback.schedules import Level
 from walkback.seeding import generator
 from walkback.state import Space
-from walkback_paper.networks.unet import UNet
+from walkback_paper.networks.unet import UNet, doubled
 from walkback_paper.unet import BernoulliUNet, GaussianUNet
 
 
@@ -71,6 +74,50 @@ def test_without_attention_the_view_is_limited() -> None:
     assert state.grad is not None
     # Group norm mixes statistics over the image, so far pixels matter, but far less than near ones.
     assert state.grad[0, 0, 40:, 40:].abs().max() < 0.05 * state.grad[0, 0, :8, :8].abs().max()
+
+
+@pytest.mark.parametrize("size", [(4, 6), (3, 5), (3, 6)])
+def test_doubling_is_nearest_interpolation(size: tuple[int, int]) -> None:
+    features = torch.randn(2, 3, 2, 3)
+    expected = interpolate(features, size=size, mode="nearest")
+    assert torch.equal(doubled(features, torch.empty(2, 3, *size)), expected)
+
+
+class Decoder(torch.nn.Module):
+    """The part of a U-Net around a step up."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.before = torch.nn.Conv2d(8, 8, 3, padding=1)
+        self.norm = torch.nn.GroupNorm(8, 16)
+        self.inner = torch.nn.Conv2d(16, 8, 3, padding=1)
+        self.skip = torch.nn.Conv2d(16, 8, 1)
+
+    def forward(self, coarse: torch.Tensor, fine: torch.Tensor) -> torch.Tensor:
+        features = torch.cat([doubled(self.before(coarse), fine), fine], 1)
+        return self.skip(features) + self.inner(silu(self.norm(features)))
+
+
+@pytest.mark.skipif(shutil.which("c++") is None, reason="compiling for a CPU needs a C++ compiler")
+def test_the_gradient_of_a_step_up_survives_being_compiled_in_bfloat16() -> None:
+    """With nearest interpolation it is 0 there, which cuts off the coarser half of the network."""
+    torch.manual_seed(0)
+    decoder = Decoder()
+    coarse, fine, weights = torch.randn(4, 8, 3, 3), torch.randn(4, 8, 6, 6), torch.randn(4, 8, 6, 6)
+
+    def gradient(function: torch.nn.Module, bf16: bool) -> torch.Tensor:
+        decoder.zero_grad()
+        with torch.autocast("cpu", dtype=torch.bfloat16, enabled=bf16):
+            output = function(coarse, fine)
+        (output.float() * weights).sum().backward()
+        assert decoder.before.weight.grad is not None
+        return decoder.before.weight.grad.clone()
+
+    expected = gradient(decoder, bf16=False)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of the compiler's own
+        found = gradient(torch.compile(decoder), bf16=True)
+    assert (found - expected).norm() < 0.02 * expected.norm()  # rounding makes 0.005
 
 
 def test_folding_pixels_divides_the_features_and_keeps_every_pixel() -> None:

@@ -16,12 +16,7 @@ from typing import final
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import (
-    interpolate,
-    pixel_shuffle,
-    pixel_unshuffle,
-    silu,
-)
+from torch.nn.functional import pixel_shuffle, pixel_unshuffle, silu
 
 from walkback.errors import ConfigurationError
 from walkback_paper.networks.conditioning import FiLM, TemperatureEmbedding
@@ -141,8 +136,7 @@ class UNet(nn.Module):
         features = self.middle[0](features, embedding)
         features = self.middle[1](self.attention(features), embedding)
         for stack, skip in zip(self.decoder, reversed(skips), strict=True):
-            if features.shape[-2:] != skip.shape[-2:]:
-                features = interpolate(features, size=skip.shape[-2:], mode="nearest")
+            features = doubled(features, skip) if features.shape[-2:] != skip.shape[-2:] else features
             features = _run(stack, torch.cat([features, skip], 1), embedding)
         features = silu(self.norm(features))
         return tuple(pixel_shuffle(head(features), self.patch) for head in self.heads)
@@ -151,6 +145,16 @@ class UNet(nn.Module):
 def _stack(source: int, target: int, blocks: int, dropout: float) -> nn.ModuleList:
     inputs = [source] + [target] * (blocks - 1)
     return nn.ModuleList(_Block(width, target, dropout) for width in inputs)
+
+
+def doubled(features: Tensor, like: Tensor) -> Tensor:
+    """Each position of `(B, C, H, W)` four times, cut to the size of `like`, 2H or 2H - 1.
+
+    As `interpolate(mode="nearest")`, whose gradient may be 0 in bfloat16 once PyTorch 2.13 has compiled it for a CPU.
+    """
+    rows, channels, height, width = features.shape
+    doubled = features[:, :, :, None, :, None].expand(-1, -1, -1, 2, -1, 2)
+    return doubled.reshape(rows, channels, 2 * height, 2 * width)[..., : like.shape[-2], : like.shape[-1]]
 
 
 def _run(stack: nn.Module, features: Tensor, embedding: Tensor) -> Tensor:
