@@ -76,7 +76,7 @@ LAYERS: Mapping[str, tuple[str, ...]] = {
         *("api.training", "api.measuring", "api.sampling"),
     ),
     "command line": (
-        *("cli", "cli.console", "cli.common", "cli.progress", "cli.reports"),
+        *("cli", "cli.console", "cli.common", "cli.choices", "cli.progress", "cli.reports"),
         *("cli.evaluate", "cli.diagnose"),
         *("cli.plugins_new", "cli.plugins_check", "cli.plugins_show", "cli.plugins"),
         *("cli.data", "cli.info", "cli.inpaint", "cli.recipes", "cli.run", "cli.sample"),

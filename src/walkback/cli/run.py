@@ -6,11 +6,30 @@ import sys
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from walkback.cli.common import Json, complete_recipe, completion, registry_of
+from walkback.cli.choices import (
+    EXECUTION,
+    Assignments,
+    BatchSize,
+    Compile,
+    DataName,
+    LearningRate,
+    ObjectiveName,
+    OperatorName,
+    PriorName,
+    ProcessName,
+    RecipeName,
+    RunDevice,
+    RunPrecision,
+    RunSeed,
+    ScheduleName,
+    Steps,
+    overrides_of,
+)
+from walkback.cli.common import Json, registry_of
 from walkback.cli.console import Output, plain, table
 from walkback.errors import ConfigurationError
 
@@ -20,108 +39,37 @@ if TYPE_CHECKING:
     from walkback.engine.runner import RunResult
     from walkback.extensions.registry import Registry
 
-_COMPONENTS, _TRAINING, _EXECUTION = "Components", "Training", "Execution"
-
 
 def run(
     ctx: typer.Context,
-    operator: Annotated[
-        str | None,
-        typer.Option(
-            help="Transition operator; `walkback plugins show NAME` lists its options.",
-            rich_help_panel=_COMPONENTS,
-            autocompletion=completion("operator"),
-        ),
-    ] = None,
-    data: Annotated[
-        str | None,
-        typer.Option(
-            help="Data set: a name, a path (folder of images, parquet) or a hub id owner/name.",
-            rich_help_panel=_COMPONENTS,
-            autocompletion=completion("dataset"),
-        ),
-    ] = None,
-    schedule: Annotated[
-        str | None,
-        typer.Option(
-            help="Annealing schedule.", rich_help_panel=_COMPONENTS, autocompletion=completion("schedule")
-        ),
-    ] = None,
-    prior: Annotated[
-        str | None,
-        typer.Option(
-            help="Prior p* of the hottest state.",
-            rich_help_panel=_COMPONENTS,
-            autocompletion=completion("prior"),
-        ),
-    ] = None,
-    objective: Annotated[
-        str | None,
-        typer.Option(
-            help="Loss of a step, or of a whole walk.",
-            rich_help_panel=_COMPONENTS,
-            autocompletion=completion("objective"),
-        ),
-    ] = None,
-    process: Annotated[
-        str | None,
-        typer.Option(
-            help="Heating process.", rich_help_panel=_COMPONENTS, autocompletion=completion("process")
-        ),
-    ] = None,
-    recipe: Annotated[
-        str | None,
-        typer.Option(
-            metavar="NAME|FILE.toml",
-            help="Start from a complete configuration (see `walkback recipes list`).",
-            rich_help_panel=_COMPONENTS,
-            autocompletion=complete_recipe,
-        ),
-    ] = None,
-    assignments: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--set",
-            metavar="SECTION.OPTION=VALUE",
-            help="Set any option (see `walkback plugins show NAME`), e.g. --set operator.sigma=0.05; may be repeated.",
-            rich_help_panel=_COMPONENTS,
-        ),
-    ] = None,
-    steps: Annotated[
-        int | None, typer.Option(help="Number of walks, one minibatch each.", rich_help_panel=_TRAINING)
-    ] = None,
-    batch_size: Annotated[
-        int | None, typer.Option(help="Walks side by side.", rich_help_panel=_TRAINING)
-    ] = None,
-    lr: Annotated[float | None, typer.Option(help="Learning rate.", rich_help_panel=_TRAINING)] = None,
-    seed: Annotated[
-        int | None, typer.Option(help="Seed of everything random.", rich_help_panel=_TRAINING)
-    ] = None,
-    device: Annotated[
-        str | None,
-        typer.Option(metavar="auto|cpu|cuda[:i]", help="Where to compute.", rich_help_panel=_EXECUTION),
-    ] = None,
-    precision: Annotated[
-        Literal["auto", "fp32", "bf16"] | None,
-        typer.Option(help="Precision of the network; auto is bf16 on CUDA.", rich_help_panel=_EXECUTION),
-    ] = None,
-    compiled: Annotated[
-        bool | None,
-        typer.Option("--compile/--no-compile", help="Use torch.compile.", rich_help_panel=_EXECUTION),
-    ] = None,
+    operator: OperatorName = None,
+    data: DataName = None,
+    schedule: ScheduleName = None,
+    prior: PriorName = None,
+    objective: ObjectiveName = None,
+    process: ProcessName = None,
+    recipe: RecipeName = None,
+    assignments: Assignments = None,
+    steps: Steps = None,
+    batch_size: BatchSize = None,
+    lr: LearningRate = None,
+    seed: RunSeed = None,
+    device: RunDevice = None,
+    precision: RunPrecision = None,
+    compiled: Compile = None,
     nproc: Annotated[
-        int | None, typer.Option(help="Processes to train with, one per device.", rich_help_panel=_EXECUTION)
+        int | None, typer.Option(help="Processes to train with, one per device.", rich_help_panel=EXECUTION)
     ] = None,
     out: Annotated[
         Path | None,
-        typer.Option(help="Run directory (default: runs/OPERATOR-DATA).", rich_help_panel=_EXECUTION),
+        typer.Option(help="Run directory (default: runs/OPERATOR-DATA).", rich_help_panel=EXECUTION),
     ] = None,
     resume: Annotated[
         str | None,
         typer.Option(
             metavar="auto|DIR",
             help="Go on with a run directory; auto takes the newest that fits, or starts anew.",
-            rich_help_panel=_EXECUTION,
+            rich_help_panel=EXECUTION,
         ),
     ] = None,
     dry_run: Annotated[
@@ -129,7 +77,7 @@ def run(
         typer.Option(
             "--dry-run",
             help="Show the resolved configuration and the parameter count, and stop.",
-            rich_help_panel=_EXECUTION,
+            rich_help_panel=EXECUTION,
         ),
     ] = False,
     json: Json = False,
@@ -154,7 +102,6 @@ def run(
         "run.compile": compiled,
         "run.nproc": nproc,
     }
-    overrides = [*_overrides(settings), *(assignments or ())]
     components = {
         "operator": operator,
         "data": data,
@@ -164,6 +111,7 @@ def run(
         "process": process,
     }
     registry = registry_of(ctx)
+    overrides = overrides_of(settings, assignments)
     config, resumed = _configure(registry, recipe, components, overrides, out, resume)
     if dry_run:
         _show(config, registry, Output(), json)
@@ -174,14 +122,6 @@ def run(
         if not is_child():
             raise typer.Exit(launch(config.run.nproc, sys.argv[1:]))
     _execute(config, registry, out, resumed, json)
-
-
-def _overrides(settings: dict[str, Any]) -> list[str]:
-    """Flags as assignments, below those of --set."""
-    flags = {key: value for key, value in settings.items() if value is not None}
-    return [
-        f"{key}={str(value).lower() if isinstance(value, bool) else value}" for key, value in flags.items()
-    ]
 
 
 def _configure(

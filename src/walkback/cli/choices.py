@@ -1,0 +1,128 @@
+"""How a command line chooses a configuration: the options that `run` and `bench` share."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Annotated, Any, Literal, TypeAlias
+
+import typer
+
+from walkback.cli.common import complete_recipe, completion
+
+COMPONENTS, TRAINING, EXECUTION = "Components", "Training", "Execution"
+"""Panels of the help."""
+
+OperatorName: TypeAlias = Annotated[
+    str | None,
+    typer.Option(
+        "--operator",
+        help="Transition operator; `walkback plugins show NAME` lists its options.",
+        rich_help_panel=COMPONENTS,
+        autocompletion=completion("operator"),
+    ),
+]
+DataName: TypeAlias = Annotated[
+    str | None,
+    typer.Option(
+        "--data",
+        help="Data set: a name, a path (folder of images, parquet) or a hub id owner/name.",
+        rich_help_panel=COMPONENTS,
+        autocompletion=completion("dataset"),
+    ),
+]
+ScheduleName: TypeAlias = Annotated[
+    str | None,
+    typer.Option(
+        "--schedule",
+        help="Annealing schedule.",
+        rich_help_panel=COMPONENTS,
+        autocompletion=completion("schedule"),
+    ),
+]
+PriorName: TypeAlias = Annotated[
+    str | None,
+    typer.Option(
+        "--prior",
+        help="Prior p* of the hottest state.",
+        rich_help_panel=COMPONENTS,
+        autocompletion=completion("prior"),
+    ),
+]
+ObjectiveName: TypeAlias = Annotated[
+    str | None,
+    typer.Option(
+        "--objective",
+        help="Loss of a step, or of a whole walk.",
+        rich_help_panel=COMPONENTS,
+        autocompletion=completion("objective"),
+    ),
+]
+ProcessName: TypeAlias = Annotated[
+    str | None,
+    typer.Option(
+        "--process",
+        help="Heating process.",
+        rich_help_panel=COMPONENTS,
+        autocompletion=completion("process"),
+    ),
+]
+RecipeName: TypeAlias = Annotated[
+    str | None,
+    typer.Option(
+        "--recipe",
+        metavar="NAME|FILE.toml",
+        help="Start from a complete configuration (see `walkback recipes list`).",
+        rich_help_panel=COMPONENTS,
+        autocompletion=complete_recipe,
+    ),
+]
+Assignments: TypeAlias = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--set",
+        metavar="SECTION.OPTION=VALUE",
+        help="Set any option (see `walkback plugins show NAME`), e.g. --set operator.sigma=0.05; may be repeated.",
+        rich_help_panel=COMPONENTS,
+    ),
+]
+Steps: TypeAlias = Annotated[
+    int | None,
+    typer.Option("--steps", help="Number of walks, one minibatch each.", rich_help_panel=TRAINING),
+]
+BatchSize: TypeAlias = Annotated[
+    int | None, typer.Option("--batch-size", help="Walks side by side.", rich_help_panel=TRAINING)
+]
+LearningRate: TypeAlias = Annotated[
+    float | None, typer.Option("--lr", help="Learning rate.", rich_help_panel=TRAINING)
+]
+RunSeed: TypeAlias = Annotated[
+    int | None, typer.Option("--seed", help="Seed of everything random.", rich_help_panel=TRAINING)
+]
+RunDevice: TypeAlias = Annotated[
+    str | None,
+    typer.Option(
+        "--device", metavar="auto|cpu|cuda[:i]", help="Where to compute.", rich_help_panel=EXECUTION
+    ),
+]
+RunPrecision: TypeAlias = Annotated[
+    Literal["auto", "fp32", "bf16"] | None,
+    typer.Option(
+        "--precision", help="Precision of the network; auto is bf16 on CUDA.", rich_help_panel=EXECUTION
+    ),
+]
+Compile: TypeAlias = Annotated[
+    bool | None,
+    typer.Option("--compile/--no-compile", help="Use torch.compile.", rich_help_panel=EXECUTION),
+]
+
+
+def overrides_of(settings: Mapping[str, Any], assignments: Sequence[str] | None) -> list[str]:
+    """Flags for settings as assignments `section.option=value`, below those of `--set`; None where not given."""
+    flags = {key: value for key, value in settings.items() if value is not None}
+    return [
+        *(
+            f"{key}={str(value).lower() if isinstance(value, bool) else value}"
+            for key, value in flags.items()
+        ),
+        *(assignments or ()),
+    ]
