@@ -1,9 +1,10 @@
-"""What sharing one forward between heating and cooling buys: ratios, variants interleaved in one process.
+"""What sharing one forward between heating and cooling buys, and a normal density: ratios, variants interleaved.
 
     python benchmarks/walk.py [--threads 1] [--rounds 7]
 
-Read the ratios, not the seconds: machines are shared, and their speed drifts. Each variant does the same K = 11 walk of
-128 digits with the default recipe's network; a round times every variant once, in turn, and medians are printed.
+What can be configured (updates, precision) is measured by `walkback bench`; the reference walk cannot be. Read the
+ratios, not the seconds: machines are shared, and their speed drifts. Each variant does the same K = 11 walk of 128
+digits with the default recipe's network; a round times every variant once, in turn, and medians are printed.
 """
 
 from __future__ import annotations
@@ -20,9 +21,9 @@ from torch.distributions import Independent, Normal
 from walkback.kernels import NormalKernel
 from walkback.operators import TransitionOperator
 from walkback.processes import TiedProcess
-from walkback.schedules import Levels, levels_from, stack_levels
+from walkback.schedules import levels_from
 from walkback.seeding import generator
-from walkback.state import Space, concatenate
+from walkback.state import Space
 from walkback.walk import Transition, reference_walk, walk
 from walkback_paper.gaussian import GaussianMLP
 
@@ -35,16 +36,6 @@ def learn(steps: Iterable[Transition], operator: TransitionOperator) -> None:
     operator.zero_grad()
     for step in steps:
         (-step.log_p.mean() / len(LEVELS)).backward()
-
-
-def stacked(operator: TransitionOperator, data: torch.Tensor, levels: Levels) -> None:
-    """The same gradients from one forward over all rows."""
-    operator.zero_grad()
-    with torch.no_grad():
-        steps = list(walk(operator, TiedProcess(), data, levels, generator("cpu", 0, "bench")))
-    level = stack_levels(levels, ROWS, data.device)
-    kernel = operator(concatenate([step.target for step in steps]), level).cooling(level)
-    (-kernel.log_prob(concatenate([step.source for step in steps])).mean()).backward()
 
 
 def medians(variants: dict[str, Callable[[], object]], rounds: int) -> dict[str, float]:
@@ -68,7 +59,7 @@ def report(title: str, found: dict[str, float]) -> None:
 
 
 def walks(rounds: int) -> None:
-    """Training and sampling walks."""
+    """Gradients of one walk."""
     torch.manual_seed(0)
     operator = GaussianMLP(Space((1, 8, 8)), hidden=256)
     data = torch.rand(ROWS, 1, 8, 8)
@@ -81,7 +72,6 @@ def walks(rounds: int) -> None:
         {
             "two forwards a step (reference walk)": partial(heat, reference_walk),
             "one forward a state (walk)": partial(heat, walk),
-            "stacked: one forward over K·B rows": partial(stacked, operator, data, LEVELS),
         },
         rounds,
     )

@@ -51,7 +51,14 @@ LAYERS: Mapping[str, tuple[str, ...]] = {
         *(f"pictures.{name}" for name in ("field", "walks", "figures", "plots")),
     ),
     "engine": (
-        *("engine", "engine.reporting", "engine.interrupts", "engine.launch", "engine.devices"),
+        *(
+            "engine",
+            "engine.reporting",
+            "engine.interrupts",
+            "engine.launch",
+            "engine.devices",
+            "engine.timing",
+        ),
         *(
             "engine.distributed",
             "engine.batches",
@@ -63,6 +70,7 @@ LAYERS: Mapping[str, tuple[str, ...]] = {
         *("engine.assembly", "engine.held_out", "engine.preparation", "engine.runner"),
         *("engine.evaluating", "engine.likelihood_figures", "engine.comparing"),
         *("engine.protocols", "engine.measuring", "engine.diagnosing"),
+        *("engine.racing", "engine.benchmarking", "engine.benchmark_figures"),
     ),
     "testing": (
         *("testing.cases", "testing.laws", "testing.probes", "testing.kernels", "testing.reference"),
@@ -77,7 +85,7 @@ LAYERS: Mapping[str, tuple[str, ...]] = {
     ),
     "command line": (
         *("cli", "cli.console", "cli.common", "cli.choices", "cli.progress", "cli.reports"),
-        *("cli.evaluate", "cli.diagnose"),
+        *("cli.bench", "cli.evaluate", "cli.diagnose"),
         *("cli.plugins_new", "cli.plugins_check", "cli.plugins_show", "cli.plugins"),
         *("cli.data", "cli.info", "cli.inpaint", "cli.recipes", "cli.run", "cli.sample"),
         *("cli.app", "cli.main", "__main__"),

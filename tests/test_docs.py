@@ -35,7 +35,6 @@ Install = Callable[..., Path]
 
 ROOT = Path(__file__).parents[1]
 PAGES = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md"), *ROOT.glob("examples/*.md")])
-NOT_YET = ("bench",)
 QUICK = [
     "samples.num=4",
     "samples.chains=2",
@@ -96,7 +95,7 @@ PROSE = _commands(
         code
         for page in PAGES
         for code in re.findall(r"`([^`\n]+)`", _FENCE.sub("", _text(page)))
-        if code.startswith("walkback ") and not code.startswith(tuple(f"walkback {n}" for n in NOT_YET))
+        if code.startswith("walkback ")
     ]
 )
 
@@ -179,13 +178,6 @@ def _options(context: Any) -> set[str]:
     return {name for parameter in context.command.get_params(context) for name in parameter.opts}
 
 
-@pytest.mark.parametrize("command", NOT_YET)
-def test_what_is_not_there_yet_is_not_there(command: str) -> None:
-    """Otherwise the pages that say so have to be changed."""
-    with pytest.raises(LookupError, match="no command"):
-        _parse(command.split())
-
-
 def _package(page: str) -> dict[str, str]:
     """The files of the package that a page shows."""
     found = {block.file: block.code for block in BLOCKS if block.page == page and block.file is not None}
@@ -213,7 +205,7 @@ def shown_plugins(install: Install) -> Iterator[Path]:
 
 
 def _resolved(arguments: list[str]) -> RunConfig:
-    """The configuration that a `walkback run` command line means."""
+    """The configuration that a command line of `walkback run` or `walkback bench` means."""
     asked = _parse(arguments).params
     sections = ("operator", "data", "schedule", "prior", "objective", "process")
     return resolve(
@@ -226,7 +218,9 @@ def _resolved(arguments: list[str]) -> RunConfig:
 
 @pytest.mark.usefixtures("shown_plugins")
 @pytest.mark.parametrize(
-    "arguments", [line for line in SHELL if line[0] == "run" and "--resume" not in line], ids=" ".join
+    "arguments",
+    [line for line in SHELL if line[0] in ("run", "bench") and "--resume" not in line],
+    ids=" ".join,
 )
 def test_runs_resolve(arguments: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)

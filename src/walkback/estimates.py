@@ -4,12 +4,19 @@
 
 What is correlated (the steps of one chain) is first averaged into one value, so no autocorrelation has to be modelled:
 the scatter between chains has it in it. The ratio of two means has the error of the linearized ratio (delta method).
+
+Times on a machine that others use have long tails, so of them the median is given:
+
+    m = median x_i        error = √(π/2) σ̂ / √n,  σ̂ = 1.4826 median |x_i - m|        95 %: order statistics of x_i
 """
 
 from __future__ import annotations
 
 import math
+import statistics
+from collections.abc import Sequence
 
+from scipy.stats import binom
 from scipy.stats import t as student_t
 from torch import Tensor
 
@@ -19,6 +26,8 @@ from walkback.report import Figure
 
 FEWEST = 4
 """Independent values below which a standard error is not given."""
+
+_NORMAL = 1.4826  # standard deviation of a normal law over its median absolute deviation
 
 
 def require_enough(num: int, what: str, option: str) -> None:
@@ -80,6 +89,26 @@ def ratio_figure(
     ratio = top.mean().item() / mean
     error = ((top - ratio * bottom) / mean).std().item() / math.sqrt(len(top))
     return _figure(name, ratio * scale, error * abs(scale), len(top), unit, meaning)
+
+
+def median_figure(
+    name: str, values: Sequence[float], unit: str, meaning: str = "", *, scale: float = 1.0
+) -> Figure:
+    """The median of independent values, times `scale` > 0, with its error and the interval between two of the values.
+
+    Fewer than `FEWEST` values have no error, and fewer than 6 no interval: even their ends would not hold 95 %.
+    """
+    rows = sorted(scale * value for value in values)
+    middle = statistics.median(rows)
+    error = None
+    if len(rows) >= FEWEST:
+        deviation = _NORMAL * statistics.median(abs(value - middle) for value in rows)
+        error = math.sqrt(math.pi / 2 / len(rows)) * deviation
+    rank = int(
+        binom.ppf(0.025, len(rows), 0.5)
+    )  # the largest with P(fewer values than that below the median) < 0.025
+    interval = (rows[rank - 1], rows[-rank]) if rank else None
+    return Figure(name, middle, unit, error, interval, meaning)
 
 
 def _figure(name: str, mean: float, error: float, num: int, unit: str, meaning: str) -> Figure:

@@ -25,7 +25,8 @@ class Figure:
     Attributes:
         name: In snake_case, unique in its report.
         value: The estimate.
-        unit: For instance "nats", "bits/dim", "nats/step", "steps", "%"; "1" for a number without dimension.
+        unit: For instance "nats", "bits/dim", "nats/step", "steps", "s", "%", "×" (times as much); "1" for any other
+            number without dimension.
         error: One standard error, in the unit; None where the value is exact or has none, which `meaning` says.
         interval: Ends of the 95 % confidence interval, where it is not ± 1.96 errors.
         meaning: One line for people: what it is, and what it should be.

@@ -29,6 +29,7 @@ COMMANDS = (
     Command("inpaint", "walkback.cli.inpaint:inpaint", "Fill in what is missing of images."),
     Command("evaluate", "walkback.cli.evaluate:evaluate", "Likelihood of held-out data, with errors."),
     Command("diagnose", "walkback.cli.diagnose:diagnose", "Measure how a trained operator behaves."),
+    Command("bench", "walkback.cli.bench:bench", "Measure how fast a configuration is here."),
     Command("info", "walkback.cli.info:info", "Show what a checkpoint contains."),
     Command("data", "walkback.cli.data:app", "List and prepare data sets."),
     Command("recipes", "walkback.cli.recipes:app", "List and show recipes."),

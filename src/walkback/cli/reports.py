@@ -15,8 +15,9 @@ if TYPE_CHECKING:
     from walkback.report import Figure, Report
 
 _SHOWN = (
-    *("checkpoint", "operator", "weights", "progress", "data", "split", "examples", "preprocessing", "paths"),
-    *("levels", "diagnostic", "seed", "precision", "device", "walkback"),
+    *("checkpoint", "recipe", "operator", "parameters", "weights", "progress", "data", "split", "examples"),
+    *("preprocessing", "paths", "levels", "mean_levels", "diagnostic", "repeats", "compiled", "threads"),
+    *("seed", "precision", "device", "device_name", "torch", "walkback"),
 )
 """What of the protocol people see; `--json` has all of it."""
 

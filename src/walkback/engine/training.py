@@ -34,7 +34,7 @@ from walkback.errors import ConfigurationError, WalkbackError
 from walkback.model import Model
 from walkback.objectives import AnyObjective, PathObjective
 from walkback.operators import initial_state
-from walkback.schedules import tensor_levels
+from walkback.schedules import Levels, tensor_levels
 from walkback.seeding import derive_seed, generator
 from walkback.state import State, map_state
 from walkback.text import one_line
@@ -47,6 +47,11 @@ class Progress:
     walks: int = 0
     updates: int = 0
     seconds: float = 0.0
+
+
+def levels_of_walk(model: Model, seed: int, number: int) -> Levels:
+    """The levels that walk `number` of a run climbs, drawn by the schedule from the run's seed."""
+    return model.levels(generator("cpu", seed, "schedule", number))
 
 
 @final
@@ -123,7 +128,7 @@ class Trainer:
         for group in self._optimizer.param_groups:
             group["lr"] = learning_rate(self._settings, number)
         noise = generator(self._device, self._seed, "noise", number, self._world.rank)
-        levels = self.model.levels(generator("cpu", self._seed, "schedule", number))
+        levels = levels_of_walk(self.model, self._seed, number)
         if self._compiled:
             levels = tensor_levels(levels, self._device)
         self.model.operator.train()

@@ -1,0 +1,85 @@
+"""How long work takes on a device, and how much memory: what both cost to know is waited for outside of the time.
+
+A CUDA device works on after a call has returned, so the clock is read only when it has nothing left to do.
+"""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import TypeAlias, final
+
+import torch
+
+Clock: TypeAlias = Callable[[], float]
+"""Seconds since some moment."""
+
+
+@final
+class Meter:
+    """Measures work on a device.
+
+    Args:
+        device: Where it computes.
+        clock: Read before and after.
+    """
+
+    def __init__(self, device: torch.device, clock: Clock = time.perf_counter) -> None:
+        self._device = device
+        self._clock = clock
+
+    @property
+    def per_work(self) -> bool:
+        """Whether the memory of one piece of work can be told from that of others."""
+        return self._device.type == "cuda"
+
+    def seconds(self, work: Callable[[], object]) -> float:
+        """How long `work` takes, the device's part included."""
+        self._wait()
+        started = self._clock()
+        work()
+        self._wait()
+        return self._clock() - started
+
+    def held(self) -> int:
+        """Bytes of tensors on a CUDA device; 0 elsewhere, where nobody counts them."""
+        return torch.cuda.memory_allocated(self._device) if self.per_work else 0
+
+    @contextmanager
+    def peak_of(self, peaks: list[int]) -> Iterator[None]:
+        """Append the bytes that the block held at most beyond those before it; nothing where `per_work` is false."""
+        if not self.per_work:
+            yield
+            return
+        before = self.held()
+        torch.cuda.reset_peak_memory_stats(self._device)
+        yield
+        peaks.append(torch.cuda.max_memory_allocated(self._device) - before)
+
+    def _wait(self) -> None:
+        if self._device.type == "cuda":
+            torch.cuda.synchronize(self._device)
+
+
+def peak_of_process() -> int | None:
+    """Bytes of main memory that this process has held at most so far; None where the system does not tell."""
+    try:
+        import resource
+    except ImportError:  # Windows
+        return None
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak if sys.platform == "darwin" else 1024 * peak
+
+
+@contextmanager
+def cpu_threads(count: int) -> Iterator[None]:
+    """Compute with so many threads inside, 0: as many as before; and with those of before after it."""
+    before = torch.get_num_threads()
+    try:
+        if count:
+            torch.set_num_threads(count)
+        yield
+    finally:
+        torch.set_num_threads(before)
