@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 from tests.program import digest, run, walkback
 from tests.toy.exact import UniformPrior, autoregressive, cycle, gaussian, model
 from tests.toy.statistics import normal, rng
@@ -151,6 +153,19 @@ def test_a_run_may_draw_means_and_trains_and_samples_the_same(digits: Path, tmp_
     for picture in ("annealed.png", "chain.png"):
         assert digest(with_means / "samples" / picture) != digest(without / "samples" / picture)
     assert digest(with_means / "samples" / "walk.png") == digest(without / "samples" / "walk.png")
+
+
+@pytest.mark.parametrize("readout", ["state", "mean"])
+def test_pictures_of_a_run_say_what_they_are_made_of(tmp_path: Path, readout: str) -> None:
+    options = ("--set", f"samples.readout={readout}", "--set", "training.sample_every=4")
+    assert run(tmp_path / "a", *options).code == 0
+    found = {}
+    for name in ("annealed", "chain", "step-4", "walk"):
+        with Image.open(tmp_path / "a" / "samples" / f"{name}.png") as picture:
+            found[name] = json.loads(picture.info["walkback"])
+    assert [found[name].pop("readout") for name in ("annealed", "chain", "step-4")] == [readout] * 3
+    assert found["annealed"] == found["chain"] == found["step-4"] == found["walk"]
+    assert found["walk"]["data"] == "digits"
 
 
 def test_evaluation_compares_means_where_asked_to(digits: Path) -> None:

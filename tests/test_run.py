@@ -154,9 +154,11 @@ def test_json_is_one_document_with_bound_errors_and_protocol(finished: tuple[Pat
     assert protocol["fingerprint"]
 
 
-def test_a_picture_carries_its_protocol(finished: tuple[Path, Done]) -> None:
-    with Image.open(finished[0] / "samples" / "annealed.png") as image:
-        assert json.loads(image.info["walkback"]) == finished[1].document()["protocol"]
+@pytest.mark.parametrize("name", ["annealed", "chain"])
+def test_a_picture_carries_its_protocol(finished: tuple[Path, Done], name: str) -> None:
+    with Image.open(finished[0] / "samples" / f"{name}.png") as image:
+        found = json.loads(image.info["walkback"])
+    assert found == {**finished[1].document()["protocol"], "readout": "state"}
 
 
 def test_results_for_people_go_to_stdout_and_progress_to_stderr(tmp_path: Path) -> None:

@@ -277,7 +277,7 @@ class Run:
         noise = generator(self._prepared.device, self._config.run.seed, "chain")
         model = self._trainer.averaged_model
         with model.evaluating(), autocast(self._prepared.device, self._prepared.precision):
-            draw_chains(chains, model, info, settings, start, noise, self._chain_step)
+            draw_chains(chains, model, info, settings, start, noise, self._protocol(), self._chain_step)
         return samples, chains, *self._draw_walks(directory)
 
     def _draw_walks(self, directory: RunDirectory) -> tuple[Path, ...]:

@@ -43,7 +43,7 @@ def draw_samples(
         info: What the data are.
         settings: How many samples and steps.
         generator: On the model's device.
-        protocol: Written into the picture.
+        protocol: Written into the picture, with the readout.
         reference: Data to draw points over.
 
     Returns:
@@ -53,7 +53,7 @@ def draw_samples(
     if settings.extra:
         state = last(chain(model.operator, state, settings.extra, generator, every=settings.extra))
     shown = read_out(model.operator, state, settings.readout)
-    save_png(path, draw_states(shown, info, reference), protocol)
+    save_png(path, draw_states(shown, info, reference), {**protocol, "readout": settings.readout})
     return state
 
 
@@ -64,6 +64,7 @@ def draw_chains(
     settings: SampleSettings,
     start: State,
     generator: torch.Generator,
+    protocol: Mapping[str, Any],
     on_step: Callable[[int], None] = lambda step: None,
 ) -> None:
     """Run chains at T = 1 from the first rows of `start` `(B, *E)` and write a filmstrip: a row a chain.
@@ -75,12 +76,20 @@ def draw_chains(
         settings: Number of chains, steps, and steps between frames.
         start: Where the chains begin; also the first frame.
         generator: On the model's device.
+        protocol: Written into the picture, with the readout.
         on_step: Hears the number of steps taken after every frame.
     """
     state = map_state(lambda leaf: leaf[: settings.chains], start)
     num_chains = leaves(state)[0].shape[0]
     num_frames = settings.chain_steps // settings.chain_every + 1
-    with open_sink(path, info, num_frames=num_frames, num_chains=num_chains, overwrite=True) as sink:
+    with open_sink(
+        path,
+        info,
+        num_frames=num_frames,
+        num_chains=num_chains,
+        overwrite=True,
+        protocol={**protocol, "readout": settings.readout},
+    ) as sink:
         for step, frame in frames(model, state, settings.chain_steps, settings.chain_every, generator):
             sink.add(step, read_out(model.operator, frame, settings.readout))
             on_step(step)

@@ -15,6 +15,7 @@ import math
 from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from pathlib import Path
+from typing import Any
 
 from walkback.data import DataInfo
 from walkback.errors import ConfigurationError
@@ -42,11 +43,25 @@ _FORMATS: Mapping[str, type[FrameSink]] = {
 
 
 def open_sink(
-    path: Path, info: DataInfo, *, num_frames: int, num_chains: int, overwrite: bool = False
+    path: Path,
+    info: DataInfo,
+    *,
+    num_frames: int,
+    num_chains: int,
+    overwrite: bool = False,
+    protocol: Mapping[str, Any] | None = None,
 ) -> AbstractContextManager[FrameSink]:
     """A sink for `num_frames` frames of `num_chains` chains, chosen by the extension of `path`.
 
     The request is checked at once; the file is opened by the `with` block, and appears when that ends well.
+
+    Args:
+        path: The file.
+        info: What the states are.
+        num_frames: F.
+        num_chains: N.
+        overwrite: Whether a file that is there may be replaced.
+        protocol: Written into a `.png`; the other formats have none.
 
     Raises:
         ConfigurationError: The extension is unknown, the file exists (unless `overwrite`), its directory does
@@ -72,13 +87,19 @@ def open_sink(
             f"Got {num_frames} frames of {num_chains} chains, too many for one picture; "
             "record fewer, or write a .gif, .npz or .safetensors file."
         )
-    return _opened(kind, path, info, shape)
+    return _opened(kind, path, info, shape, protocol)
 
 
 @contextmanager
-def _opened(kind: type[FrameSink], path: Path, info: DataInfo, shape: tuple[int, ...]) -> Iterator[FrameSink]:
+def _opened(
+    kind: type[FrameSink],
+    path: Path,
+    info: DataInfo,
+    shape: tuple[int, ...],
+    protocol: Mapping[str, Any] | None,
+) -> Iterator[FrameSink]:
     with atomic_file(path) as file, ExitStack() as cleanup:
         with writing_to(path):
-            sink = kind(Output(path, file, info, shape, cleanup))
+            sink = kind(Output(path, file, info, shape, cleanup, protocol))
         yield sink
         sink.end()

@@ -8,10 +8,11 @@ from __future__ import annotations
 import contextlib
 import zipfile
 from abc import ABC, abstractmethod
+from collections.abc import Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, BinaryIO, final
+from typing import IO, Any, BinaryIO, final
 
 import numpy as np
 import torch
@@ -49,6 +50,7 @@ class Output:
         info: What the states are.
         shape: `(F, N, *E)`: frames, chains, event shape.
         cleanup: Is run when the file is complete or given up.
+        protocol: How the states were made, for formats that have room for it; None writes nothing.
     """
 
     path: Path
@@ -56,6 +58,7 @@ class Output:
     info: DataInfo
     shape: tuple[int, ...]
     cleanup: ExitStack
+    protocol: Mapping[str, Any] | None = None
 
 
 class FrameSink(ABC):
@@ -106,7 +109,10 @@ class FrameSink(ABC):
 
 @final
 class FilmstripSink(FrameSink):
-    """A `.png`: of images, a row a chain; of points, a scatter plot a frame; of one frame, its states."""
+    """A `.png`: of images, a row a chain; of points, a scatter plot a frame; of one frame, its states.
+
+    It holds the protocol.
+    """
 
     def __init__(self, output: Output) -> None:
         super().__init__(output)
@@ -116,7 +122,8 @@ class FilmstripSink(FrameSink):
         self._frames.append(frame.clone())
 
     def _end(self) -> None:
-        self._output.file.write(encode_png(self._picture(torch.stack(self._frames))))
+        picture = self._picture(torch.stack(self._frames))
+        self._output.file.write(encode_png(picture, self._output.protocol))
 
     def _picture(self, frames: Tensor) -> Picture:
         if len(frames) == 1:
