@@ -14,7 +14,7 @@ ROOT = Path(__file__).parent.parent
 CORE, PLUGINS = ROOT / "src" / "walkback", ROOT / "plugins"
 
 LAYERS: Mapping[str, tuple[str, ...]] = {
-    "words": ("errors", "optional", "text", "markup", "component", "hookspecs", "seeding"),
+    "words": ("errors", "optional", "vocabulary", "text", "markup", "component", "hookspecs", "seeding"),
     "mathematics": (
         *("state", "schedules", "kernels", "operators", "priors", "processes", "walk", "model"),
         *("objectives", "paths", "sampling", "readout", "inpainting", "discrepancy", "work"),

@@ -10,8 +10,6 @@ chain itself is not touched, and goes on from the states.
 
 from __future__ import annotations
 
-from typing import Literal, TypeAlias
-
 import torch
 from torch import Tensor
 
@@ -22,8 +20,7 @@ from walkback.operators import TransitionOperator, visible
 from walkback.sampling import COLD
 from walkback.seeding import generator
 from walkback.state import State
-
-Readout: TypeAlias = Literal["state", "mean"]
+from walkback.vocabulary import READOUTS, Readout
 
 
 @torch.no_grad()
@@ -56,8 +53,9 @@ def require_readout(model: Model, readout: Readout) -> None:
     Raises:
         ConfigurationError: It is one of these.
     """
-    if readout not in ("state", "mean"):
-        raise ConfigurationError(f'Got readout = {readout!r}, expected "state" or "mean".')
+    if readout not in READOUTS:
+        expected = " or ".join(f'"{name}"' for name in READOUTS)
+        raise ConfigurationError(f"Got readout = {readout!r}, expected {expected}.")
     if readout == "mean":
         device = next(iter(model.operator.parameters()), torch.zeros(())).device
         with model.evaluating():

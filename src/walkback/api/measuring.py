@@ -22,8 +22,8 @@ from walkback.engine.evaluating import EvaluationPlan
 from walkback.engine.measuring import evaluate_model
 from walkback.engine.protocols import protocol_of
 from walkback.errors import ConfigurationError
-from walkback.readout import Readout
 from walkback.report import Report
+from walkback.vocabulary import Readout
 
 
 def evaluate(

@@ -17,10 +17,11 @@ from walkback.engine.held_out import first_states
 from walkback.errors import ConfigurationError
 from walkback.inpainting import inpaint as fill
 from walkback.pictures.inpainted import read_mask
-from walkback.readout import Readout, read_out, require_readout
+from walkback.readout import read_out, require_readout
 from walkback.sampling import SamplePlan, last, sample_frames
 from walkback.schedules import Levels
 from walkback.seeding import generator
+from walkback.vocabulary import Readout
 
 _BATCH = 250  # images that are inpainted at a time, as on the command line: each batch has its own noise
 

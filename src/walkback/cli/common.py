@@ -15,6 +15,7 @@ from walkback.extensions.loader import chosen
 from walkback.extensions.registered import Registered
 from walkback.extensions.registry import Registry
 from walkback.text import nearest
+from walkback.vocabulary import Readout
 
 Json: TypeAlias = Annotated[bool, typer.Option("--json", help="Print one JSON document on stdout.")]
 
@@ -130,7 +131,7 @@ DataOptions: TypeAlias = Annotated[
     typer.Option("--set", metavar="OPTION=VALUE", help="Set an option of the data set given by --data."),
 ]
 ReadoutOption: TypeAlias = Annotated[
-    Literal["state", "mean"],
+    Readout,
     typer.Option(
         "--readout", help="What is shown of a state: itself, or the mean of a step from it, free of noise."
     ),

@@ -29,9 +29,9 @@ if TYPE_CHECKING:
 
     from walkback.cli.progress import ProgressBar
     from walkback.model import Model
-    from walkback.readout import Readout
     from walkback.schedules import Levels
     from walkback.state import State
+    from walkback.vocabulary import Readout
 
 _BATCH = 250  # images computed at a time
 

@@ -17,6 +17,8 @@ from pydantic import (
     PositiveInt,
 )
 
+from walkback.vocabulary import Readout
+
 Decay: TypeAlias = Annotated[float, Field(ge=0.0, lt=1.0)]
 Share: TypeAlias = Annotated[float, Field(ge=0.0, le=1.0)]
 
@@ -89,7 +91,7 @@ class SampleSettings(Settings):
 
     num: PositiveInt = 64
     extra: NonNegativeInt = Field(0, description="Further steps at T = 1 after annealing.")
-    readout: Literal["state", "mean"] = Field(
+    readout: Readout = Field(
         "state",
         description="What is drawn of a state: itself, or the mean of a step from it, free of that step's noise.",
     )

@@ -19,10 +19,10 @@ from walkback.data import Dataset, Split
 from walkback.diagnostics import Unwatched, Watch
 from walkback.errors import ConfigurationError, WalkbackError
 from walkback.model import Model
-from walkback.readout import Readout
 from walkback.schedules import Levels
 from walkback.seeding import generator
 from walkback.storage.ledger import Ledger
+from walkback.vocabulary import Readout
 from walkback.work import PathWork, cooling_work, heating_work, reheating_work
 
 
