@@ -106,6 +106,27 @@ def test_a_product_tells_its_mean_only_if_all_its_parts_do() -> None:
     assert expectation(ProductKernel([NormalKernel(one_hot, torch.ones(())), silent])) is None
 
 
+def test_an_operator_and_a_prior_without_tensors_are_on_the_cpu() -> None:
+    system = model(autoregressive(0.6, MEAN[:1], VARIANCE[:1]), UniformPrior(1), levels_from([1.0]))
+    assert not [*system.operator.state_dict(), *system.prior.state_dict()]
+    assert system.device == torch.device("cpu")
+    require_readout(system, "mean")
+
+
+@pytest.mark.parametrize("part", ["parameter", "buffer", "prior"])
+def test_a_model_is_where_its_tensors_are(part: str) -> None:
+    """An operator may have buffers alone, as one that learns nothing has, or nothing, and its prior moments."""
+    operator, there = autoregressive(0.6, MEAN, VARIANCE), torch.device("meta")
+    prior = gaussian(MEAN, VARIANCE).to(there)
+    if part == "parameter":
+        operator.weight = torch.nn.Parameter(torch.zeros(1, device=there))
+        prior.to_empty(device="cpu")
+    if part == "buffer":
+        operator.register_buffer("variance", torch.zeros(1, device=there))
+        prior.to_empty(device="cpu")
+    assert model(operator, prior, levels_from([1.0])).device == there
+
+
 def test_an_unknown_readout_is_refused() -> None:
     system = model(autoregressive(0.6, MEAN, VARIANCE), gaussian(MEAN, VARIANCE), levels_from([1.0]))
     with pytest.raises(ConfigurationError, match="'median'"):

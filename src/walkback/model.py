@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from itertools import chain
 
 import torch
 
@@ -26,6 +27,14 @@ class Model:
     schedule: Schedule
     process: Process
     prior: Prior
+
+    @property
+    def device(self) -> torch.device:
+        """Where the operator's parameters and buffers are, or the prior's; the CPU where neither has any."""
+        modules = (self.operator, self.prior)
+        tensors = chain.from_iterable(chain(module.parameters(), module.buffers()) for module in modules)
+        found = next(tensors, None)
+        return torch.device("cpu") if found is None else found.device
 
     def levels(self, generator: torch.Generator | None = None) -> Levels:
         """The schedule's levels up to the operator's T_max; random ones where a CPU generator is given."""

@@ -57,6 +57,6 @@ def require_readout(model: Model, readout: Readout) -> None:
         expected = " or ".join(f'"{name}"' for name in READOUTS)
         raise ConfigurationError(f"Got readout = {readout!r}, expected {expected}.")
     if readout == "mean":
-        device = next(iter(model.operator.parameters()), torch.zeros(())).device
         with model.evaluating():
-            read_out(model.operator, model.prior.sample(1, generator(device, 0, "readout")), readout)
+            state = model.prior.sample(1, generator(model.device, 0, "readout"))
+            read_out(model.operator, state, readout)
