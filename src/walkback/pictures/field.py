@@ -14,8 +14,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from walkback.kernels import NormalKernel
-from walkback.operators import TransitionOperator, initial_state, visible
+from walkback.kernels import expectation
+from walkback.operators import Latent, TransitionOperator, initial_state, visible
 from walkback.pictures.images import Window, quiver, save_png, window_of
 from walkback.sampling import COLD
 
@@ -23,7 +23,7 @@ GRID = 24
 """Arrows along one side."""
 
 REPEATS = 256
-"""Samples that stand for a mean that the kernel does not tell."""
+"""Draws of latent units, and samples that stand for a mean that the kernel does not tell."""
 
 _MOST = 0.9  # of the distance between two arrows, that the longest one takes
 
@@ -32,21 +32,25 @@ _MOST = 0.9  # of the distance between two arrows, that the longest one takes
 def mean_step(
     operator: TransitionOperator, points: Tensor, generator: torch.Generator, repeats: int = REPEATS
 ) -> Tensor:
-    """v at `points` `(N, *E)`: exact for a `NormalKernel`, else the mean over `repeats` samples, latent units included.
+    """v at `points` `(N, *E)`: exact where kernels tell their mean and nothing is latent, else an average.
+
+    Latent units are drawn `repeats` times, and so are steps of kernels that do not tell their mean.
 
     Args:
         operator: In evaluation mode.
         points: Data, on the generator's device.
         generator: Draws latent units and samples.
-        repeats: Samples a point.
+        repeats: Draws a point.
     """
     total = torch.zeros_like(points)
     for _ in range(repeats):
         state, _ = initial_state(operator, points, generator)
         kernel = operator(state, COLD).cooling(COLD)
-        if isinstance(kernel, NormalKernel):
-            return kernel.mean - points
-        total += visible(operator, kernel.sample(generator))
+        mean = expectation(kernel)
+        shown = visible(operator, kernel.sample(generator) if mean is None else mean)
+        if mean is not None and not isinstance(operator, Latent):
+            return shown - points
+        total += shown
     return total / repeats - points
 
 
