@@ -9,16 +9,17 @@ import sys
 import tomllib
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, Literal
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from pydantic import AfterValidator, Field
 
 from walkback.component import KINDS, Component, DatasetSource, Kind, Recipe
 from walkback.configuration.config import RunConfig, component, component_table
 from walkback.configuration.layering import resolve, resolve_data
-from walkback.configuration.schema import component_options
+from walkback.configuration.schema import component_options, validate
 from walkback.errors import ConfigurationError, PluginError
 from walkback.extensions.loader import Plugin, PluginStatus, load_plugin
 from walkback.extensions.registry import Registry
@@ -331,6 +332,49 @@ def test_error_sentences(registry: Registry, override: str, message: str) -> Non
         resolve(registry, overrides=[override])
     assert message in str(caught.value)
     assert "\n" not in str(caught.value)
+
+
+def _odd(value: int) -> int:
+    if value % 2 == 0:
+        raise ValueError(f"Got {value}, an even number, expected an odd one.")
+    return value
+
+
+def _prime(value: int) -> int:
+    if value != 2:
+        raise AssertionError("Expected the\neven prime")  # as `assert` does, which pytest changes
+    return value
+
+
+class Checked:
+    """Options with checks of the component's own."""
+
+    def __init__(
+        self,
+        *,
+        size: Annotated[int, AfterValidator(_odd)] = 3,
+        prime: Annotated[int, AfterValidator(_prime)] = 2,
+        pair: Annotated[tuple[int, ...], Field(min_length=2, max_length=3)] = (1, 2),
+        either: Annotated[int, AfterValidator(_odd)] | Literal["none"] = 3,
+    ) -> None:
+        """Nothing else."""
+
+
+@pytest.mark.parametrize(
+    ("option", "value", "message"),
+    [
+        ("size", 4, "part.size: got 4, an even number, expected an odd one."),
+        ("prime", 3, "part.prime: got 3, expected the even prime."),
+        ("pair", [1], "part.pair: got [1], expected at least 2 items."),
+        ("pair", [1, 2, 3, 4], "part.pair: got [1,2,3,4], expected at most 3 items."),
+        ("either", 6, "part.either: got 6, an even number, expected an odd one or 'none'."),
+    ],
+)
+def test_checks_of_a_component_speak_for_themselves(option: str, value: object, message: str) -> None:
+    """Nothing of the library that calls them is said."""
+    with pytest.raises(ConfigurationError) as caught:
+        validate("part", Checked, {option: value})
+    assert str(caught.value) == message
 
 
 def test_several_errors_are_counted(registry: Registry) -> None:

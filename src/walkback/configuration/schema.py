@@ -33,6 +33,8 @@ _EXPECTED = {
     "missing": "more items",
 }
 
+_LENGTHS = {"too_short": ("min_length", "at least"), "too_long": ("max_length", "at most")}
+
 
 def component_options(cls: type) -> type[BaseModel]:
     """The options of a component class as a pydantic model; positional arguments come from the engine.
@@ -125,10 +127,10 @@ def _sentence(section: str, error: ValidationError) -> str:
         sentence = f"{where} is missing: give it with --set {where}=VALUE"
     else:
         branches = [_complaint(problem) for problem in problems if _path(section, problem) == where]
-        got = to_json(first["input"]).decode()
-        sentence = f"{where}: got {got:.80}, {' or '.join(dict.fromkeys(branches))}".replace(
-            " or expected ", " or "
-        )
+        said = " or ".join(dict.fromkeys(branches)).replace(" or expected ", " or ")
+        # A validator of a component may say itself what it got.
+        got = "" if said.startswith("got ") else f"got {to_json(first['input']).decode():.80}, "
+        sentence = f"{where}: {got}{said}"
     more = f" (and {len(others) - 1} more at fault)" if len(others) > 1 else ""
     return f"{sentence}{more}."
 
@@ -145,7 +147,15 @@ def _complaint(problem: ErrorDetails) -> str:
         return f"expected {_EXPECTED[problem['type']]}"
     if problem["type"] == "string_pattern_mismatch":
         return f"expected a string like {problem['ctx']['pattern'].strip('^$')}"
-    message = problem["msg"].removeprefix("Value error, ").removeprefix("Assertion failed, ")
+    if problem["type"] in _LENGTHS:
+        bound, words = _LENGTHS[problem["type"]]
+        return f"expected {words} {problem['ctx'][bound]} items"
+    message = (
+        " ".join(problem["msg"].split())
+        .removeprefix("Value error, ")
+        .removeprefix("Assertion failed, ")
+        .rstrip(". ")
+    )
     if not message.startswith("Input should be "):
         return message[:1].lower() + message[1:]
     expected = message.removeprefix("Input should be ")
