@@ -26,14 +26,17 @@ from walkback.engine.assembly import load_model
 from walkback.engine.held_out import data_for, first_states
 from walkback.errors import ConfigurationError, WalkbackError
 from walkback.extensions.registry import Registry
-from walkback.inpainting import inpaint
+from walkback.inpainting import fill_in, fill_steps, inpaint
 from walkback.kernels import NormalKernel
 from walkback.model import Model
 from walkback.operators import Conditional, Latent, TransitionOperator
 from walkback.pictures.inpainted import read_mask
+from walkback.readout import read_out
 from walkback.sampling import COLD, anneal, last
 from walkback.schedules import Level, Levels, levels_from
+from walkback.seeding import generator
 from walkback.state import Space, State, StateSpace, leaves
+from walkback.vocabulary import Readout
 
 LEVELS = levels_from([1.0, 1.0, 2.0, 4.0])
 MASK = torch.tensor([True, False, True, False])
@@ -123,6 +126,37 @@ def test_a_linear_operator_follows_the_clamped_recursion() -> None:
         assert abs(z_score(rest, mean)) < LIMIT
         assert abs(z_of_variance(rest, variance)) < LIMIT
     assert mean == pytest.approx(0.4 * c / 0.3, abs=1e-4)  # the fixed point
+
+
+@pytest.mark.parametrize("readout", ["state", "mean"])
+def test_batches_are_filled_one_after_another_and_keep_what_is_kept(
+    monkeypatch: pytest.MonkeyPatch, readout: Readout
+) -> None:
+    """Seven rows, three at a time, each batch with noise of its own; a mean of the last step would change all."""
+    monkeypatch.setattr("walkback.inpainting.BATCH", 3)
+    system, known = model(self_consistent(torch.ones(4).double(), 0.5), PRIOR, LEVELS), normal(7, 4).double()
+    told: list[int] = []
+    found = fill_in(
+        system,
+        known,
+        MASK,
+        LEVELS,
+        extra=2,
+        readout=readout,
+        seed=3,
+        device=torch.device("cpu"),
+        on_step=told.append,
+    )
+    assert found[:, MASK].equal(known[:, MASK])
+    each = len(LEVELS) + 2
+    assert fill_steps(7, LEVELS, 2) == 3 * each == told[-1]
+    assert told == [number * each + step for number in range(3) for step in range(each + 1)]
+    for number, part in enumerate(torch.split(known, 3)):
+        noise = generator("cpu", 3, "inpaint", number)
+        end = last(inpaint(system, part, MASK, LEVELS, noise, extra=2))
+        shown = read_out(system.operator, end, readout)
+        assert found[3 * number :][: len(part)][:, ~MASK].equal(shown[:, ~MASK])
+        assert bool(shown[:, MASK].eq(part[:, MASK]).all()) == (readout == "state")
 
 
 def test_only_the_visible_leaf_of_a_tuple_state_is_held() -> None:

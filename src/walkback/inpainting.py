@@ -9,7 +9,7 @@ balance with the joint law does not carry over.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from itertools import repeat
 
 import torch
@@ -18,9 +18,15 @@ from torch import Tensor
 from walkback.errors import WalkbackError
 from walkback.model import Model
 from walkback.operators import TransitionOperator, visible
-from walkback.sampling import COLD
+from walkback.readout import read_out
+from walkback.sampling import COLD, last
 from walkback.schedules import Levels
+from walkback.seeding import generator as seeded
 from walkback.state import State, leaves, map_state
+from walkback.vocabulary import Readout
+
+BATCH = 250
+"""Data that are filled in at a time."""
 
 
 @torch.no_grad()
@@ -48,6 +54,59 @@ def inpaint(
     yield state
     for level in (*reversed(levels), *repeat(COLD, extra)):
         state = clamped(operator, operator(state, level).cooling(level).sample(generator), known, mask)
+        yield state
+
+
+def fill_in(
+    model: Model,
+    known: Tensor,
+    mask: Tensor,
+    levels: Levels,
+    *,
+    extra: int,
+    readout: Readout,
+    seed: int,
+    device: torch.device,
+    on_step: Callable[[int], None] = lambda done: None,
+) -> Tensor:
+    """What `inpaint` ends at, as it is shown: data `(N, *E)` like `known`, whose kept part is in it bit for bit.
+
+    It goes batch by batch, each with its own stream of noise.
+
+    Args:
+        model: In evaluation mode, on `device`.
+        known: Data `(N, *E)` on the CPU.
+        mask: True where `known` is kept; bool, broadcastable to `(N, *E)`, on the CPU.
+        levels: See `inpaint`.
+        extra: See `inpaint`.
+        readout: What is shown of the last states.
+        seed: Of the noise.
+        device: Where to compute.
+        on_step: Hears the number of steps taken, of `fill_steps`.
+
+    Raises:
+        ConfigurationError: The mean is to be shown, and the operator's kernels do not tell it.
+        WalkbackError: As `inpaint`.
+    """
+    batches, masks = torch.split(known, BATCH), torch.split(mask.expand_as(known), BATCH)
+    ends = []
+    for number, (part, held) in enumerate(zip(batches, masks, strict=True)):
+        noise = seeded(device, seed, "inpaint", number)
+        states = inpaint(model, part.to(device), held.to(device), levels, noise, extra=extra)
+        end = last(_told(states, on_step, number * (len(levels) + extra)))
+        # A mean has no part of the state as it was: it is held once more.
+        ends.append(torch.where(held, part, read_out(model.operator, end, readout).to(part)))
+    return torch.cat(ends)
+
+
+def fill_steps(num: int, levels: Levels, extra: int) -> int:
+    """Steps that `fill_in` takes for `num` data."""
+    return -(-num // BATCH) * (len(levels) + extra)
+
+
+def _told(states: Iterator[State], on_step: Callable[[int], None], done: int) -> Iterator[State]:
+    for step, state in enumerate(states):
+        on_step(done + step)
         yield state
 
 

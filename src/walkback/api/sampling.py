@@ -15,15 +15,12 @@ from walkback.api.records import Samples, Trained
 from walkback.engine.devices import autocast, resolve_precision
 from walkback.engine.held_out import first_states
 from walkback.errors import ConfigurationError
-from walkback.inpainting import inpaint as fill
+from walkback.inpainting import fill_in, fill_steps
 from walkback.pictures.inpainted import read_mask
 from walkback.readout import read_out, require_readout
-from walkback.sampling import SamplePlan, last, sample_frames
+from walkback.sampling import SamplePlan, sample_frames
 from walkback.schedules import Levels
-from walkback.seeding import generator
 from walkback.vocabulary import Readout
-
-_BATCH = 250  # images that are inpainted at a time, as on the command line: each batch has its own noise
 
 
 def sample(
@@ -155,24 +152,26 @@ def inpaint(
     _require_mask(mask, known)
     levels = trained.model.levels() if anneal else ()
     chosen, target = resolve_precision(precision, trained.device), trained.device
-    ends = []
     with Bar(progress) as bar, trained.model.evaluating(), autocast(target, chosen):
-        each, batches = len(levels) + extra, torch.split(known, _BATCH)
-        masks = torch.split(mask.expand_as(known), _BATCH)
-        bar.stage("Inpainting", each * len(batches))
-        for number, (part, held) in enumerate(zip(batches, masks, strict=True)):
-            noise = generator(target, seed, "inpaint", number)
-            states = fill(trained.model, part.to(target), held.to(target), levels, noise, extra=extra)
-            shown = read_out(trained.model.operator, last(states), readout).float().cpu()
-            ends.append(torch.where(held, part, shown))
-            bar.advance((number + 1) * each, {})
+        bar.stage("Inpainting", fill_steps(len(known), levels, extra))
+        filled = fill_in(
+            trained.model,
+            known,
+            mask,
+            levels,
+            extra=extra,
+            readout=readout,
+            seed=seed,
+            device=target,
+            on_step=lambda done: bar.advance(done, {}),
+        )
     protocol = {
         **_protocol(trained, chosen, seed),
         "annealing_steps": len(levels),
         "extra": extra,
         "readout": readout,
     }
-    return Samples(torch.cat(ends)[None], (0,), trained.info, protocol)
+    return Samples(filled[None], (0,), trained.info, protocol)
 
 
 def _states(states: Tensor, trained: Trained, name: str) -> Tensor:

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import Annotated, Literal
 
 import typer
 
@@ -22,18 +21,6 @@ from walkback.cli.common import (
 )
 from walkback.cli.console import Output, plain
 from walkback.errors import ConfigurationError
-
-if TYPE_CHECKING:
-    import torch
-    from torch import Tensor
-
-    from walkback.cli.progress import ProgressBar
-    from walkback.model import Model
-    from walkback.schedules import Levels
-    from walkback.state import State
-    from walkback.vocabulary import Readout
-
-_BATCH = 250  # images computed at a time
 
 
 def inpaint(
@@ -84,6 +71,7 @@ def inpaint(
     from walkback.engine.assembly import load_model
     from walkback.engine.devices import autocast, resolve_device, resolve_precision
     from walkback.engine.held_out import data_for, first_states
+    from walkback.inpainting import fill_in, fill_steps
     from walkback.pictures.inpainted import check_target, read_mask, save_inpainted
     from walkback.readout import require_readout
 
@@ -103,7 +91,18 @@ def inpaint(
         original = first_states(dataset, split, num, seed)
     levels = loaded.model.levels() if anneal else ()
     with ProgressBar(output) as bar, autocast(target, chosen):
-        filled = _filled(loaded.model, original, mask, levels, extra, readout, seed, target, bar)
+        bar.stage("Inpainting", fill_steps(len(original), levels, extra))
+        filled = fill_in(
+            loaded.model,
+            original,
+            mask,
+            levels,
+            extra=extra,
+            readout=readout,
+            seed=seed,
+            device=target,
+            on_step=lambda done: bar.advance(done, {}),
+        )
     protocol = {
         "data": dataset.info.name,
         "split": split,
@@ -121,42 +120,3 @@ def inpaint(
         output.emit_json({"file": str(out), "num": num, **protocol})
     else:
         output.note(f"Wrote {out}.")
-
-
-def _filled(
-    model: Model,
-    original: Tensor,
-    mask: Tensor,
-    levels: Levels,
-    extra: int,
-    readout: Readout,
-    seed: int,
-    device: torch.device,
-    bar: ProgressBar,
-) -> Tensor:
-    """Images `(N, C, H, W)` on the CPU, filled batch by batch, each with its own stream of noise."""
-    import torch
-
-    from walkback.inpainting import inpaint as steps
-    from walkback.readout import read_out
-    from walkback.sampling import last
-    from walkback.seeding import generator
-
-    batches = torch.split(original, _BATCH)
-    each = len(levels) + extra
-    bar.stage("Inpainting", each * len(batches))
-    ends = []
-    for number, known in enumerate(batches):
-        noise = generator(device, seed, "inpaint", number)
-        states = steps(model, known.to(device), mask.to(device), levels, noise, extra=extra)
-        end = last(_told(states, bar, number * each))
-        shown = read_out(model.operator, end, readout).cpu()
-        ends.append(torch.where(mask, known, shown.to(known.dtype)))
-    return torch.cat(ends)
-
-
-def _told(states: Iterator[State], bar: ProgressBar, done: int) -> Iterator[State]:
-    """The same states, each told to the bar."""
-    for step, state in enumerate(states):
-        bar.advance(done + step, {})
-        yield state
