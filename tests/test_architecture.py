@@ -63,6 +63,7 @@ LAYERS: Mapping[str, tuple[str, ...]] = {
             "engine.distributed",
             "engine.batches",
             "engine.optimization",
+            "engine.compiling",
             "engine.own_chains",
             "engine.stopping",
         ),

@@ -136,8 +136,10 @@ class Run:
 
         Raises:
             Interrupted: A stop was requested; a checkpoint has been saved.
+            ConfigurationError: The operator has been compiled wrongly.
             WalkbackError: Training diverged, or a file could not be written.
         """
+        self._trainer.check_compiled()
         self._open()
         try:
             self._train()
@@ -287,8 +289,7 @@ class Run:
         rows = prepared.dataset.examples("train")[: self._config.samples.num]
         data = prepared.dataset.states(rows.to(prepared.device), noise)
         with model.evaluating(), autocast(prepared.device, prepared.precision):
-            info = prepared.dataset.info
-            return draw_walks(directory.sample, model, info, data, noise, self._protocol())
+            return draw_walks(directory.sample, model, prepared.dataset.info, data, noise, self._protocol())
 
     def _draw_midway(self, step: int) -> None:
         if self._directory is not None and can_draw(self._prepared.dataset.info):

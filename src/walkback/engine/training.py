@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from walkback.configuration.settings import TrainingSettings
 from walkback.data import Dataset
 from walkback.engine.batches import BatchOrder
+from walkback.engine.compiling import require_same_gradients
 from walkback.engine.devices import Precision, autocast
 from walkback.engine.distributed import World
 from walkback.engine.optimization import (
@@ -116,6 +117,16 @@ class Trainer:
     def averaged_model(self) -> Model:
         """The model with averaged weights: the one to evaluate and to sample."""
         return replace(self.model, operator=self._average.operator) if self._settings.ema else self.model
+
+    def check_compiled(self) -> None:
+        """Refuse an operator that has been compiled wrongly; see `engine.compiling`."""
+        if not self._compiled:
+            return
+        noise = generator(self._device, self._seed, "check")
+        levels = tensor_levels(self.model.levels(), self._device)
+        with autocast(self._device, self._precision):
+            state = self._starting_states(self._order.batch(self.progress.walks), noise)
+            require_same_gradients(self.model.operator, state, levels[len(levels) // 2], self._seed)
 
     def walk(self) -> Tensor:
         """Train on one minibatch; returns the loss, nats per step and example, a scalar on the device.
