@@ -2,12 +2,12 @@
 
     WALKBACK_DATA=DIR python benchmarks/mnist.py runs/mnist/final.safetensors --judge judge.safetensors
 
-For annealed states, and after further steps at T = 1, each shown by the mean of a step from it (`--readout state`: by
-itself, with the noise of its last step): the share that the classifier is at least 90 % sure of, the entropy of its
-predicted classes in nats (log 10 = 2.30 if all are equally frequent), and the mean Euclidean distance to the nearest
-training image. Standard errors are over samples; that of the entropy is the plug-in formula's. Rows for real test
-digits (as they are, and with a noise of 0.05) and for uniform noise stand beside them. A copy would have a nearest
-distance far below that of real test digits.
+For annealed states, and after further steps at T = 1, each shown by the mean of a step from it (`--readout mean@T`: of
+one at T, `--readout state`: by itself, with the noise of its last step): the share that the classifier is at least
+90 % sure of, the entropy of its predicted classes in nats (log 10 = 2.30 if all are equally frequent), and the mean
+Euclidean distance to the nearest training image. Standard errors are over samples; that of the entropy is the plug-in
+formula's. Rows for real test digits (as they are, and with a noise of 0.05) and for uniform noise stand beside them. A
+copy would have a nearest distance far below that of real test digits.
 
 The classifier, a small convolutional network trained here on the 60,000 training labels with noise of up to 0.1, never
 sees the operator or the test split. A fifth of what it is trained on is no digit (noise, shuffled pixels, collages of
@@ -35,9 +35,10 @@ from walkback.engine.devices import autocast, resolve_device, resolve_precision
 from walkback.extensions.registry import Registry
 from walkback.model import Model
 from walkback.pictures.images import grid, save_png
-from walkback.readout import read_out
+from walkback.readout import read_out, require_readout
 from walkback.sampling import anneal, chain, last
 from walkback.seeding import generator
+from walkback.vocabulary import READOUTS
 
 SIGMA = 0.05
 SURE = 0.9
@@ -179,6 +180,7 @@ def main(options: argparse.Namespace) -> None:
         return
     device = resolve_device("auto")
     model = load_model(options.checkpoint, Registry.discover(), device).model
+    require_readout(model, options.readout)
     chain_noise = generator(device, options.seed, "judged")
     with autocast(device, resolve_precision(options.precision, device)):
         for name, state in stages(model, options.num, options.steps, chain_noise):
@@ -200,9 +202,7 @@ if __name__ == "__main__":
     )
     parser.add_argument("--num", type=int, default=500, help="number of samples")
     parser.add_argument("--steps", type=int, nargs="*", default=[1000, 10_000], help="steps at T = 1")
-    parser.add_argument(
-        "--readout", default="mean", choices=("state", "mean"), help="what is judged of a state"
-    )
+    parser.add_argument("--readout", default="mean", metavar=READOUTS, help="what is judged of a state")
     parser.add_argument("--precision", default="auto", choices=("auto", "fp32", "bf16"))
     parser.add_argument("--pictures", type=Path, help="directory for grids of the samples")
     parser.add_argument("--seed", type=int, default=0)

@@ -21,7 +21,8 @@ from walkback.extensions.registry import Registry
 from walkback.kernels import BernoulliKernel, Kernel, NormalKernel, ProductKernel, expectation
 from walkback.readout import read_out, require_readout
 from walkback.schedules import levels_from
-from walkback.state import leaves
+from walkback.state import Space, leaves
+from walkback_paper.gaussian import GaussianMLP
 
 MEAN, VARIANCE = torch.tensor([1.0, -2.0]).double(), torch.tensor([0.5, 3.0]).double()
 LIMIT = 4.5  # standard errors; below 1e-5 by chance for one figure, and seeds are fixed
@@ -54,6 +55,16 @@ def test_the_mean_of_a_linear_step_is_linear() -> None:
     state = normal(5, 2).double()
     shown = read_out(autoregressive(0.6, MEAN, VARIANCE), state, "mean")
     torch.testing.assert_close(shown, MEAN + 0.6 * (state - MEAN), rtol=1e-12, atol=1e-12)
+
+
+def test_the_mean_at_a_temperature_is_that_of_a_step_at_it() -> None:
+    """A GaussianMLP that nothing has been learned by is a linear posterior mean: (s - m) σ_d² / (σ²T + σ_d²) + m."""
+    operator = GaussianMLP(Space((3,)), sigma=0.5)
+    state = normal(5, 3).float()
+    for readout, temperature in (("mean", 1.0), ("mean@1", 1.0), ("mean@2.25", 2.25), ("mean@64", 64.0)):
+        torch.testing.assert_close(
+            read_out(operator, state, readout), state / (1 + 0.25 * temperature), atol=1e-6, rtol=1e-5
+        )
 
 
 def test_the_state_is_shown_as_it_is() -> None:
@@ -127,10 +138,37 @@ def test_a_model_is_where_its_tensors_are(part: str) -> None:
     assert model(operator, prior, levels_from([1.0])).device == there
 
 
-def test_an_unknown_readout_is_refused() -> None:
+@pytest.mark.parametrize(
+    "readout",
+    [
+        "median",
+        "",
+        "mean@",
+        "mean@0",
+        "mean@0.0",
+        "mean@-1",
+        "mean@nan",
+        "mean@inf",
+        "mean@1e3",
+        "state@2",
+        "Mean",
+    ],
+)
+def test_an_unknown_readout_is_refused(readout: str) -> None:
     system = model(autoregressive(0.6, MEAN, VARIANCE), gaussian(MEAN, VARIANCE), levels_from([1.0]))
-    with pytest.raises(ConfigurationError, match="'median'"):
-        require_readout(system, "median")  # type: ignore[arg-type]
+    with pytest.raises(ConfigurationError, match=rf"Got readout = '{readout}', expected .*mean@2"):
+        require_readout(system, readout)
+
+
+def test_the_program_refuses_it_before_it_draws(digits: Path, tmp_path: Path) -> None:
+    done = walkback("sample", digits, "--out", tmp_path / "a.png", "--readout", "median")
+    assert done.code == 2
+    assert "'median', expected" in done.err
+    assert not (tmp_path / "a.png").exists()
+    done = run(tmp_path / "b", "--set", "samples.readout=mean@0")
+    assert done.code == 2
+    assert 'samples.readout: got "mean@0", expected "state", "mean" or "mean@T"' in " ".join(done.err.split())
+    assert not (tmp_path / "b").exists()
 
 
 # --- in the program
@@ -139,10 +177,13 @@ def test_an_unknown_readout_is_refused() -> None:
 def test_a_mean_is_that_of_a_step_from_the_state_that_is_recorded_else(digits: Path, tmp_path: Path) -> None:
     states = recorded(digits, tmp_path / "a.npz")
     means = recorded(digits, tmp_path / "b.npz", "--readout", "mean")
+    warmer = recorded(digits, tmp_path / "c.npz", "--readout", "mean@2")
     operator = load_model(digits, Registry.discover(), torch.device("cpu")).model.operator.eval()
-    for state, mean in zip(states, means, strict=True):
+    for state, mean, other in zip(states, means, warmer, strict=True):
         torch.testing.assert_close(read_out(operator, state, "mean"), mean)
+        torch.testing.assert_close(read_out(operator, state, "mean@2"), other)
         assert not mean.equal(state)
+        assert not mean.equal(other)
 
 
 def test_python_shows_what_the_program_shows(digits: Path, tmp_path: Path) -> None:

@@ -1,11 +1,13 @@
 """What is shown of a state: the state itself, or where a step from it leads to on the average.
 
-    state    s
-    mean     E[s' | s],   s' ~ p_1(· | s)
+    state     s
+    mean      E[s' | s],   s' ~ p_1(· | s)
+    mean@T    E[s' | s],   s' ~ p_T(· | s)
 
 Every step adds noise. Where the data have none, as the paper behind a digit, states carry that of their last step, and
-the mean is the state without it: what denoising autoencoders and generative stochastic networks are shown by. The
-chain itself is not touched, and goes on from the states.
+the mean is the state without it: what denoising autoencoders and generative stochastic networks are shown by. A step
+at T forgets directions thinner than its noise, so its mean is free of noise of variance σ²T: of data that were smoothed
+by noise ν, T = ν²/σ² shows what was smoothed. The chain itself is not touched, and goes on from the states.
 """
 
 from __future__ import annotations
@@ -17,10 +19,10 @@ from walkback.errors import ConfigurationError
 from walkback.kernels import expectation
 from walkback.model import Model
 from walkback.operators import TransitionOperator, visible
-from walkback.sampling import COLD
+from walkback.schedules import Level
 from walkback.seeding import generator
 from walkback.state import State
-from walkback.vocabulary import READOUTS, Readout
+from walkback.vocabulary import Readout, readout_temperature
 
 
 @torch.no_grad()
@@ -33,15 +35,20 @@ def read_out(operator: TransitionOperator, state: State, readout: Readout) -> Te
         readout: See the module's equations.
 
     Raises:
-        ConfigurationError: The mean is asked for, and the operator's kernels do not tell it.
+        ConfigurationError: There is no such readout, or the operator's kernels do not tell their mean.
     """
-    if readout == "state":
+    try:
+        temperature = readout_temperature(readout)
+    except ValueError as error:
+        raise ConfigurationError(f"Got readout = {readout!r}, {error}.") from error
+    if temperature is None:
         return visible(operator, state)
-    kernel = operator(state, COLD).cooling(COLD)
+    level = Level(1, temperature)
+    kernel = operator(state, level).cooling(level)
     mean = expectation(kernel)
     if mean is None:
         raise ConfigurationError(
-            f'Got readout "mean" with kernels of type {type(kernel).__name__}, which do not tell their mean; '
+            f'Got readout "{readout}" with kernels of type {type(kernel).__name__}, which do not tell their mean; '
             'expected readout "state" (or kernels that derive from walkback.kernels.Expecting).'
         )
     return visible(operator, mean)
@@ -53,10 +60,6 @@ def require_readout(model: Model, readout: Readout) -> None:
     Raises:
         ConfigurationError: It is one of these.
     """
-    if readout not in READOUTS:
-        expected = " or ".join(f'"{name}"' for name in READOUTS)
-        raise ConfigurationError(f"Got readout = {readout!r}, expected {expected}.")
-    if readout == "mean":
-        with model.evaluating():
-            state = model.prior.sample(1, generator(model.device, 0, "readout"))
-            read_out(model.operator, state, readout)
+    with model.evaluating():
+        state = model.prior.sample(1, generator(model.device, 0, "readout"))
+        read_out(model.operator, state, readout)

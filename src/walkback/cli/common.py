@@ -15,7 +15,7 @@ from walkback.extensions.loader import chosen
 from walkback.extensions.registered import Registered
 from walkback.extensions.registry import Registry
 from walkback.text import nearest
-from walkback.vocabulary import Readout
+from walkback.vocabulary import READOUTS, Readout
 
 Json: TypeAlias = Annotated[bool, typer.Option("--json", help="Print one JSON document on stdout.")]
 
@@ -133,7 +133,9 @@ DataOptions: TypeAlias = Annotated[
 ReadoutOption: TypeAlias = Annotated[
     Readout,
     typer.Option(
-        "--readout", help="What is shown of a state: itself, or the mean of a step from it, free of noise."
+        "--readout",
+        metavar=READOUTS,
+        help="What is shown of a state: itself, or the mean of a step from it at T = 1 or T, free of its noise.",
     ),
 ]
 Seed: TypeAlias = Annotated[int, typer.Option(min=0, help="Seed.")]

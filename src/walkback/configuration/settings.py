@@ -8,6 +8,7 @@ from __future__ import annotations
 from typing import Annotated, Literal, TypeAlias
 
 from pydantic import (
+    AfterValidator,
     BaseModel,
     ConfigDict,
     Field,
@@ -17,10 +18,15 @@ from pydantic import (
     PositiveInt,
 )
 
-from walkback.vocabulary import Readout
+from walkback.vocabulary import Readout, readout_temperature
 
 Decay: TypeAlias = Annotated[float, Field(ge=0.0, lt=1.0)]
 Share: TypeAlias = Annotated[float, Field(ge=0.0, le=1.0)]
+
+
+def _known(readout: str) -> str:
+    readout_temperature(readout)
+    return readout
 
 
 class Settings(BaseModel):
@@ -91,9 +97,9 @@ class SampleSettings(Settings):
 
     num: PositiveInt = 64
     extra: NonNegativeInt = Field(0, description="Further steps at T = 1 after annealing.")
-    readout: Readout = Field(
+    readout: Annotated[Readout, AfterValidator(_known)] = Field(
         "state",
-        description="What is drawn of a state: itself, or the mean of a step from it, free of that step's noise.",
+        description="What is drawn of a state: itself, or the mean of a step from it, or of one at T (mean@T).",
     )
     chains: PositiveInt = Field(10, description="Chains shown in the filmstrip.")
     chain_steps: NonNegativeInt = Field(1000, description="Steps of each chain at T = 1.")
