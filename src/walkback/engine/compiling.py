@@ -35,8 +35,8 @@ def require_same_gradients(operator: TransitionOperator, state: State, level: Le
     """Refuse a compiled operator whose gradients are not those of its own `forward`.
 
     The gradients are those of training, or of evaluation mode where training is random (dropout); an operator that is
-    random in both is not looked at. Its weights, buffers, gradients and mode are as before afterwards, and so are
-    the global generators. To be called as training calls the operator: under its autocast.
+    random in both is not looked at. Its weights, buffers and mode are as before afterwards, and so are the global
+    generators; it has no gradients then. To be called as training calls the operator: under its autocast.
 
     Args:
         operator: Compiled in place (`operator.compile()`).

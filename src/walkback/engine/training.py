@@ -119,8 +119,8 @@ class Trainer:
         return replace(self.model, operator=self._average.operator) if self._settings.ema else self.model
 
     def check_compiled(self) -> None:
-        """Refuse an operator that has been compiled wrongly; see `engine.compiling`."""
-        if not self._compiled:
+        """Refuse to train an operator that has been compiled wrongly; see `engine.compiling`."""
+        if not self._compiled or self.progress.walks >= self._settings.steps:
             return
         noise = generator(self._device, self._seed, "check")
         levels = tensor_levels(self.model.levels(), self._device)
