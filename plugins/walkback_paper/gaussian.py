@@ -2,7 +2,8 @@
 
     mean  mix               μ = (1 - α) s + α F(s)                                              (section 3.3)
           preconditioned    μ = m + c_skip (s - m) + c_out F((s - m) / √(v + σ_d²), log T)
-                            c_skip = σ_d² / (v + σ_d²),   c_out = √v σ_d / √(v + σ_d²),   v = v_T
+                            c_skip = σ_d² / (v + σ_d²),   c_out = √v σ_d / √(v + σ_d²) · w,   v = v_T
+                            w = √(v (1 - ν²/σ_d²) / (v + ν²)), which is 1 for ν = 0
 
     variance  fixed         v_T = T σ² both ways
               tied          v_T = T σ² r(s) both ways, r = 4^tanh(G(s)) in [1/4, 4]
@@ -13,6 +14,11 @@ m and σ_d² are the data's mean and its variance per dimension; softplus(c) = 1
 given, or a share of σ_d. `temperature_law = "std"` multiplies the standard deviation by T instead (T² for T above), as
 section 3.3 does. The preconditioned network learns only the correction to a linear-Gaussian posterior mean, which is
 O(v): small noise needs no large network to be reproduced.
+
+ν is the noise that data were smoothed by (`smoothing`, for `data.noise`). The reverse of a small step from such data
+has the mean s + v/(v + ν²) (D(s) - s), where D, the mean of the unsmoothed data given s, hardly depends on v while
+v < ν². With w the preconditioning is EDM's for D at the noise √(v + ν²): what F has to learn is of scale 1, and nearly
+the same function, at all small T.
 
 `softplus` is the paper's σ, learned freely for both directions, and it runs away: more noise makes walking back harder,
 which asks for more noise (σ grew 200-fold in 2,400 updates; elsewhere it shrank to 0). `tied` has an anchor: the tanh
@@ -44,6 +50,7 @@ from walkback_paper.parametrized import (
     Fraction,
     Mean,
     Mixing,
+    NonNegative,
     Parametrization,
     ParametrizedOperator,
     Positive,
@@ -90,9 +97,10 @@ class GaussianParametrization(Parametrization):
         law: What temperature multiplies.
         sigma_share: σ / σ_d, from which `fit_data` sets σ; None leaves it at `sigma`.
         learn_alpha: Whether α is learned.
+        smoothing: ν.
 
     Raises:
-        ConfigurationError: See `Mixing`.
+        ConfigurationError: See `Mixing`; or the mixing mean, which has no ν, is given one.
     """
 
     noise_variance: Tensor
@@ -111,9 +119,16 @@ class GaussianParametrization(Parametrization):
         law: TemperatureLaw,
         sigma_share: float | None = None,
         learn_alpha: bool = False,
+        smoothing: float = 0.0,
     ) -> None:
         super().__init__()
         self.mixing = Mixing(mean, alpha, learn_alpha)
+        if smoothing and mean != "preconditioned":
+            raise ConfigurationError(
+                f"Got operator.smoothing = {smoothing:g} with operator.mean = '{mean}', expected "
+                "'preconditioned': only that form is scaled by it."
+            )
+        self._smoothing = smoothing
         self._mean: Mean = mean
         self._sigma_share = sigma_share
         self._variance: Variance = variance
@@ -131,10 +146,20 @@ class GaussianParametrization(Parametrization):
 
     @torch.no_grad()
     def fit_data(self, data: Tensor) -> None:
-        """Take m, σ_d², the largest variance in any direction, and σ as a share of σ_d, from examples `(N, *E)`."""
+        """Take m, σ_d², the largest variance in any direction, and σ as a share of σ_d, from examples `(N, *E)`.
+
+        Raises:
+            ConfigurationError: The examples vary no more than the noise ν that they were smoothed by.
+        """
         self.data_mean.copy_(data.mean(0))
         # Data that never vary would otherwise be divided by zero.
         self.data_variance.copy_((data - self.data_mean).square().mean().clamp(min=_MIN_VARIANCE))
+        if self._smoothing**2 >= self.data_variance:
+            raise ConfigurationError(
+                f"Got operator.smoothing = {self._smoothing:g} for data of standard deviation "
+                f"{self.data_variance.sqrt().item():.4g}, expected less: it is data.noise, of which the data have "
+                "at least as much."
+            )
         self.max_variance.fill_(largest_variance(data))
         if self._sigma_share is not None:
             self.noise_variance.fill_(self._sigma_share**2 * self.data_variance.item())
@@ -158,7 +183,9 @@ class GaussianParametrization(Parametrization):
             mean = self.mixing(state, target)
         else:
             c_skip = self.data_variance / scale
-            c_out = (noise * c_skip).sqrt()
+            smoothed = self._smoothing**2
+            share = noise * (1 - smoothed / self.data_variance) / (noise + smoothed)
+            c_out = (noise * c_skip * share).sqrt()
             mean = self.data_mean + c_skip * centred + c_out * outputs[0]
         cooling, heating = self._variances(outputs)
         return GaussianConditional(mean, cooling, heating, self._law)
@@ -191,7 +218,7 @@ class GaussianOperator(ParametrizedOperator[GaussianParametrization], DataAware)
     """What Gaussian operators share: the data's moments set the parametrization's scales."""
 
     def fit_data(self, data: Tensor) -> None:
-        """Take the data's moments."""
+        """Take the data's moments; see `GaussianParametrization.fit_data`."""
         self.parametrization.fit_data(data)
 
 
@@ -206,6 +233,7 @@ class GaussianMLP(GaussianOperator):
         mean: Form of the mean; "mix" is the paper's.
         alpha: α of the mixing mean.
         learn_alpha: Whether α is learned, starting from `alpha`.
+        smoothing: ν, the noise that data are smoothed by (data.noise): scales what a preconditioned network learns.
         variance: Form of the variance; "softplus" is the paper's, and runs away.
         temperature_law: Whether T multiplies the variance (Algorithm 1) or the standard deviation (section 3.3).
         hidden: Units per layer.
@@ -225,6 +253,7 @@ class GaussianMLP(GaussianOperator):
         mean: Mean = "preconditioned",
         alpha: Fraction = 0.5,
         learn_alpha: bool = False,
+        smoothing: NonNegative = 0.0,
         variance: Variance = "reverse",
         temperature_law: TemperatureLaw = "variance",
         hidden: PositiveInt = 512,
@@ -244,6 +273,7 @@ class GaussianMLP(GaussianOperator):
             learn_alpha=learn_alpha,
             variance=variance,
             law=temperature_law,
+            smoothing=smoothing,
         )
         network = ResidualMLP(
             shape,
@@ -281,6 +311,7 @@ class GaussianConv(GaussianOperator):
         mean: Mean = "preconditioned",
         alpha: Fraction = 0.5,
         learn_alpha: bool = False,
+        smoothing: NonNegative = 0.0,
         variance: Variance = "reverse",
         temperature_law: TemperatureLaw = "variance",
         channels: tuple[PositiveInt, ...] | None = None,
@@ -301,6 +332,7 @@ class GaussianConv(GaussianOperator):
             learn_alpha=learn_alpha,
             variance=variance,
             law=temperature_law,
+            smoothing=smoothing,
         )
         network = ConvEncoderDecoder(
             shape,

@@ -18,7 +18,7 @@ from walkback_paper.networks.conditioning import Conditioning
 from walkback_paper.networks.level import LevelOptions
 from walkback_paper.networks.norms import RowNorm
 from walkback_paper.networks.plain import PlainMLP
-from walkback_paper.parametrized import Fraction, Mean, ParametrizedOperator, Positive, Share
+from walkback_paper.parametrized import Fraction, Mean, NonNegative, ParametrizedOperator, Positive, Share
 
 Widths: TypeAlias = Annotated[tuple[PositiveInt, ...], Field(min_length=1)]
 
@@ -46,6 +46,7 @@ class GaussianPlainMLP(GaussianOperator):
         mean: Mean = "preconditioned",
         alpha: Fraction = 0.5,
         learn_alpha: bool = False,
+        smoothing: NonNegative = 0.0,
         variance: Variance = "reverse",
         temperature_law: TemperatureLaw = "variance",
         hidden: Widths = (1200, 1200),
@@ -65,6 +66,7 @@ class GaussianPlainMLP(GaussianOperator):
             learn_alpha=learn_alpha,
             variance=variance,
             law=temperature_law,
+            smoothing=smoothing,
         )
         network = PlainMLP(
             shape,

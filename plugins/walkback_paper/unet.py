@@ -21,7 +21,7 @@ from walkback_paper.gaussian import (
     real_space,
 )
 from walkback_paper.networks.unet import UNet
-from walkback_paper.parametrized import Fraction, Mean, ParametrizedOperator, Positive, Share
+from walkback_paper.parametrized import Fraction, Mean, NonNegative, ParametrizedOperator, Positive, Share
 
 Widths: TypeAlias = Annotated[tuple[PositiveInt, ...], Field(min_length=1)]
 
@@ -50,6 +50,7 @@ class GaussianUNet(GaussianOperator):
         mean: Mean = "preconditioned",
         alpha: Fraction = 0.5,
         learn_alpha: bool = False,
+        smoothing: NonNegative = 0.0,
         variance: Variance = "reverse",
         temperature_law: TemperatureLaw = "variance",
         channels: Widths = (64, 128, 256),
@@ -68,6 +69,7 @@ class GaussianUNet(GaussianOperator):
             learn_alpha=learn_alpha,
             variance=variance,
             law=temperature_law,
+            smoothing=smoothing,
         )
         network = UNet(
             shape,

@@ -1,0 +1,124 @@
+"""Operators that are told the noise their data were smoothed by: what their networks have to learn, by closed forms."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from tests.toy.statistics import LIMIT, normal
+from torch import Tensor, nn
+
+from walkback.errors import ConfigurationError
+from walkback.schedules import Level
+from walkback.state import Space
+from walkback_paper.gaussian import GaussianConv, GaussianMLP
+from walkback_paper.plain import GaussianPlainMLP
+from walkback_paper.unet import GaussianUNet
+
+NU, SIGMA, NUM = 0.5, 0.1, 100_000
+TEMPERATURES = [1.0, 4.0, 64.0, 4096.0]
+
+
+class Constant(nn.Module):
+    """A network that says the same everywhere; the variance head says 0."""
+
+    def __init__(self, value: float) -> None:
+        super().__init__()
+        self.value = value
+
+    def forward(self, state: Tensor, log2_temperature: Tensor) -> list[Tensor]:
+        return [torch.full_like(state, self.value), torch.zeros_like(state)]
+
+
+def mean_at(operator: GaussianMLP, states: Tensor, temperature: float, output: float) -> Tensor:
+    """The mean of a step from `states` if the network says `output`."""
+    operator.network = Constant(output)
+    level = Level(1, temperature)
+    return operator(states, level).cooling(level).mean  # type: ignore[attr-defined, no-any-return]
+
+
+def two_points(smoothing: float = NU) -> tuple[GaussianMLP, Tensor, Tensor]:
+    """An operator in double precision that knows data at -1 and 3 smoothed by ν; the points and the data, `(N, 1)`."""
+    points = torch.where(normal(NUM, 1) > 0, 3.0, -1.0).double()
+    data = points + NU * normal(NUM, 1, seed=1)
+    operator = GaussianMLP(Space((1,)), sigma=SIGMA, smoothing=smoothing, hidden=4, depth=1).double()
+    operator.fit_data(data)
+    return operator, points, data
+
+
+def required_output(temperature: float, smoothing: float = NU) -> tuple[Tensor, Tensor]:
+    """What the network would have to say for the mean to be that of s_{t-1} given s_t and the point; and s_t."""
+    operator, points, data = two_points(smoothing)
+    v = temperature * SIGMA**2
+    later = data + v**0.5 * normal(NUM, 1, seed=2)
+    # The product of N(s_{t-1}; point, ν²) and N(s_t; s_{t-1}, v) in s_{t-1}.
+    earlier = (v * points + NU**2 * later) / (v + NU**2)
+    zero, one = (mean_at(operator, later, temperature, output) for output in (0.0, 1.0))
+    return (earlier - zero) / (one - zero), later
+
+
+@pytest.mark.parametrize("temperature", TEMPERATURES)
+def test_the_target_of_the_network_has_unit_scale_at_every_temperature(temperature: float) -> None:
+    """Mean 0 and variance 1 of the target given the point, for data of any law with these moments."""
+    target, _ = required_output(temperature)
+    assert abs(target.mean().item()) < LIMIT / NUM**0.5
+    spread = (target - target.mean()).square()
+    assert abs(spread.mean().item() - 1) < LIMIT * spread.std().item() / NUM**0.5
+
+
+def test_small_temperatures_ask_for_the_same_function() -> None:
+    """The mean target at a state, F*(s), hardly changes from T = 1 to 4; unscaled (ν = 0), it doubles."""
+
+    def learned(smoothing: float) -> list[float]:
+        outputs = []
+        for temperature in (1.0, 4.0):
+            target, state = required_output(temperature, smoothing)
+            near = (state > 1.8) & (state < 2.4)
+            outputs.append(target[near].mean().item())
+        return outputs
+
+    scaled, unscaled = learned(NU), learned(0.0)
+    assert scaled[1] / scaled[0] == pytest.approx(1.0, abs=0.1)
+    assert unscaled[1] / unscaled[0] == pytest.approx(2.0, abs=0.2)
+
+
+@pytest.mark.parametrize("temperature", TEMPERATURES)
+def test_without_smoothing_the_scale_is_that_of_unsmoothed_data(temperature: float) -> None:
+    operator, _, data = two_points(smoothing=0.0)
+    zero, one = (mean_at(operator, data[:3], temperature, output) for output in (0.0, 1.0))
+    v, variance = temperature * SIGMA**2, data.var(correction=0)
+    expected = (v * variance / (v + variance)).sqrt().expand(3, 1)
+    torch.testing.assert_close(one - zero, expected, rtol=1e-6, atol=0)
+
+
+@pytest.mark.parametrize("temperature", TEMPERATURES)
+def test_a_silent_network_leaves_the_mean_of_linear_gaussian_data(temperature: float) -> None:
+    """The skip connection does not depend on ν: smoothed data have only their own moments."""
+    means = [mean_at(two_points(nu)[0], two_points()[2][:5], temperature, 0.0) for nu in (0.0, NU)]
+    assert torch.equal(*means)
+
+
+@pytest.mark.parametrize("build", [GaussianMLP, GaussianPlainMLP, GaussianConv, GaussianUNet])
+def test_every_gaussian_operator_takes_the_smoothing(build: type[GaussianMLP]) -> None:
+    data = 0.5 * normal(20, 1, 8, 8).float()
+
+    def scale(smoothing: float) -> Tensor:
+        operator = build(Space((1, 8, 8)), sigma=SIGMA, smoothing=smoothing)
+        operator.fit_data(data)
+        return mean_at(operator, data, 1.0, 1.0) - mean_at(operator, data, 1.0, 0.0)
+
+    variance, v = data.sub(data.mean(0)).square().mean(), SIGMA**2
+    expected = (v * (1 - 0.3**2 / variance) / (v + 0.3**2)).sqrt()
+    torch.testing.assert_close(scale(0.3) / scale(0.0), expected.expand(data.shape), rtol=1e-4, atol=0)
+
+
+def test_smoothing_that_no_data_have_is_refused() -> None:
+    operator = GaussianMLP(Space((2,)), smoothing=0.4, hidden=4, depth=1)
+    with pytest.raises(
+        ConfigurationError, match=r"Got operator\.smoothing = 0\.4 for data of .* expected less"
+    ):
+        operator.fit_data(0.3 * normal(50, 2).float())
+
+
+def test_the_mixing_mean_has_no_smoothing() -> None:
+    with pytest.raises(ConfigurationError, match=r"operator\.mean = 'mix', expected 'preconditioned'"):
+        GaussianMLP(Space((2,)), smoothing=0.4, mean="mix")
