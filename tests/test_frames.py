@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import subprocess
 import sys
 import tracemalloc
@@ -10,6 +11,7 @@ import zipfile
 from collections.abc import Iterable, Iterator
 from contextlib import AbstractContextManager
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -44,10 +46,42 @@ def add_all(sink: AbstractContextManager[FrameSink], frames: Iterable[torch.Tens
             opened.add(step, frame)
 
 
-def record(path: Path, info: DataInfo, frames: torch.Tensor, *, overwrite: bool = False) -> Path:
-    sink = open_sink(path, info, num_frames=len(frames), num_chains=frames.shape[1], overwrite=overwrite)
+def record(path: Path, info: DataInfo, frames: torch.Tensor, **options: Any) -> Path:
+    sink = open_sink(path, info, num_frames=len(frames), num_chains=frames.shape[1], **options)
     add_all(sink, frames)
     return path
+
+
+def protocol_in(path: Path) -> Any:
+    """The protocol that a file of chains holds, read by the libraries of its format."""
+    if path.suffix == ".safetensors":
+        with safetensors.safe_open(path, "pt") as file:
+            return json.loads(file.metadata()["walkback"])["protocol"]
+    if path.suffix == ".npz":
+        with np.load(path, allow_pickle=False) as arrays:
+            return json.loads(arrays["protocol"].item())
+    with Image.open(path) as picture:
+        text = picture.info["walkback"] if path.suffix == ".png" else picture.info["comment"].decode()
+    return json.loads(text)
+
+
+@pytest.mark.parametrize("extension", EXTENSIONS)
+def test_every_format_holds_the_protocol(tmp_path: Path, extension: str) -> None:
+    """Of more bytes than a block of a GIF has (255), and with letters beyond ASCII."""
+    protocol = {"readout": "mean@3", "trained_on": "Zahlen, große " * 40, "progress": {"walks": 7}}
+    path = record(tmp_path / f"chain{extension}", GREY, chain(GREY), protocol=protocol)
+    assert protocol_in(path) == protocol
+
+
+def test_a_gif_with_a_protocol_has_the_same_frames(tmp_path: Path) -> None:
+    plain = record(tmp_path / "plain.gif", GREY, chain(GREY))
+    stamped = record(tmp_path / "stamped.gif", GREY, chain(GREY), protocol={"seed": 0})
+    with Image.open(plain) as one, Image.open(stamped) as other:
+        assert (one.n_frames, one.info["loop"]) == (other.n_frames, other.info["loop"]) == (len(STEPS), 0)
+        for index in range(len(STEPS)):
+            one.seek(index)
+            other.seek(index)
+            assert (np.asarray(one.convert("RGB")) == np.asarray(other.convert("RGB"))).all()
 
 
 @pytest.mark.parametrize("info", [GREY, POINTS, VECTORS], ids=lambda info: info.name)

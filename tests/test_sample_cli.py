@@ -8,6 +8,7 @@ import pickle
 import re
 import tracemalloc
 from collections.abc import Callable, Iterator
+from importlib.metadata import version
 from pathlib import Path
 
 import numpy as np
@@ -61,15 +62,27 @@ def states(checkpoint: Path, out: Path, *options: str) -> tuple[list[int], Tenso
 
 def test_images_become_a_grid(digits: Path, tmp_path: Path) -> None:
     done = sample(digits, tmp_path / "grid.png", "--json")
-    assert done.document() == {
-        "file": str(tmp_path / "grid.png"),
+    protocol = {
+        "checkpoint": digits.name,
+        "operator": "gaussian-mlp",
+        "trained_on": "digits",
+        "progress": dict(read_description(digits).progress),
+        "weights": "ema",
+        "walkback": version("walkback"),
+        "torch": torch.__version__,
+        "device": "cpu",
+        "precision": "fp32",
         "from": "noise",
-        "num": 4,
         "annealing_steps": 10,
-        "frames": 1,
+        "extra": 0,
+        "chain": 0,
         "readout": "state",
+        "batch_size": 1000,
         "seed": 0,
     }
+    assert done.document() == {"file": str(tmp_path / "grid.png"), "num": 4, "frames": 1, **protocol}
+    with Image.open(tmp_path / "grid.png") as picture:
+        assert json.loads(picture.info["walkback"]) == protocol
     assert len({image.tobytes() for row in cells(tmp_path / "grid.png", 2, 2) for image in row}) == 4
 
 

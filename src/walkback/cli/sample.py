@@ -77,6 +77,7 @@ def sample(
     from walkback.cli.progress import ProgressBar
     from walkback.engine.assembly import load_model
     from walkback.engine.devices import autocast, resolve_device, resolve_precision
+    from walkback.engine.protocols import protocol_of
     from walkback.pictures.frames import open_sink
     from walkback.readout import read_out, require_readout
     from walkback.sampling import SamplePlan, sample_frames
@@ -95,6 +96,7 @@ def sample(
     if start != "data" and split is not None:
         raise ConfigurationError(f"Got --split {split} with --from {start}, expected --from data.")
     target = resolve_device(device)
+    chosen = resolve_precision(precision, target)
     loaded = load_model(checkpoint, registry_of(ctx), target)
     model, output = loaded.model, Output()
     require_readout(model, readout)
@@ -103,10 +105,21 @@ def sample(
         origin, levels = _origin(loaded, registry_of(ctx), start, split or "test", num, seed, output), ()
     num = (num or _NUM) if origin is None else len(origin)
     plan = SamplePlan(num=num, extra=extra, chain=chain, every=every or 1, seed=seed, batch_size=batch_size)
+    made = {
+        "from": start if start in ("noise", "data") else Path(start).name,
+        "annealing_steps": len(levels),
+        "extra": extra,
+        "chain": chain,
+        "readout": readout,
+        "batch_size": batch_size,
+    }
+    protocol = {**protocol_of(loaded, checkpoint.name, target, chosen, seed), **made}
     with (
-        open_sink(out, loaded.info, num_frames=plan.num_frames, num_chains=num, overwrite=force) as sink,
+        open_sink(
+            out, loaded.info, num_frames=plan.num_frames, num_chains=num, overwrite=force, protocol=protocol
+        ) as sink,
         ProgressBar(output) as bar,
-        autocast(target, resolve_precision(precision, target)),
+        autocast(target, chosen),
     ):
         bar.stage("Sampling", plan.total_steps(levels))
         for done, step, state in sample_frames(model, levels, plan, target, origin):
@@ -114,17 +127,7 @@ def sample(
                 sink.add(step, read_out(model.operator, state, readout))
             bar.advance(done, {})
     if json:
-        output.emit_json(
-            {
-                "file": str(out),
-                "from": start,
-                "num": num,
-                "annealing_steps": len(levels),
-                "frames": plan.num_frames,
-                "readout": readout,
-                "seed": seed,
-            }
-        )
+        output.emit_json({"file": str(out), "num": num, "frames": plan.num_frames, **protocol})
     else:
         output.note(f"Wrote {out}.")
 

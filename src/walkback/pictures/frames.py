@@ -61,7 +61,8 @@ def open_sink(
         num_frames: F.
         num_chains: N.
         overwrite: Whether a file that is there may be replaced.
-        protocol: Written into a `.png`; the other formats have none.
+        protocol: How the states were made, plain JSON types: a `.png` has it as its text chunk `walkback`, a
+            `.gif` as its comment, a `.npz` as the text `protocol`, `.safetensors` in the header.
 
     Raises:
         ConfigurationError: The extension is unknown, the file exists (unless `overwrite`), its directory does

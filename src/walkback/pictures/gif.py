@@ -1,6 +1,6 @@
 """GIF films, encoded frame by frame: Pillow writes films of several frames only from memory.
 
-header | frame | frame | … | trailer
+header | comment | frame | frame | … | trailer
 """
 
 from __future__ import annotations
@@ -29,6 +29,13 @@ def gif_header(picture: Picture) -> bytes:
             f"Got frames of {width} × {height} pixels, too large for a .gif; draw fewer chains."
         )
     return b"GIF89a" + struct.pack("<HHBBB", width, height, 0, 0, 0) + _FOREVER
+
+
+def gif_comment(text: str) -> bytes:
+    """A comment in UTF-8: blocks of at most 255 bytes, each after its length, and an empty one."""
+    data = text.encode()
+    parts = [data[start : start + 255] for start in range(0, len(data), 255)]
+    return b"!\xfe" + b"".join(bytes([len(part)]) + part for part in parts) + b"\0"
 
 
 def gif_frame(picture: Picture, milliseconds: int = 100) -> bytes:

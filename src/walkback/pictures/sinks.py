@@ -6,6 +6,7 @@ Streamed formats write each frame as it comes, so that 100,000 frames need no mo
 from __future__ import annotations
 
 import contextlib
+import json
 import zipfile
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
@@ -15,12 +16,13 @@ from pathlib import Path
 from typing import IO, Any, BinaryIO, final
 
 import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor
 
 from walkback.data import DataInfo
 from walkback.errors import WalkbackError
-from walkback.pictures.gif import GIF_TRAILER, gif_frame, gif_header
+from walkback.pictures.gif import GIF_TRAILER, gif_comment, gif_frame, gif_header
 from walkback.pictures.images import (
     Picture,
     Window,
@@ -50,7 +52,7 @@ class Output:
         info: What the states are.
         shape: `(F, N, *E)`: frames, chains, event shape.
         cleanup: Is run when the file is complete or given up.
-        protocol: How the states were made, for formats that have room for it; None writes nothing.
+        protocol: How the states were made, plain JSON types; None writes nothing.
     """
 
     path: Path
@@ -111,7 +113,7 @@ class FrameSink(ABC):
 class FilmstripSink(FrameSink):
     """A `.png`: of images, a row a chain; of points, a scatter plot a frame; of one frame, its states.
 
-    It holds the protocol.
+    The protocol is its text chunk `walkback`.
     """
 
     def __init__(self, output: Output) -> None:
@@ -133,7 +135,7 @@ class FilmstripSink(FrameSink):
 
 @final
 class FilmSink(FrameSink):
-    """A `.gif`: every frame has its own colours, and is encoded when it comes."""
+    """A `.gif`: every frame has its own colours, and is encoded when it comes; the protocol is its comment."""
 
     def __init__(self, output: Output) -> None:
         super().__init__(output)
@@ -145,6 +147,8 @@ class FilmSink(FrameSink):
         picture = scatter(frame, window=self._window) if self._window else grid(frame)
         if not self._steps:
             self._output.file.write(gif_header(picture))
+            if self._output.protocol is not None:
+                self._output.file.write(gif_comment(_text(self._output.protocol)))
         self._output.file.write(gif_frame(picture))
 
     def _end(self) -> None:
@@ -153,7 +157,7 @@ class FilmSink(FrameSink):
 
 @final
 class NpzSink(FrameSink):
-    """A `.npz` for `numpy.load(path)`, which needs no pickle."""
+    """A `.npz` for `numpy.load(path)`, which needs no pickle; the protocol is the JSON text `protocol`."""
 
     def __init__(self, output: Output) -> None:
         super().__init__(output)
@@ -169,22 +173,27 @@ class NpzSink(FrameSink):
 
     def _end(self) -> None:
         self._states.close()
-        with self._archive.open(member("steps"), "w") as file:
-            np.lib.format.write_array(file, np.array(self._steps, np.int64), allow_pickle=False)
+        self._add("steps", np.array(self._steps, np.int64))
+        if self._output.protocol is not None:
+            self._add("protocol", np.array(_text(self._output.protocol)))
         self._archive.close()
+
+    def _add(self, name: str, array: npt.NDArray[Any]) -> None:
+        with self._archive.open(member(name), "w") as file:
+            np.lib.format.write_array(file, array, allow_pickle=False)
 
 
 @final
 class SafetensorsSink(FrameSink):
-    """A `.safetensors`: the steps stand before the states, and are filled in last."""
+    """A `.safetensors`: the steps stand before the states, and are filled in last; the protocol is metadata."""
 
     def __init__(self, output: Output) -> None:
         super().__init__(output)
         steps = TensorSpec("I64", output.shape[:1])
-        header = encode_header(
-            {"steps": steps, "states": TensorSpec("F32", output.shape)},
-            {"kind": "samples", "format": FORMAT, "data": output.info.to_dict()},
-        )
+        metadata = {"kind": "samples", "format": FORMAT, "data": output.info.to_dict()}
+        if output.protocol is not None:
+            metadata["protocol"] = dict(output.protocol)
+        header = encode_header({"steps": steps, "states": TensorSpec("F32", output.shape)}, metadata)
         output.file.write(header + bytes(steps.num_bytes))
         self._steps_at = len(header)
 
@@ -194,6 +203,10 @@ class SafetensorsSink(FrameSink):
     def _end(self) -> None:
         self._output.file.seek(self._steps_at)
         self._output.file.write(np.array(self._steps, "<i8").data)
+
+
+def _text(protocol: Mapping[str, Any]) -> str:
+    return json.dumps(protocol, sort_keys=True, ensure_ascii=False)
 
 
 def _bytes_of(frame: Tensor) -> memoryview:
