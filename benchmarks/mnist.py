@@ -2,12 +2,13 @@
 
     WALKBACK_DATA=DIR python benchmarks/mnist.py runs/mnist/final.safetensors --judge judge.safetensors
 
-For annealed states, and after further steps at T = 1, each shown by the mean of a step from it (`--readout mean@T`: of
-one at T, `--readout state`: by itself, with the noise of its last step): the share that the classifier is at least
-90 % sure of, the entropy of its predicted classes in nats (log 10 = 2.30 if all are equally frequent), and the mean
-Euclidean distance to the nearest training image. Standard errors are over samples; that of the entropy is the plug-in
-formula's. Rows for real test digits (as they are, and with a noise of 0.05) and for uniform noise stand beside them. A
-copy would have a nearest distance far below that of real test digits.
+For annealed states (`--start data`: for test digits, smoothed as the training data are), and after further steps at
+T = 1, each shown by the mean of a step from it (`--readout mean@T`: of one at T, `--readout state`: by itself, with the
+noise of its last step): the share that the classifier is at least 90 % sure of, the entropy of its predicted classes
+in nats (log 10 = 2.30 if all are equally frequent), and the mean Euclidean distance to the nearest training image.
+Standard errors are over samples; that of the entropy is the plug-in formula's. Rows for real test digits (as they are,
+and with a noise of 0.05) and for uniform noise stand beside them. A copy would have a nearest distance far below that
+of real test digits.
 
 The classifier, a small convolutional network trained here on the 60,000 training labels with noise of up to 0.1, never
 sees the operator or the test split. A fifth of what it is trained on is no digit (noise, shuffled pixels, collages of
@@ -32,6 +33,7 @@ from torch.nn.functional import cross_entropy, one_hot
 
 from walkback.engine.assembly import load_model
 from walkback.engine.devices import autocast, resolve_device, resolve_precision
+from walkback.engine.held_out import data_for, first_states
 from walkback.extensions.registry import Registry
 from walkback.model import Model
 from walkback.pictures.images import grid, save_png
@@ -146,10 +148,16 @@ def figures(states: Tensor, judge: Judge, train: Tensor) -> str:
     )
 
 
-def stages(model: Model, num: int, steps: list[int], noise: torch.Generator) -> Iterator[tuple[str, Tensor]]:
-    """Annealed states, then the same chains after more and more steps at T = 1."""
-    state = last(anneal(model.operator, model.prior, model.levels(), num, noise))
-    yield "annealed", state  # type: ignore[misc]
+def stages(
+    model: Model, start: int | Tensor, steps: list[int], noise: torch.Generator
+) -> Iterator[tuple[str, Tensor]]:
+    """Annealed states, `start` of them, or states `(N, 1, 28, 28)`; then these after more and more steps at T = 1."""
+    if isinstance(start, Tensor):
+        state = start.to(model.device)
+        yield "start", state
+    else:
+        state = last(anneal(model.operator, model.prior, model.levels(), start, noise))
+        yield "annealed", state
     done = 0
     for target in steps:
         state = last(chain(model.operator, state, target - done, noise, every=target - done))
@@ -179,11 +187,15 @@ def main(options: argparse.Namespace) -> None:
     if options.checkpoint is None:
         return
     device = resolve_device("auto")
-    model = load_model(options.checkpoint, Registry.discover(), device).model
+    registry = Registry.discover()
+    loaded = load_model(options.checkpoint, registry, device)
+    model, start = loaded.model, options.num
+    if options.start == "data":
+        start = first_states(data_for(loaded, registry), "test", options.num, options.seed)
     require_readout(model, options.readout)
     chain_noise = generator(device, options.seed, "judged")
     with autocast(device, resolve_precision(options.precision, device)):
-        for name, state in stages(model, options.num, options.steps, chain_noise):
+        for name, state in stages(model, start, options.steps, chain_noise):
             shown = read_out(model.operator, state, options.readout).cpu().float()
             report(name, shown)
             if options.pictures is not None:
@@ -201,6 +213,9 @@ if __name__ == "__main__":
         "--judge", type=Path, default=Path("judge.safetensors"), help="where the classifier is kept"
     )
     parser.add_argument("--num", type=int, default=500, help="number of samples")
+    parser.add_argument(
+        "--start", default="noise", choices=("noise", "data"), help="annealed, or test digits as states"
+    )
     parser.add_argument("--steps", type=int, nargs="*", default=[1000, 10_000], help="steps at T = 1")
     parser.add_argument("--readout", default="mean", metavar=READOUTS, help="what is judged of a state")
     parser.add_argument("--precision", default="auto", choices=("auto", "fp32", "bf16"))
