@@ -117,10 +117,14 @@ def run(
         _show(config, registry, Output(), json)
         return
     if config.run.nproc > 1:
-        from walkback.engine.launch import is_child, launch
+        from walkback.engine.interrupts import Interrupted
+        from walkback.engine.launch import STOPPED, is_child, launch
 
         if not is_child():
-            raise typer.Exit(launch(config.run.nproc, sys.argv[1:]))
+            code = launch(config.run.nproc, sys.argv[1:])
+            if code in STOPPED:  # and the first of them has said so
+                raise Interrupted(code - 128, None, 0)
+            raise typer.Exit(code)
     _execute(config, registry, out, resumed, json)
 
 

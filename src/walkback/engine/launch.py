@@ -17,7 +17,9 @@ _POLL = 0.1  # seconds
 _GRACE = 1.0  # seconds
 _PATIENCE = 10.0  # seconds
 _SAVING = 120.0  # seconds, for the checkpoint of a large operator
-_STOPPED = (128 + signal.SIGINT, 128 + signal.SIGTERM)
+
+STOPPED = (128 + signal.SIGINT, 128 + signal.SIGTERM)
+"""Exit codes of a command that was asked to stop."""
 
 
 def is_child() -> bool:
@@ -54,13 +56,13 @@ def launch(nproc: int, arguments: Sequence[str]) -> int:
             for child in children:
                 child.kill()
                 child.wait()
-        if children[rank].returncode < 0 and code not in _STOPPED:
+        if children[rank].returncode < 0 and code not in STOPPED:
             name = signal.Signals(-children[rank].returncode).name
             sys.stderr.write(
                 f"error: Process {rank + 1} of {nproc} was ended by {name}; go on with --resume.\n"
             )
         # With code 1 the first process may only say that it lost this one, instead of why.
-        if rank and code not in _STOPPED and (code == 1 or children[0].returncode != code):
+        if rank and code not in STOPPED and (code == 1 or children[0].returncode != code):
             voices[rank - 1].seek(0)
             sys.stderr.write(voices[rank - 1].read().decode(errors="replace"))
         return code
@@ -106,7 +108,7 @@ def _wait(children: Sequence[subprocess.Popen[bytes]]) -> tuple[int, int]:
             rank, status = blamed(codes)
             code = status if status > 0 else 128 - status
             with suppress(subprocess.TimeoutExpired):
-                children[0].wait(_SAVING if code in _STOPPED else _PATIENCE)
+                children[0].wait(_SAVING if code in STOPPED else _PATIENCE)
             return rank, code
         if all(status == 0 for status in codes):
             return 0, 0
