@@ -119,6 +119,11 @@ def test_smoothing_that_no_data_have_is_refused() -> None:
         operator.fit_data(0.3 * normal(50, 2).float())
 
 
+def test_before_it_has_seen_data_an_operator_takes_any_smoothing() -> None:
+    operator = GaussianMLP(Space((2,)), smoothing=3.0, hidden=4, depth=1)
+    assert bool(mean_at(operator, normal(5, 2).float(), 1.0, 1.0).isfinite().all())
+
+
 def test_the_mixing_mean_has_no_smoothing() -> None:
     with pytest.raises(ConfigurationError, match=r"operator\.mean = 'mix', expected 'preconditioned'"):
         GaussianMLP(Space((2,)), smoothing=0.4, mean="mix")

@@ -136,7 +136,7 @@ class GaussianParametrization(Parametrization):
         ones = (1,) * len(shape)
         self.register_buffer("noise_variance", torch.full((1, *ones), sigma**2))
         self.register_buffer("data_mean", torch.zeros(shape))
-        self.register_buffer("data_variance", torch.ones(()))
+        self.register_buffer("data_variance", torch.tensor(1.0 + smoothing**2))
         self.register_buffer("max_variance", torch.ones(()))
 
     @staticmethod
