@@ -11,7 +11,7 @@ from typing import Any, Literal
 from torch import Tensor
 
 from walkback.api.inputs import at_least, installed, split_choice
-from walkback.api.models import comparable_data, loaded_of, trained_of
+from walkback.api.models import comparable_data, loaded_of, stamp_of, trained_of
 from walkback.api.progress import Bar
 from walkback.api.records import Trained
 from walkback.data import SPLITS, Dataset, Split
@@ -20,7 +20,6 @@ from walkback.engine.devices import Precision
 from walkback.engine.diagnosing import build_diagnostic, diagnose_model
 from walkback.engine.evaluating import EvaluationPlan
 from walkback.engine.measuring import evaluate_model
-from walkback.engine.protocols import protocol_of
 from walkback.errors import ConfigurationError
 from walkback.report import Report
 from walkback.vocabulary import Readout
@@ -94,7 +93,7 @@ def evaluate(
             loaded_of(trained),
             dataset,
             plan,
-            _protocol(trained, chosen, seed),
+            stamp_of(trained, chosen, seed),
             device=trained.device,
             precision=chosen,
             directory=None if keep is None else Path(keep),
@@ -151,7 +150,7 @@ def diagnose(
             loaded_of(trained),
             built,
             table,
-            _protocol(trained, chosen, seed),
+            stamp_of(trained, chosen, seed),
             partial(comparable_data, trained, data, of_data),
             source=os.fspath(data) if isinstance(data, str | os.PathLike) else None,
             device=trained.device,
@@ -174,11 +173,6 @@ def _built(diagnostic: str | Diagnostic, options: dict[str, Any]) -> tuple[Diagn
             f"Got the option {next(iter(options))!r} with an instance, expected a name: set it in the instance."
         )
     return instance, {"name": type(instance).__qualname__}
-
-
-def _protocol(trained: Trained, precision: Precision, seed: int) -> dict[str, Any]:
-    stamp = protocol_of(loaded_of(trained), trained.name, trained.device, precision, seed)
-    return {**stamp, "operator": trained.operator_name}
 
 
 def _precision(name: Literal["auto", "fp32", "bf16"]) -> Precision:

@@ -14,8 +14,8 @@ from walkback.api.records import Trained
 from walkback.api.tensors import TensorData
 from walkback.data import DataInfo, Dataset
 from walkback.engine.assembly import LoadedModel, load_model
-from walkback.engine.devices import resolve_device
-from walkback.engine.protocols import evaluation_data
+from walkback.engine.devices import Precision, resolve_device
+from walkback.engine.protocols import evaluation_data, protocol_of
 from walkback.errors import ConfigurationError
 
 
@@ -54,6 +54,12 @@ def trained_of(model: Trained | str | os.PathLike[str], device: str) -> Trained:
 def loaded_of(trained: Trained) -> LoadedModel:
     """The same as the engine takes it."""
     return LoadedModel(trained.model, trained.info, trained.checkpoint)
+
+
+def stamp_of(trained: Trained, precision: Precision, seed: int) -> dict[str, Any]:
+    """What is said, of the model and of where it ran, of all that is measured on it or drawn from it."""
+    stamp = protocol_of(loaded_of(trained), trained.name, trained.device, precision, seed)
+    return {**stamp, "operator": trained.operator_name}
 
 
 def comparable_data(

@@ -143,14 +143,21 @@ class Samples:
         return self.frames.shape[1]
 
     def save(self, path: str | os.PathLike[str], *, overwrite: bool = False) -> Path:
-        """Write the frames as `.png`, `.gif`, `.npz` or `.safetensors`, as `walkback sample` does.
+        """Write the frames as `.png`, `.gif`, `.npz` or `.safetensors`, with the protocol, as `walkback sample` does.
 
         Raises:
             ConfigurationError: The ending is unknown, the file exists, or the states cannot be drawn.
             WalkbackError: It cannot be written.
         """
         target, (num_frames, num_chains) = Path(path), self.frames.shape[:2]
-        sink = open_sink(target, self.info, num_frames=num_frames, num_chains=num_chains, overwrite=overwrite)
+        sink = open_sink(
+            target,
+            self.info,
+            num_frames=num_frames,
+            num_chains=num_chains,
+            overwrite=overwrite,
+            protocol=self.protocol or None,
+        )
         with sink as opened:
             for step, frame in zip(self.steps, self.frames, strict=True):
                 opened.add(step, frame)
@@ -158,6 +165,8 @@ class Samples:
 
     def png(self) -> bytes:
         """A picture: a grid or a scatter plot of one frame; of several, a filmstrip. Not more than fits a screen.
+
+        It holds the protocol, as the file of `save` does.
 
         Raises:
             ConfigurationError: States are neither images nor points.
@@ -172,7 +181,10 @@ class Samples:
             shown = shown[:, :_MOST_CHAINS] if self.info.is_image else shown
         buffer = BytesIO()
         with ExitStack() as cleanup:
-            sink = FilmstripSink(Output(Path("samples.png"), buffer, self.info, tuple(shown.shape), cleanup))
+            output = Output(
+                Path("samples.png"), buffer, self.info, tuple(shown.shape), cleanup, self.protocol or None
+            )
+            sink = FilmstripSink(output)
             for step, frame in enumerate(shown):
                 sink.add(step, frame)
             sink.end()

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import os
-from typing import Any, Literal
+from typing import Literal
 
 import torch
 from torch import Tensor
 
 from walkback.api.inputs import at_least
-from walkback.api.models import comparable_data, trained_of
+from walkback.api.models import comparable_data, stamp_of, trained_of
 from walkback.api.progress import Bar
 from walkback.api.records import Samples, Trained
 from walkback.engine.devices import autocast, resolve_precision
@@ -90,7 +90,8 @@ def sample(
                 numbers.append(number)
             bar.advance(done, {})
     protocol = {
-        **_protocol(trained, chosen, seed),
+        **stamp_of(trained, chosen, seed),
+        "from": "noise" if start is None else "states",
         "annealing_steps": len(levels),
         "extra": extra,
         "chain": chain,
@@ -166,7 +167,7 @@ def inpaint(
             on_step=lambda done: bar.advance(done, {}),
         )
     protocol = {
-        **_protocol(trained, chosen, seed),
+        **stamp_of(trained, chosen, seed),
         "annealing_steps": len(levels),
         "extra": extra,
         "readout": readout,
@@ -192,17 +193,3 @@ def _require_mask(mask: Tensor, known: Tensor) -> None:
             f"Got a mask of {mask.dtype} and shape {tuple(mask.shape)}, expected bool that broadcasts to "
             f"{tuple(known.shape)}: true where kept."
         )
-
-
-def _protocol(trained: Trained, precision: str, seed: int) -> dict[str, Any]:
-    """What samples say of their model."""
-    description = trained.checkpoint.description
-    return {
-        "checkpoint": trained.name,
-        "operator": trained.operator_name,
-        "trained_on": trained.info.name,
-        "progress": dict(description.progress),
-        "weights": description.weights,
-        "precision": precision,
-        "seed": seed,
-    }
