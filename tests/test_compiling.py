@@ -99,8 +99,7 @@ def test_a_run_is_refused_before_it_leaves_anything(monkeypatch: pytest.MonkeyPa
     assert done.code == 2
     assert "compiles its backward pass wrongly" in done.err
     assert not (tmp_path / "cut" / "config.toml").exists()
-    assert (
-        run(tmp_path / "untrained", "--compile", steps=0).code == 0
-    )  # nothing to learn, so nothing to look at
+    # Nothing to learn, so nothing to look at.
+    assert run(tmp_path / "untrained", "--compile", steps=0).code == 0
     monkeypatch.setattr(nn.Module, "compile", lambda module: compile_in_place(module, backend=sound))
     assert run(tmp_path / "sound", "--compile").code == 0

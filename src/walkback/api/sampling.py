@@ -14,6 +14,7 @@ from walkback.api.progress import Bar
 from walkback.api.records import Samples, Trained
 from walkback.engine.devices import autocast, resolve_precision
 from walkback.engine.held_out import first_states
+from walkback.engine.protocols import drawing_protocol
 from walkback.errors import ConfigurationError
 from walkback.inpainting import fill_in, fill_steps
 from walkback.pictures.inpainted import read_mask
@@ -91,12 +92,7 @@ def sample(
             bar.advance(done, {})
     protocol = {
         **stamp_of(trained, chosen, seed),
-        "from": "noise" if start is None else "states",
-        "annealing_steps": len(levels),
-        "extra": extra,
-        "chain": chain,
-        "readout": readout,
-        "batch_size": batch_size,
+        **drawing_protocol(plan, levels, "noise" if start is None else "states", readout),
     }
     return Samples(torch.stack(frames), tuple(numbers), trained.info, protocol)
 

@@ -77,7 +77,7 @@ def sample(
     from walkback.cli.progress import ProgressBar
     from walkback.engine.assembly import load_model
     from walkback.engine.devices import autocast, resolve_device, resolve_precision
-    from walkback.engine.protocols import protocol_of
+    from walkback.engine.protocols import drawing_protocol, protocol_of
     from walkback.pictures.frames import open_sink
     from walkback.readout import read_out, require_readout
     from walkback.sampling import SamplePlan, sample_frames
@@ -105,15 +105,11 @@ def sample(
         origin, levels = _origin(loaded, registry_of(ctx), start, split or "test", num, seed, output), ()
     num = (num or _NUM) if origin is None else len(origin)
     plan = SamplePlan(num=num, extra=extra, chain=chain, every=every or 1, seed=seed, batch_size=batch_size)
-    made = {
-        "from": start if start in ("noise", "data") else Path(start).name,
-        "annealing_steps": len(levels),
-        "extra": extra,
-        "chain": chain,
-        "readout": readout,
-        "batch_size": batch_size,
+    source = start if start in ("noise", "data") else Path(start).name
+    protocol = {
+        **protocol_of(loaded, checkpoint.name, target, chosen, seed),
+        **drawing_protocol(plan, levels, source, readout),
     }
-    protocol = {**protocol_of(loaded, checkpoint.name, target, chosen, seed), **made}
     with (
         open_sink(
             out, loaded.info, num_frames=plan.num_frames, num_chains=num, overwrite=force, protocol=protocol

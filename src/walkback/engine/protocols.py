@@ -13,6 +13,9 @@ from walkback.engine.devices import Precision
 from walkback.engine.held_out import data_for
 from walkback.errors import ConfigurationError
 from walkback.extensions.registry import Registry
+from walkback.sampling import SamplePlan
+from walkback.schedules import Levels
+from walkback.vocabulary import Readout
 
 
 def protocol_of(
@@ -32,6 +35,18 @@ def protocol_of(
         "device": device.type,
         "precision": precision,
         "seed": seed,
+    }
+
+
+def drawing_protocol(plan: SamplePlan, levels: Levels, source: str, readout: Readout) -> dict[str, Any]:
+    """What samples say of how they were drawn, beside `protocol_of`; `source` is what the chains started from."""
+    return {
+        "from": source,
+        "annealing_steps": len(levels),
+        "extra": plan.extra,
+        "chain": plan.chain,
+        "readout": readout,
+        "batch_size": plan.batch_size,
     }
 
 

@@ -163,11 +163,16 @@ def as_image(picture: Picture) -> Image.Image:
     return Image.fromarray(picture[..., 0] if picture.shape[-1] == 1 else picture)
 
 
+def protocol_text(protocol: Mapping[str, Any]) -> str:
+    """The JSON text that a file of pictures or arrays carries."""
+    return json.dumps(protocol, sort_keys=True, ensure_ascii=False)
+
+
 def encode_png(picture: Picture, metadata: Mapping[str, Any] | None = None) -> bytes:
     """A picture in PNG format, with a JSON document (e.g. the protocol) as its text chunk `walkback`."""
     text = PngInfo()
     if metadata is not None:
-        text.add_itxt("walkback", json.dumps(metadata, sort_keys=True, ensure_ascii=False))
+        text.add_itxt("walkback", protocol_text(metadata))
     buffer = BytesIO()  # Pillow does not say why it could not write to a file
     as_image(picture).save(buffer, "png", pnginfo=text)
     return buffer.getvalue()

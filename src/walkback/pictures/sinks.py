@@ -6,7 +6,6 @@ Streamed formats write each frame as it comes, so that 100,000 frames need no mo
 from __future__ import annotations
 
 import contextlib
-import json
 import zipfile
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
@@ -30,6 +29,7 @@ from walkback.pictures.images import (
     encode_png,
     filmstrip,
     grid,
+    protocol_text,
     scatter,
     tile,
     window_of,
@@ -148,7 +148,7 @@ class FilmSink(FrameSink):
         if not self._steps:
             self._output.file.write(gif_header(picture))
             if self._output.protocol is not None:
-                self._output.file.write(gif_comment(_text(self._output.protocol)))
+                self._output.file.write(gif_comment(protocol_text(self._output.protocol)))
         self._output.file.write(gif_frame(picture))
 
     def _end(self) -> None:
@@ -175,7 +175,7 @@ class NpzSink(FrameSink):
         self._states.close()
         self._add("steps", np.array(self._steps, np.int64))
         if self._output.protocol is not None:
-            self._add("protocol", np.array(_text(self._output.protocol)))
+            self._add("protocol", np.array(protocol_text(self._output.protocol)))
         self._archive.close()
 
     def _add(self, name: str, array: npt.NDArray[Any]) -> None:
@@ -203,10 +203,6 @@ class SafetensorsSink(FrameSink):
     def _end(self) -> None:
         self._output.file.seek(self._steps_at)
         self._output.file.write(np.array(self._steps, "<i8").data)
-
-
-def _text(protocol: Mapping[str, Any]) -> str:
-    return json.dumps(protocol, sort_keys=True, ensure_ascii=False)
 
 
 def _bytes_of(frame: Tensor) -> memoryview:
