@@ -116,6 +116,8 @@ FAULTS = [
     ("data", "global noise", "generator", "global randomness"),
     ("data", "rows in place", "generator", "untouched|different results"),
     ("data", "shuffled", "rows", "order"),
+    ("data", "centres of a grid", "centres", "misses by"),
+    ("data", "centres shuffled", "centres", "misses by"),
     ("data", "labels from one", "labels", "0 to 1"),
     ("diagnostic", "no unit", "figures", "without a unit"),
     ("diagnostic", "no error", "figures", "standard error"),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import runpy
 from pathlib import Path
 from typing import Any
@@ -58,3 +59,35 @@ def test_the_narrow_mode_has_its_weight_in_the_data(example: dict[str, Any]) -> 
     q_0, narrow = example["smoothed"](0.3)
     assert (q_0.sum() * example["STEP"]).item() == pytest.approx(1)
     assert ((q_0 * narrow).sum() * example["STEP"]).item() == pytest.approx(0.3, abs=1e-6)
+
+
+def test_the_conditional_rule_makes_gaussian_data_as_narrow_as_its_equation_says(
+    example: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One Gaussian mode: m(s) = α s of walkback_paper/conditional.py."""
+    deviation, nu, sigma, n1 = 0.6, 0.3, 0.1, 4
+    for name, mode in (("NARROW", (0.0, 0.0, 1.0)), ("BROAD", (1.0, 0.0, deviation))):
+        monkeypatch.setitem(example["settle"].__globals__, name, mode)
+    grid, u, w = example["GRID"], deviation**2, sigma**2
+    mean, _ = example["settle_conditional"](example["smoothed"](nu)[0], sigma, nu, n1)
+    share, slope = math.sqrt(1 - w / nu**2), 0.99
+    for _ in range(500):
+        cross, square, crosses, squares = u, u + nu**2, 0.0, 0.0
+        for t in range(n1 + 1):
+            cross, square = slope * cross, slope**2 * square + w
+            crosses, squares = crosses + (n1 + 1 - t) * cross, squares + (n1 + 1 - t) * square
+        slope = share + (1 - share) * crosses / squares
+    inside = grid.abs() < 3 * deviation
+    torch.testing.assert_close(mean[inside], slope * grid[inside], atol=1e-5, rtol=0)
+
+
+def test_the_conditional_rule_takes_from_the_narrow_mode_and_less_with_small_steps(
+    example: dict[str, Any],
+) -> None:
+    q_0, narrow = example["smoothed"](0.3)
+    weights = []
+    for sigma in (0.15, 0.05):
+        mean, _ = example["settle_conditional"](q_0, sigma, 0.3, 4)
+        weights.append(example["chain"](mean, sigma**2, q_0, narrow).weight)
+    assert weights[0] < 0.285
+    assert 0.297 < weights[1] < 0.3

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 from typing_extensions import override
 
-from walkback.data import DataInfo, Dataset, Labelled, Split
+from walkback.data import Centred, DataInfo, Dataset, Labelled, Split
 from walkback.errors import ConfigurationError, DataError
 from walkback.grey import GreyLevels
 from walkback_hf.cache import StoredPixels, cached_pixels
@@ -53,7 +53,7 @@ class PreparedImages:
     parts: Mapping[Split, Part]
 
 
-class ImageDataset(Dataset):
+class ImageDataset(Dataset, Centred):
     """An image data set that finds its encoded images somewhere: in a folder, on the hub."""
 
     def __init__(self, name: str, options: ImageOptions, states: GreyLevels) -> None:
@@ -107,6 +107,10 @@ class ImageDataset(Dataset):
     @override
     def states(self, rows: Tensor, generator: torch.Generator) -> Tensor:
         return self._states.states(rows, generator)
+
+    @override
+    def centres(self, rows: Tensor) -> Tensor:
+        return self._states.centres(rows)
 
     def _require(self) -> PreparedImages:
         if self._prepared is None:

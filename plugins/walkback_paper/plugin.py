@@ -147,6 +147,11 @@ def walkback_objectives() -> Iterable[Component]:
         "-log p_T(s_{t-1} | s_t), the paper's local rule",
     )
     yield Component(
+        "conditional",
+        "walkback_paper.conditional:ConditionalLoss",
+        "The local rule with the mean asked for E[s_{t-1} | s_t, example], without the noise of the walk",
+    )
+    yield Component(
         "elbo",
         "walkback_paper.objectives:NegativeBound",
         "The full bound, -log q and log p* included, differentiated through the walk",

@@ -16,7 +16,7 @@ from sklearn.datasets import load_digits
 from torch import Tensor
 from typing_extensions import override
 
-from walkback.data import SPLITS, DataInfo, Dataset, Labelled, Split
+from walkback.data import SPLITS, Centred, DataInfo, Dataset, Labelled, Split
 from walkback.errors import DataError
 from walkback.grey import Binarize, GreyLevels
 
@@ -24,7 +24,7 @@ _HELD_OUT = 250
 
 
 @final
-class Digits(Dataset, Labelled):
+class Digits(Dataset, Centred, Labelled):
     """1,297 digits to train on, 250 for validation and 250 for test, every class in its share.
 
     Of the digits sorted by class (and then as they come), 500 evenly spaced ones are held out, for validation
@@ -80,6 +80,10 @@ class Digits(Dataset, Labelled):
     @override
     def states(self, rows: Tensor, generator: torch.Generator) -> Tensor:
         return self._grey.states(rows, generator)
+
+    @override
+    def centres(self, rows: Tensor) -> Tensor:
+        return self._grey.centres(rows)
 
     @property
     @override

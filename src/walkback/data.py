@@ -128,6 +128,14 @@ class Dataset(ABC):
         """Starting states `(B, *E)`, float, from stored rows `(B, *E)` on the generator's device."""
 
 
+class Centred(ABC):
+    """Capability of a data set: it knows what the states of an example are scattered around."""
+
+    @abstractmethod
+    def centres(self, rows: Tensor) -> Tensor:
+        """x = E[s_0 | row], `(B, *E)`, float, on the device of the stored rows `(B, *E)`."""
+
+
 class Labelled(ABC):
     """Capability of a data set: its examples may have classes; `has_classes` says whether they have."""
 

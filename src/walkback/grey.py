@@ -93,6 +93,15 @@ class GreyLevels:
             return (uniform < values / (self.levels - 1)).float()
         return self._smoothed((values + uniform) / self.levels, generator)
 
+    def centres(self, rows: Tensor) -> Tensor:
+        """What `states` scatter around: their mean over all noise, `(B, *E)`, float32, on the rows' device."""
+        values = rows.float()
+        if self.binarize == "threshold":
+            return (values >= self.levels // 2).float()
+        if self.binarize == "none" and self.dequantize:
+            return (values + 0.5) / self.levels
+        return values / (self.levels - 1)
+
     def _smoothed(self, states: Tensor, generator: torch.Generator) -> Tensor:
         if not self.noise:
             return states

@@ -27,13 +27,18 @@ from walkback.state import State
 
 
 class Transition(NamedTuple):
-    """Step t of a heating walk: s_{t-1} → s_t, and the two kernels that judge it."""
+    """Step t of a heating walk: s_{t-1} → s_t, and the two kernels that judge it.
+
+    `anchor` is x, `(B, *E)`: what the walk's start is scattered around, an example of the data without the noise that
+    s_0 was given. It is s_0 where no more is known, and None for a transition that belongs to no walk.
+    """
 
     source: State
     target: State
     level: Level
     forward: Kernel
     reverse: Kernel
+    anchor: State | None = None
 
     @property
     def log_q(self) -> Tensor:
@@ -47,20 +52,27 @@ class Transition(NamedTuple):
 
 
 def walk(
-    operator: TransitionOperator, process: Process, origin: State, levels: Levels, generator: torch.Generator
+    operator: TransitionOperator,
+    process: Process,
+    origin: State,
+    levels: Levels,
+    generator: torch.Generator,
+    anchor: State | None = None,
 ) -> Iterator[Transition]:
     """Heat `origin` s_0 `(B, *E)` through `levels`, running the network once per state (K + 1 times).
 
     The operator is called when the next transition is asked for: a caller who updates its weights between two steps
-    (online learning) draws s_{t+1} from the output at s_t of just before the update.
+    (online learning) draws s_{t+1} from the output at s_t of just before the update. `anchor` x `(B, *E)` goes with
+    each transition; None stands for s_0.
     """
     source = origin
+    anchor = origin if anchor is None else anchor
     conditional = operator(origin, levels[0])
     for level in levels:
         forward = process.heating(conditional, source, level, origin)
         target = forward.sample(generator)
         conditional = operator(target, level)
-        yield Transition(source, target, level, forward, conditional.cooling(level))
+        yield Transition(source, target, level, forward, conditional.cooling(level), anchor)
         source = target
 
 
@@ -73,5 +85,5 @@ def reference_walk(
         forward = process.heating(operator(source, level), source, level, origin)
         target = forward.sample(generator)
         reverse = operator(target, level).cooling(level)
-        yield Transition(source, target, level, forward, reverse)
+        yield Transition(source, target, level, forward, reverse, origin)
         source = target

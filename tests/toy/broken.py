@@ -11,7 +11,7 @@ from typing import final
 import torch
 from torch import Tensor, nn
 
-from walkback.data import DataInfo, Dataset, Labelled, Split
+from walkback.data import Centred, DataInfo, Dataset, Labelled, Split
 from walkback.diagnostics import Diagnostic, Subject
 from walkback.errors import ConfigurationError, WalkbackError
 from walkback.kernels import BernoulliKernel, Expecting, Kernel, NormalKernel
@@ -420,7 +420,7 @@ class BrokenPath(PathObjective):
 
 
 @final
-class BrokenData(Dataset, Labelled):
+class BrokenData(Dataset, Centred, Labelled):
     """Grey points in [0, 1]."""
 
     def __init__(self, *, fault: str = "") -> None:
@@ -457,6 +457,12 @@ class BrokenData(Dataset, Labelled):
         if self.fault == "shuffled":
             return found[torch.randperm(len(found), generator=generator)]
         return found.double() if self.fault == "double states" else found
+
+    def centres(self, rows: Tensor) -> Tensor:
+        found = (rows + 0.5) / 256
+        if self.fault == "centres of a grid":
+            return rows / 255
+        return found.flip(0) if self.fault == "centres shuffled" else found
 
     @property
     def classes(self) -> tuple[str, ...]:

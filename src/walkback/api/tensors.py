@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 from typing_extensions import override
 
-from walkback.data import SPLITS, DataInfo, Dataset, Split
+from walkback.data import SPLITS, Centred, DataInfo, Dataset, Split
 from walkback.errors import DataError
 from walkback.grey import GreyLevels
 from walkback.seeding import generator
@@ -24,7 +24,7 @@ _FEWEST = 6  # two examples in each split, which a standard error needs
 
 
 @final
-class TensorData(Dataset):
+class TensorData(Dataset, Centred):
     """Examples `(N, *E)` in memory. Splits do not depend on the run's seed.
 
     Args:
@@ -92,3 +92,7 @@ class TensorData(Dataset):
         if self._grey is not None:
             return self._grey.states(rows, generator)
         return rows.to(generator.device).float()
+
+    @override
+    def centres(self, rows: Tensor) -> Tensor:
+        return rows.float() if self._grey is None else self._grey.centres(rows)

@@ -33,6 +33,7 @@ from walkback.processes import Process
 from walkback.readout import require_readout
 from walkback.schedules import Schedule
 from walkback.seeding import generator
+from walkback.walk import walk
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,8 +117,7 @@ def prepare(
     fit_to_data(model, dataset, config.run.seed)
     model.levels()  # a schedule that cannot reach T_max says so now
     require_readout(model, config.samples.readout)
-    if isinstance(objective, PathObjective):
-        _refuse_fixed_noise(model, dataset, config.run.seed)
+    _refuse_unfit(model, objective, dataset, config.run.seed)
     precision = resolve_precision(config.run.precision, device)
     if config.run.compile:
         model.operator.compile()
@@ -125,15 +125,20 @@ def prepare(
 
 
 @torch.no_grad()
-def _refuse_fixed_noise(model: Model, dataset: Dataset, seed: int) -> None:
-    """An objective of whole walks needs heating kernels that can be differentiated through: look at one."""
+def _refuse_unfit(model: Model, objective: AnyObjective, dataset: Dataset, seed: int) -> None:
+    """Let an objective look at one step, and say now what it cannot learn from.
+
+    One of whole walks needs heating kernels that can be differentiated through.
+    """
     noise = generator("cpu", seed, "look")
     data = dataset.states(dataset.examples("train")[:2], noise)
     state, _ = initial_state(model.operator, data, noise)
-    level = model.levels()[0]
     with model.evaluating():
-        heating = model.process.heating(model.operator(state, level), state, level, state)
-    require_reparametrized(heating)
+        step = next(iter(walk(model.operator, model.process, state, model.levels()[:1], noise)))
+        if isinstance(objective, PathObjective):
+            require_reparametrized(step.forward)
+        else:
+            objective(step)
 
 
 def _refuse_too_few(config: RunConfig, dataset: Dataset) -> None:

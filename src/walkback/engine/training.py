@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from walkback.configuration.settings import TrainingSettings
-from walkback.data import Dataset
+from walkback.data import Centred, Dataset
 from walkback.engine.batches import BatchOrder
 from walkback.engine.compiling import require_same_gradients
 from walkback.engine.devices import Precision, autocast
@@ -30,7 +30,7 @@ from walkback.engine.optimization import (
     moments,
 )
 from walkback.engine.own_chains import OwnChains
-from walkback.engine.updates import updates_for
+from walkback.engine.updates import Start, updates_for
 from walkback.errors import ConfigurationError, WalkbackError
 from walkback.model import Model
 from walkback.objectives import AnyObjective, PathObjective
@@ -144,7 +144,7 @@ class Trainer:
             levels = tensor_levels(levels, self._device)
         self.model.operator.train()
         with self._seeded_layers(number), autocast(self._device, self._precision):
-            learned = self._updates.learn(self._origin(number, noise), levels, noise, self._update)
+            learned = self._updates.learn(self._start(number, noise), levels, noise, self._update)
         self._observe(learned.final_state, number)
         self.progress = replace(
             self.progress, walks=number + 1, seconds=self.progress.seconds + time.perf_counter() - started
@@ -158,11 +158,22 @@ class Trainer:
             torch.manual_seed(derive_seed(self._seed, "layers", number, self._world.rank))
             yield
 
-    def _origin(self, number: int, noise: torch.Generator) -> State:
-        """s_0 of the walk: data, and states of own chains in the first rows."""
-        origin = self._starting_states(self._order.batch(number), noise)
+    def _start(self, number: int, noise: torch.Generator) -> Start:
+        """s_0 of the walk: data, and states of own chains in the first rows, which are their own anchors."""
+        rows = self._order.batch(number)
+        origin = self._starting_states(rows, noise)
+        anchor = self._anchor(rows, origin)
         own = self._own_of(number)
-        return origin if own is None else own.start(origin, number, self._any_states)
+        if own is None:
+            return Start(origin, anchor)
+        origin, first = own.start(origin, number, self._any_states), own.rows
+        return Start(origin, map_state(lambda s, x: torch.cat([s[:first], x[first:]]), origin, anchor))
+
+    def _anchor(self, rows: Tensor, origin: State) -> State:
+        """What `origin` scatters around; itself where the data do not tell, or the state has latent parts."""
+        if isinstance(origin, Tensor) and isinstance(self._dataset, Centred):
+            return self._dataset.centres(self._examples[rows].to(self._device, non_blocking=True))
+        return origin
 
     def _own_of(self, number: int) -> OwnChains | None:
         """The chains that give walk `number` some of its starts, if any do."""

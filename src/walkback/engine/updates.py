@@ -35,6 +35,14 @@ Apply: TypeAlias = Callable[[Tensor], None]
 
 
 @dataclass(frozen=True, slots=True)
+class Start:
+    """Where a walk starts: s_0, and the anchor x that it is scattered around (`Transition.anchor`), `(B, *E)` both."""
+
+    state: State
+    anchor: State
+
+
+@dataclass(frozen=True, slots=True)
 class Learned:
     """What a walk leaves: the loss, nats per step and example, a scalar on the device; and s_K `(B, *E)`."""
 
@@ -46,21 +54,21 @@ class Updates(ABC):
     """A way to learn from one walk."""
 
     @abstractmethod
-    def learn(self, origin: State, levels: Levels, noise: torch.Generator, apply: Apply) -> Learned:
-        """Heat `origin` s_0 `(B, *E)` through `levels`, and have `apply` move the weights."""
+    def learn(self, start: Start, levels: Levels, noise: torch.Generator, apply: Apply) -> Learned:
+        """Heat s_0 of `start` through `levels`, and have `apply` move the weights."""
 
 
 def _steps(
     model: Model,
     objective: Objective,
-    origin: State,
+    start: Start,
     levels: Levels,
     noise: torch.Generator,
     dimensions: int,
     share: int,
 ) -> Iterator[tuple[Tensor, State]]:
     """Walk, and differentiate loss_t / D / share as soon as step t is there: yields loss_t, a scalar, and s_t."""
-    for transition in walk(model.operator, model.process, origin, levels, noise):
+    for transition in walk(model.operator, model.process, start.state, levels, noise, start.anchor):
         loss = objective(transition).mean()
         (loss / dimensions / share).backward()  # type: ignore[no-untyped-call]
         yield loss.detach(), transition.target
@@ -81,11 +89,11 @@ class OnlineUpdates(Updates):
         self._objective = objective
         self._dimensions = dimensions
 
-    def learn(self, origin: State, levels: Levels, noise: torch.Generator, apply: Apply) -> Learned:
+    def learn(self, start: Start, levels: Levels, noise: torch.Generator, apply: Apply) -> Learned:
         """K updates."""
-        total = torch.zeros((), device=device_of(origin))
-        state = origin
-        for loss, target in _steps(self._model, self._objective, origin, levels, noise, self._dimensions, 1):
+        total = torch.zeros((), device=device_of(start.state))
+        state = start.state
+        for loss, target in _steps(self._model, self._objective, start, levels, noise, self._dimensions, 1):
             total += loss
             state = target
             apply(loss)
@@ -107,13 +115,13 @@ class BatchUpdates(Updates):
         self._objective = objective
         self._dimensions = dimensions
 
-    def learn(self, origin: State, levels: Levels, noise: torch.Generator, apply: Apply) -> Learned:
+    def learn(self, start: Start, levels: Levels, noise: torch.Generator, apply: Apply) -> Learned:
         """One update, with the memory of one step."""
-        total = torch.zeros((), device=device_of(origin))
-        state = origin
+        total = torch.zeros((), device=device_of(start.state))
+        state = start.state
         share = len(levels)
         for loss, target in _steps(
-            self._model, self._objective, origin, levels, noise, self._dimensions, share
+            self._model, self._objective, start, levels, noise, self._dimensions, share
         ):
             total += loss
             state = target
@@ -136,20 +144,21 @@ class StackedUpdates(Updates):
         self._objective = objective
         self._dimensions = dimensions
 
-    def learn(self, origin: State, levels: Levels, noise: torch.Generator, apply: Apply) -> Learned:
+    def learn(self, start: Start, levels: Levels, noise: torch.Generator, apply: Apply) -> Learned:
         """One update, with the memory of the whole walk."""
         operator = self._model.operator
         with torch.no_grad():
-            steps = list(walk(operator, self._model.process, origin, levels, noise))
-        rows = batch_size(origin)
+            steps = list(walk(operator, self._model.process, start.state, levels, noise, start.anchor))
+        rows = batch_size(start.state)
         target = concatenate([step.target for step in steps])
-        level = stack_levels(levels, rows, device_of(origin))
+        level = stack_levels(levels, rows, device_of(start.state))
         stacked = Transition(
             source=concatenate([step.source for step in steps]),
             target=target,
             level=level,
             forward=StackedKernel([step.forward for step in steps], rows),
             reverse=operator(target, level).cooling(level),
+            anchor=concatenate([start.anchor] * len(steps)),
         )
         loss = self._objective(stacked).mean()
         (loss / self._dimensions).backward()  # type: ignore[no-untyped-call]
@@ -172,9 +181,9 @@ class PathUpdates(Updates):
         self._objective = objective
         self._dimensions = dimensions
 
-    def learn(self, origin: State, levels: Levels, noise: torch.Generator, apply: Apply) -> Learned:
+    def learn(self, start: Start, levels: Levels, noise: torch.Generator, apply: Apply) -> Learned:
         """One update, with the memory of the whole walk unless the objective computes steps again."""
-        losses, final_state = path_loss(self._model, self._objective, origin, levels, noise)
+        losses, final_state = path_loss(self._model, self._objective, start.state, levels, noise)
         loss = losses.mean() / len(levels)
         (loss / self._dimensions).backward()  # type: ignore[no-untyped-call]
         apply(loss.detach())

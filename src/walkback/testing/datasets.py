@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 
 import torch
 from torch import Tensor
 
-from walkback.data import SPLITS, DataInfo, Dataset, Labelled, Split
+from walkback.data import SPLITS, Centred, DataInfo, Dataset, Labelled, Split
 from walkback.errors import DataError
 from walkback.seeding import generator
+from walkback.state import Space
 from walkback.testing.cases import Case, ConformanceError, NotApplicable, Suite
 from walkback.testing.probes import drawn_from, require_state, same
 
@@ -17,6 +19,7 @@ DATASETS = Suite()
 
 _SHARED = 0.01  # of a held-out split: real data have a few rows twice
 _ROWS = 64
+_DRAWS = 64
 
 
 def _prepared(case: Case) -> Dataset:
@@ -137,10 +140,29 @@ def _rows(case: Case) -> None:
         )
 
 
-def _average(dataset: Dataset, rows: Tensor, draws: int = 64) -> Tensor:
+def _average(dataset: Dataset, rows: Tensor) -> Tensor:
     return torch.stack(
-        [dataset.states(rows, generator("cpu", 0, "average", draw)) for draw in range(draws)]
+        [dataset.states(rows, generator("cpu", 0, "average", draw)) for draw in range(_DRAWS)]
     ).mean(0)
+
+
+@DATASETS.check("centres", "states scatter around what the data say that they scatter around")
+def _centres(case: Case) -> None:
+    dataset = _prepared(case)
+    if not isinstance(dataset, Centred):
+        raise NotApplicable("The data do not tell what their states scatter around.")
+    rows = dataset.examples("train")[:_ROWS]
+    centres = dataset.centres(rows)
+    # Of binary data it is a probability: real whatever the states are.
+    require_state(centres, Space(dataset.info.shape), len(rows), "centres of the train split")
+    draws = torch.stack([dataset.states(rows, generator("cpu", 0, "centre", draw)) for draw in range(_DRAWS)])
+    missed = float((draws.mean(0) - centres).abs().max())
+    allowed = 6 * float(draws.std(0).max()) / math.sqrt(_DRAWS) + 1e-6
+    if missed > allowed:
+        raise ConformanceError(
+            f"Got a centre that the mean of {_DRAWS} states of its example misses by {missed:.4g} in one dimension, "
+            f"expected at most {allowed:.2g} (6 standard errors): centre i is the mean of the states of row i."
+        )
 
 
 @DATASETS.check("labels", "each example has a class, and each class a name of its own")

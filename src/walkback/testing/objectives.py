@@ -46,7 +46,7 @@ def _transition(source: Tensor, target: Tensor, forward: Tensor, reverse: Tensor
     (level,) = levels_from([2.0])
     variance = torch.full((1, *_SPACE.shape), 0.04)
     kernels = NormalKernel(forward * source, variance), NormalKernel(reverse * target, variance)
-    return Transition(source, target, level, *kernels)
+    return Transition(source, target, level, *kernels, anchor=0.5 * source)
 
 
 def _slopes(*, forward: bool) -> tuple[Tensor, Tensor]:
