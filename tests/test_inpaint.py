@@ -317,7 +317,7 @@ def arrays(checkpoint: Path, out: Path, *options: str | Path) -> dict[str, Tenso
     done = fill(checkpoint, out, *options)
     assert done.code == 0, done.err
     with np.load(out) as file:
-        return {name: torch.from_numpy(file[name]) for name in file}
+        return {name: torch.from_numpy(file[name]) for name in file if name != "protocol"}
 
 
 def check(found: dict[str, Tensor], mask: Tensor) -> None:
@@ -382,12 +382,10 @@ def test_the_picture_has_rows_of_masked_filled_and_original(digits: Path, tmp_pa
         assert row.equal((256 * found[name][:, 0]).floor().clamp(0, 255))
     with Image.open(tmp_path / "a.png") as image:
         protocol = json.loads(image.info["walkback"])
-    assert (protocol["data"], protocol["split"], protocol["keep"], protocol["extra"]) == (
-        "digits",
-        "test",
-        "left",
-        3,
-    )
+    expected = {"checkpoint": digits.name, "data": "digits", "split": "test", "keep": "left", "extra": 3}
+    assert {name: protocol[name] for name in expected} == expected
+    with np.load(tmp_path / "a.npz") as file:
+        assert json.loads(str(file["protocol"])) == protocol
 
 
 def test_many_images_go_on_in_another_band(digits: Path, tmp_path: Path) -> None:

@@ -71,6 +71,7 @@ def inpaint(
     from walkback.engine.assembly import load_model
     from walkback.engine.devices import autocast, resolve_device, resolve_precision
     from walkback.engine.held_out import data_for, first_states
+    from walkback.engine.protocols import protocol_of
     from walkback.inpainting import fill_in, fill_steps
     from walkback.pictures.inpainted import check_target, read_mask, save_inpainted
     from walkback.readout import require_readout
@@ -104,6 +105,7 @@ def inpaint(
             on_step=lambda done: bar.advance(done, {}),
         )
     protocol = {
+        **protocol_of(loaded, checkpoint.name, target, chosen, seed),
         "data": dataset.info.name,
         "split": split,
         "preprocessing": list(dataset.info.preprocessing),
@@ -112,8 +114,6 @@ def inpaint(
         "annealing_steps": len(levels),
         "extra": extra,
         "readout": readout,
-        "seed": seed,
-        "precision": chosen,
     }
     save_inpainted(out, mask, filled, original, protocol)
     if json:

@@ -2,6 +2,8 @@
 
 .png                   rows of masked, filled and original images, a column an image
 .npz, .safetensors     arrays `masked`, `filled`, `original` (N, C, H, W) and `mask` (H, W), true where kept
+
+Each holds its protocol: a picture and a .safetensors file in their metadata, a .npz as the JSON text `protocol`.
 """
 
 from __future__ import annotations
@@ -18,8 +20,8 @@ from torch import Tensor
 
 from walkback.data import DataInfo
 from walkback.errors import ConfigurationError
-from walkback.pictures.images import Picture, save_png, tile, to_uint8
-from walkback.pictures.sinks import member
+from walkback.pictures.archives import add_array
+from walkback.pictures.images import Picture, protocol_text, save_png, tile, to_uint8
 from walkback.pictures.starts import read_pixels
 from walkback.storage.description import FORMAT
 from walkback.storage.files import write_bytes
@@ -84,7 +86,7 @@ def save_inpainted(
         mask: True where kept, `(H, W)`.
         filled: Images `(N, C, H, W)`.
         original: What they were, `(N, C, H, W)`.
-        protocol: Written into pictures and .safetensors files.
+        protocol: How the images were made, plain JSON types.
 
     Raises:
         WalkbackError: The file cannot be written.
@@ -129,8 +131,8 @@ def _save_npz(path: Path, images: Mapping[str, Tensor], mask: Tensor, protocol: 
     buffer = BytesIO()
     with zipfile.ZipFile(buffer, "w") as archive:
         for name, values in {**images, "mask": mask}.items():
-            with archive.open(member(name), "w", force_zip64=True) as file:
-                np.lib.format.write_array(file, values.numpy(), allow_pickle=False)
+            add_array(archive, name, values.numpy())
+        add_array(archive, "protocol", np.array(protocol_text(protocol)))
     write_bytes(path, buffer.getvalue())
 
 

@@ -15,12 +15,12 @@ from pathlib import Path
 from typing import IO, Any, BinaryIO, final
 
 import numpy as np
-import numpy.typing as npt
 import torch
 from torch import Tensor
 
 from walkback.data import DataInfo
 from walkback.errors import WalkbackError
+from walkback.pictures.archives import add_array, member
 from walkback.pictures.gif import GIF_TRAILER, gif_comment, gif_frame, gif_header
 from walkback.pictures.images import (
     Picture,
@@ -173,14 +173,10 @@ class NpzSink(FrameSink):
 
     def _end(self) -> None:
         self._states.close()
-        self._add("steps", np.array(self._steps, np.int64))
+        add_array(self._archive, "steps", np.array(self._steps, np.int64))
         if self._output.protocol is not None:
-            self._add("protocol", np.array(protocol_text(self._output.protocol)))
+            add_array(self._archive, "protocol", np.array(protocol_text(self._output.protocol)))
         self._archive.close()
-
-    def _add(self, name: str, array: npt.NDArray[Any]) -> None:
-        with self._archive.open(member(name), "w") as file:
-            np.lib.format.write_array(file, array, allow_pickle=False)
 
 
 @final
@@ -213,11 +209,6 @@ def _close_quietly(part: IO[bytes] | zipfile.ZipFile) -> None:
     """Close what would close itself too late, on a file that is closed already."""
     with contextlib.suppress(OSError, ValueError):
         part.close()
-
-
-def member(name: str) -> zipfile.ZipInfo:
-    """A .npz archive's member without the time of day, so that equal arrays leave equal files."""
-    return zipfile.ZipInfo(f"{name}.npy", date_time=(1980, 1, 1, 0, 0, 0))
 
 
 def _panels(frames: Tensor) -> Picture:

@@ -1,0 +1,20 @@
+"""Arrays in `.npz` archives, for `numpy.load(path)`, which needs no pickle for them."""
+
+from __future__ import annotations
+
+import zipfile
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+
+def member(name: str) -> zipfile.ZipInfo:
+    """An archive's member without the time of day, so that equal arrays leave equal files."""
+    return zipfile.ZipInfo(f"{name}.npy", date_time=(1980, 1, 1, 0, 0, 0))
+
+
+def add_array(archive: zipfile.ZipFile, name: str, array: npt.NDArray[Any]) -> None:
+    """Write a whole array of any size."""
+    with archive.open(member(name), "w", force_zip64=True) as file:
+        np.lib.format.write_array(file, array, allow_pickle=False)
