@@ -113,10 +113,12 @@ def test_every_gaussian_operator_takes_the_smoothing(build: type[GaussianMLP]) -
 
 def test_smoothing_that_no_data_have_is_refused() -> None:
     operator = GaussianMLP(Space((2,)), smoothing=0.4, hidden=4, depth=1)
+    before = {name: value.clone() for name, value in operator.state_dict().items()}
     with pytest.raises(
         ConfigurationError, match=r"Got operator\.smoothing = 0\.4 for data of .* expected less"
     ):
         operator.fit_data(0.3 * normal(50, 2).float())
+    assert all(torch.equal(value, before[name]) for name, value in operator.state_dict().items())
 
 
 def test_before_it_has_seen_data_an_operator_takes_any_smoothing() -> None:

@@ -151,15 +151,17 @@ class GaussianParametrization(Parametrization):
         Raises:
             ConfigurationError: The examples vary no more than the noise ν that they were smoothed by.
         """
-        self.data_mean.copy_(data.mean(0))
+        mean = data.mean(0)
         # Data that never vary would otherwise be divided by zero.
-        self.data_variance.copy_((data - self.data_mean).square().mean().clamp(min=_MIN_VARIANCE))
-        if self._smoothing**2 >= self.data_variance:
+        variance = (data - mean).square().mean().clamp(min=_MIN_VARIANCE)
+        if self._smoothing**2 >= variance:
             raise ConfigurationError(
                 f"Got operator.smoothing = {self._smoothing:g} for data of standard deviation "
-                f"{self.data_variance.sqrt().item():.4g}, expected less: it is data.noise, of which the data have "
-                "at least as much."
+                f"{variance.sqrt().item():.4g}, expected less: it is data.noise, of which the data have at least as "
+                "much."
             )
+        self.data_mean.copy_(mean)
+        self.data_variance.copy_(variance)
         self.max_variance.fill_(largest_variance(data))
         if self._sigma_share is not None:
             self.noise_variance.fill_(self._sigma_share**2 * self.data_variance.item())
