@@ -18,6 +18,7 @@ _BERNOULLI = {**_GAUSSIAN, "prior": {"name": "bernoulli"}, "data": {"binarize": 
 _RECIPES = (
     ("digits", "Real 8×8 digits in about two minutes on two cores", True),
     ("mnist", "MNIST with a small U-Net, under an hour on two cores", False),
+    ("mnist-local", "The same network with the paper's local rule", False),
     ("cifar10", "CIFAR-10 with a U-Net, for a CUDA device", False),
     ("celeba", "CelebA 64×64 with a U-Net, for a CUDA device", False),
     ("swiss-roll", "A Swiss roll, about seven minutes on one core", False),
