@@ -31,6 +31,7 @@ from typing import Annotated, Literal, TypeAlias, final
 import torch
 from pydantic import Field
 from torch import Tensor
+from typing_extensions import override
 
 from walkback.errors import ConfigurationError
 from walkback.kernels import Kernel, NormalKernel, StackedKernel
@@ -87,6 +88,10 @@ class ConditionalLoss(Objective):
             slope = (weight * (reverse.mean - wanted) - error) / reverse.variance
         turned = (slope * reverse.mean).flatten(1).sum(1)
         return loss + (turned - turned.detach())
+
+    @override
+    def require_fitting(self, transition: Transition) -> None:
+        self(transition)
 
 
 def _share(offset: Tensor, forward: Kernel, anchor: Tensor) -> Tensor:

@@ -27,6 +27,9 @@ class Objective(ABC):
     def __call__(self, transition: Transition) -> Tensor:
         """The loss of one step for each row, `(B,)`, nats."""
 
+    def require_fitting(self, transition: Transition) -> None:  # noqa: B027
+        """Look at one step before a run; raises ConfigurationError if the objective cannot learn from its like."""
+
 
 Checkpointing: TypeAlias = Literal["auto", "always", "never"]
 """Whether the backward pass computes each step of a walk again, which keeps no activations of networks: "auto" does on

@@ -138,7 +138,7 @@ def _refuse_unfit(model: Model, objective: AnyObjective, dataset: Dataset, seed:
         if isinstance(objective, PathObjective):
             require_reparametrized(step.forward)
         else:
-            objective(step)
+            objective.require_fitting(step)
 
 
 def _refuse_too_few(config: RunConfig, dataset: Dataset) -> None:
