@@ -47,7 +47,10 @@ LAYERS: Mapping[str, tuple[str, ...]] = {
     ),
     "pictures": (
         "pictures",
-        *(f"pictures.{name}" for name in ("images", "starts", "archives", "gif", "sinks", "frames", "inpainted")),
+        *(
+            f"pictures.{name}"
+            for name in ("images", "starts", "archives", "gif", "sinks", "frames", "inpainted")
+        ),
         *(f"pictures.{name}" for name in ("field", "walks", "figures", "plots")),
     ),
     "engine": (
