@@ -157,8 +157,7 @@ def main(pairs: list[tuple[float, float]], lengths: list[int], *, conditional: b
     for nu, sigma in pairs:
         for n1 in lengths:
             q_0, narrow = smoothed(nu)
-            found = settle_conditional(q_0, sigma, nu, n1) if conditional else settle(q_0, sigma, n1)
-            mean, variance = found
+            mean, variance = settle_conditional(q_0, sigma, nu, n1) if conditional else settle(q_0, sigma, n1)
             fixed, reverse = chain(mean, sigma**2, q_0, narrow), chain(mean, variance, q_0, narrow)
             print(
                 f"{nu:5.2f} {sigma:5.2f} {n1:4d} {fixed.weight:17.3f} {fixed.distance:9.3f} {fixed.relaxation:11.0f} "

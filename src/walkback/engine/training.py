@@ -125,7 +125,7 @@ class Trainer:
         noise = generator(self._device, self._seed, "check")
         levels = tensor_levels(self.model.levels(), self._device)
         with autocast(self._device, self._precision):
-            state = self._starting_states(self._order.batch(self.progress.walks), noise)
+            state = self._starting_states(self._examples_of(self._order.batch(self.progress.walks)), noise)
             require_same_gradients(self.model.operator, state, levels[len(levels) // 2], self._seed)
 
     def walk(self) -> Tensor:
@@ -160,35 +160,38 @@ class Trainer:
 
     def _start(self, number: int, noise: torch.Generator) -> Start:
         """s_0 of the walk: data, and states of own chains in the first rows, which are their own anchors."""
-        rows = self._order.batch(number)
-        origin = self._starting_states(rows, noise)
-        anchor = self._anchor(rows, origin)
+        examples = self._examples_of(self._order.batch(number))
+        origin = self._starting_states(examples, noise)
+        anchor = self._anchor(examples, origin)
         own = self._own_of(number)
         if own is None:
             return Start(origin, anchor)
         origin, first = own.start(origin, number, self._any_states), own.rows
         return Start(origin, map_state(lambda s, x: torch.cat([s[:first], x[first:]]), origin, anchor))
 
-    def _anchor(self, rows: Tensor, origin: State) -> State:
+    def _anchor(self, examples: Tensor, origin: State) -> State:
         """What `origin` scatters around; itself where the data do not tell, or the state has latent parts."""
         if isinstance(origin, Tensor) and isinstance(self._dataset, Centred):
-            return self._dataset.centres(self._examples[rows].to(self._device, non_blocking=True))
+            return self._dataset.centres(examples)
         return origin
 
     def _own_of(self, number: int) -> OwnChains | None:
         """The chains that give walk `number` some of its starts, if any do."""
         return self._own if number >= self._settings.own_after else None
 
-    def _starting_states(self, rows: Tensor, noise: torch.Generator) -> State:
-        """s_0 of the training examples numbered `rows` `(N,)`."""
-        examples = self._examples[rows].to(self._device, non_blocking=True)
+    def _examples_of(self, rows: Tensor) -> Tensor:
+        """The training examples numbered `rows` `(N,)` in stored form `(N, *E)`, on the device."""
+        return self._examples[rows].to(self._device, non_blocking=True)
+
+    def _starting_states(self, examples: Tensor, noise: torch.Generator) -> State:
+        """s_0 of `examples` `(N, *E)`, which are on the device."""
         state, _ = initial_state(self.model.operator, self._dataset.states(examples, noise), noise)
         return state
 
     def _any_states(self, num: int, noise: torch.Generator) -> State:
         """s_0 of `num` training examples drawn at random."""
         rows = torch.randint(len(self._examples), (num,), generator=noise, device=noise.device)
-        return self._starting_states(rows.cpu(), noise)
+        return self._starting_states(self._examples_of(rows.cpu()), noise)
 
     def _observe(self, final_state: State, number: int) -> None:
         """Show s_K of walk `number` to the prior: of its rows from data alone, because cooling is to end at data."""

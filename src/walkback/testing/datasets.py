@@ -132,7 +132,7 @@ def _rows(case: Case) -> None:
     rows = dataset.examples("train")[:_ROWS]
     turned = rows.flip(0)
     # Noise of a row depends on its place, what is left of the average over draws does not.
-    first, second = (_average(dataset, part) for part in (rows, turned.contiguous()))
+    first, second = (_draws(dataset, part).mean(0) for part in (rows, turned.contiguous()))
     spread = float(first.std()) if first.numel() > 1 else 1.0
     if not torch.allclose(first, second.flip(0), atol=max(0.5 * spread, 1e-3)):
         raise ConformanceError(
@@ -140,10 +140,9 @@ def _rows(case: Case) -> None:
         )
 
 
-def _average(dataset: Dataset, rows: Tensor) -> Tensor:
-    return torch.stack(
-        [dataset.states(rows, generator("cpu", 0, "average", draw)) for draw in range(_DRAWS)]
-    ).mean(0)
+def _draws(dataset: Dataset, rows: Tensor) -> Tensor:
+    """States of the same rows, `(draws, B, *E)`."""
+    return torch.stack([dataset.states(rows, generator("cpu", 0, "average", draw)) for draw in range(_DRAWS)])
 
 
 @DATASETS.check("centres", "states scatter around what the data say that they scatter around")
@@ -155,7 +154,7 @@ def _centres(case: Case) -> None:
     centres = dataset.centres(rows)
     # Of binary data it is a probability: real whatever the states are.
     require_state(centres, Space(dataset.info.shape), len(rows), "centres of the train split")
-    draws = torch.stack([dataset.states(rows, generator("cpu", 0, "centre", draw)) for draw in range(_DRAWS)])
+    draws = _draws(dataset, rows)
     missed = float((draws.mean(0) - centres).abs().max())
     allowed = 6 * float(draws.std(0).max()) / math.sqrt(_DRAWS) + 1e-6
     if missed > allowed:
