@@ -20,13 +20,13 @@ from torch.optim.optimizer import register_optimizer_step_post_hook
 
 from walkback.configuration.layering import resolve
 from walkback.diagnostics import Unwatched
-from walkback.engine.benchmark_figures import CHAIN, benchmark_report
-from walkback.engine.benchmarking import WARMUP, BenchmarkPlan, Timing, Timings, Way, time_configuration
-from walkback.engine.preparation import Prepared, prepare
-from walkback.engine.training import levels_of_walk
 from walkback.extensions.registry import Registry
+from walkback.measuring.speed.report import CHAIN, benchmark_report
+from walkback.measuring.speed.timings import WARMUP, BenchmarkPlan, Timing, Timings, Way, time_configuration
 from walkback.operators import TransitionOperator
 from walkback.state import batch_size
+from walkback.training.preparation import Prepared, prepare
+from walkback.training.trainer import levels_of_walk
 
 Install = Callable[..., Path]
 

@@ -9,7 +9,7 @@ import torch
 
 from walkback.errors import ConfigurationError, WalkbackError
 from walkback.report import Figure, Report, Series
-from walkback.storage.ledger import Ledger
+from walkback.storage.work_cache import Ledger
 
 PROTOCOL = {"checkpoint": "a", "paths": 3, "options": {"levels": (1, 2)}}
 

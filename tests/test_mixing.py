@@ -27,12 +27,13 @@ from tests.toy.irreversible import (
 from tests.toy.statistics import LIMIT, normal, z_score
 from torch import Tensor
 
-from walkback import optional, traces
 from walkback.configuration.schema import validate
 from walkback.diagnostics import Watch
 from walkback.errors import ConfigurationError, WalkbackError
+from walkback.measuring import traces
 from walkback.report import Figure, Report
-from walkback.storage.ledger import Ledger
+from walkback.storage.work_cache import Ledger
+from walkback.support import extras as optional
 from walkback_diagnostics.correlation import (
     autocorrelation_time,
     burn_in,

@@ -11,8 +11,8 @@ import pytest
 import torch
 
 from walkback.diagnostics import Unwatched
-from walkback.engine.racing import Entrant, Outcome, race
-from walkback.engine.timing import Meter, cpu_threads, peak_of_process
+from walkback.measuring.speed.clock import Meter, cpu_threads, peak_of_process
+from walkback.measuring.speed.race import Entrant, Outcome, race
 
 CPU = torch.device("cpu")
 

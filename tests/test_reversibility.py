@@ -32,12 +32,12 @@ from tests.toy.irreversible import (
 )
 from tests.toy.statistics import LIMIT, normal, normal_log_density
 
-from walkback import traces
 from walkback.diagnostics import Subject, Watch
 from walkback.errors import ConfigurationError, WalkbackError
 from walkback.kernels import NormalKernel
+from walkback.measuring import traces
 from walkback.report import Figure, Report
-from walkback.storage.ledger import Ledger
+from walkback.storage.work_cache import Ledger
 from walkback_diagnostics.rank_test import paths
 from walkback_diagnostics.reversibility import Reversibility
 

@@ -19,9 +19,9 @@ from tests.toy.learned import seeing_gaussian
 from tests.toy.statistics import normal, rng
 from torch import Tensor
 
+from walkback.building.assembly import load_model
+from walkback.building.data_of_model import data_for, first_states
 from walkback.data import DataInfo
-from walkback.engine.assembly import load_model
-from walkback.engine.held_out import data_for, first_states
 from walkback.errors import ConfigurationError, WalkbackError
 from walkback.extensions.registry import Registry
 from walkback.operators import visible
@@ -29,9 +29,9 @@ from walkback.pictures.frames import open_sink
 from walkback.pictures.starts import MAX_STARTS, read_starts
 from walkback.sampling import SamplePlan, cool, last, sample_frames
 from walkback.schedules import levels_from
-from walkback.seeding import generator
 from walkback.state import leaves
 from walkback.storage.tensorfile import save_tensors
+from walkback.support.seeding import generator
 
 GREY = DataInfo("grey", (1, 4, 6))
 RGB = DataInfo("rgb", (3, 4, 6))
@@ -366,7 +366,7 @@ def test_samples_of_other_data_are_refused(digits: Path, tmp_path: Path) -> None
 def test_data_that_have_changed_since_are_told(
     digits: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from walkback.engine import assembly
+    from walkback.building import assembly
 
     original = assembly.load_checkpoint
 

@@ -25,12 +25,12 @@ from tests.toy.irreversible import (
 )
 from tests.toy.statistics import LIMIT, normal
 
-from walkback import traces
 from walkback.diagnostics import Watch
-from walkback.discrepancy import mmd_squared
 from walkback.errors import ConfigurationError, WalkbackError
+from walkback.measuring import traces
+from walkback.measuring.quality.mmd import mmd_squared
 from walkback.report import Report
-from walkback.storage.ledger import Ledger
+from walkback.storage.work_cache import Ledger
 from walkback_diagnostics.neighbours import Neighbours, entropy, neighbours
 from walkback_diagnostics.stationarity import Stationarity, departures, drifts, statistics
 

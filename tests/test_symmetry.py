@@ -21,7 +21,7 @@ from walkback.operators import Conditional, TransitionOperator
 from walkback.report import Report
 from walkback.schedules import Level, levels_from
 from walkback.state import Space, State, leaves
-from walkback.storage.ledger import Ledger
+from walkback.storage.work_cache import Ledger
 from walkback_diagnostics import symmetry
 from walkback_diagnostics.mirrored import linear_maps, mirrored_layers
 from walkback_diagnostics.symmetry import Symmetry, natural_parameters, squared_norms

@@ -43,7 +43,7 @@ from walkback.priors import ProductPrior
 from walkback.report import Figure, Report
 from walkback.schedules import Level, levels_from
 from walkback.state import Space, State, StateSpace, leaves
-from walkback.storage.ledger import Ledger
+from walkback.storage.work_cache import Ledger
 from walkback_diagnostics import thermodynamics
 from walkback_diagnostics.free_energy import bar, effective_sample_size, exponential_average, jarzynski
 from walkback_diagnostics.thermodynamics import Thermodynamics

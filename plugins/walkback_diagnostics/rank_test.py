@@ -21,9 +21,9 @@ from torch import Tensor
 
 from walkback.diagnostics import Subject
 from walkback.errors import ConfigurationError
+from walkback.measuring.traces import trace
 from walkback.schedules import Level
 from walkback.state import State, batch_size, leaves
-from walkback.traces import trace
 from walkback.walk import Transition
 
 FEWEST_IN_CELL = 5

@@ -23,13 +23,13 @@ from torch import Tensor
 
 from walkback.diagnostics import Diagnostic, Start, Subject
 from walkback.errors import ConfigurationError, WalkbackError
-from walkback.estimates import ratio_figure, require_enough
 from walkback.kernels import BernoulliKernel, Kernel, NormalKernel, ProductKernel
+from walkback.measuring.estimates import ratio_figure, require_enough
+from walkback.measuring.traces import cold_level
 from walkback.operators import TransitionOperator
 from walkback.report import Figure, Report, Series
 from walkback.schedules import Level
 from walkback.state import State, batch_size, leaves, map_state
-from walkback.traces import cold_level
 from walkback_diagnostics.mirrored import mirrored_layers
 
 _NOTHING = 1e-20

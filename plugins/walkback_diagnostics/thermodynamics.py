@@ -27,12 +27,12 @@ from torch import Tensor
 
 from walkback.diagnostics import Diagnostic, Subject
 from walkback.errors import DataError, WalkbackError
-from walkback.estimates import require_enough
+from walkback.measuring.estimates import require_enough
+from walkback.measuring.traces import settle, trace
 from walkback.report import Report
 from walkback.sampling import anneal, last
 from walkback.schedules import Level
 from walkback.state import State, dimensions, map_state
-from walkback.traces import settle, trace
 from walkback.walk import walk
 from walkback.work import PathWork, cooling_work, heating_work, reheating_work
 from walkback_diagnostics.free_energy import bar

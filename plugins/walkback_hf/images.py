@@ -13,7 +13,7 @@ from typing_extensions import override
 
 from walkback.data import Centred, DataInfo, Dataset, Labelled, Split
 from walkback.errors import ConfigurationError, DataError
-from walkback.grey import GreyLevels
+from walkback.pixels import GreyLevels
 from walkback_hf.cache import StoredPixels, cached_pixels
 from walkback_hf.decode import Layout, decode, decode_batches, find_layout
 from walkback_hf.encoded import EncodedImages, Labels, Part

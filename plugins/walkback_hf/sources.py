@@ -9,7 +9,7 @@ from pydantic import NonNegativeFloat, PositiveInt
 from typing_extensions import override
 
 from walkback.errors import ConfigurationError
-from walkback.grey import Binarize, GreyLevels
+from walkback.pixels import Binarize, GreyLevels
 from walkback_hf.encoded import EncodedImages
 from walkback_hf.folders import find_local
 from walkback_hf.hub import find_hub

@@ -22,9 +22,9 @@ from walkback.model import Model
 from walkback.operators import initial_state
 from walkback.report import Report
 from walkback.sampling import anneal, last
-from walkback.seeding import generator
 from walkback.state import State
-from walkback.storage.ledger import Ledger
+from walkback.storage.work_cache import Ledger
+from walkback.support.seeding import generator
 
 Start: TypeAlias = Literal["annealed", "data"]
 """Where chains begin: cooled from the prior, or at held-out data."""

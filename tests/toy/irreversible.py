@@ -25,7 +25,7 @@ from walkback.operators import Conditional, Latent, TransitionOperator
 from walkback.priors import Prior, ProductPrior
 from walkback.schedules import Level, levels_from
 from walkback.state import Space, State, StateSpace, leaves
-from walkback.storage.ledger import Ledger
+from walkback.storage.work_cache import Ledger
 
 
 def turning(r: float, angle: float, variance: float, *, tempered: bool = False) -> Toy:

@@ -14,15 +14,15 @@ from walkback.api.inputs import at_least, installed, split_choice
 from walkback.api.models import comparable_data, loaded_of, stamp_of, trained_of
 from walkback.api.progress import Bar
 from walkback.api.records import Trained
+from walkback.building.devices import Precision
 from walkback.data import SPLITS, Dataset, Split
 from walkback.diagnostics import Diagnostic
-from walkback.engine.devices import Precision
-from walkback.engine.diagnosing import build_diagnostic, diagnose_model
-from walkback.engine.evaluating import EvaluationPlan
-from walkback.engine.measuring import evaluate_model
 from walkback.errors import ConfigurationError
+from walkback.measuring.diagnose import build_diagnostic, diagnose_model
+from walkback.measuring.evaluate import evaluate_model
+from walkback.measuring.path_works import EvaluationPlan
 from walkback.report import Report
-from walkback.vocabulary import Readout
+from walkback.support.readouts import Readout
 
 
 def evaluate(

@@ -10,7 +10,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 from rich.text import Text
 
-from walkback.text import printable
+from walkback.support.text import printable
 
 _FIGURES = ("loss", "validation_nats", "validation_bits_per_dimension")
 

@@ -12,16 +12,16 @@ from walkback.api.inputs import at_least
 from walkback.api.models import comparable_data, stamp_of, trained_of
 from walkback.api.progress import Bar
 from walkback.api.records import Samples, Trained
-from walkback.engine.devices import autocast, resolve_precision
-from walkback.engine.held_out import first_states
-from walkback.engine.protocols import drawing_protocol
+from walkback.building.data_of_model import first_states
+from walkback.building.devices import autocast, resolve_precision
 from walkback.errors import ConfigurationError
 from walkback.inpainting import fill_in, fill_steps
+from walkback.measuring.provenance import drawing_protocol
 from walkback.pictures.inpainted import read_mask
 from walkback.readout import read_out, require_readout
 from walkback.sampling import SamplePlan, sample_frames
 from walkback.schedules import Levels
-from walkback.vocabulary import Readout
+from walkback.support.readouts import Readout
 
 
 def sample(

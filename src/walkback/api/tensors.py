@@ -17,8 +17,8 @@ from typing_extensions import override
 
 from walkback.data import SPLITS, Centred, DataInfo, Dataset, Split
 from walkback.errors import DataError
-from walkback.grey import GreyLevels
-from walkback.seeding import generator
+from walkback.pixels import GreyLevels
+from walkback.support.seeding import generator
 
 _FEWEST = 6  # two examples in each split, which a standard error needs
 

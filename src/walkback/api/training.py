@@ -27,12 +27,9 @@ from walkback.configuration.layering import resolve
 from walkback.configuration.recipes import starting_layer
 from walkback.configuration.schema import component_options
 from walkback.data import Dataset
-from walkback.engine.interrupts import Stop, stoppable
-from walkback.engine.preparation import Given, Prepared, prepare
-from walkback.engine.runner import Run, RunResult
 from walkback.errors import ConfigurationError
 from walkback.extensions.registry import Registry
-from walkback.metrics import FILE_NAME
+from walkback.loggers import FILE_NAME
 from walkback.objectives import AnyObjective, Objective, PathObjective
 from walkback.operators import TransitionOperator
 from walkback.priors import Prior
@@ -40,6 +37,9 @@ from walkback.processes import Process
 from walkback.schedules import Schedule
 from walkback.storage.checkpoint import load_checkpoint
 from walkback.storage.rundir import RunDirectory, require_free
+from walkback.support.interrupts import Stop, stoppable
+from walkback.training.preparation import Given, Prepared, prepare
+from walkback.training.run import Run, RunResult
 
 
 def train(

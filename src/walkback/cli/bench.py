@@ -71,9 +71,9 @@ def bench(
     from walkback.cli.progress import ProgressBar
     from walkback.cli.reports import show_report
     from walkback.configuration.layering import resolve
-    from walkback.engine.benchmark_figures import benchmark_report
-    from walkback.engine.benchmarking import BenchmarkPlan, time_configuration
-    from walkback.engine.preparation import prepare
+    from walkback.measuring.speed.report import benchmark_report
+    from walkback.measuring.speed.timings import BenchmarkPlan, time_configuration
+    from walkback.training.preparation import prepare
 
     settings = {
         "training.steps": steps,

@@ -16,7 +16,7 @@ from rich.console import Console, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from walkback.text import printable
+from walkback.support.text import printable
 
 
 def plain(text: str, style: str = "") -> Text:

@@ -82,13 +82,13 @@ def diagnose(
 
     walkback diagnose reversibility final.safetensors --set chains=200 --threshold 5 --json
     """
+    from walkback.building.assembly import load_model
+    from walkback.building.devices import resolve_device
     from walkback.cli.progress import ProgressBar
     from walkback.cli.reports import show_report
     from walkback.configuration.overrides import parse_value
-    from walkback.engine.assembly import load_model
-    from walkback.engine.devices import resolve_device
-    from walkback.engine.diagnosing import build_diagnostic, diagnose_model
-    from walkback.engine.protocols import evaluation_data, protocol_of
+    from walkback.measuring.diagnose import build_diagnostic, diagnose_model
+    from walkback.measuring.provenance import evaluation_data, protocol_of
     from walkback.pictures.plots import check_plot_target, save_plot
 
     if plot is not None:

@@ -42,7 +42,7 @@ class _Rate(ProgressColumn):
 
 @final
 class ProgressBar:
-    """A `walkback.engine.reporting.Reporter` for people.
+    """A `walkback.support.reporting.Reporter` for people.
 
     Args:
         output: Where messages go.

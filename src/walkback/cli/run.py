@@ -35,9 +35,9 @@ from walkback.errors import ConfigurationError
 
 if TYPE_CHECKING:
     from walkback.configuration.config import RunConfig
-    from walkback.engine.preparation import Prepared
-    from walkback.engine.runner import RunResult
     from walkback.extensions.registry import Registry
+    from walkback.training.preparation import Prepared
+    from walkback.training.run import RunResult
 
 
 def run(
@@ -117,8 +117,8 @@ def run(
         _show(config, registry, Output(), json)
         return
     if config.run.nproc > 1:
-        from walkback.engine.interrupts import Interrupted
-        from walkback.engine.launch import STOPPED, is_child, launch
+        from walkback.support.interrupts import Interrupted
+        from walkback.training.launch import STOPPED, is_child, launch
 
         if not is_child():
             code = launch(config.run.nproc, sys.argv[1:])
@@ -165,11 +165,11 @@ def _execute(
     import torch
 
     from walkback.cli.progress import ProgressBar
-    from walkback.engine.distributed import joined_world, local_device
-    from walkback.engine.interrupts import stoppable
-    from walkback.engine.preparation import prepare
-    from walkback.engine.runner import Run
     from walkback.storage.rundir import RunDirectory, default_stem
+    from walkback.support.interrupts import stoppable
+    from walkback.training.distributed import joined_world, local_device
+    from walkback.training.preparation import prepare
+    from walkback.training.run import Run
 
     output = Output()
     if config.run.threads:
@@ -244,7 +244,7 @@ def _report(result: RunResult, output: Output, json: bool) -> None:
 
 def _show(config: RunConfig, registry: Registry, output: Output, json: bool) -> None:
     """--dry-run: the resolved configuration, and the size of the model."""
-    from walkback.engine.preparation import prepare
+    from walkback.training.preparation import prepare
 
     prepared = prepare(config, registry)
     levels = [level.temperature for level in prepared.model.levels()]

@@ -10,8 +10,8 @@ from torch import Tensor
 
 from walkback.data import SPLITS, Centred, DataInfo, Dataset, Labelled, Split
 from walkback.errors import DataError
-from walkback.seeding import generator
 from walkback.state import Space
+from walkback.support.seeding import generator
 from walkback.testing.cases import Case, ConformanceError, NotApplicable, Suite
 from walkback.testing.probes import drawn_from, require_state, same
 

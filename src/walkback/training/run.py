@@ -1,0 +1,350 @@
+"""One run: train (log, validate, checkpoint) → evaluate on held-out data → draw samples and chains.
+
+Everything goes into the run's directory; progress is told to a `Reporter`; a stop is honoured between two walks, after
+saving a checkpoint.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Literal, final
+
+import torch
+
+from walkback.building.devices import autocast
+from walkback.data import Split
+from walkback.errors import ConfigurationError
+from walkback.loggers import JsonLines, Logger
+from walkback.measuring.bound import BoundEstimate, estimate_bound
+from walkback.model import Model
+from walkback.pictures.figures import can_draw, draw_chains, draw_samples, draw_walks
+from walkback.state import State
+from walkback.storage.checkpoint import (
+    Checkpoint,
+    TrainingState,
+    load_checkpoint,
+    load_training_state,
+    save_checkpoint,
+)
+from walkback.storage.description import describe
+from walkback.storage.files import write_text
+from walkback.storage.rundir import RunDirectory
+from walkback.storage.store import CheckpointStore
+from walkback.support.interrupts import Interrupted, Stop
+from walkback.support.reporting import Reporter
+from walkback.support.seeding import generator
+from walkback.training.distributed import World
+from walkback.training.preparation import Prepared
+from walkback.training.stopping import EarlyStopping
+from walkback.training.trainer import Trainer
+
+
+@dataclass(frozen=True, slots=True)
+class RunResult:
+    """What a finished run leaves: paths, the bound on held-out data, walks, and seconds spent training.
+
+    `best_step` is the walk after which the model was the best on validation data, where the run kept that one.
+    """
+
+    directory: Path
+    checkpoint: Path
+    pictures: tuple[Path, ...]
+    bound: BoundEstimate
+    protocol: Mapping[str, Any]
+    walks: int
+    seconds: float
+    best_step: int | None = None
+
+
+@final
+class Run:
+    """Executes a prepared run in its directory.
+
+    Args:
+        prepared: From `prepare`.
+        directory: The run's directory; None on processes that do not write.
+        reporter: Hears of progress.
+        stop: Asked between walks.
+        world: This process among others.
+        lasting: Whether the directory is to stay: else it gets no pictures, and nothing to go on from.
+    """
+
+    def __init__(
+        self,
+        prepared: Prepared,
+        directory: RunDirectory | None,
+        reporter: Reporter,
+        stop: Stop,
+        world: World | None = None,
+        lasting: bool = True,
+    ) -> None:
+        self._prepared = prepared
+        self._config = prepared.config
+        self._directory = directory
+        self._reporter = reporter
+        self._stop = stop
+        self._lasting = lasting
+        self._world = world or World()
+        self._trainer = Trainer(
+            prepared.model,
+            prepared.objective,
+            prepared.dataset,
+            prepared.config.training,
+            seed=prepared.config.run.seed,
+            device=prepared.device,
+            precision=prepared.precision,
+            compiled=prepared.config.run.compile,
+            world=self._world,
+        )
+        self._stopping = EarlyStopping(prepared.config.training.patience)
+        self._loggers: list[Logger] = []
+        self._figures: dict[str, float] = {}
+
+    @property
+    def model(self) -> Model:
+        """The model with averaged weights: after `execute`, the one that is kept."""
+        return self._trainer.averaged_model
+
+    def resume(self, path: Path) -> None:
+        """Go on from the newest whole checkpoint in the run directory `path`; from the start where there is none.
+
+        Raises:
+            ConfigurationError: The checkpoint does not fit the run, or is beyond its last step.
+        """
+        saved, warnings = CheckpointStore(path / "checkpoints").latest()
+        if self._world.is_main:
+            for warning in warnings:
+                self._reporter.note(warning)
+        if saved is None:
+            return
+        checkpoint = load_checkpoint(saved.checkpoint, self._prepared.device)
+        state = load_training_state(saved.state, self._prepared.device)
+        self._trainer.restore(
+            checkpoint.part("operator."), checkpoint.part("prior."), state.tensors, state.document
+        )
+        self._stopping.restore(state.document)
+        walks, steps = self._trainer.progress.walks, self._config.training.steps
+        if walks > steps:
+            raise ConfigurationError(
+                f"Got {steps} training steps for the run in {path}, which has taken {walks}: ask for at least as many."
+            )
+
+    def execute(self) -> RunResult | None:
+        """Train to the end, evaluate, draw; None on processes that do not write.
+
+        Raises:
+            Interrupted: A stop was requested; a checkpoint has been saved.
+            ConfigurationError: The operator has been compiled wrongly.
+            WalkbackError: Training diverged, or a file could not be written.
+        """
+        self._trainer.check_compiled()
+        self._open()
+        try:
+            self._train()
+            if self._directory is None:
+                return None
+            final = self._directory.final
+            save_checkpoint(final, self._finished(self._directory))
+            bound = self._evaluate(self._config.evaluation.split, self._config.evaluation.limit, "evaluation")
+            pictures = self._draw(self._directory) if self._lasting else ()
+            return RunResult(
+                directory=self._directory.path,
+                checkpoint=final,
+                pictures=pictures,
+                bound=bound,
+                protocol=self._protocol(),
+                walks=self._trainer.progress.walks,
+                seconds=self._trainer.progress.seconds,
+                best_step=self._stopping.best_step,
+            )
+        finally:
+            for logger in self._loggers:
+                logger.close()
+
+    def _open(self) -> None:
+        """Configuration and loggers."""
+        if self._directory is None:
+            return
+        walks = self._trainer.progress.walks
+        for name in self._config.run.loggers:  # first: one that cannot work here leaves the directory free
+            cls = self._prepared.registry.load(self._prepared.registry.find("logger", name))
+            self._loggers.append(cls(self._directory.path))
+        write_text(self._directory.config, self._config.to_toml())
+        self._directory.checkpoints.discard_after(walks)
+        resumed = walks if (self._directory.path / "metrics.jsonl").exists() else None
+        self._loggers.append(JsonLines(self._directory.path, resume_step=resumed))
+
+    def _train(self) -> None:
+        settings, trainer = self._config.training, self._trainer
+        start = trainer.progress.walks
+        self._reporter.stage("Training", settings.steps, start)
+        if self._out_of_patience():  # a run that has stopped and is resumed
+            return
+        for number in range(start + 1, settings.steps + 1):
+            loss = trainer.walk()
+            due = {
+                name: number % every == 0 or number == settings.steps
+                for name, every in (
+                    ("log", settings.log_every),
+                    ("validate", settings.validate_every),
+                    ("checkpoint", settings.checkpoint_every),
+                )
+            }
+            if due["log"] or number == 1:
+                self._log(number, {"loss": loss.item(), "seconds": trainer.progress.seconds})
+            if due["validate"]:
+                self._validate(number)
+            if self._lasting and settings.sample_every and number % settings.sample_every == 0:
+                self._draw_midway(number)
+            ends = due["validate"] and self._out_of_patience()
+            saves = self._lasting and (due["checkpoint"] or ends)
+            if saves:  # last, so that a run resumed here has all that came before
+                self._save(number)
+            self._reporter.advance(number, self._figures)
+            if self._world.any(bool(self._stop)):
+                if not saves:
+                    self._save(number)
+                raise Interrupted(self._stop.signal or 0, self._path, number)
+            if ends:
+                return
+
+    def _out_of_patience(self) -> bool:
+        """Whether the main process, which validates, has waited long enough for a better bound; the same on all."""
+        return self._config.training.patience > 0 and self._world.any(self._stopping.exhausted)
+
+    @property
+    def _path(self) -> Path | None:
+        return self._directory.path if self._directory else None
+
+    @property
+    def _weights(self) -> Literal["ema", "raw"]:
+        """Which weights are evaluated, drawn from and saved."""
+        return "ema" if self._config.training.ema else "raw"
+
+    def _log(self, step: int, figures: Mapping[str, float]) -> None:
+        self._figures.update(figures)
+        for logger in self._loggers:
+            logger.log(step, figures)
+
+    def _validate(self, step: int) -> None:
+        if self._directory is None:
+            return
+        bound = self._evaluate("validation", self._config.training.validation_examples, "validation")
+        figures = {"validation_nats": bound.nats, "validation_nats_error": bound.nats_error}
+        if bound.bits_per_dimension is not None and bound.bits_error is not None:
+            figures |= {
+                "validation_bits_per_dimension": bound.bits_per_dimension,
+                "validation_bits_error": bound.bits_error,
+            }
+        if self._stopping.observe(step, bound.nats):
+            self._directory.checkpoints.save_best(step, self._checkpoint())
+        if self._stopping.best_step is not None:
+            figures["best_step"] = self._stopping.best_step
+        self._log(step, figures)
+
+    def _evaluate(self, split: Split, limit: int, stream: str) -> BoundEstimate:
+        """The bound on the first `limit` examples of a split, with the averaged weights."""
+        prepared, settings = self._prepared, self._config.evaluation
+        rows = prepared.dataset.examples(split)[:limit]
+        noise = generator(prepared.device, self._config.run.seed, stream)
+        batches = [
+            prepared.dataset.states(part.to(prepared.device), noise)
+            for part in torch.split(rows, settings.batch_size)
+        ]
+        with autocast(prepared.device, prepared.precision):
+            paths = settings.paths if stream == "evaluation" else 1
+            return estimate_bound(
+                self._trainer.averaged_model, batches, prepared.dataset.info, noise, paths=paths
+            )
+
+    def _save(self, step: int) -> None:
+        tensors, document = self._trainer.state()  # of all processes together
+        if self._directory is None:
+            return
+        state = TrainingState(tensors, document | self._stopping.state())
+        self._directory.checkpoints.save(step, self._checkpoint(), state, self._stopping.best_step)
+        self._directory.checkpoints.prune(self._config.training.keep_checkpoints)
+
+    def _draw(self, directory: RunDirectory) -> tuple[Path, ...]:
+        """The final pictures: samples, and chains that go on from them."""
+        info, settings = self._prepared.dataset.info, self._config.samples
+        if not can_draw(info):
+            self._reporter.note(f"No pictures: states of shape {info.shape} are neither images nor points.")
+            return ()
+        samples, chains = directory.sample("annealed"), directory.sample("chain")
+        start = self._draw_samples(samples)
+        self._reporter.stage("Chain at T = 1", settings.chain_steps)
+        noise = generator(self._prepared.device, self._config.run.seed, "chain")
+        model = self._trainer.averaged_model
+        with model.evaluating(), autocast(self._prepared.device, self._prepared.precision):
+            draw_chains(chains, model, info, settings, start, noise, self._protocol(), self._chain_step)
+        return samples, chains, *self._draw_walks(directory)
+
+    def _draw_walks(self, directory: RunDirectory) -> tuple[Path, ...]:
+        """Walks between data and prior and, in the plane, where a step at T = 1 leads."""
+        prepared, model = self._prepared, self._trainer.averaged_model
+        noise = generator(prepared.device, self._config.run.seed, "walks")
+        rows = prepared.dataset.examples("train")[: self._config.samples.num]
+        data = prepared.dataset.states(rows.to(prepared.device), noise)
+        with model.evaluating(), autocast(prepared.device, prepared.precision):
+            return draw_walks(directory.sample, model, prepared.dataset.info, data, noise, self._protocol())
+
+    def _draw_midway(self, step: int) -> None:
+        if self._directory is not None and can_draw(self._prepared.dataset.info):
+            self._draw_samples(self._directory.sample(f"step-{step}"))
+
+    def _draw_samples(self, path: Path) -> State:
+        prepared = self._prepared
+        noise = generator(prepared.device, self._config.run.seed, "samples")
+        model = self._trainer.averaged_model
+        reference = None
+        if not prepared.dataset.info.is_image:
+            rows = prepared.dataset.examples("train")[: self._config.samples.num]
+            reference = prepared.dataset.states(rows.to(prepared.device), noise).cpu()
+        with model.evaluating(), autocast(prepared.device, prepared.precision):
+            return draw_samples(
+                path, model, prepared.dataset.info, self._config.samples, noise, self._protocol(), reference
+            )
+
+    def _chain_step(self, step: int) -> None:
+        self._reporter.advance(step, {})
+        if self._stop:
+            raise Interrupted(self._stop.signal or 0, self._path, self._trainer.progress.walks)
+
+    def _finished(self, directory: RunDirectory) -> Checkpoint:
+        """The model to keep, evaluate and draw: the best on validation data where one was looked for, else the last."""
+        best = self._stopping.best_step
+        if best is None:
+            return self._checkpoint()
+        self._reporter.note(f"The validation bound was best after {best} walks: the model of then is kept.")
+        checkpoint = load_checkpoint(directory.checkpoints.best(best), self._prepared.device)
+        self._trainer.adopt(checkpoint.part("operator."), checkpoint.part("prior."))
+        return checkpoint
+
+    def _checkpoint(self) -> Checkpoint:
+        model = self._trainer.averaged_model
+        tensors = {f"operator.{name}": value for name, value in model.operator.state_dict().items()}
+        tensors |= {f"prior.{name}": value for name, value in model.prior.state_dict().items()}
+        progress = asdict(self._trainer.progress)
+        del progress["seconds"]  # equal runs leave equal files
+        description = describe(
+            **self._prepared.names(),
+            data=self._prepared.dataset.info.to_dict(),
+            progress=progress,
+            weights=self._weights,
+        )
+        return Checkpoint(description, tensors)
+
+    def _protocol(self) -> dict[str, Any]:
+        info = self._prepared.dataset.info
+        return {
+            "data": info.name,
+            "split": self._config.evaluation.split,
+            "preprocessing": list(info.preprocessing),
+            "fingerprint": info.fingerprint,
+            "seed": self._config.run.seed,
+            "weights": self._weights,
+            "precision": self._prepared.precision,
+        }
