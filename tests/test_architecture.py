@@ -56,6 +56,7 @@ LAYERS: Mapping[str, tuple[str, ...]] = {
     "storage": (
         "storage",
         "storage.files",
+        "storage.migrations",
         "storage.tensorheader",
         "storage.tensorfile",
         "storage.description",
