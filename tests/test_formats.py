@@ -19,7 +19,7 @@ from walkback.storage.description import read_description
 from walkback.storage.migrations import KINDS, STEP, WORK_CACHE, FileKind
 from walkback.storage.store import CheckpointStore
 from walkback.storage.tensorfile import read_tensors
-from walkback.storage.work_cache import Ledger
+from walkback.storage.work_cache import WorkCache
 
 OLD = Path(__file__).parent / "formats"
 MODELS = ("gaussian", "bernoulli")
@@ -66,16 +66,16 @@ def test_only_kinds_without_a_stamp_in_format_1_do_without() -> None:
 def test_a_work_cache_of_format_1_is_gone_on_with(tmp_path: Path) -> None:
     protocol = {"checkpoint": "a", "paths": 3}
     (tmp_path / "protocol.json").write_text(json.dumps(protocol))
-    Ledger(tmp_path, protocol)
+    WorkCache(tmp_path, protocol)
     with pytest.raises(ConfigurationError, match="another measurement"):
-        Ledger(tmp_path, protocol | {"paths": 4})
+        WorkCache(tmp_path, protocol | {"paths": 4})
 
 
 def test_a_work_cache_of_a_newer_format_says_so(tmp_path: Path) -> None:
     newer = replace(WORK_CACHE, migrations={**WORK_CACHE.migrations, WORK_CACHE.format: dict})
     (tmp_path / "protocol.json").write_text(json.dumps(newer.stamp() | {"protocol": {}}))
     with pytest.raises(ConfigurationError, match="upgrade walkback"):
-        Ledger(tmp_path, {})
+        WorkCache(tmp_path, {})
 
 
 def test_a_step_of_a_newer_format_is_passed_over(tmp_path: Path) -> None:

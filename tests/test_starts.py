@@ -206,9 +206,7 @@ def test_states_that_are_not_finite_are_refused(tmp_path: Path, bad: float) -> N
     np.savez(tmp_path / "a.npz", states=states)
     with pytest.raises(ConfigurationError, match="NaN or infinity"):
         read_starts(tmp_path / "a.npz", POINTS)
-    save_tensors(
-        tmp_path / "a.safetensors", {"states": torch.from_numpy(states).float()}, SAMPLES.stamp()
-    )
+    save_tensors(tmp_path / "a.safetensors", {"states": torch.from_numpy(states).float()}, SAMPLES.stamp())
     with pytest.raises(ConfigurationError, match="NaN or infinity"):
         read_starts(tmp_path / "a.safetensors", POINTS)
 
