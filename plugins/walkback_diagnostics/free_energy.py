@@ -25,6 +25,7 @@ from torch import Tensor
 
 from walkback.errors import WalkbackError
 from walkback.support.extras import require
+from walkback.work import exponential_average
 
 Array: TypeAlias = NDArray[np.float64]
 
@@ -32,18 +33,6 @@ _METHODS = ("false-position", "bisection", "self-consistent-iteration")
 _TOLERANCE = 1e-6
 _EQUAL = 1e-9
 """Relative spread of works that is rounding: the process is reversible, and every work is ΔF."""
-
-
-def exponential_average(work: Tensor) -> Tensor:
-    """-log mean exp(-W) over the last dimension, `(…, n)` → `(…)`: biased high by the finite n, nats."""
-    rows = work.double()
-    return math.log(rows.shape[-1]) - (-rows).logsumexp(-1)
-
-
-def effective_sample_size(work: Tensor) -> Tensor:
-    """(Σ exp(-W))² / Σ exp(-2 W) over the last dimension, `(…, n)` → `(…)`, from 1 to n."""
-    rows = -work.double()
-    return (2 * rows.logsumexp(-1) - (2 * rows).logsumexp(-1)).exp()
 
 
 def jarzynski(work: Tensor) -> tuple[float, float]:
