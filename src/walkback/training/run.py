@@ -134,10 +134,8 @@ class Run:
 
         Raises:
             Interrupted: A stop was requested; a checkpoint has been saved.
-            ConfigurationError: The operator has been compiled wrongly.
             WalkbackError: Training diverged, or a file could not be written.
         """
-        self._trainer.check_compiled()
         self._open()
         try:
             self._train()

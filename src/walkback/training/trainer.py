@@ -27,7 +27,6 @@ from walkback.state import State, map_state
 from walkback.support.seeding import derive_seed, generator
 from walkback.support.text import one_line
 from walkback.training.batches import BatchOrder
-from walkback.training.compiling import require_same_gradients
 from walkback.training.distributed import World
 from walkback.training.optimization import (
     WeightAverage,
@@ -117,16 +116,6 @@ class Trainer:
     def averaged_model(self) -> Model:
         """The model with averaged weights: the one to evaluate and to sample."""
         return replace(self.model, operator=self._average.operator) if self._settings.ema else self.model
-
-    def check_compiled(self) -> None:
-        """Refuse to train an operator that has been compiled wrongly; see `training.compiling`."""
-        if not self._compiled or self.progress.walks >= self._settings.steps:
-            return
-        noise = generator(self._device, self._seed, "check")
-        levels = tensor_levels(self.model.levels(), self._device)
-        with autocast(self._device, self._precision):
-            state = self._starting_states(self._examples_of(self._order.batch(self.progress.walks)), noise)
-            require_same_gradients(self.model.operator, state, levels[len(levels) // 2], self._seed)
 
     def walk(self) -> Tensor:
         """Train on one minibatch; returns the loss, nats per step and example, a scalar on the device.
