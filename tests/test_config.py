@@ -324,7 +324,8 @@ def test_unknown_source(registry: Registry, source: str) -> None:
         ("schedule.name=listed", "schedule.levels is missing: give it with --set schedule.levels=VALUE."),
         ("operator.name=7", "operator.name: got 7, expected the name"),
         ("run.device=gpu", 'run.device: got "gpu", expected a string like (auto|cpu|cuda'),
-        ('run.loggers=["bord"]', "Unknown logger 'bord'; no plugin offers any logger."),
+        ("loggers.bord=true", "Unknown logger 'bord'; no plugin offers any logger."),
+        ('run.loggers=["bord"]', "Unknown option 'run.loggers': it is 'loggers.NAME' now."),
     ],
 )
 def test_error_sentences(registry: Registry, override: str, message: str) -> None:
