@@ -17,7 +17,8 @@ from hypothesis import strategies as st
 from pydantic import AfterValidator, Field
 
 from walkback.component import KINDS, Component, DatasetSource, Kind, Recipe
-from walkback.configuration.config import RunConfig, component, component_table
+from walkback.configuration.components import component_table
+from walkback.configuration.config import RunConfig, component
 from walkback.configuration.layering import resolve, resolve_data
 from walkback.configuration.schema import component_options, validate
 from walkback.errors import ConfigurationError, PluginError
