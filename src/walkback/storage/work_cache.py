@@ -23,7 +23,7 @@ _PROTOCOL = "protocol.json"
 
 
 @final
-class Ledger:
+class WorkCache:
     """Finished pieces of a measurement, by name.
 
     Args:
@@ -72,7 +72,7 @@ class Ledger:
 
     def _file(self, entry: str) -> Path:
         if self._directory is None:
-            raise ValueError("Got a ledger without a directory.")
+            raise ValueError("Got a cache without a directory.")
         return self._directory / f"{entry}.safetensors"
 
 

@@ -19,7 +19,7 @@ from walkback.building.assembly import (
 )
 from walkback.building.devices import Precision, resolve_device, resolve_precision
 from walkback.configuration.config import RunConfig
-from walkback.data import Dataset, Split
+from walkback.data import Dataset, Split, states_of
 from walkback.errors import ConfigurationError
 from walkback.extensions.registry import Registry
 from walkback.model import Model
@@ -131,7 +131,7 @@ def _refuse_unfit(model: Model, objective: AnyObjective, dataset: Dataset, seed:
     One of whole walks needs heating kernels that can be differentiated through.
     """
     noise = generator("cpu", seed, "look")
-    data = dataset.states(dataset.examples("train")[:2], noise)
+    data = states_of(dataset, "train", slice(2), noise)
     state, _ = initial_state(model.operator, data, noise)
     with model.evaluating():
         step = next(iter(walk(model.operator, model.process, state, model.levels()[:1], noise)))
