@@ -6,8 +6,10 @@ it.
 
 from __future__ import annotations
 
+import gc
 import os
 import tempfile
+import warnings
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
@@ -111,13 +113,17 @@ def _read_metadata(root: Path, split: str, metadata: Sequence[Path]) -> tuple[li
     files = [str(root / file) for file in metadata]
     # Given as lists, names are no patterns to be searched for; no time of change is needed, as nothing is cached.
     listed = DataFilesDict({"train": DataFilesList(files, [("",)] * len(files))})
-    with tempfile.TemporaryDirectory() as scratch:
+    with tempfile.TemporaryDirectory() as scratch, warnings.catch_warnings():
+        warnings.simplefilter("ignore", ResourceWarning)  # `datasets` looks into a CSV, and leaves it open
         stream = ImageFolder(cache_dir=scratch, data_files=listed).as_streaming_dataset(split="train")
         features = dict(stream.features)
         for name, feature in features.items():
             if isinstance(feature, datasets.Image):
                 stream = stream.cast_column(name, datasets.Image(decode=False))
-        return list(stream), features
+        rows = list(stream)
+        del stream
+        gc.collect()
+        return rows, features
 
 
 def _image_feature(features: Mapping[str, Any], column: str | None, place: str) -> str:

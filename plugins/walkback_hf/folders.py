@@ -14,6 +14,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from walkback.errors import DataError
+from walkback_hf.cards import sort_as_declared
 from walkback_hf.columns import TABLE_ADVICE, holds_images
 from walkback_hf.encoded import Found
 from walkback_hf.files import METADATA, image_files, kinds, unlisted
@@ -120,8 +121,12 @@ def _find_file(path: Path, column: str | None) -> Found:
     raise DataError(f"Got the file {shown(path)} as data; {advice}.")
 
 
+def _sorted(tree: Tree, files: Sequence[Path]) -> Sorting:
+    return sort_as_declared(tree.root, files) or sort_by_split(files, shown(tree.root))
+
+
 def _find_parquet(tree: Tree, parquet: Sequence[Path], images: Sequence[Path], column: str | None) -> Found:
-    sorting = sort_by_split(parquet, shown(tree.root))
+    sorting = _sorted(tree, parquet)
     splits = {
         split: ParquetFiles(tree.root, [tree.root / file for file in files], column)
         for split, files in sorting.groups.items()
@@ -135,9 +140,7 @@ def _find_parquet(tree: Tree, parquet: Sequence[Path], images: Sequence[Path], c
 
 def _find_images(tree: Tree, images: Sequence[Path], column: str | None) -> Found:
     known = set(images)
-    sorting = sort_by_split(
-        [file for file in tree.files if file in known or file.name in METADATA], shown(tree.root)
-    )
+    sorting = _sorted(tree, [file for file in tree.files if file in known or file.name in METADATA])
     splits = image_files(tree.root, sorting, column)
     claimed = [file for files in sorting.groups.values() for file in files if file in known]
     unused = unlisted(tree.root, splits, claimed)
