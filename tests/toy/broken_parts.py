@@ -56,13 +56,7 @@ class BrokenLayers(nn.Module):
         features = [rows, level.expand(len(rows))[:, None]]
         if self.classes:
             features.append(self._labels(told.label, len(rows)))
-        hidden = torch.tanh(self.inner(torch.cat(features, 1)))
-        if self.fault == "draws":
-            hidden = hidden + torch.randn_like(hidden)
-        if self.fault == "root":
-            hidden = (hidden * 0).sqrt() + hidden
-        if self.fault == "detached":
-            hidden = hidden.detach()
+        hidden = self._faulty(torch.tanh(self.inner(torch.cat(features, 1))))
         outputs = [head(hidden).reshape(state.shape) for head in self.heads]
         if self.fault == "flat":
             outputs = [output.flatten(1)[:, :1] for output in outputs]
@@ -71,6 +65,13 @@ class BrokenLayers(nn.Module):
         if self.fault == "one head":
             outputs = outputs[:1]
         return outputs[0] if self.fault == "no tuple" else tuple(outputs)  # type: ignore[return-value]
+
+    def _faulty(self, hidden: Tensor) -> Tensor:
+        if self.fault == "draws":
+            return hidden + torch.randn_like(hidden)
+        if self.fault == "root":
+            return (hidden * 0).sqrt() + hidden
+        return hidden.detach() if self.fault == "detached" else hidden
 
     def _labels(self, label: Tensor | None, rows: int) -> Tensor:
         if label is None or self.fault == "deaf":

@@ -25,7 +25,7 @@ from walkback.errors import ConfigurationError
 from walkback.extensions.registry import Registry
 from walkback.metrics import Metric
 from walkback.model import Model
-from walkback.objectives import AnyObjective, PathObjective
+from walkback.objectives import AnyObjective, PathObjective, Restricted
 from walkback.operators import TransitionOperator, initial_state
 from walkback.paths import require_reparametrized
 from walkback.priors import Prior
@@ -143,7 +143,7 @@ def _refuse_unfit(model: Model, objective: AnyObjective, dataset: Dataset, seed:
         step = next(iter(walk(model.operator, model.process, state, model.levels()[:1], noise)))
         if isinstance(objective, PathObjective):
             require_reparametrized(step.forward)
-        else:
+        elif isinstance(objective, Restricted):
             objective.require_fitting(step)
 
 
