@@ -23,9 +23,8 @@ from tests.toy.statistics import normal
 from torch import Tensor
 
 import walkback as wb
-from walkback.api.inputs import assignments
-from walkback.api.tensors import TensorData
-from walkback.configuration.overrides import parse_overrides
+from walkback.building.tensors import TensorData
+from walkback.configuration.overrides import assignments, parse_overrides
 from walkback.data import Dataset
 from walkback.diagnostics import Diagnostic, Subject
 from walkback.errors import CheckpointError, ConfigurationError, DataError, PluginError
@@ -378,11 +377,13 @@ def test_chains_start_where_they_are_told(trained: wb.Trained) -> None:
     assert drawn.protocol["annealing_steps"] == 0
     with pytest.raises(ConfigurationError, match="expected states"):
         wb.sample(trained, start=start[:, 0], chain=2, progress=False)
-    with pytest.raises(ConfigurationError, match="one of them"):
-        wb.sample(trained, start=start, steps=3, progress=False)
+    with pytest.raises(
+        ConfigurationError, match=r"levels = 3 with start = 'states', expected start = 'noise'"
+    ):
+        wb.sample(trained, start=start, levels=3, progress=False)
 
 
-@pytest.mark.parametrize("options", [{"num": 0}, {"chain": 2, "every": 3}, {"extra": -1}, {"steps": 0}])
+@pytest.mark.parametrize("options", [{"num": 0}, {"chain": 2, "every": 3}, {"extra": -1}, {"levels": 0}])
 def test_samples_that_cannot_be_are_refused(trained: wb.Trained, options: dict[str, int]) -> None:
     with pytest.raises(ConfigurationError, match="expected at"):
         wb.sample(trained, **options, progress=False)  # type: ignore[arg-type]
@@ -462,7 +463,7 @@ def test_wrong_measurements_are_refused(trained: wb.Trained, tmp_path: Path) -> 
         wb.diagnose(Nothing(), trained, progress=False)
     with pytest.raises(ConfigurationError, match="limit = 0"):
         wb.evaluate(trained, limit=0, progress=False)
-    with pytest.raises(ConfigurationError, match="classifier=True without samples"):
+    with pytest.raises(ConfigurationError, match="classifier = True without samples"):
         wb.evaluate(trained, classifier=True, progress=False)
     with pytest.raises(ConfigurationError, match="split = 'tset'"):
         wb.evaluate(trained, split="tset", progress=False)  # type: ignore[arg-type]

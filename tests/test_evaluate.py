@@ -109,22 +109,22 @@ def test_an_interrupted_evaluation_goes_on_to_the_same_figures(
         return real(*arguments)
 
     monkeypatch.setattr(evaluating, "heating_work", failing)
-    assert walkback("evaluate", checkpoint, *FEW, "--keep", tmp_path / "kept").code == 130
+    assert walkback("evaluate", checkpoint, *FEW, "--cache", tmp_path / "kept").code == 130
     before = len(calls)
-    assert document("evaluate", checkpoint, *FEW, "--keep", tmp_path / "kept") == report
+    assert document("evaluate", checkpoint, *FEW, "--cache", tmp_path / "kept") == report
     assert len(calls) - before == 8  # four paths of two batches: the first was kept
-    assert document("evaluate", checkpoint, *FEW, "--keep", tmp_path / "kept") == report
+    assert document("evaluate", checkpoint, *FEW, "--cache", tmp_path / "kept") == report
     assert len(calls) - before == 8
 
 
 def test_kept_pieces_of_another_measurement_are_refused(checkpoint: Path, tmp_path: Path) -> None:
-    document("evaluate", checkpoint, *FEW, "--keep", tmp_path / "kept")
-    done = walkback("evaluate", checkpoint, *FEW, "--seed", "3", "--keep", tmp_path / "kept")
+    document("evaluate", checkpoint, *FEW, "--cache", tmp_path / "kept")
+    done = walkback("evaluate", checkpoint, *FEW, "--seed", "3", "--cache", tmp_path / "kept")
     assert done.code == 2
     assert "another measurement" in done.err
     (tmp_path / "other").mkdir()
     (tmp_path / "other" / "letter.txt").write_text("dear")
-    done = walkback("evaluate", checkpoint, *FEW, "--keep", tmp_path / "other")
+    done = walkback("evaluate", checkpoint, *FEW, "--cache", tmp_path / "other")
     assert (done.code, "other files" in done.err) == (2, True)
 
 
@@ -186,7 +186,7 @@ def test_too_few_examples_have_no_error(checkpoint: Path) -> None:
     done = walkback(
         "evaluate", checkpoint, "--limit", "2", "--paths", "2", "--simulated", "0", "--no-baselines"
     )
-    assert done.code == 1
+    assert done.code == 2  # before any work
     assert "at least 4 for a standard error" in done.err
 
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
@@ -10,6 +11,7 @@ from typing import Any, TypeVar
 import torch
 from torch import nn
 
+from walkback.building.devices import Precision, autocast
 from walkback.component import Kind
 from walkback.configuration.config import COMPONENT_SECTIONS, ComponentConfig, RunConfig, component
 from walkback.data import DataInfo, Dataset, states_of
@@ -34,11 +36,37 @@ Part = TypeVar("Part")
 
 @dataclass(frozen=True, slots=True)
 class LoadedModel:
-    """A model from a checkpoint, and the data it was trained on."""
+    """A trained model, in evaluation mode, and how it computes.
+
+    Attributes:
+        model: Operator, schedule, process and prior, on `device`.
+        info: The data that it was trained on.
+        checkpoint: Its weights and its description.
+        device: Where it computes.
+        name: Of its file, for protocols.
+        precision: Of its networks.
+        dataset: The data that it was trained on, prepared, where they are at hand.
+    """
 
     model: Model
     info: DataInfo
     checkpoint: Checkpoint
+    device: torch.device
+    name: str
+    precision: Precision = "fp32"
+    dataset: Dataset | None = None
+
+    @property
+    def operator_name(self) -> str:
+        """The operator's component, or its class where the model was made of an instance."""
+        origin = self.checkpoint.description.components.get("operator")
+        return type(self.model.operator).__name__ if origin is None else origin.name
+
+    @contextmanager
+    def computing(self) -> Iterator[None]:
+        """Evaluation mode, and networks in `precision`, inside."""
+        with self.model.evaluating(), autocast(self.device, self.precision):
+            yield
 
 
 def build_dataset(config: ComponentConfig, registry: Registry) -> Dataset:
@@ -129,7 +157,7 @@ def load_model(path: Path, registry: Registry, device: torch.device) -> LoadedMo
             f"it was written with {origin.distribution} {origin.version}."
         ) from error
     model.operator.eval().requires_grad_(False)
-    return LoadedModel(model.to(device), checkpoint.data, checkpoint)
+    return LoadedModel(model.to(device), checkpoint.data, checkpoint, device, path.name)
 
 
 def origins(config: RunConfig, registry: Registry) -> dict[str, ComponentOrigin]:

@@ -123,23 +123,34 @@ def label_classifier(
         DataError: The source of the data has none, or a split has only examples without a class.
         WalkbackError: Training diverged.
     """
-    if not isinstance(data, Labelled):
-        raise ConfigurationError(
-            f"Got the data {data.info.name}, which have no labels, expected such as digits, mnist, cifar10: "
-            "leave the figures of features out, or give features of your own."
-        )
+    labelled = require_labels(data)
     place = torch.device(device)
 
     def some(split: Split) -> tuple[Tensor, Tensor]:
         order = generator("cpu", seed, f"classifier-{split}")
-        rows, labels = torch.randperm(len(data.examples(split)), generator=order), data.labels(split)
+        rows, labels = torch.randperm(len(data.examples(split)), generator=order), labelled.labels(split)
         rows = rows[labels[rows] >= 0][:num]
         if not len(rows):
             raise DataError(f"Got no {split} example of {data.info.name} that has a class; expected some.")
         noise = generator(place, seed, f"classifier-states-{split}")
         return states_of(data, split, rows, noise), labels[rows]
 
-    return train_classifier(some("train"), some("test"), data.classes, seed, steps=steps)
+    return train_classifier(some("train"), some("test"), labelled.classes, seed, steps=steps)
+
+
+def require_labels(data: Dataset) -> Labelled:
+    """A prepared data set whose examples have classes.
+
+    Raises:
+        ConfigurationError: They have none.
+        DataError: The source of the data has none.
+    """
+    if not isinstance(data, Labelled) or not data.classes:
+        raise ConfigurationError(
+            f"Got the data {data.info.name}, which have no labels, expected such as digits, mnist, cifar10: "
+            "leave the figures of features out, or give features of your own."
+        )
+    return data
 
 
 def train_classifier(
