@@ -7,10 +7,10 @@ from collections.abc import Sequence
 from torch import Tensor
 
 from walkback.building.assembly import LoadedModel, build_dataset
-from walkback.configuration.config import ComponentConfig, component
+from walkback.building.origins import recorded_component
 from walkback.configuration.layering import resolve_data
 from walkback.data import Dataset, Split, require_examples, states_of
-from walkback.errors import CheckpointError, ConfigurationError
+from walkback.errors import ConfigurationError
 from walkback.extensions.registry import Registry
 from walkback.support.seeding import generator
 
@@ -91,21 +91,7 @@ def _unprepared(
         return source
     if source is not None:
         return build_dataset(resolve_data(registry, source, overrides), registry)
-    return build_dataset(_own(loaded, registry), registry) if loaded.dataset is None else loaded.dataset
-
-
-def _own(loaded: LoadedModel, registry: Registry) -> ComponentConfig:
-    """The data section of a checkpoint, if a plugin for it is installed."""
-    description = loaded.checkpoint.description
-    origin, table = description.components.get("data"), description.config.get("data")
-    if origin is None or not isinstance(table, dict):
-        raise CheckpointError(
-            "Got a checkpoint that does not name its data, expected data beside it: give them (--data, data=)."
-        )
-    reference = f"{origin.distribution}:{origin.name}"
-    if not registry.matches("dataset", reference):
-        raise CheckpointError(
-            f"Got a checkpoint of the data '{origin.name}' of {origin.distribution} {origin.version}, "
-            f"which is not installed: install it with pip install {origin.distribution}=={origin.version}."
-        )
-    return component(registry, "data", {**table, "name": reference})
+    if loaded.dataset is not None:
+        return loaded.dataset
+    recorded = recorded_component(None, "data", loaded.checkpoint.description, registry)
+    return build_dataset(recorded, registry)
