@@ -12,7 +12,7 @@ from torch import nn
 
 from walkback.component import Kind
 from walkback.configuration.config import COMPONENT_SECTIONS, ComponentConfig, RunConfig, component
-from walkback.data import DataInfo, Dataset
+from walkback.data import DataInfo, Dataset, states_of
 from walkback.errors import CheckpointError, PluginError, WalkbackError
 from walkback.extensions.registry import Registry
 from walkback.model import Model
@@ -95,10 +95,10 @@ def build_model(
 
 def fit_to_data(model: Model, dataset: Dataset, seed: int) -> None:
     """Show (at most 5,000) training examples to operator, process and prior; the model is on the CPU."""
-    rows = dataset.examples("train")
-    some = torch.randperm(len(rows), generator=generator("cpu", seed, "fit-order"))[:FIT_EXAMPLES]
+    order = generator("cpu", seed, "fit-order")
+    some = torch.randperm(len(dataset.examples("train")), generator=order)[:FIT_EXAMPLES]
     noise = generator("cpu", seed, "fit")
-    data = dataset.states(rows[some], noise)
+    data = states_of(dataset, "train", some, noise)
     for part in (model.operator, model.process):
         if isinstance(part, DataAware):
             part.fit_data(data)

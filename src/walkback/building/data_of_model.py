@@ -9,7 +9,7 @@ from torch import Tensor
 from walkback.building.assembly import LoadedModel, build_dataset
 from walkback.configuration.config import ComponentConfig, component
 from walkback.configuration.layering import resolve_data
-from walkback.data import Dataset, Split
+from walkback.data import Dataset, Split, require_examples, states_of
 from walkback.errors import CheckpointError, ConfigurationError
 from walkback.extensions.registry import Registry
 from walkback.support.seeding import generator
@@ -49,13 +49,8 @@ def first_states(dataset: Dataset, split: Split, num: int, seed: int) -> Tensor:
     Raises:
         ConfigurationError: The split has fewer.
     """
-    rows = dataset.examples(split)
-    if num > len(rows):
-        raise ConfigurationError(
-            f"Got {num} states to take from the {split} split of {dataset.info.name}, "
-            f"expected {len(rows)} at most."
-        )
-    return dataset.states(rows[:num], generator("cpu", seed, "held-out"))
+    require_examples(dataset, split, num)
+    return states_of(dataset, split, slice(num), generator("cpu", seed, "held-out"))
 
 
 def _own(loaded: LoadedModel, registry: Registry) -> ComponentConfig:

@@ -125,7 +125,10 @@ def run(
             if code in STOPPED:  # and the first of them has said so
                 raise Interrupted(code - 128, None, 0)
             raise typer.Exit(code)
-    _execute(config, registry, out, resumed, json)
+    from walkback.support.threads import cpu_threads
+
+    with cpu_threads(config.run.threads):
+        _execute(config, registry, out, resumed, json)
 
 
 def _configure(
@@ -162,9 +165,6 @@ def _execute(
     config: RunConfig, registry: Registry, out: Path | None, resumed: Path | None, json: bool
 ) -> None:
     """Train for real."""
-    import torch
-
-    from walkback.cli.progress import ProgressBar
     from walkback.storage.rundir import RunDirectory, default_stem
     from walkback.support.interrupts import stoppable
     from walkback.training.distributed import joined_world, local_device
@@ -172,8 +172,6 @@ def _execute(
     from walkback.training.run import Run
 
     output = Output()
-    if config.run.threads:
-        torch.set_num_threads(config.run.threads)
     with output.messages.status(plain(f"Preparing {config.data.name}")):
         prepared = prepare(config, registry, local_device(config.run.device))
 
@@ -192,7 +190,7 @@ def _execute(
         if directory is not None:
             output.note(_headline(prepared, directory.path))
         try:
-            with stoppable(warn) as stop, ProgressBar(output, shown=world.is_main) as bar:
+            with stoppable(warn) as stop, output.progress(shown=world.is_main) as bar:
                 job = Run(prepared, directory, bar, stop, world)
                 if resumed is not None:
                     job.resume(resumed)

@@ -16,12 +16,13 @@ from walkback.building.devices import Precision, autocast
 from walkback.configuration.config import ComponentConfig, component_table
 from walkback.configuration.schema import validate
 from walkback.data import Dataset
-from walkback.diagnostics import Diagnostic, Subject, Watch
+from walkback.diagnostics import Diagnostic, Subject
 from walkback.errors import PluginError
 from walkback.extensions.registry import Registry
 from walkback.measuring.provenance import data_protocol
 from walkback.report import Report
-from walkback.storage.work_cache import Ledger
+from walkback.storage.work_cache import WorkCache
+from walkback.support.watch import Watch
 
 
 def build_diagnostic(
@@ -86,7 +87,7 @@ def diagnose_model(
         data=once,
         device=device,
         seed=seed,
-        ledger=Ledger(directory, {**stamp, "device": str(device), "data": source}),
+        cache=WorkCache(directory, {**stamp, "device": str(device), "data": source}),
         watch=watch,
     )
     with loaded.model.evaluating(), autocast(device, precision):

@@ -19,7 +19,7 @@ from walkback.building.assembly import (
 )
 from walkback.building.devices import Precision, resolve_device, resolve_precision
 from walkback.configuration.config import RunConfig
-from walkback.data import Dataset, Split
+from walkback.data import Dataset, Split, states_of
 from walkback.errors import ConfigurationError
 from walkback.extensions.registry import Registry
 from walkback.model import Model
@@ -132,7 +132,7 @@ def _refuse_unfit(model: Model, objective: AnyObjective, dataset: Dataset, seed:
     a walk step by step, whatever the objective.
     """
     noise = generator("cpu", seed, "look")
-    data = dataset.states(dataset.examples("train")[:2], noise)
+    data = states_of(dataset, "train", slice(2), noise)
     state, _ = initial_state(model.operator, data, noise)
     with model.evaluating():
         first = model.levels()[:1]

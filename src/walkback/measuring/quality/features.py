@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from walkback.data import Dataset, Labelled, Split
+from walkback.data import Dataset, Labelled, Split, states_of
 from walkback.errors import ConfigurationError, WalkbackError
 from walkback.measuring.estimates import mean_figure
 from walkback.report import Figure
@@ -131,10 +131,10 @@ def label_classifier(
     place = torch.device(device)
 
     def some(split: Split) -> tuple[Tensor, Tensor]:
-        rows, labels = data.examples(split), data.labels(split)
-        chosen = torch.randperm(len(rows), generator=generator("cpu", seed, f"classifier-{split}"))[:num]
+        order = generator("cpu", seed, f"classifier-{split}")
+        rows = torch.randperm(len(data.examples(split)), generator=order)[:num]
         noise = generator(place, seed, f"classifier-states-{split}")
-        return data.states(rows[chosen].to(place), noise), labels[chosen]
+        return states_of(data, split, rows, noise), data.labels(split)[rows]
 
     return train_classifier(some("train"), some("test"), data.classes, seed, steps=steps)
 
