@@ -20,9 +20,9 @@ from torch.optim.optimizer import register_optimizer_step_post_hook
 
 from walkback.configuration.layering import resolve
 from walkback.extensions.registry import Registry
-from walkback.measuring.speed.report import CHAIN, benchmark_report
-from walkback.measuring.speed.timings import WARMUP, BenchmarkPlan, Timing, Timings, Way, time_configuration
 from walkback.operators import TransitionOperator
+from walkback.speed.report import CHAIN, benchmark_report
+from walkback.speed.timings import WARMUP, BenchmarkPlan, Timing, Timings, Way, time_configuration
 from walkback.state import batch_size
 from walkback.support.watch import Silent
 from walkback.training.preparation import Prepared, prepare

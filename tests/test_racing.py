@@ -10,8 +10,8 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from walkback.measuring.speed.clock import Meter, peak_of_process
-from walkback.measuring.speed.race import Entrant, Outcome, race
+from walkback.speed.clock import Meter, peak_of_process
+from walkback.speed.race import Entrant, Outcome, race
 from walkback.support.threads import cpu_threads
 from walkback.support.watch import Silent
 

@@ -171,7 +171,7 @@ class Labelled(ABC):
 
     @abstractmethod
     def labels(self, split: Split) -> Tensor:
-        """Class of each example of a split, `(N,)`, int64, in the order of `examples`."""
+        """Class of each example of a split, `(N,)`, int64, in the order of `examples`; -1 of one without a class."""
 
 
 def has_classes(dataset: Dataset) -> bool:

@@ -70,8 +70,8 @@ def bench(
     """
     from walkback.cli.reports import show_report
     from walkback.configuration.layering import resolve
-    from walkback.measuring.speed.report import benchmark_report
-    from walkback.measuring.speed.timings import BenchmarkPlan, time_configuration
+    from walkback.speed.report import benchmark_report
+    from walkback.speed.timings import BenchmarkPlan, time_configuration
     from walkback.training.preparation import prepare
 
     settings = {

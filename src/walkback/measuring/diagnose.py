@@ -40,7 +40,7 @@ def build_diagnostic(
     return built, component_table(chosen)
 
 
-def diagnose_model(
+def diagnose_model(  # noqa: PLR0913 (until there is a request record)
     loaded: LoadedModel,
     diagnostic: Diagnostic,
     table: Mapping[str, Any],

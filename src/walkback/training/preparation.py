@@ -23,7 +23,7 @@ from walkback.data import Dataset, Split, states_of
 from walkback.errors import ConfigurationError
 from walkback.extensions.registry import Registry
 from walkback.model import Model
-from walkback.objectives import AnyObjective, PathObjective
+from walkback.objectives import AnyObjective, PathObjective, Restricted
 from walkback.operators import TransitionOperator, initial_state
 from walkback.paths import require_reparametrized
 from walkback.priors import Prior
@@ -139,7 +139,7 @@ def _refuse_unfit(model: Model, objective: AnyObjective, dataset: Dataset, seed:
         step = next(model.walk(Start(state), first, noise))
         if isinstance(objective, PathObjective):
             require_reparametrized(step.forward)
-        else:
+        elif isinstance(objective, Restricted):
             objective.require_fitting(step)
 
 

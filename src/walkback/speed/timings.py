@@ -22,13 +22,13 @@ from torch import Tensor
 
 from walkback.building.devices import Precision, autocast
 from walkback.data import states_of
-from walkback.measuring.speed.clock import Clock, Meter
-from walkback.measuring.speed.race import Entrant, Work, race
 from walkback.model import Model
 from walkback.objectives import PathObjective
 from walkback.operators import initial_state
 from walkback.sampling import chain, last
 from walkback.schedules import tensor_levels
+from walkback.speed.clock import Clock, Meter
+from walkback.speed.race import Entrant, Work, race
 from walkback.state import State
 from walkback.support.seeding import generator
 from walkback.support.threads import cpu_threads

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import TypeAlias, final
 
-from walkback.measuring.speed.clock import Meter, peak_of_process
+from walkback.speed.clock import Meter, peak_of_process
 from walkback.support.text import one_line
 from walkback.support.watch import Watch
 
