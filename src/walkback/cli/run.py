@@ -248,6 +248,7 @@ def _show(config: RunConfig, registry: Registry, output: Output, json: bool) -> 
 
     prepared = prepare(config, registry)
     levels = [level.temperature for level in prepared.model.levels()]
+    minutes, steps = config.training.minutes, config.training.steps
     if json:
         output.emit_json(
             {
@@ -261,6 +262,8 @@ def _show(config: RunConfig, registry: Registry, output: Output, json: bool) -> 
         )
         return
     output.write(config.to_toml())
+    length = f"{steps:,} walks" + ("" if minutes is None else f" or {minutes:g} minutes, whichever is first")
     output.note(
-        f"{prepared.num_parameters:,} parameters, {len(levels)} levels, on {prepared.device} in {prepared.precision}."
+        f"{prepared.num_parameters:,} parameters, {len(levels)} levels, on {prepared.device} in "
+        f"{prepared.precision}, {length}."
     )

@@ -42,9 +42,16 @@ class TrainingSettings(Settings):
     optimizer step after every step of a walk (the paper's choice), `"batch"` one per walk from the gradients of its K
     steps, `"stacked"` the same update computed by one forward over all K·B rows (the operator must accept
     levels that differ by row).
+
+    With `minutes` training ends when that much time has been spent walking, or after `steps` walks, whichever is
+    first; the learning rate follows whichever of the two is further (`optimization.share_done`).
     """
 
     steps: NonNegativeInt = 10_000
+    minutes: PositiveFloat | None = Field(
+        None,
+        description="Minutes to train for, validation and drawing not counted; training.steps is then a second limit.",
+    )
     batch_size: PositiveInt = 100
     updates: Literal["online", "batch", "stacked"] = "batch"
     lr: PositiveFloat = 1e-4

@@ -1,6 +1,6 @@
 """Optimizer, learning rate and weight average.
 
-    lr(w) = lr · min(1, (w + 1) / warmup) · [ 1, or ½ (1 + cos(π w / steps)) ]
+    lr(w) = lr · min(1, (w + 1) / warmup) · [ 1, or ½ (1 + cos(π z)) ],   z = share of training that is done
     θ̄ ← d_u θ̄ + (1 - d_u) θ,   d_1 = 0,   d_u = min(d, (1 + u) / (10 + u)) for updates u = 2, 3, …
 
 The average starts as the weights after the first update and its decay starts small, so that short runs do not sample
@@ -58,13 +58,22 @@ def load_moments(
     optimizer.load_state_dict({**optimizer.state_dict(), "state": slots})
 
 
-def learning_rate(settings: TrainingSettings, walk: int) -> float:
-    """Learning rate of walk number `walk` (from 0)."""
+def share_done(settings: TrainingSettings, walks: int, seconds: float) -> float:
+    """The share of training that `walks` walks in `seconds` are: z = max(walks / steps, seconds / budget).
+
+    Training ends where it reaches 1, by whichever limit. Without `training.minutes` there is no budget of time.
+    """
+    share = walks / max(1, settings.steps)
+    return share if settings.minutes is None else max(share, seconds / (60 * settings.minutes))
+
+
+def learning_rate(settings: TrainingSettings, walk: int, seconds: float = 0.0) -> float:
+    """Learning rate of walk number `walk` (from 0), which starts after `seconds` of training."""
     rate = settings.lr
     if settings.warmup:
         rate *= min(1.0, (walk + 1) / settings.warmup)
     if settings.lr_schedule == "cosine":
-        rate *= 0.5 * (1 + math.cos(math.pi * min(1.0, walk / max(1, settings.steps))))
+        rate *= 0.5 * (1 + math.cos(math.pi * min(1.0, share_done(settings, walk, seconds))))
     return rate
 
 

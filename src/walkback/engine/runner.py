@@ -178,14 +178,14 @@ class Run:
 
     def _train(self) -> None:
         settings, trainer = self._config.training, self._trainer
-        start = trainer.progress.walks
-        self._reporter.stage("Training", settings.steps, start)
+        self._reporter.stage(*trainer.extent)
         if self._out_of_patience():  # a run that has stopped and is resumed
             return
-        for number in range(start + 1, settings.steps + 1):
+        while not trainer.finished:
             loss = trainer.walk()
+            number, last = trainer.progress.walks, trainer.finished
             due = {
-                name: number % every == 0 or number == settings.steps
+                name: last or number % every == 0
                 for name, every in (
                     ("log", settings.log_every),
                     ("validate", settings.validate_every),
@@ -202,7 +202,7 @@ class Run:
             saves = self._lasting and (due["checkpoint"] or ends)
             if saves:  # last, so that a run resumed here has all that came before
                 self._save(number)
-            self._reporter.advance(number, self._figures)
+            self._reporter.advance(trainer.extent[-1], self._figures)
             if self._world.any(bool(self._stop)):
                 if not saves:
                     self._save(number)

@@ -6,10 +6,11 @@ s_K of the walks from data → prior
 
 from __future__ import annotations
 
-import time
+import math
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
+from time import perf_counter
 from typing import Any, final
 
 import torch
@@ -28,6 +29,7 @@ from walkback.engine.optimization import (
     learning_rate,
     load_moments,
     moments,
+    share_done,
 )
 from walkback.engine.own_chains import OwnChains
 from walkback.engine.updates import Start, updates_for
@@ -118,9 +120,27 @@ class Trainer:
         """The model with averaged weights: the one to evaluate and to sample."""
         return replace(self.model, operator=self._average.operator) if self._settings.ema else self.model
 
+    @property
+    def share_done(self) -> float:
+        """The share of training that is done; the same on all processes."""
+        return share_done(self._settings, self.progress.walks, self.progress.seconds)
+
+    @property
+    def finished(self) -> bool:
+        """Whether all walks have been taken, or all minutes spent; the same on all processes."""
+        return self.progress.walks >= self._settings.steps or self.share_done >= 1
+
+    @property
+    def extent(self) -> tuple[str, int, int]:
+        """The stage for a `Reporter`, how much it is in all and how much is done: walks, or seconds of the minutes."""
+        if self._settings.minutes is None:
+            return "Training", self._settings.steps, self.progress.walks
+        budget = math.ceil(60 * self._settings.minutes)
+        return "Training, in seconds", budget, round(budget * min(1.0, self.share_done))
+
     def check_compiled(self) -> None:
         """Refuse to train an operator that has been compiled wrongly; see `engine.compiling`."""
-        if not self._compiled or self.progress.walks >= self._settings.steps:
+        if not self._compiled or self.finished:
             return
         noise = generator(self._device, self._seed, "check")
         levels = tensor_levels(self.model.levels(), self._device)
@@ -134,10 +154,10 @@ class Trainer:
         Raises:
             WalkbackError: The loss or a gradient is not finite; the weights are those of before the update.
         """
-        started = time.perf_counter()
+        started = perf_counter()
         number = self.progress.walks
         for group in self._optimizer.param_groups:
-            group["lr"] = learning_rate(self._settings, number)
+            group["lr"] = learning_rate(self._settings, number, self.progress.seconds)
         noise = generator(self._device, self._seed, "noise", number, self._world.rank)
         levels = levels_of_walk(self.model, self._seed, number)
         if self._compiled:
@@ -146,10 +166,16 @@ class Trainer:
         with self._seeded_layers(number), autocast(self._device, self._precision):
             learned = self._updates.learn(self._start(number, noise), levels, noise, self._update)
         self._observe(learned.final_state, number)
-        self.progress = replace(
-            self.progress, walks=number + 1, seconds=self.progress.seconds + time.perf_counter() - started
-        )
+        self.progress = replace(self.progress, walks=number + 1)
+        self._spend(perf_counter() - started)
         return learned.loss
+
+    def _spend(self, seconds: float) -> None:
+        """Count `seconds` of training; where they decide something, all processes go by the clock of rank 0."""
+        total = self.progress.seconds + seconds
+        if self._settings.minutes is not None:
+            total = self._world.from_main(total)
+        self.progress = replace(self.progress, seconds=total)
 
     @contextmanager
     def _seeded_layers(self, number: int) -> Iterator[None]:
