@@ -22,8 +22,8 @@ from walkback.kernels import NormalKernel
 from walkback.operators import TransitionOperator
 from walkback.processes import TiedProcess
 from walkback.schedules import levels_from
-from walkback.seeding import generator
 from walkback.state import Space
+from walkback.support.seeding import generator
 from walkback.walk import Transition, reference_walk, walk
 from walkback_paper.gaussian import GaussianMLP
 

@@ -33,9 +33,9 @@ from walkback.kernels import Kernel, NormalKernel
 from walkback.operators import Conditional, TransitionOperator
 from walkback.report import Figure, Report
 from walkback.schedules import Level
-from walkback.seeding import derive_seed
 from walkback.state import Space, State
 from walkback.storage.tensorfile import read_tensors
+from walkback.support.seeding import derive_seed
 from walkback_diagnostics.reversibility import Reversibility
 from walkback_paper.bernoulli import BernoulliMLP
 from walkback_paper.gaussian import GaussianMLP

@@ -15,10 +15,10 @@ from sklearn.mixture import GaussianMixture
 from tests.toy.statistics import LIMIT, normal, rng
 from torch import Tensor
 
-from walkback import baselines
-from walkback.baselines import baseline_figures
 from walkback.data import DataInfo
 from walkback.errors import WalkbackError
+from walkback.measuring import baselines
+from walkback.measuring.baselines import baseline_figures
 from walkback.report import Figure
 
 

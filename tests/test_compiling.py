@@ -11,11 +11,11 @@ import torch
 from tests.program import run
 from torch import Tensor, nn
 
-from walkback.engine.compiling import require_same_gradients
 from walkback.errors import ConfigurationError
 from walkback.schedules import Level
-from walkback.seeding import generator
 from walkback.state import Space
+from walkback.support.seeding import generator
+from walkback.training.compiling import require_same_gradients
 from walkback_paper.gaussian import GaussianMLP
 
 STATE = torch.randn(16, 3, generator=generator("cpu", 0, "state"))

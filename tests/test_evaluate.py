@@ -97,7 +97,7 @@ def test_the_same_call_gives_the_same_figures(report: dict[str, Any], checkpoint
 def test_an_interrupted_evaluation_goes_on_to_the_same_figures(
     report: dict[str, Any], checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from walkback.engine import evaluating
+    from walkback.measuring import path_works as evaluating
 
     calls: list[int] = []
     real = evaluating.heating_work

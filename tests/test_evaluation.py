@@ -15,8 +15,8 @@ from torch import Tensor
 
 from walkback.data import DataInfo
 from walkback.errors import WalkbackError
-from walkback.evaluation import estimate_bound, path_bound
 from walkback.kernels import NormalKernel, ProductKernel
+from walkback.measuring.bound import estimate_bound, path_bound
 from walkback.model import Model
 from walkback.operators import Conditional, Latent, TransitionOperator, initial_state, state_space, visible
 from walkback.priors import Prior

@@ -29,8 +29,8 @@ from tests.toy.exact import (
 from tests.toy.statistics import LIMIT, normal, normal_log_density, rng, z_of_variance, z_score
 from torch import Tensor
 
-from walkback.evaluation import path_bound
 from walkback.kernels import NormalKernel
+from walkback.measuring.bound import path_bound
 from walkback.model import Model
 from walkback.operators import Conditional
 from walkback.sampling import anneal, chain, last

@@ -16,14 +16,7 @@ from tests.toy.statistics import LIMIT, normal, rng, z_score
 from torch import Tensor
 
 from walkback.data import DataInfo
-from walkback.engine.evaluating import HeatedExamples
-from walkback.engine.likelihood_figures import (
-    bracket_figures,
-    likelihood_figures,
-    tail_figures,
-    warnings_of,
-)
-from walkback.likelihood import (
+from walkback.measuring.likelihood import (
     by_paths,
     capped_nll,
     effective_sample_size,
@@ -32,6 +25,13 @@ from walkback.likelihood import (
     pareto_k,
     path_variance,
 )
+from walkback.measuring.likelihood_report import (
+    bracket_figures,
+    likelihood_figures,
+    tail_figures,
+    warnings_of,
+)
+from walkback.measuring.path_works import HeatedExamples
 from walkback.work import cooling_work, heating_work, reheating_work
 
 WALK = LinearGaussian(a=[0.9, 0.6, 0.3], q=[0.3, 0.6, 1.0], b=[0.8, 0.7, 0.2], r=[0.4, 0.5, 1.1], w=1.2)

@@ -37,9 +37,8 @@ from tests.toy.trainers import CPU
 from torch import Tensor
 
 from walkback.configuration.settings import TrainingSettings
-from walkback.engine.training import Trainer
-from walkback.evaluation import estimate_bound, path_bound
 from walkback.kernels import NormalKernel
+from walkback.measuring.bound import estimate_bound, path_bound
 from walkback.model import Model
 from walkback.objectives import Objective
 from walkback.operators import TransitionOperator
@@ -47,6 +46,7 @@ from walkback.processes import TiedProcess
 from walkback.sampling import chain, last
 from walkback.schedules import levels_from
 from walkback.state import Space, leaves
+from walkback.training.trainer import Trainer
 from walkback.walk import Transition, walk
 from walkback_paper.objectives import WalkbackLoss
 from walkback_paper.priors import GaussianPrior

@@ -22,8 +22,8 @@ from tests.toy.trainers import (
 from torch import Tensor
 
 from walkback.configuration.settings import TrainingSettings
-from walkback.engine.optimization import WeightAverage, build_optimizer, clip_gradients, learning_rate
 from walkback.operators import TransitionOperator
+from walkback.training.optimization import WeightAverage, build_optimizer, clip_gradients, learning_rate
 
 
 @pytest.mark.parametrize("warmup", [0, 10])

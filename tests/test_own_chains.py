@@ -31,9 +31,6 @@ from tests.toy.trainers import (
 from torch import Tensor
 
 from walkback.configuration.settings import TrainingSettings
-from walkback.engine.distributed import World
-from walkback.engine.own_chains import OwnChains
-from walkback.engine.training import Trainer
 from walkback.errors import ConfigurationError
 from walkback.kernels import NormalKernel, ProductKernel
 from walkback.model import Model
@@ -43,6 +40,9 @@ from walkback.processes import TiedProcess
 from walkback.schedules import Level, levels_from
 from walkback.state import State, leaves
 from walkback.storage.checkpoint import load_checkpoint
+from walkback.training.distributed import World
+from walkback.training.persistent_chains import OwnChains
+from walkback.training.trainer import Trainer
 from walkback.walk import Transition
 from walkback_paper.priors import GaussianPrior
 

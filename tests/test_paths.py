@@ -27,8 +27,8 @@ from tests.toy.trainers import (
 from torch import Tensor
 
 from walkback.errors import ConfigurationError
-from walkback.evaluation import path_bound
 from walkback.kernels import BernoulliKernel, NormalKernel, ProductKernel, reparametrized
+from walkback.measuring.bound import path_bound
 from walkback.model import Model
 from walkback.operators import TransitionOperator
 from walkback.paths import path_loss, require_reparametrized
@@ -202,7 +202,7 @@ def test_one_update_is_adams_with_the_gradient_of_the_bound_per_step_and_dimensi
     worker.walk()
     moments = [value for name, value in worker.state()[0].items() if name.endswith("exp_avg")]
     again = trainer(n1=0)
-    from walkback.seeding import generator
+    from walkback.support.seeding import generator
 
     levels = again.model.levels(generator("cpu", 0, "schedule", 0))
     order = torch.randperm(50, generator=generator("cpu", 0, "order", 0))[:8]
@@ -252,7 +252,7 @@ def gap_after(objective: Any, steps: int) -> tuple[float, float]:
     from tests.toy.data import InMemory
 
     from walkback.configuration.settings import TrainingSettings
-    from walkback.engine.training import Trainer
+    from walkback.training.trainer import Trainer
 
     settings = TrainingSettings(steps=steps, batch_size=256, lr=1e-2, lr_schedule="cosine", ema=0.98)
     worker = Trainer(system, objective, InMemory(rows), settings, seed=0, device=CPU)

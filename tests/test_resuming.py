@@ -22,7 +22,7 @@ from tests.toy.trainers import (
 )
 
 from walkback.errors import ConfigurationError
-from walkback.evaluation import path_bound
+from walkback.measuring.bound import path_bound
 from walkback.operators import TransitionOperator
 
 

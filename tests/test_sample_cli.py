@@ -19,7 +19,7 @@ from safetensors import safe_open
 from tests.program import Done, cells, digest, elsewhere, run, tree, walkback
 from torch import Tensor
 
-from walkback.engine.assembly import load_model
+from walkback.building.assembly import load_model
 from walkback.extensions.registry import Registry
 from walkback.sampling import SamplePlan, sample_frames
 from walkback.storage.description import read_description

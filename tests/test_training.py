@@ -23,17 +23,17 @@ from tests.toy.trainers import (
 )
 from torch import Tensor, nn
 
+from walkback.building.devices import autocast
 from walkback.configuration.settings import TrainingSettings
-from walkback.engine.devices import autocast
-from walkback.engine.training import Trainer
 from walkback.errors import WalkbackError
-from walkback.evaluation import path_bound
+from walkback.measuring.bound import path_bound
 from walkback.model import Model
 from walkback.objectives import Objective
 from walkback.processes import TiedProcess
 from walkback.schedules import Level
-from walkback.seeding import generator
 from walkback.state import Space, leaves
+from walkback.support.seeding import generator
+from walkback.training.trainer import Trainer
 from walkback.walk import Transition, walk
 from walkback_paper.gaussian import GaussianMLP
 from walkback_paper.objectives import WalkbackLoss

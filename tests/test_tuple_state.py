@@ -16,9 +16,8 @@ from torch import Tensor, nn
 
 from walkback.configuration.settings import TrainingSettings
 from walkback.data import DataInfo
-from walkback.engine.training import Trainer
-from walkback.evaluation import estimate_bound
 from walkback.kernels import BernoulliKernel, NormalKernel, ProductKernel, bernoulli_at, normal_at
+from walkback.measuring.bound import estimate_bound
 from walkback.model import Model
 from walkback.operators import Conditional, Latent, TransitionOperator, initial_state, state_space, visible
 from walkback.priors import ProductPrior
@@ -26,6 +25,7 @@ from walkback.processes import TiedProcess
 from walkback.sampling import anneal, chain, last
 from walkback.schedules import Level
 from walkback.state import Space, State, StateSpace, leaves
+from walkback.training.trainer import Trainer
 from walkback.walk import Transition, reference_walk, walk
 from walkback_paper.objectives import WalkbackLoss
 from walkback_paper.priors import BernoulliPrior, GaussianPrior

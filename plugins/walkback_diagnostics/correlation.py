@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 
 from walkback.errors import WalkbackError
-from walkback.optional import require
+from walkback.support.extras import require
 
 _CANDIDATES = 50
 """Ends of the burn-in that are tried."""

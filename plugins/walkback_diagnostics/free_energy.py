@@ -24,7 +24,7 @@ from scipy.special import log_expit, logsumexp
 from torch import Tensor
 
 from walkback.errors import WalkbackError
-from walkback.optional import require
+from walkback.support.extras import require
 
 Array: TypeAlias = NDArray[np.float64]
 

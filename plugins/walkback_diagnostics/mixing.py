@@ -22,10 +22,10 @@ from torch import Tensor
 from walkback.data import has_classes
 from walkback.diagnostics import Diagnostic, Start, Subject
 from walkback.errors import ConfigurationError
-from walkback.estimates import require_enough
+from walkback.measuring.estimates import require_enough
+from walkback.measuring.traces import cold_level, settle, trace
 from walkback.operators import visible
 from walkback.report import Figure, Report
-from walkback.traces import cold_level, settle, trace
 from walkback.walk import Transition
 from walkback_diagnostics.correlation import burn_in, require_libraries
 from walkback_diagnostics.mixing_report import (

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from walkback.errors import WalkbackError
-from walkback.estimates import mean_figure
+from walkback.measuring.estimates import mean_figure
 from walkback.report import Figure, Series
 from walkback_diagnostics.correlation import (
     autocorrelation_time,

@@ -19,11 +19,11 @@ from torch import Tensor
 
 from walkback.diagnostics import Diagnostic, Start, Subject
 from walkback.errors import WalkbackError
-from walkback.estimates import mean_figure, ratio_figure, require_enough
+from walkback.measuring.estimates import mean_figure, ratio_figure, require_enough
+from walkback.measuring.traces import cold_level, settle, trace
 from walkback.report import Figure, Report, Series
 from walkback.schedules import Level
 from walkback.state import dimensions, spaces
-from walkback.traces import cold_level, settle, trace
 from walkback.walk import Transition
 from walkback.work import ClippingCheck
 from walkback_diagnostics.rank_test import RankTest, rank_test, require_enough_chains

@@ -18,14 +18,14 @@ from pydantic import Field, PositiveInt
 from torch import Tensor
 
 from walkback.diagnostics import Diagnostic, Start, Subject
-from walkback.discrepancy import mmd_squared
 from walkback.errors import ConfigurationError, WalkbackError
-from walkback.estimates import require_enough
+from walkback.measuring.estimates import require_enough
+from walkback.measuring.quality.mmd import mmd_squared
+from walkback.measuring.traces import cold_level, trace
 from walkback.operators import initial_state, visible
 from walkback.report import Report
 from walkback.schedules import Level
 from walkback.state import State
-from walkback.traces import cold_level, trace
 from walkback.walk import Transition
 from walkback_diagnostics.neighbours import Neighbours, neighbours
 from walkback_diagnostics.stationarity_report import OUT, PLAIN, Measured, figures_of, series_of, warnings_of

@@ -9,7 +9,7 @@ import torch
 from scipy.stats import t as student_t
 from torch import Tensor
 
-from walkback.estimates import mean_figure
+from walkback.measuring.estimates import mean_figure
 from walkback.report import Figure, Series
 from walkback_diagnostics.neighbours import entropy
 

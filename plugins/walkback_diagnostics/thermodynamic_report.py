@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from walkback.estimates import mean_figure
+from walkback.measuring.estimates import mean_figure
 from walkback.report import Figure, Report, Series
 from walkback_diagnostics.free_energy import effective_sample_size, exponential_average
 

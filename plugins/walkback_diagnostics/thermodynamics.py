@@ -27,12 +27,12 @@ from torch import Tensor
 
 from walkback.diagnostics import Diagnostic, Subject
 from walkback.errors import DataError, WalkbackError
-from walkback.estimates import require_enough
+from walkback.measuring.estimates import require_enough
+from walkback.measuring.traces import settle, trace
 from walkback.report import Report
 from walkback.sampling import anneal, last
 from walkback.schedules import Level
 from walkback.state import State, dimensions, map_state
-from walkback.traces import settle, trace
 from walkback.walk import walk
 from walkback.work import PathWork, cooling_work, heating_work, reheating_work
 from walkback_diagnostics.free_energy import bar
@@ -200,16 +200,16 @@ def _work(path: PathWork) -> Tensor:
 def _collect(
     subject: Subject, name: str, num: int, batch: int, compute: Callable[[int, int], dict[str, Tensor]]
 ) -> dict[str, Tensor]:
-    """The pieces that `compute(number, rows)` gives for batches of `num` rows, joined; the ledger keeps each."""
+    """The pieces that `compute(number, rows)` gives for batches of `num` rows, joined; the cache keeps each."""
     pieces: list[dict[str, Tensor]] = []
     subject.watch.stage(f"Paths ({name})", num)
     for number, first in enumerate(range(0, num, batch)):
         size = min(batch, num - first)
-        piece = subject.ledger.read(f"{name}-{number}")
+        piece = subject.cache.read(f"{name}-{number}")
         if piece is None:
             piece = {key: value.cpu() for key, value in compute(number, size).items()}
             _require_finite(piece, name)
-            subject.ledger.write(f"{name}-{number}", piece)
+            subject.cache.write(f"{name}-{number}", piece)
         pieces.append(piece)
         subject.watch.advance(first + size, {"work": float(piece["heating"].mean())})
     return {key: torch.cat([piece[key] for piece in pieces]) for key in pieces[0]}

@@ -70,7 +70,7 @@ def walkback_diagnostics() -> Iterable[Component]:  # type: ignore[empty-body]
 
 @hookspec
 def walkback_loggers() -> Iterable[Component]:  # type: ignore[empty-body]
-    """Metric loggers: `walkback.metrics.Logger`, built as `cls(directory)`: the run directory."""
+    """Metric loggers: `walkback.loggers.Logger`, built as `cls(directory)`: the run directory."""
 
 
 @hookspec

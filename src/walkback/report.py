@@ -11,8 +11,8 @@ from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
-from walkback import markup
 from walkback.errors import WalkbackError
+from walkback.support import html as markup
 
 _MOST_PLACES = 8
 _ROUNDING = 1e-12  # relative; an error below it is that of floating point

@@ -19,7 +19,7 @@ import torch
 from torch import Tensor
 
 from walkback.errors import ConfigurationError
-from walkback.memory import send
+from walkback.support.memory import send
 
 
 @dataclass(frozen=True, slots=True)

@@ -15,7 +15,7 @@ from walkback.data import Centred, DataInfo, Dataset, Labelled, Split
 from walkback.diagnostics import Diagnostic, Subject
 from walkback.errors import ConfigurationError, WalkbackError
 from walkback.kernels import BernoulliKernel, Expecting, Kernel, NormalKernel
-from walkback.metrics import Logger
+from walkback.loggers import Logger
 from walkback.objectives import Checkpointing, Objective, PathObjective
 from walkback.operators import Conditional, DataAware, Latent, TransitionOperator
 from walkback.priors import Prior

@@ -17,16 +17,16 @@ from torch import Tensor
 
 from walkback import work
 from walkback.configuration.settings import TrainingSettings
-from walkback.engine.training import Trainer
 from walkback.inpainting import inpaint
 from walkback.model import Model
 from walkback.operators import DataAware
 from walkback.readout import read_out
 from walkback.sampling import SamplePlan, cool, last, sample_frames
 from walkback.schedules import Levels, levels_from
-from walkback.seeding import generator, lent_seed
 from walkback.state import Space, leaves
+from walkback.support.seeding import generator, lent_seed
 from walkback.testing import Case
+from walkback.training.trainer import Trainer
 
 REAL, BITS = Space((1, 8, 8)), Space((1, 8, 8), "binary")
 WALKS = 2

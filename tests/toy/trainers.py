@@ -12,12 +12,12 @@ from tests.toy.statistics import normal
 from torch import Tensor
 
 from walkback.configuration.settings import TrainingSettings
-from walkback.engine.training import Trainer
 from walkback.model import Model
 from walkback.objectives import AnyObjective, Objective
 from walkback.operators import TransitionOperator
 from walkback.processes import TiedProcess
 from walkback.state import Space, leaves
+from walkback.training.trainer import Trainer
 from walkback.walk import Transition
 from walkback_paper.gaussian import GaussianConv, GaussianMLP
 from walkback_paper.objectives import WalkbackLoss

@@ -19,7 +19,7 @@ from torch import Tensor
 
 from walkback.diagnostics import Diagnostic, Subject
 from walkback.errors import WalkbackError
-from walkback.estimates import mean_figure
+from walkback.measuring.estimates import mean_figure
 from walkback.operators import initial_state, visible
 from walkback.report import Report, Series
 from walkback.sampling import anneal

@@ -10,19 +10,18 @@ from typing import Any, Literal
 
 from torch import Tensor
 
-from walkback.api.inputs import at_least, installed, split_choice
+from walkback.api.inputs import at_least, installed, progress_bar, split_choice
 from walkback.api.models import comparable_data, loaded_of, stamp_of, trained_of
-from walkback.api.progress import Bar
 from walkback.api.records import Trained
+from walkback.building.devices import Precision
 from walkback.data import SPLITS, Dataset, Split
 from walkback.diagnostics import Diagnostic
-from walkback.engine.devices import Precision
-from walkback.engine.diagnosing import build_diagnostic, diagnose_model
-from walkback.engine.evaluating import EvaluationPlan
-from walkback.engine.measuring import evaluate_model
 from walkback.errors import ConfigurationError
+from walkback.measuring.diagnose import build_diagnostic, diagnose_model
+from walkback.measuring.evaluate import evaluate_model
+from walkback.measuring.path_works import EvaluationPlan
 from walkback.report import Report
-from walkback.vocabulary import Readout
+from walkback.support.readouts import Readout
 
 
 def evaluate(
@@ -88,7 +87,7 @@ def evaluate(
         split, limit, paths, simulated, baselines, samples, classifier, steps, batch_size, seed, readout
     )
     chosen = _precision(precision)
-    with Bar(progress) as bar:
+    with progress_bar(progress) as bar:
         return evaluate_model(
             loaded_of(trained),
             dataset,
@@ -145,7 +144,7 @@ def diagnose(
         raise ConfigurationError(
             f"Got the setting {next(iter(of_data))!r} for data that are not given by name, expected data=NAME."
         )
-    with Bar(progress) as bar:
+    with progress_bar(progress) as bar:
         return diagnose_model(
             loaded_of(trained),
             built,

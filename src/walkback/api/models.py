@@ -12,11 +12,11 @@ from torch import Tensor
 from walkback.api.inputs import assignments, installed
 from walkback.api.records import Trained
 from walkback.api.tensors import TensorData
+from walkback.building.assembly import LoadedModel, load_model
+from walkback.building.devices import Precision, resolve_device
 from walkback.data import DataInfo, Dataset
-from walkback.engine.assembly import LoadedModel, load_model
-from walkback.engine.devices import Precision, resolve_device
-from walkback.engine.protocols import evaluation_data, protocol_of
 from walkback.errors import ConfigurationError
+from walkback.measuring.provenance import evaluation_data, protocol_of
 
 
 def load(path: str | os.PathLike[str], *, device: str = "auto") -> Trained:
@@ -103,8 +103,10 @@ def as_dataset(data: object) -> Dataset | None:
         return TensorData(data)
     if isinstance(data, Dataset):
         return data
+    what = type(data).__name__
+    advice = ": pass torch.from_numpy(data)" if what == "ndarray" else ""
     raise ConfigurationError(
-        f"Got a {type(data).__name__} as data, expected a name, a path, a hub id, a Dataset or a tensor (N, *E)."
+        f"Got a {what} as data, expected a name, a path, a hub id, a Dataset or a tensor (N, *E){advice}."
     )
 
 

@@ -13,16 +13,16 @@ from typing import Any, final
 import torch
 from torch import Tensor
 
-from walkback import markup
 from walkback.data import DataInfo, Dataset
 from walkback.errors import ConfigurationError
-from walkback.evaluation import BoundEstimate
+from walkback.measuring.bound import BoundEstimate
 from walkback.model import Model
 from walkback.pictures.figures import can_draw
 from walkback.pictures.frames import open_sink
 from walkback.pictures.sinks import FilmstripSink, Output
 from walkback.storage.checkpoint import Checkpoint, save_checkpoint
-from walkback.text import printable
+from walkback.support import html as markup
+from walkback.support.text import printable
 
 _NEEDED = ("operator", "schedule", "process", "prior")
 """The sections without which nobody could build the model of a checkpoint."""

@@ -14,8 +14,8 @@ from walkback.errors import ConfigurationError
 from walkback.extensions.loader import chosen
 from walkback.extensions.registered import Registered
 from walkback.extensions.registry import Registry
-from walkback.text import nearest
-from walkback.vocabulary import READOUTS, Readout
+from walkback.support.readouts import READOUTS, Readout
+from walkback.support.text import nearest
 
 Json: TypeAlias = Annotated[bool, typer.Option("--json", help="Print one JSON document on stdout.")]
 

@@ -82,13 +82,12 @@ def diagnose(
 
     walkback diagnose reversibility final.safetensors --set chains=200 --threshold 5 --json
     """
-    from walkback.cli.progress import ProgressBar
+    from walkback.building.assembly import load_model
+    from walkback.building.devices import resolve_device
     from walkback.cli.reports import show_report
     from walkback.configuration.overrides import parse_value
-    from walkback.engine.assembly import load_model
-    from walkback.engine.devices import resolve_device
-    from walkback.engine.diagnosing import build_diagnostic, diagnose_model
-    from walkback.engine.protocols import evaluation_data, protocol_of
+    from walkback.measuring.diagnose import build_diagnostic, diagnose_model
+    from walkback.measuring.provenance import evaluation_data, protocol_of
     from walkback.pictures.plots import check_plot_target, save_plot
 
     if plot is not None:
@@ -102,7 +101,7 @@ def diagnose(
     # A wrong name or option is refused before the checkpoint is read.
     diagnostic, table = build_diagnostic(registry, name, options)
     loaded = load_model(checkpoint, registry, target)
-    with ProgressBar(output) as bar:
+    with output.progress() as bar:
         report = diagnose_model(
             loaded,
             diagnostic,

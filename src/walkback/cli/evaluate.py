@@ -79,13 +79,12 @@ def evaluate(
 
     walkback evaluate final.safetensors --samples 1000 --classifier --json > evaluation.json
     """
-    from walkback.cli.progress import ProgressBar
+    from walkback.building.assembly import load_model
+    from walkback.building.devices import resolve_device
     from walkback.cli.reports import show_report
-    from walkback.engine.assembly import load_model
-    from walkback.engine.devices import resolve_device
-    from walkback.engine.evaluating import EvaluationPlan
-    from walkback.engine.measuring import evaluate_model
-    from walkback.engine.protocols import evaluation_data, protocol_of
+    from walkback.measuring.evaluate import evaluate_model
+    from walkback.measuring.path_works import EvaluationPlan
+    from walkback.measuring.provenance import evaluation_data, protocol_of
     from walkback.pictures.plots import check_plot_target, save_plot
 
     refuse_options_without_data(data, assignments)
@@ -108,7 +107,7 @@ def evaluate(
     plan = EvaluationPlan(
         split, limit, paths, simulated, baselines, samples, classifier, steps, batch_size, seed, readout
     )
-    with ProgressBar(output) as bar:
+    with output.progress() as bar:
         report = evaluate_model(
             loaded,
             dataset,

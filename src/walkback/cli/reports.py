@@ -9,7 +9,7 @@ from rich.padding import Padding
 from rich.text import Text
 
 from walkback.cli.console import Output, plain, table
-from walkback.text import printable
+from walkback.support.text import printable
 
 if TYPE_CHECKING:
     from walkback.report import Figure, Report

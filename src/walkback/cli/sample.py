@@ -14,8 +14,8 @@ from walkback.errors import ConfigurationError
 if TYPE_CHECKING:
     from torch import Tensor
 
+    from walkback.building.assembly import LoadedModel
     from walkback.data import Split
-    from walkback.engine.assembly import LoadedModel
     from walkback.extensions.registry import Registry
 
 _NUM = 64  # samples, where neither --num nor a file says how many
@@ -74,10 +74,9 @@ def sample(
 
     walkback sample final.safetensors --from data --num 8 --chain 1000 --every 100 --out from-data.png
     """
-    from walkback.cli.progress import ProgressBar
-    from walkback.engine.assembly import load_model
-    from walkback.engine.devices import autocast, resolve_device, resolve_precision
-    from walkback.engine.protocols import drawing_protocol, protocol_of
+    from walkback.building.assembly import load_model
+    from walkback.building.devices import autocast, resolve_device, resolve_precision
+    from walkback.measuring.provenance import drawing_protocol, protocol_of
     from walkback.pictures.frames import open_sink
     from walkback.readout import read_out, require_readout
     from walkback.sampling import SamplePlan, sample_frames
@@ -114,7 +113,7 @@ def sample(
         open_sink(
             out, loaded.info, num_frames=plan.num_frames, num_chains=num, overwrite=force, protocol=protocol
         ) as sink,
-        ProgressBar(output) as bar,
+        output.progress() as bar,
         autocast(target, chosen),
     ):
         bar.stage("Sampling", plan.total_steps(levels))
@@ -138,7 +137,7 @@ def _origin(
     output: Output,
 ) -> Tensor:
     """Where chains start that do not start from noise, `(num, *E)` on the CPU."""
-    from walkback.engine.held_out import data_for, first_states
+    from walkback.building.data_of_model import data_for, first_states
     from walkback.pictures.starts import read_starts
 
     if start != "data":

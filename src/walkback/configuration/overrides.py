@@ -7,7 +7,7 @@ from collections.abc import Collection, Iterable, Mapping
 from typing import Any, TypeAlias
 
 from walkback.errors import ConfigurationError
-from walkback.text import nearest, one_line
+from walkback.support.text import nearest, one_line
 
 Tables: TypeAlias = dict[str, dict[str, Any]]
 """Plain values by section and option."""

@@ -18,7 +18,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError, create_model
 from pydantic_core import ErrorDetails, PydanticSerializationError, to_json
 
 from walkback.errors import ConfigurationError, PluginError
-from walkback.text import nearest
+from walkback.support.text import nearest
 
 Model = TypeVar("Model", bound=BaseModel)
 

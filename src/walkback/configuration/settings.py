@@ -18,7 +18,7 @@ from pydantic import (
     PositiveInt,
 )
 
-from walkback.vocabulary import Readout, readout_temperature
+from walkback.support.readouts import Readout, readout_temperature
 
 Decay: TypeAlias = Annotated[float, Field(ge=0.0, lt=1.0)]
 Share: TypeAlias = Annotated[float, Field(ge=0.0, le=1.0)]

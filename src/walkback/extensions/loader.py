@@ -24,7 +24,7 @@ import pluggy
 from walkback import hookspecs
 from walkback.component import API_VERSION, KINDS, Command, Component, Recipe
 from walkback.errors import PluginError
-from walkback.text import nearest, one_line
+from walkback.support.text import nearest, one_line
 
 CORE_DISTRIBUTION = "walkback"
 """The distribution whose plugins are always loaded."""

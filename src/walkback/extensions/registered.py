@@ -12,7 +12,7 @@ from typing import Any, Generic, NoReturn, TypeVar
 from walkback.component import Command, Component, Recipe
 from walkback.errors import PluginError
 from walkback.extensions.loader import FAILURES, Plugin, Record, quiet_stdout
-from walkback.text import one_line
+from walkback.support.text import one_line
 
 Spec = TypeVar("Spec", bound=Record)
 

@@ -14,7 +14,7 @@ from walkback.errors import ConfigurationError, PluginError
 from walkback.extensions import loader
 from walkback.extensions.loader import FAILURES, Plugin, PluginStatus, canonical, quiet_stdout
 from walkback.extensions.registered import Registered, import_class, import_target, offered, read_resource
-from walkback.text import nearest
+from walkback.support.text import nearest
 
 
 @final

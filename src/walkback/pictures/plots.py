@@ -12,9 +12,9 @@ from typing import Any
 import numpy as np
 
 from walkback.errors import ConfigurationError
-from walkback.optional import require
 from walkback.pictures.images import save_png
 from walkback.report import Report, Series
+from walkback.support.extras import require
 
 _WIDTH, _HEIGHT, _DPI = 5.2, 3.6, 110
 _WIDE = 30.0

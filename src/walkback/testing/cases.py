@@ -19,15 +19,15 @@ from walkback.diagnostics import Diagnostic
 from walkback.errors import ConfigurationError, PluginError
 from walkback.extensions.loader import quiet_stdout
 from walkback.extensions.registry import Registry
-from walkback.metrics import Logger
+from walkback.loggers import Logger
 from walkback.objectives import Objective, PathObjective
 from walkback.operators import TransitionOperator
 from walkback.priors import Prior
 from walkback.processes import Process
 from walkback.schedules import Schedule
-from walkback.seeding import lent_seed
 from walkback.state import Space, StateSpace
-from walkback.text import one_line
+from walkback.support.seeding import lent_seed
+from walkback.support.text import one_line
 
 Status: TypeAlias = Literal["passed", "failed", "expected", "skipped"]
 

@@ -18,8 +18,8 @@ from walkback.objectives import AnyObjective, Checkpointing, Objective, PathObje
 from walkback.paths import path_loss
 from walkback.processes import TiedProcess
 from walkback.schedules import levels_from
-from walkback.seeding import generator
 from walkback.state import Space, State, leaves
+from walkback.support.seeding import generator
 from walkback.testing.cases import Case, ConformanceError, NotApplicable, Suite
 from walkback.testing.probes import data_like, drawn_from, require_close, require_rows, untouched
 from walkback.testing.reference import Listed, Reversible, Stationary

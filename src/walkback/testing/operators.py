@@ -19,8 +19,8 @@ from walkback.kernels import Kernel
 from walkback.operators import Conditional, DataAware, Latent, TransitionOperator, initial_state, state_space
 from walkback.processes import TiedProcess
 from walkback.schedules import Level, levels_from, tensor_levels
-from walkback.seeding import generator
 from walkback.state import State, StateSpace, map_state, spaces
+from walkback.support.seeding import generator
 from walkback.testing import kernels
 from walkback.testing.cases import Case, ConformanceError, NotApplicable, Suite
 from walkback.testing.kernels import COLD, HOT, Source

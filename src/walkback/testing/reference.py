@@ -18,8 +18,8 @@ from walkback.operators import Conditional, TransitionOperator
 from walkback.priors import Prior
 from walkback.processes import TiedProcess
 from walkback.schedules import Level, Levels, Schedule, levels_from
-from walkback.seeding import generator
 from walkback.state import Space, State, StateSpace, leaves, spaces
+from walkback.support.seeding import generator
 
 MEAN, DEVIATION, CORRELATION = 0.5, 0.2, 0.7
 _LOGIT = 1.5

@@ -12,6 +12,7 @@ from walkback.errors import ConfigurationError
 from walkback.extensions.loader import quiet_stdout
 from walkback.extensions.registry import Registry
 from walkback.state import StateSpace
+from walkback.support.text import nearest
 from walkback.testing.cases import Case, Check, Outcome, Suite
 from walkback.testing.datasets import DATASETS
 from walkback.testing.diagnostics import DIAGNOSTICS
@@ -21,7 +22,6 @@ from walkback.testing.operators import OPERATORS
 from walkback.testing.priors import PRIORS
 from walkback.testing.processes import PROCESSES
 from walkback.testing.schedules import SCHEDULES
-from walkback.text import nearest
 
 SUITES: Mapping[Kind, Suite] = {
     "operator": OPERATORS,

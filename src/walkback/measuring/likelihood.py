@@ -1,0 +1,96 @@
+"""The likelihood of examples from the work of heating paths.
+
+With W_1 … W_P the works of P paths from one example (`walkback.work`), w_i = exp(-W_i):
+
+    bound       1/P Σ W_i                     E = KL + NLL ≥ NLL                              (eq. 5)
+    is_nll      -log 1/P Σ w_i                E ≥ NLL, falls towards it as P grows             (eq. 10; IWAE, AIS)
+    capped_nll  -log 1/P (exp(-W_c) + Σ_{i<P} w_i),  W_c of a cooling path that ended in the example:  E ≤ NLL
+    ess         (Σ w_i)² / Σ w_i²             how many paths carry the estimate, from 1 to P
+
+`capped_nll` (bidirectional Monte Carlo, Grosse et al. 2015) exists for examples simulated from the model only: their
+cooling path is an exact draw from the posterior of paths. Pareto's k says how heavy the tail of the weights is: above
+0.7 the estimate's error cannot be trusted (Vehtari et al. 2024).
+"""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor
+
+from walkback.support.extras import require
+
+HEAVY_TAIL = 0.7
+"""Pareto's k from which errors of importance sampling are not reliable."""
+
+FEWEST_FOR_TAIL = 25
+"""Paths below which no tail is fitted."""
+
+DOMINANT = 0.5
+"""Share of the total weight from which one path is said to dominate."""
+
+
+def is_nll(work: Tensor) -> Tensor:
+    """Importance-sampled negative log-likelihood of works `(N, P)`: `(N,)`, nats."""
+    return math.log(work.shape[1]) - torch.logsumexp(-work, 1)
+
+
+def capped_nll(work: Tensor, cooling: Tensor) -> Tensor:
+    """The lower end of the bracket: works `(N, P)`, of which the first P - 1 count, and cooling works `(N,)`."""
+    return is_nll(torch.cat([cooling[:, None], work[:, :-1]], 1))
+
+
+def shares(work: Tensor) -> Tensor:
+    """Normalized weights w_i / Σ w, `(N, P)`."""
+    return (-work).softmax(1)
+
+
+def effective_sample_size(work: Tensor) -> Tensor:
+    """`(N,)`, between 1 and P."""
+    return shares(work).square().sum(1).reciprocal()
+
+
+def is_variance(work: Tensor) -> Tensor:
+    """Variance over paths of `is_nll` for each example `(N,)`, nats², by linearization: Σ share² - 1/P."""
+    paths = work.shape[1]
+    return (shares(work).square().sum(1) - 1 / paths).clamp(min=0) * paths / max(1, paths - 1)
+
+
+def path_variance(work: Tensor) -> Tensor:
+    """Variance over paths of the mean work of each example `(N,)`, nats²; 0 where there is one path."""
+    return work.var(1) / work.shape[1] if work.shape[1] > 1 else work.new_zeros(len(work))
+
+
+def by_paths(work: Tensor) -> dict[int, Tensor]:
+    """`is_nll` `(N,)` with 1, 2, 4, … P paths, averaged over disjoint groups of the P.
+
+    Its expectation falls with the number of paths for any example.
+    """
+    paths = work.shape[1]
+    sizes = sorted({2**i for i in range(paths.bit_length()) if 2**i <= paths} | {paths})
+    found = {}
+    for size in sizes:
+        groups = paths // size
+        parts = work[:, : groups * size].reshape(-1, size)
+        found[size] = is_nll(parts).reshape(len(work), groups).mean(1)
+    return found
+
+
+def pareto_k(work: Tensor) -> Tensor:
+    """Pareto's k of the weights of each example `(N,)`, by arviz-stats; NaN where weights do not differ in the tail.
+
+    Args:
+        work: `(N, P)` with P at least `FEWEST_FOR_TAIL`.
+
+    Raises:
+        ConfigurationError: arviz-stats is not installed.
+    """
+    stats = require("arviz_stats.base", "eval").array_stats
+    found = []
+    for row in (-work).double().cpu().numpy():
+        try:
+            found.append(float(stats.psislw(row)[1]))
+        except ValueError:  # "All tail values are the same"
+            found.append(math.nan)
+    return torch.tensor(found, dtype=torch.float64)

@@ -1,0 +1,116 @@
+"""Whether what `torch.compile` made of an operator still has the operator's gradients.
+
+    g = ∇ -log p_T(s | s),   for each parameter:   |g_compiled - g| ≤ ½ |g| + 10 |g_rounded - g|
+
+g is computed in float32, g_rounded in the precision of training, both by the operator's own forward pass. A lost path
+makes an error of |g|; rounding makes |g_rounded - g|, which is all there is where g is 0 by symmetry.
+
+A backward pass that is compiled wrongly raises nothing: training goes on, and a part of the network learns nothing.
+So before the first walk both gradients are computed once. The weights are disturbed for it, because layers that start
+at 0 hide those before them, and put back to the bit.
+"""
+
+from __future__ import annotations
+
+from typing import TypeAlias
+
+import torch
+from torch import Tensor
+
+from walkback.errors import ConfigurationError
+from walkback.operators import TransitionOperator
+from walkback.schedules import Level
+from walkback.state import State, device_of
+from walkback.support.seeding import derive_seed, generator
+
+Gradients: TypeAlias = dict[str, Tensor]
+
+_SHARE, _ROUNDING = 0.5, 10.0
+_NEGLIGIBLE = 1e-5  # of the largest gradient: as good as 0 in float32
+_REPEATED = 0.01  # of a gradient: atomic additions on a CUDA device are less, another draw of dropout is more
+_DISTURBANCE = 0.02
+
+
+def require_same_gradients(operator: TransitionOperator, state: State, level: Level, seed: int) -> None:
+    """Refuse a compiled operator whose gradients are not those of its own `forward`.
+
+    The gradients are those of training, or of evaluation mode where training is random (dropout); an operator that is
+    random in both is not looked at. Its weights, buffers and mode are as before afterwards, and so are the global
+    generators; it has no gradients then. To be called as training calls the operator: under its autocast.
+
+    Args:
+        operator: Compiled in place (`operator.compile()`).
+        state: States `(B, *E)` of the operator's chain.
+        level: As in training, a tensor.
+        seed: Of the disturbance.
+
+    Raises:
+        ConfigurationError: Some gradient is further off than that.
+    """
+    before = {name: tensor.detach().clone() for name, tensor in operator.state_dict().items()}
+    was_training = operator.training
+    device = device_of(state)
+    try:
+        _disturb(operator, seed)
+        with torch.random.fork_rng([device] if device.type == "cuda" else []):
+            for training in (True, False):
+                operator.train(training)
+                torch.manual_seed(derive_seed(seed, "compiled"))
+                with torch.autocast(device.type, enabled=False):
+                    exact, again = (_gradients(operator, state, level) for _ in range(2))
+                if all(
+                    (again[name] - exact[name]).norm() <= _REPEATED * size for name, size in _sizes(exact)
+                ):
+                    rounded = _gradients(operator, state, level)
+                    _refuse_others(_gradients(operator, state, level, compiled=True), exact, rounded)
+                    return
+    finally:
+        operator.load_state_dict(before)
+        operator.train(was_training)
+        operator.zero_grad(set_to_none=True)
+
+
+@torch.no_grad()
+def _disturb(operator: TransitionOperator, seed: int) -> None:
+    noise = generator("cpu", seed, "disturbed")
+    for parameter in operator.parameters():
+        parameter.add_(_DISTURBANCE * torch.randn(parameter.shape, generator=noise).to(parameter))
+
+
+def _gradients(
+    operator: TransitionOperator, state: State, level: Level, *, compiled: bool = False
+) -> Gradients:
+    """∇ of the mean of -log p over the rows, by name of the parameter."""
+    operator.zero_grad(set_to_none=True)
+    conditional = operator(state, level) if compiled else operator.forward(state, level)
+    loss = -conditional.cooling(level).log_prob(state).mean()
+    if loss.requires_grad:
+        loss.backward()
+    torch.clear_autocast_cache()  # its copies of the weights belong to this graph
+    return {
+        name: parameter.grad for name, parameter in operator.named_parameters() if parameter.grad is not None
+    }
+
+
+def _sizes(gradients: Gradients) -> list[tuple[str, float]]:
+    """Norms of the gradients that are not negligible, by name."""
+    sizes = {name: gradient.norm().item() for name, gradient in gradients.items()}
+    least = _NEGLIGIBLE * max(sizes.values(), default=0.0)
+    return [(name, size) for name, size in sizes.items() if size > least]
+
+
+def _refuse_others(found: Gradients, exact: Gradients, rounded: Gradients) -> None:
+    shares = {}
+    for name, size in _sizes(exact):
+        gradient = exact[name]
+        error = (found.get(name, torch.zeros_like(gradient)) - gradient).norm().item()
+        allowed = _SHARE * size + _ROUNDING * (rounded[name] - gradient).norm().item()
+        if not error <= allowed:  # a NaN is refused too
+            shares[name] = error / size
+    if shares:
+        name = max(shares, key=lambda name: shares[name])
+        raise ConfigurationError(
+            f"Got gradients of the compiled operator that are not its own ({len(shares)} of {len(exact)} parameters, "
+            f"'{name}' off by {100 * shares[name]:.0f} % of its size): PyTorch {torch.__version__} compiles its "
+            "backward pass wrongly here; train with --no-compile."
+        )

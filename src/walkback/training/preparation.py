@@ -1,0 +1,156 @@
+"""Before a run: from a configuration to checked, built parts. Nothing is written, nothing is trained.
+
+configuration → device, objective, data set (prepared), model (fitted to the data's moments)
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, fields
+from typing import Any
+
+import torch
+
+from walkback.building.assembly import (
+    build_dataset,
+    build_model,
+    build_objective,
+    fit_to_data,
+    origins,
+)
+from walkback.building.devices import Precision, resolve_device, resolve_precision
+from walkback.configuration.config import RunConfig
+from walkback.data import Dataset, Split, states_of
+from walkback.errors import ConfigurationError
+from walkback.extensions.registry import Registry
+from walkback.model import Model
+from walkback.objectives import AnyObjective, PathObjective, Restricted
+from walkback.operators import TransitionOperator, initial_state
+from walkback.paths import require_reparametrized
+from walkback.priors import Prior
+from walkback.processes import Process
+from walkback.readout import require_readout
+from walkback.schedules import Schedule
+from walkback.support.seeding import generator
+from walkback.training.persistent_chains import own_rows
+from walkback.training.updates import require_fitting
+from walkback.walk import walk
+
+
+@dataclass(frozen=True, slots=True)
+class Given:
+    """Parts that were built elsewhere, each in place of the one that the configuration names; None: the named one."""
+
+    operator: TransitionOperator | None = None
+    schedule: Schedule | None = None
+    prior: Prior | None = None
+    process: Process | None = None
+    objective: AnyObjective | None = None
+    data: Dataset | None = None
+
+    @property
+    def sections(self) -> frozenset[str]:
+        """The sections of the configuration that do not count."""
+        return frozenset(entry.name for entry in fields(self) if getattr(self, entry.name) is not None)
+
+
+@dataclass(frozen=True, slots=True)
+class Prepared:
+    """Everything a run needs, checked and built."""
+
+    config: RunConfig
+    registry: Registry
+    dataset: Dataset
+    model: Model
+    objective: AnyObjective
+    device: torch.device
+    precision: Precision
+    given: Given = field(default_factory=Given)
+
+    def names(self) -> dict[str, Any]:
+        """Configuration and origins of components as a checkpoint has them: without given parts, which have no name."""
+        parts = {"config": self.config.to_dict(), "components": origins(self.config, self.registry)}
+        return {
+            key: {section: value for section, value in part.items() if section not in self.given.sections}
+            for key, part in parts.items()
+        }
+
+    @property
+    def num_parameters(self) -> int:
+        """Number of trainable parameters of the operator."""
+        return sum(p.numel() for p in self.model.operator.parameters() if p.requires_grad)
+
+
+def prepare(
+    config: RunConfig, registry: Registry, device_name: str | None = None, given: Given | None = None
+) -> Prepared:
+    """Check a configuration against this machine and build what it names.
+
+    Args:
+        config: What to run.
+        registry: The plugins.
+        device_name: A device instead of the configuration's, for one process of several.
+        given: Parts instead of the configuration's; operator and prior are fitted to the data in place.
+
+    Raises:
+        ConfigurationError: No such device, the components do not fit each other or the data.
+        DataError: The data cannot be had.
+        PluginError: A component cannot be built.
+    """
+    given = given or Given()
+    device = resolve_device(device_name or config.run.device)
+    for name in config.run.loggers:
+        registry.load(registry.find("logger", name))
+    own_rows(config.training)  # more own starts than there can be are refused now
+    objective = build_objective(config.objective, registry) if given.objective is None else given.objective
+    require_fitting(config.training, objective)
+    dataset = build_dataset(config.data, registry) if given.data is None else given.data
+    dataset.prepare()
+    _refuse_too_few(config, dataset)
+    sections = ("operator", "schedule", "process", "prior")
+    model = build_model(
+        {section: getattr(config, section) for section in sections},
+        registry,
+        dataset.info.space,
+        config.run.seed,
+        {section: getattr(given, section) for section in sections},
+    )
+    fit_to_data(model, dataset, config.run.seed)
+    model.levels()  # a schedule that cannot reach T_max says so now
+    require_readout(model, config.samples.readout)
+    _refuse_unfit(model, objective, dataset, config.run.seed)
+    precision = resolve_precision(config.run.precision, device)
+    if config.run.compile:
+        model.operator.compile()
+    return Prepared(config, registry, dataset, model.to(device), objective, device, precision, given)
+
+
+@torch.no_grad()
+def _refuse_unfit(model: Model, objective: AnyObjective, dataset: Dataset, seed: int) -> None:
+    """Let an objective look at one step, and say now what it cannot learn from.
+
+    One of whole walks needs heating kernels that can be differentiated through.
+    """
+    noise = generator("cpu", seed, "look")
+    data = states_of(dataset, "train", slice(2), noise)
+    state, _ = initial_state(model.operator, data, noise)
+    with model.evaluating():
+        step = next(iter(walk(model.operator, model.process, state, model.levels()[:1], noise)))
+        if isinstance(objective, PathObjective):
+            require_reparametrized(step.forward)
+        elif isinstance(objective, Restricted):
+            objective.require_fitting(step)
+
+
+def _refuse_too_few(config: RunConfig, dataset: Dataset) -> None:
+    """An estimate needs two examples to have a standard error; say so before training, not after it."""
+    wanted: tuple[tuple[Split, str, int], ...] = (
+        ("validation", "training.validation_examples", config.training.validation_examples),
+        (config.evaluation.split, "evaluation.limit", config.evaluation.limit),
+    )
+    for split, option, limit in wanted:
+        count = min(limit, len(dataset.examples(split)))
+        if count < 2:
+            raise ConfigurationError(
+                f"Got {count} {split} example of {dataset.info.name} for the bound and its standard error, "
+                f"expected at least 2: raise {option}, or choose more data."
+            )
