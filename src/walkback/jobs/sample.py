@@ -73,7 +73,7 @@ class SampleJob:
         readout: What is recorded of a state, see `walkback.readout`.
         out: File to stream frames to; None keeps them in memory.
         overwrite: Whether it may be there already.
-        batch_size: SampleResult computed at a time; each batch has its own noise.
+        batch_size: Samples computed at a time; each batch has its own noise.
         seed: Of all randomness.
         say: How refusals name options.
     """

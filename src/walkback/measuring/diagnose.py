@@ -17,6 +17,7 @@ from walkback.extensions.registry import Registry
 from walkback.measuring.provenance import Provenance
 from walkback.report import Report
 from walkback.storage.work_cache import WorkCache
+from walkback.support.memory import within_memory
 from walkback.support.watch import Watch
 
 
@@ -73,11 +74,16 @@ def diagnose_model(
         cache=cache,
         watch=watch,
     )
-    with loaded.computing():
+    table = provenance.details["diagnostic"]
+    sizes = ", ".join(f"{name} = {value}" for name, value in table.items() if type(value) is int)
+    limit = within_memory(
+        f"the diagnostic '{table['name']}' with {sizes}", "ask for fewer chains or examples"
+    )
+    with limit, loaded.computing():
         report = diagnostic.measure(subject)
     if not isinstance(report, Report):
         raise PluginError(
-            f"Got {type(report).__name__} from the diagnostic '{provenance.details['diagnostic']['name']}', "
+            f"Got {type(report).__name__} from the diagnostic '{table['name']}', "
             "expected a walkback.report.Report."
         )
     return report.stamped(provenance.on(wanted[0].info if wanted else None).to_dict())

@@ -25,6 +25,7 @@ from walkback.report import Figure, Report
 from walkback.schedules import Levels
 from walkback.storage.work_cache import WorkCache
 from walkback.support.extras import MissingLibraryError
+from walkback.support.memory import within_memory
 from walkback.support.watch import Watch
 
 
@@ -52,7 +53,10 @@ def evaluate_model(
         WalkbackError: A figure would be wrong: works that are not finite, clipped states, too few examples.
     """
     model, device = loaded.model, loaded.device
-    with loaded.computing():
+    limit = within_memory(
+        f"evaluating {plan.batch_size} examples at a time", "lower the batch size (--batch-size)"
+    )
+    with limit, loaded.computing():
         heated = heat_data(model, dataset, plan, levels, device, cache, watch)
         figures = likelihood_figures(heated, dataset.info)
         tails, k, missing = _tails(heated.work)

@@ -20,6 +20,7 @@ from walkback.data import Dataset, Labelled, Split, states_of
 from walkback.errors import ConfigurationError, DataError, WalkbackError
 from walkback.measuring.estimates import mean_figure
 from walkback.report import Figure
+from walkback.support.memory import send
 from walkback.support.seeding import generator
 
 FeatureMap: TypeAlias = Callable[[Tensor], Tensor]
@@ -184,8 +185,8 @@ def train_classifier(
         optimizer = torch.optim.Adam(network.parameters(), lr=2e-3)
         batches = generator("cpu", seed, "classifier-batches")
         for step in range(steps):
-            rows = torch.randint(len(states), (min(_BATCH, len(states)),), generator=batches).to(
-                states.device
+            rows = send(
+                torch.randint(len(states), (min(_BATCH, len(states)),), generator=batches), states.device
             )
             for group in optimizer.param_groups:
                 group["lr"] = 2e-3 * (1 - step / steps)
