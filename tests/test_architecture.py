@@ -45,12 +45,13 @@ LAYERS: Mapping[str, tuple[str, ...]] = {
         "data",
         "pixels",
         "measuring",
-        "measuring.bound",
     ),
     "records": (
         "report",
         "measuring.estimates",
+        "measuring.bound",
         "measuring.baselines",
+        "measuring.verdict",
         "measuring.likelihood",
     ),
     "storage": (

@@ -16,7 +16,9 @@ from walkback.building.assembly import LoadedModel
 from walkback.building.devices import Precision, autocast
 from walkback.data import Dataset
 from walkback.diagnostics import Watch
+from walkback.errors import ConfigurationError
 from walkback.measuring.comparison import comparison_figures
+from walkback.measuring.estimates import require_enough, require_examples
 from walkback.measuring.likelihood_report import (
     bracket_figures,
     likelihood_figures,
@@ -26,11 +28,40 @@ from walkback.measuring.likelihood_report import (
 )
 from walkback.measuring.path_works import EvaluationPlan, bracket_simulated, heat_data
 from walkback.measuring.provenance import data_protocol
+from walkback.measuring.quality.jackknife import FEWEST_ROWS
+from walkback.measuring.verdict import outdone
 from walkback.readout import require_readout
 from walkback.report import Figure, Report
 from walkback.schedules import Levels
 from walkback.storage.work_cache import Ledger
 from walkback.support.extras import MissingLibraryError, require
+
+
+def check_plan(plan: EvaluationPlan, dataset: Dataset) -> None:
+    """Refuse what would end without an error, before anything is computed.
+
+    Raises:
+        ConfigurationError: There are too few examples, simulated ones or samples for a standard error, or fewer
+            examples than samples to compare them with.
+    """
+    require_examples(dataset, plan.split, plan.limit, "--limit", "--split")
+    if plan.simulated:
+        require_enough(
+            plan.simulated, "simulated examples", "--simulated, or leave them out with --simulated 0"
+        )
+    if not plan.samples:
+        return
+    there = {name: len(dataset.examples(name)) for name in (plan.split, "train")}
+    if min(there.values()) < FEWEST_ROWS:
+        raise ConfigurationError(
+            f"Got {min(there.values())} examples in the {min(there, key=there.__getitem__)} split of "
+            f"{dataset.info.name}, expected at least {FEWEST_ROWS} to compare samples with: leave out --samples."
+        )
+    if not FEWEST_ROWS <= plan.samples <= there[plan.split]:
+        raise ConfigurationError(
+            f"Got {plan.samples} samples to compare with the {plan.split} split of {dataset.info.name}, expected "
+            f"{FEWEST_ROWS} to {there[plan.split]}, as many as it has examples: change --samples."
+        )
 
 
 def evaluate_model(
@@ -58,8 +89,10 @@ def evaluate_model(
 
     Raises:
         MissingLibraryError: Figures of samples were asked for, and the libraries for them are not installed.
+        ConfigurationError: See `check_plan`.
         WalkbackError: A figure would be wrong: works that are not finite, clipped states, too few examples.
     """
+    check_plan(plan, dataset)
     if plan.samples:
         require("geomloss", "eval")
     if plan.classifier:
@@ -83,7 +116,12 @@ def evaluate_model(
         headline="bound",
         figures=(*figures, *tails, *compared),
         series=tuple(likelihood_series(heated, levels, simulated)),
-        warnings=(*warnings_of(heated.work, k), *missing, *lost),
+        warnings=(
+            *outdone((*figures, *compared), dataset.info),
+            *warnings_of(heated.work, k),
+            *missing,
+            *lost,
+        ),
         protocol=stamp,
     )
 

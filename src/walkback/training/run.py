@@ -18,6 +18,7 @@ from walkback.data import Split
 from walkback.errors import ConfigurationError
 from walkback.loggers import JsonLines, Logger
 from walkback.measuring.bound import BoundEstimate, estimate_bound
+from walkback.measuring.verdict import remarks_on_bound
 from walkback.model import Model
 from walkback.pictures.figures import can_draw, draw_chains, draw_samples, draw_walks
 from walkback.state import State
@@ -43,7 +44,7 @@ from walkback.training.trainer import Trainer
 
 @dataclass(frozen=True, slots=True)
 class RunResult:
-    """What a finished run leaves: paths, the bound on held-out data, walks, and seconds spent training.
+    """What a finished run leaves: paths, the bound on held-out data, remarks on it, walks, and seconds spent training.
 
     `best_step` is the walk after which the model was the best on validation data, where the run kept that one.
     """
@@ -56,6 +57,7 @@ class RunResult:
     walks: int
     seconds: float
     best_step: int | None = None
+    remarks: tuple[str, ...] = ()
 
 
 @final
@@ -147,7 +149,11 @@ class Run:
                 return None
             final = self._directory.final
             save_checkpoint(final, self._finished(self._directory))
-            bound = self._evaluate(self._config.evaluation.split, self._config.evaluation.limit, "evaluation")
+            split, limit = self._config.evaluation.split, self._config.evaluation.limit
+            bound = self._evaluate(split, limit, "evaluation")
+            remarks = remarks_on_bound(bound, self._prepared.dataset, split, limit, self._config.run.seed)
+            for remark in remarks:
+                self._reporter.note(remark)
             pictures = self._draw(self._directory) if self._lasting else ()
             return RunResult(
                 directory=self._directory.path,
@@ -158,6 +164,7 @@ class Run:
                 walks=self._trainer.progress.walks,
                 seconds=self._trainer.progress.seconds,
                 best_step=self._stopping.best_step,
+                remarks=remarks,
             )
         finally:
             for logger in self._loggers:
@@ -232,12 +239,7 @@ class Run:
         if self._directory is None:
             return
         bound = self._evaluate("validation", self._config.training.validation_examples, "validation")
-        figures = {"validation_nats": bound.nats, "validation_nats_error": bound.nats_error}
-        if bound.bits_per_dimension is not None and bound.bits_error is not None:
-            figures |= {
-                "validation_bits_per_dimension": bound.bits_per_dimension,
-                "validation_bits_error": bound.bits_error,
-            }
+        figures = bound.named("validation")
         if self._stopping.observe(step, bound.nats):
             self._directory.checkpoints.save_best(step, self._checkpoint())
         if self._stopping.best_step is not None:
@@ -253,11 +255,9 @@ class Run:
             prepared.dataset.states(part.to(prepared.device), noise)
             for part in torch.split(rows, settings.batch_size)
         ]
+        model, paths = self._trainer.averaged_model, settings.paths if stream == "evaluation" else 1
         with autocast(prepared.device, prepared.precision):
-            paths = settings.paths if stream == "evaluation" else 1
-            return estimate_bound(
-                self._trainer.averaged_model, batches, prepared.dataset.info, noise, paths=paths
-            )
+            return estimate_bound(model, batches, prepared.dataset.info, noise, paths=paths)
 
     def _save(self, step: int) -> None:
         tensors, document = self._trainer.state()  # of all processes together

@@ -18,6 +18,9 @@ from walkback.errors import WalkbackError
 
 GROUPS = 10
 
+FEWEST_ROWS = 4 * GROUPS
+"""Rows below which there is no error."""
+
 
 def jackknife(
     measure: Callable[[Tensor], Sequence[float]], num: int
@@ -31,9 +34,9 @@ def jackknife(
     Raises:
         WalkbackError: There are fewer than four rows a group.
     """
-    if num < 4 * GROUPS:
+    if num < FEWEST_ROWS:
         raise WalkbackError(
-            f"Got {num} examples, expected at least {4 * GROUPS} for errors: raise their number."
+            f"Got {num} examples, expected at least {FEWEST_ROWS} for errors: raise their number."
         )
     rows = torch.arange(num)
     left = [tuple(measure(rows[rows % GROUPS != group])) for group in range(GROUPS)]
