@@ -20,7 +20,7 @@ from walkback.measuring.bound import BoundEstimate
 from walkback.measuring.estimates import (
     bracket_figure,
     ratio_figure,
-    require_examples,
+    require_error_of_mean,
     share_figure,
 )
 from walkback.measuring.likelihood import is_nll, is_variance, pareto_k
@@ -90,14 +90,14 @@ def test_bounds_are_printed_as_bounds() -> None:
 def test_too_few_examples_are_refused_with_what_can_be_done(monkeypatch: pytest.MonkeyPatch) -> None:
     data = InMemory(normal(3, 2))
     with pytest.raises(ConfigurationError, match=r"Got --limit = 3.*raise --limit"):
-        require_examples(InMemory(normal(9, 2)), "test", 3, "--limit", "--split")
+        require_error_of_mean(InMemory(normal(9, 2)), "test", 3, "--limit", "--split")
     with pytest.raises(ConfigurationError, match=r"Got 3 examples in the test split .* give more data"):
-        require_examples(data, "test", 1000, "--limit", "--split")
+        require_error_of_mean(data, "test", 1000, "--limit", "--split")
     uneven = Parted(normal(20, 2))
     monkeypatch.setattr(uneven, "examples", lambda split: normal(9 if split == "train" else 3, 2))
     with pytest.raises(ConfigurationError, match=r"\(--split train\) or give more data"):
-        require_examples(uneven, "test", 1000, "--limit", "--split")
-    require_examples(InMemory(normal(4, 2)), "test", 1000, "--limit", "--split")
+        require_error_of_mean(uneven, "test", 1000, "--limit", "--split")
+    require_error_of_mean(InMemory(normal(4, 2)), "test", 1000, "--limit", "--split")
 
 
 # --- likelihood

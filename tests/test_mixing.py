@@ -28,12 +28,12 @@ from tests.toy.statistics import LIMIT, normal, z_score
 from torch import Tensor
 
 from walkback.configuration.schema import validate
-from walkback.diagnostics import Watch
 from walkback.errors import ConfigurationError, WalkbackError
 from walkback.measuring import traces
 from walkback.report import Figure, Report
-from walkback.storage.work_cache import Ledger
+from walkback.storage.work_cache import WorkCache
 from walkback.support import extras as optional
+from walkback.support.watch import Watch
 from walkback_diagnostics.correlation import (
     autocorrelation_time,
     burn_in,
@@ -294,9 +294,9 @@ def test_an_interrupted_measurement_goes_on_to_the_same_report(
 ) -> None:
     monkeypatch.setattr(traces, "_SAVE_SECONDS", -1.0)
 
-    def make(ledger: Ledger, watch: Watch) -> Report:
-        system = subject(turning_line(A), real_prior(1), LINE, ledger=ledger, watch=watch)
+    def make(cache: WorkCache, watch: Watch) -> Report:
+        system = subject(turning_line(A), real_prior(1), LINE, cache=cache, watch=watch)
         return Mixing(steps=300, chains=5).measure(system)
 
-    whole = make(Ledger(), Impatient("never", 0))
+    whole = make(WorkCache(), Impatient("never", 0))
     assert interrupted_then_resumed(tmp_path / "pieces", make, Impatient("Mixing", 140)) == whole

@@ -10,9 +10,10 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from walkback.diagnostics import Unwatched
-from walkback.measuring.speed.clock import Meter, cpu_threads, peak_of_process
-from walkback.measuring.speed.race import Entrant, Outcome, race
+from walkback.speed.clock import Meter, peak_of_process
+from walkback.speed.race import Entrant, Outcome, race
+from walkback.support.threads import cpu_threads
+from walkback.support.watch import Silent
 
 CPU = torch.device("cpu")
 
@@ -37,7 +38,7 @@ class Course:
         return Entrant(name, lambda: work, **options)
 
     def run(self, *entrants: Entrant, repeats: int, warmup: int = 1) -> Outcome:
-        return race(entrants, warmup=warmup, repeats=repeats, meter=self.meter(), watch=Unwatched())
+        return race(entrants, warmup=warmup, repeats=repeats, meter=self.meter(), watch=Silent())
 
 
 def failing_at(course: Course, name: str, time: int, error: BaseException, optional: bool = True) -> Entrant:
@@ -150,7 +151,7 @@ def test_memory_of_a_cuda_device_is_what_is_kept_and_the_largest_peak(
         warmup=1,
         repeats=3,
         meter=Meter(torch.device("cuda", 0), lambda: 0.0),
-        watch=Unwatched(),
+        watch=Silent(),
     )
     assert (entrant.memory, other.memory) == (20 + 50, 1000)
 

@@ -32,12 +32,13 @@ from tests.toy.irreversible import (
 )
 from tests.toy.statistics import LIMIT, normal, normal_log_density
 
-from walkback.diagnostics import Subject, Watch
+from walkback.diagnostics import Subject
 from walkback.errors import ConfigurationError, WalkbackError
 from walkback.kernels import NormalKernel
 from walkback.measuring import traces
 from walkback.report import Figure, Report
-from walkback.storage.work_cache import Ledger
+from walkback.storage.work_cache import WorkCache
+from walkback.support.watch import Watch
 from walkback_diagnostics.rank_test import paths
 from walkback_diagnostics.reversibility import Reversibility
 
@@ -322,9 +323,9 @@ def test_an_interrupted_measurement_goes_on_to_the_same_report(
     operator, prior = Companion(R, 0.5), pair_prior()
     calls = 0
 
-    def make(ledger: Ledger, watch: Watch) -> Report:
+    def make(cache: WorkCache, watch: Watch) -> Report:
         return Reversibility(steps=60, rank_chains=100, rank_steps=10).measure(
-            subject(operator, prior, ledger=ledger, watch=watch)
+            subject(operator, prior, cache=cache, watch=watch)
         )
 
     whole = Reversibility(steps=60, rank_chains=100, rank_steps=10).measure(subject(operator, prior))
@@ -337,7 +338,7 @@ def test_an_interrupted_measurement_goes_on_to_the_same_report(
 
     assert interrupted_then_resumed(tmp_path / "pieces", make, Impatient(stage, units)) == whole
     monkeypatch.setattr(operator, "forward", counted)
-    assert make(Ledger(tmp_path / "pieces", {"of": "a test"}), Impatient("never", 0)) == whole
+    assert make(WorkCache(tmp_path / "pieces", {"of": "a test"}), Impatient("never", 0)) == whole
     assert calls == 2  # the two annealed starts of one step; no step of a chain is taken again
 
 

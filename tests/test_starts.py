@@ -30,6 +30,7 @@ from walkback.pictures.starts import MAX_STARTS, read_starts
 from walkback.sampling import SamplePlan, cool, last, sample_frames
 from walkback.schedules import levels_from
 from walkback.state import leaves
+from walkback.storage.migrations import SAMPLES
 from walkback.storage.tensorfile import save_tensors
 from walkback.support.seeding import generator
 
@@ -205,9 +206,7 @@ def test_states_that_are_not_finite_are_refused(tmp_path: Path, bad: float) -> N
     np.savez(tmp_path / "a.npz", states=states)
     with pytest.raises(ConfigurationError, match="NaN or infinity"):
         read_starts(tmp_path / "a.npz", POINTS)
-    save_tensors(
-        tmp_path / "a.safetensors", {"states": torch.from_numpy(states).float()}, {"kind": "samples"}
-    )
+    save_tensors(tmp_path / "a.safetensors", {"states": torch.from_numpy(states).float()}, SAMPLES.stamp())
     with pytest.raises(ConfigurationError, match="NaN or infinity"):
         read_starts(tmp_path / "a.safetensors", POINTS)
 
@@ -230,7 +229,7 @@ def test_tensors_of_another_kind_are_refused(tmp_path: Path) -> None:
         save_tensors(path, tensors, {"kind": kind})
         with pytest.raises(ConfigurationError, match="holds no samples"):
             read_starts(path, POINTS)
-    save_tensors(path, {"states": states}, {"kind": "samples"})
+    save_tensors(path, {"states": states}, SAMPLES.stamp())
     assert read_starts(path, POINTS).shape == (3, 2)
     path.write_bytes(path.read_bytes()[:-1])
     with pytest.raises(ConfigurationError, match=r"a\.safetensors"):

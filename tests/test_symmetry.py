@@ -21,7 +21,7 @@ from walkback.operators import Conditional, TransitionOperator
 from walkback.report import Report
 from walkback.schedules import Level, levels_from
 from walkback.state import Space, State, leaves
-from walkback.storage.work_cache import Ledger
+from walkback.storage.work_cache import WorkCache
 from walkback_diagnostics import symmetry
 from walkback_diagnostics.mirrored import linear_maps, mirrored_layers
 from walkback_diagnostics.symmetry import Symmetry, natural_parameters, squared_norms
@@ -37,12 +37,12 @@ def mean_map(function: Map) -> Toy:
     return Toy(lambda state: Pair(lambda _: NormalKernel(function(state), filled(0.1, state))))
 
 
-def subject(operator: TransitionOperator, rows: Tensor, ledger: Ledger | None = None) -> Subject:
+def subject(operator: TransitionOperator, rows: Tensor, cache: WorkCache | None = None) -> Subject:
     shape = tuple(rows.shape[1:])
     prior = gaussian(torch.zeros(shape).double(), torch.ones(shape).double())
     data = InMemory(rows)
     return Subject(
-        model(operator, prior, levels_from([1.0, 2.0])), data.info, lambda: data, ledger=ledger or Ledger()
+        model(operator, prior, levels_from([1.0, 2.0])), data.info, lambda: data, cache=cache or WorkCache()
     )
 
 
@@ -268,12 +268,12 @@ def test_a_measurement_goes_on_where_it_stopped(tmp_path: Path) -> None:
     operator, rows = mean_map(network(0, tied=False)), normal(30, 4)
     diagnostic = Symmetry(examples=30, batch=10)
     whole = diagnostic.measure(subject(operator, rows))
-    diagnostic.measure(subject(operator, rows, Ledger(tmp_path)))
+    diagnostic.measure(subject(operator, rows, WorkCache(tmp_path)))
     (tmp_path / "jacobian-2.safetensors").unlink()
     broken = mean_map(network(8, tied=False))  # whatever is computed anew differs
-    assert diagnostic.measure(subject(operator, rows, Ledger(tmp_path))) == whole
+    assert diagnostic.measure(subject(operator, rows, WorkCache(tmp_path))) == whole
     (tmp_path / "jacobian-0.safetensors").unlink()
-    assert diagnostic.measure(subject(broken, rows, Ledger(tmp_path))) != whole
+    assert diagnostic.measure(subject(broken, rows, WorkCache(tmp_path))) != whole
 
 
 # --- networks

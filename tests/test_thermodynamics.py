@@ -43,7 +43,7 @@ from walkback.priors import ProductPrior
 from walkback.report import Figure, Report
 from walkback.schedules import Level, levels_from
 from walkback.state import Space, State, StateSpace, leaves
-from walkback.storage.work_cache import Ledger
+from walkback.storage.work_cache import WorkCache
 from walkback_diagnostics import thermodynamics
 from walkback_diagnostics.free_energy import bar, effective_sample_size, exponential_average
 from walkback_diagnostics.thermodynamics import Thermodynamics
@@ -53,9 +53,9 @@ HEATING = LinearGaussian(
 )
 
 
-def subject(candidate: Model, rows: Tensor, ledger: Ledger | None = None, seed: int = 0) -> Subject:
+def subject(candidate: Model, rows: Tensor, cache: WorkCache | None = None, seed: int = 0) -> Subject:
     data = InMemory(rows)
-    return Subject(candidate, data.info, lambda: data, seed=seed, ledger=ledger or Ledger())
+    return Subject(candidate, data.info, lambda: data, seed=seed, cache=cache or WorkCache())
 
 
 def measured(candidate: Model, rows: Tensor, seed: int = 0, **options: object) -> Report:
@@ -400,7 +400,7 @@ def _rates(up: float, down: float, temperature: float) -> tuple[float, float]:
     return rise, fall
 
 
-# --- refusals, data, ledger
+# --- refusals, data, cache
 
 
 def test_dominated_weights_are_counted() -> None:
@@ -472,12 +472,12 @@ def test_a_measurement_goes_on_where_it_stopped(tmp_path: Path, monkeypatch: pyt
     right = thermodynamics.cooling_work
     monkeypatch.setattr(thermodynamics, "cooling_work", interrupted)
     with pytest.raises(KeyboardInterrupt):
-        diagnostic.measure(subject(LOSSY.model, rows, Ledger(tmp_path)))
-    assert diagnostic.measure(subject(LOSSY.model, rows, Ledger(tmp_path))) == whole
+        diagnostic.measure(subject(LOSSY.model, rows, WorkCache(tmp_path)))
+    assert diagnostic.measure(subject(LOSSY.model, rows, WorkCache(tmp_path))) == whole
     assert calls == 4
-    assert diagnostic.measure(subject(LOSSY.model, rows, Ledger(tmp_path))) == whole
+    assert diagnostic.measure(subject(LOSSY.model, rows, WorkCache(tmp_path))) == whole
     assert calls == 4
     (tmp_path / "data-1.safetensors").unlink()
     (tmp_path / "chains-at-level-2.safetensors").unlink()
-    assert diagnostic.measure(subject(LOSSY.model, rows, Ledger(tmp_path))) == whole
+    assert diagnostic.measure(subject(LOSSY.model, rows, WorkCache(tmp_path))) == whole
     assert diagnostic.measure(subject(LOSSY.model, rows, seed=1)) != whole

@@ -73,7 +73,7 @@ def rank_test(subject: Subject, state: State, level: Level, num_steps: int, proj
     """Test the kernel at a level.
 
     Args:
-        subject: Model, seed, ledger and watch.
+        subject: Model, seed, cache and watch.
         state: x_M, `(C, *E)`: independent draws of the stationary law.
         level: Of all steps.
         num_steps: L - 1.

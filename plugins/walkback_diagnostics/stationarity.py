@@ -21,7 +21,7 @@ from torch import Tensor
 
 from walkback.diagnostics import Diagnostic, Start, Subject
 from walkback.errors import ConfigurationError, WalkbackError
-from walkback.measuring.estimates import require_enough, require_examples
+from walkback.measuring.estimates import require_enough, require_error_of_mean
 from walkback.measuring.quality.mmd import mmd_squared
 from walkback.measuring.traces import cold_level, trace
 from walkback.operators import initial_state, visible
@@ -81,7 +81,7 @@ class Stationarity(Diagnostic):
 
     def measure(self, subject: Subject) -> Report:
         """Figures over independent chains; see `Diagnostic.measure`."""
-        require_examples(subject.data(), "test", self._reference, "--set reference", None)
+        require_error_of_mean(subject.data(), "test", self._reference, "--set reference", None)
         level = cold_level(subject, self._temperature)
         found = self._run(subject, level)
         fifth = max(1, (len(found.steps) - 1) // 5)

@@ -97,17 +97,17 @@ class Symmetry(Diagnostic):
         return Report("symmetry", figures[0].name, everything, series, (*further, *warnings), protocol)
 
     def _norms(self, subject: Subject, state: State, level: Level) -> Tensor:
-        """`squared_norms` of all states, `(N, 3)`; the ledger keeps each batch."""
+        """`squared_norms` of all states, `(N, 3)`; the cache keeps each batch."""
         found = []
         subject.watch.stage("Jacobians", self._examples)
         for number, first in enumerate(range(0, self._examples, self._batch)):
             some = map_state(lambda leaf, first=first: leaf[first : first + self._batch], state)
-            kept = subject.ledger.read(f"jacobian-{number}")
+            kept = subject.cache.read(f"jacobian-{number}")
             if kept is None:
                 noise = subject.generator("probes", number)
                 norms = squared_norms(subject.model.operator, some, level, self._probes, noise)
                 kept = {"norms": norms.double().cpu()}
-                subject.ledger.write(f"jacobian-{number}", kept)
+                subject.cache.write(f"jacobian-{number}", kept)
             found.append(kept["norms"])
             subject.watch.advance(first + batch_size(some), {})
         return torch.cat(found)

@@ -212,16 +212,16 @@ def _work(path: PathWork) -> Tensor:
 def _collect(
     subject: Subject, name: str, num: int, batch: int, compute: Callable[[int, int], dict[str, Tensor]]
 ) -> dict[str, Tensor]:
-    """The pieces that `compute(number, rows)` gives for batches of `num` rows, joined; the ledger keeps each."""
+    """The pieces that `compute(number, rows)` gives for batches of `num` rows, joined; the cache keeps each."""
     pieces: list[dict[str, Tensor]] = []
     subject.watch.stage(f"Paths ({name})", num)
     for number, first in enumerate(range(0, num, batch)):
         size = min(batch, num - first)
-        piece = subject.ledger.read(f"{name}-{number}")
+        piece = subject.cache.read(f"{name}-{number}")
         if piece is None:
             piece = {key: value.cpu() for key, value in compute(number, size).items()}
             _require_finite(piece, name)
-            subject.ledger.write(f"{name}-{number}", piece)
+            subject.cache.write(f"{name}-{number}", piece)
         pieces.append(piece)
         subject.watch.advance(first + size, {"work": float(piece["heating"].mean())})
     return {key: torch.cat([piece[key] for piece in pieces]) for key in pieces[0]}

@@ -5,13 +5,16 @@ from __future__ import annotations
 import os
 import warnings
 from collections.abc import Mapping, Sequence
+from functools import partial
 from typing import Any
 
 import tomli_w
+from rich.console import Console
 
 from walkback.errors import ConfigurationError
 from walkback.extensions.loader import chosen
 from walkback.extensions.registry import Registry
+from walkback.support.progress import ProgressBar
 
 
 def installed() -> Registry:
@@ -20,6 +23,12 @@ def installed() -> Registry:
     for warning in registry.warnings():
         warnings.warn(warning, stacklevel=3)
     return registry
+
+
+def progress_bar(shown: bool) -> ProgressBar:
+    """A bar in terminals and notebooks if `shown`; silence elsewhere."""
+    console = Console(stderr=True, highlight=False)
+    return ProgressBar(console, partial(warnings.warn, stacklevel=2), shown=shown, lines=False)
 
 
 def assignments(settings: Mapping[str, Any]) -> list[str]:

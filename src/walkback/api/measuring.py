@@ -10,9 +10,8 @@ from typing import Any, Literal
 
 from torch import Tensor
 
-from walkback.api.inputs import at_least, installed, split_choice
+from walkback.api.inputs import at_least, installed, progress_bar, split_choice
 from walkback.api.models import comparable_data, loaded_of, stamp_of, trained_of
-from walkback.api.progress import Bar
 from walkback.api.records import Trained
 from walkback.building.devices import Precision
 from walkback.data import SPLITS, Dataset, Split
@@ -88,7 +87,7 @@ def evaluate(
         split, limit, paths, simulated, baselines, samples, classifier, steps, batch_size, seed, readout
     )
     chosen = _precision(precision)
-    with Bar(progress) as bar:
+    with progress_bar(progress) as bar:
         return evaluate_model(
             loaded_of(trained),
             dataset,
@@ -145,7 +144,7 @@ def diagnose(
         raise ConfigurationError(
             f"Got the setting {next(iter(of_data))!r} for data that are not given by name, expected data=NAME."
         )
-    with Bar(progress) as bar:
+    with progress_bar(progress) as bar:
         return diagnose_model(
             loaded_of(trained),
             built,

@@ -103,8 +103,10 @@ def as_dataset(data: object) -> Dataset | None:
         return TensorData(data)
     if isinstance(data, Dataset):
         return data
+    what = type(data).__name__
+    advice = ": pass torch.from_numpy(data)" if what == "ndarray" else ""
     raise ConfigurationError(
-        f"Got a {type(data).__name__} as data, expected a name, a path, a hub id, a Dataset or a tensor (N, *E)."
+        f"Got a {what} as data, expected a name, a path, a hub id, a Dataset or a tensor (N, *E){advice}."
     )
 
 

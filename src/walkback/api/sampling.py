@@ -8,9 +8,8 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from walkback.api.inputs import at_least
+from walkback.api.inputs import at_least, progress_bar
 from walkback.api.models import comparable_data, stamp_of, trained_of
-from walkback.api.progress import Bar
 from walkback.api.records import Samples, Trained
 from walkback.building.data_of_model import first_states
 from walkback.building.devices import autocast, resolve_precision
@@ -83,7 +82,7 @@ def sample(
     plan = SamplePlan(num=num, extra=extra, chain=chain, every=every, seed=seed, batch_size=batch_size)
     chosen = resolve_precision(precision, trained.device)
     frames, numbers = [], []
-    with Bar(progress) as bar, trained.model.evaluating(), autocast(trained.device, chosen):
+    with progress_bar(progress) as bar, trained.model.evaluating(), autocast(trained.device, chosen):
         bar.stage("Sampling", plan.total_steps(levels))
         for done, number, state in sample_frames(trained.model, levels, plan, trained.device, start):
             if number is not None and state is not None:
@@ -149,7 +148,7 @@ def inpaint(
     _require_mask(mask, known)
     levels = trained.model.levels() if anneal else ()
     chosen, target = resolve_precision(precision, trained.device), trained.device
-    with Bar(progress) as bar, trained.model.evaluating(), autocast(target, chosen):
+    with progress_bar(progress) as bar, trained.model.evaluating(), autocast(target, chosen):
         bar.stage("Inpainting", fill_steps(len(known), levels, extra))
         filled = fill_in(
             trained.model,

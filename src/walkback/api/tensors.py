@@ -2,7 +2,7 @@
 
 float     states as they are
 bool      binary states
-uint8     grey levels v = 0 … 255, dequantized: (v + u) / 256, u ~ U[0, 1)
+uint8     grey levels v = 0 … 255, dequantized: (v + u) / 256, u ~ U[0, 1); of 0 and 1 alone, two levels: (v + u) / 2
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ from walkback.measuring.estimates import FEWEST
 from walkback.pixels import GreyLevels
 from walkback.support.seeding import generator
 
+_CHANNELS = (1, 3, 4)  # of images: grey, colour, colour with transparency
 _FEWEST = 3 * FEWEST  # so many in each split, which a standard error needs
 
 
@@ -33,7 +34,8 @@ class TensorData(Dataset, Centred):
         name: For protocols.
 
     Raises:
-        DataError: They are too few, have no event dimension, are of another type, or not finite.
+        DataError: They are too few, have no event dimension, are of another type, not finite, or seem to be images
+            whose channels are last.
     """
 
     def __init__(self, rows: Tensor, name: str = "tensor") -> None:
@@ -45,11 +47,14 @@ class TensorData(Dataset, Centred):
             raise DataError(f"Got a tensor of {rows.dtype} as data, expected floats, uint8 or bool.")
         if not bool(rows.isfinite().all()):
             raise DataError("Got a tensor with NaN or infinity as data, expected finite numbers.")
+        _require_channels_first(rows)
         stored = rows.detach().to("cpu")
         stored = stored.float() if stored.is_floating_point() else stored.to(torch.uint8)
         self._name = name
         self._binary = rows.dtype is torch.bool
-        self._grey = GreyLevels() if rows.dtype is torch.uint8 else None
+        self._grey = (
+            GreyLevels(levels=256 if int(stored.max()) > 1 else 2) if rows.dtype is torch.uint8 else None
+        )
         order = torch.randperm(len(stored), generator=generator("cpu", 0, "tensor-splits"))
         held_out = max(FEWEST, len(stored) // 10)
         parts = torch.split(order, [len(stored) - 2 * held_out, held_out, held_out])
@@ -97,3 +102,23 @@ class TensorData(Dataset, Centred):
     @override
     def centres(self, rows: Tensor) -> Tensor:
         return rows.float() if self._grey is None else self._grey.centres(rows)
+
+
+def _require_channels_first(rows: Tensor) -> None:
+    """Refuse `(N, H, W, C)`, which would be taken for H channels of W × C pixels without a word."""
+    if rows.dim() != 4 or rows.shape[1] in _CHANNELS or rows.shape[3] not in _CHANNELS:
+        return
+    wide = min(rows.shape[1:3]) > rows.shape[3]
+    if wide and (not rows.is_floating_point() or _like_pixels(rows)):
+        raise DataError(
+            f"Got a tensor of shape {tuple(rows.shape)} as data, which look like images with their channels last, "
+            "expected (N, C, H, W): pass data.permute(0, 3, 1, 2), or data.flatten(1) if they are no images."
+        )
+
+
+def _like_pixels(rows: Tensor) -> bool:
+    """Whether floats lie as pixels do: in [0, 1], in [-1, 1] with either end near, or whole numbers up to 255."""
+    low, high = float(rows.min()), float(rows.max())
+    if low >= -1 and high <= 1:
+        return low >= 0 or min(-low, high) > 0.9
+    return low >= 0 and high <= 255 and bool((rows == rows.round()).all())

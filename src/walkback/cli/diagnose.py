@@ -84,7 +84,6 @@ def diagnose(
     """
     from walkback.building.assembly import load_model
     from walkback.building.devices import resolve_device
-    from walkback.cli.progress import ProgressBar
     from walkback.cli.reports import show_report
     from walkback.configuration.overrides import parse_value
     from walkback.measuring.diagnose import build_diagnostic, diagnose_model
@@ -102,7 +101,7 @@ def diagnose(
     # A wrong name or option is refused before the checkpoint is read.
     diagnostic, table = build_diagnostic(registry, name, options)
     loaded = load_model(checkpoint, registry, target)
-    with ProgressBar(output) as bar:
+    with output.progress() as bar:
         report = diagnose_model(
             loaded,
             diagnostic,

@@ -81,7 +81,6 @@ def evaluate(
     """
     from walkback.building.assembly import load_model
     from walkback.building.devices import resolve_device
-    from walkback.cli.progress import ProgressBar
     from walkback.cli.reports import show_report
     from walkback.measuring.evaluate import evaluate_model
     from walkback.measuring.path_works import EvaluationPlan
@@ -108,7 +107,7 @@ def evaluate(
     plan = EvaluationPlan(
         split, limit, paths, simulated, baselines, samples, classifier, steps, batch_size, seed, readout
     )
-    with ProgressBar(output) as bar:
+    with output.progress() as bar:
         report = evaluate_model(
             loaded,
             dataset,

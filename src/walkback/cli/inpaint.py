@@ -70,7 +70,6 @@ def inpaint(
     from walkback.building.assembly import load_model
     from walkback.building.data_of_model import data_for, first_states
     from walkback.building.devices import autocast, resolve_device, resolve_precision
-    from walkback.cli.progress import ProgressBar
     from walkback.inpainting import fill_in, fill_steps
     from walkback.measuring.provenance import protocol_of
     from walkback.pictures.inpainted import check_target, read_mask, save_inpainted
@@ -91,7 +90,7 @@ def inpaint(
         dataset = data_for(loaded, registry_of(ctx), data, overrides)
         original = first_states(dataset, split, num, seed)
     levels = loaded.model.levels() if anneal else ()
-    with ProgressBar(output) as bar, autocast(target, chosen):
+    with output.progress() as bar, autocast(target, chosen):
         bar.stage("Inpainting", fill_steps(len(original), levels, extra))
         filled = fill_in(
             loaded.model,

@@ -17,6 +17,7 @@ from walkback.cli.choices import (
     Compile,
     DataName,
     LearningRate,
+    LoggerNames,
     ObjectiveName,
     OperatorName,
     PriorName,
@@ -27,6 +28,7 @@ from walkback.cli.choices import (
     RunSeed,
     ScheduleName,
     Steps,
+    logger_overrides,
     overrides_of,
 )
 from walkback.cli.common import Json, registry_of
@@ -48,6 +50,7 @@ def run(
     prior: PriorName = None,
     objective: ObjectiveName = None,
     process: ProcessName = None,
+    loggers: LoggerNames = None,
     recipe: RecipeName = None,
     assignments: Assignments = None,
     steps: Steps = None,
@@ -111,7 +114,7 @@ def run(
         "process": process,
     }
     registry = registry_of(ctx)
-    overrides = overrides_of(settings, assignments)
+    overrides = overrides_of(settings, [*logger_overrides(loggers), *(assignments or ())])
     config, resumed = _configure(registry, recipe, components, overrides, out, resume)
     if dry_run:
         _show(config, registry, Output(), json)
@@ -125,7 +128,10 @@ def run(
             if code in STOPPED:  # and the first of them has said so
                 raise Interrupted(code - 128, None, 0)
             raise typer.Exit(code)
-    _execute(config, registry, out, resumed, json)
+    from walkback.support.threads import cpu_threads
+
+    with cpu_threads(config.run.threads):
+        _execute(config, registry, out, resumed, json)
 
 
 def _configure(
@@ -162,9 +168,6 @@ def _execute(
     config: RunConfig, registry: Registry, out: Path | None, resumed: Path | None, json: bool
 ) -> None:
     """Train for real."""
-    import torch
-
-    from walkback.cli.progress import ProgressBar
     from walkback.storage.rundir import RunDirectory, default_stem
     from walkback.support.interrupts import stoppable
     from walkback.training.distributed import joined_world, local_device
@@ -172,8 +175,6 @@ def _execute(
     from walkback.training.run import Run
 
     output = Output()
-    if config.run.threads:
-        torch.set_num_threads(config.run.threads)
     with output.messages.status(plain(f"Preparing {config.data.name}")):
         prepared = prepare(config, registry, local_device(config.run.device))
 
@@ -192,7 +193,7 @@ def _execute(
         if directory is not None:
             output.note(_headline(prepared, directory.path))
         try:
-            with stoppable(warn) as stop, ProgressBar(output, shown=world.is_main) as bar:
+            with stoppable(warn) as stop, output.progress(shown=world.is_main) as bar:
                 job = Run(prepared, directory, bar, stop, world)
                 if resumed is not None:
                     job.resume(resumed)

@@ -76,7 +76,6 @@ def sample(
     """
     from walkback.building.assembly import load_model
     from walkback.building.devices import autocast, resolve_device, resolve_precision
-    from walkback.cli.progress import ProgressBar
     from walkback.measuring.provenance import drawing_protocol, protocol_of
     from walkback.pictures.frames import open_sink
     from walkback.readout import read_out, require_readout
@@ -114,7 +113,7 @@ def sample(
         open_sink(
             out, loaded.info, num_frames=plan.num_frames, num_chains=num, overwrite=force, protocol=protocol
         ) as sink,
-        ProgressBar(output) as bar,
+        output.progress() as bar,
         autocast(target, chosen),
     ):
         bar.stage("Sampling", plan.total_steps(levels))

@@ -5,8 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from walkback.data import Dataset, Split
-from walkback.diagnostics import Watch
+from walkback.data import Dataset, Split, states_of
 from walkback.errors import ConfigurationError, WalkbackError
 from walkback.measuring.baselines import baseline_figures
 from walkback.measuring.path_works import EvaluationPlan
@@ -18,6 +17,7 @@ from walkback.report import Figure
 from walkback.sampling import SamplePlan, sample_frames
 from walkback.schedules import Levels
 from walkback.support.seeding import generator
+from walkback.support.watch import Watch
 
 _MOST = 10_000
 """Training examples that baselines and sample quality look at."""
@@ -57,7 +57,7 @@ def comparison_figures(
 
 def _states(dataset: Dataset, split: Split, most: int, seed: int) -> Tensor:
     """States of the first `most` examples of a split, or of fewer, on the CPU."""
-    return dataset.states(dataset.examples(split)[:most], generator("cpu", seed, f"evaluate-{split}"))
+    return states_of(dataset, split, slice(most), generator("cpu", seed, f"evaluate-{split}"))
 
 
 def _samples(

@@ -13,15 +13,15 @@ import torch
 
 from walkback.building.assembly import LoadedModel, build_part
 from walkback.building.devices import Precision, autocast
-from walkback.configuration.config import ComponentConfig, component_table
-from walkback.configuration.schema import validate
+from walkback.configuration.components import Options, component_table, configure
 from walkback.data import Dataset
-from walkback.diagnostics import Diagnostic, Subject, Watch
+from walkback.diagnostics import Diagnostic, Subject
 from walkback.errors import PluginError
 from walkback.extensions.registry import Registry
 from walkback.measuring.provenance import data_protocol
 from walkback.report import Report
-from walkback.storage.work_cache import Ledger
+from walkback.storage.work_cache import WorkCache
+from walkback.support.watch import Watch
 
 
 def build_diagnostic(
@@ -34,12 +34,12 @@ def build_diagnostic(
         PluginError: It cannot be imported or built.
     """
     registered = registry.find("diagnostic", name)
-    chosen = ComponentConfig(registered.reference, validate("diagnostic", registry.load(registered), options))
+    chosen = configure(registry, "diagnostic", registered, [Options(options)])
     built = build_part(registry, "diagnostic", chosen, Diagnostic)  # type: ignore[type-abstract]
     return built, component_table(chosen)
 
 
-def diagnose_model(
+def diagnose_model(  # noqa: PLR0913 (until there is a request record)
     loaded: LoadedModel,
     diagnostic: Diagnostic,
     table: Mapping[str, Any],
@@ -86,7 +86,7 @@ def diagnose_model(
         data=once,
         device=device,
         seed=seed,
-        ledger=Ledger(directory, {**stamp, "device": str(device), "data": source}),
+        cache=WorkCache(directory, {**stamp, "device": str(device), "data": source}),
         watch=watch,
     )
     with loaded.model.evaluating(), autocast(device, precision):

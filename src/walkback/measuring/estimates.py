@@ -61,7 +61,9 @@ def require_enough(num: int, what: str, option: str) -> None:
         )
 
 
-def require_examples(dataset: Dataset, split: Split, limit: int, option: str, choice: str | None) -> None:
+def require_error_of_mean(
+    dataset: Dataset, split: Split, limit: int, option: str, choice: str | None
+) -> None:
     """Refuse the error of a mean over too few examples, before anything is computed of them.
 
     Args:

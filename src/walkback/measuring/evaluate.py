@@ -15,10 +15,9 @@ from torch import Tensor
 from walkback.building.assembly import LoadedModel
 from walkback.building.devices import Precision, autocast
 from walkback.data import Dataset
-from walkback.diagnostics import Watch
 from walkback.errors import ConfigurationError
 from walkback.measuring.comparison import comparison_figures
-from walkback.measuring.estimates import require_enough, require_examples
+from walkback.measuring.estimates import require_enough, require_error_of_mean
 from walkback.measuring.likelihood_report import (
     bracket_figures,
     likelihood_figures,
@@ -33,8 +32,9 @@ from walkback.measuring.verdict import outdone
 from walkback.readout import require_readout
 from walkback.report import Figure, Report
 from walkback.schedules import Levels
-from walkback.storage.work_cache import Ledger
+from walkback.storage.work_cache import WorkCache
 from walkback.support.extras import MissingLibraryError, require
+from walkback.support.watch import Watch
 
 
 def check_plan(plan: EvaluationPlan, dataset: Dataset) -> None:
@@ -44,7 +44,7 @@ def check_plan(plan: EvaluationPlan, dataset: Dataset) -> None:
         ConfigurationError: There are too few examples, simulated ones or samples for a standard error, or fewer
             examples than samples to compare them with.
     """
-    require_examples(dataset, plan.split, plan.limit, "--limit", "--split")
+    require_error_of_mean(dataset, plan.split, plan.limit, "--limit", "--split")
     if plan.simulated:
         require_enough(
             plan.simulated, "simulated examples", "--simulated, or leave them out with --simulated 0"
@@ -101,14 +101,14 @@ def evaluate_model(
     require_readout(model, plan.readout)
     levels = model.levels() if plan.steps is None else model.levels_of_length(plan.steps)
     stamp = {**protocol, **data_protocol(dataset.info), **_plan_protocol(plan, levels, dataset)}
-    ledger = Ledger(directory, {**stamp, "device": str(device)})
+    cache = WorkCache(directory, {**stamp, "device": str(device)})
     with model.evaluating(), autocast(device, precision):
-        heated = heat_data(model, dataset, plan, levels, device, ledger, watch)
+        heated = heat_data(model, dataset, plan, levels, device, cache, watch)
         figures = likelihood_figures(heated, dataset.info)
         tails, k, missing = _tails(heated.work)
         simulated = None
         if plan.simulated:
-            simulated = bracket_simulated(model, plan, levels, device, ledger, watch)
+            simulated = bracket_simulated(model, plan, levels, device, cache, watch)
             tails = [*tails, *bracket_figures(simulated, dataset.info)]
         compared, lost = comparison_figures(model, levels, dataset, plan, device, watch)
     return Report(

@@ -4,7 +4,7 @@
     prior → cooled s_0 → heated again   → bracket of E[-log p(s_0)]
     training and held-out data          → baselines
 
-Works of a batch are one entry of the ledger: what is finished is never computed again.
+Works of a batch are one entry of the cache: what is finished is never computed again.
 """
 
 from __future__ import annotations
@@ -15,14 +15,14 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from walkback.data import Dataset, Split
-from walkback.diagnostics import Unwatched, Watch
+from walkback.data import Dataset, Split, states_of
 from walkback.errors import ConfigurationError, WalkbackError
 from walkback.model import Model
 from walkback.schedules import Levels
-from walkback.storage.work_cache import Ledger
+from walkback.storage.work_cache import WorkCache
 from walkback.support.readouts import Readout
 from walkback.support.seeding import generator
+from walkback.support.watch import Silent, Watch
 from walkback.work import PathWork, cooling_work, heating_work, reheating_work
 
 
@@ -78,7 +78,7 @@ def heat_data(
     plan: EvaluationPlan,
     levels: Levels,
     device: torch.device,
-    ledger: Ledger,
+    cache: WorkCache,
     watch: Watch | None = None,
 ) -> HeatedExamples:
     """Heat the plan's examples.
@@ -87,17 +87,17 @@ def heat_data(
         ConfigurationError: There are none.
         WalkbackError: A work is not finite, or states are clipped.
     """
-    rows = dataset.examples(plan.split)[: plan.limit]
-    if not len(rows):
+    num = min(plan.limit, len(dataset.examples(plan.split)))
+    if not num:
         raise ConfigurationError(f"Got no examples in the {plan.split} split of {dataset.info.name}.")
 
-    def heat(number: int, _: int) -> Iterator[PathWork]:
-        part = rows[number * plan.batch_size :][: plan.batch_size].to(device)
+    def heat(number: int, size: int) -> Iterator[PathWork]:
+        first = number * plan.batch_size
         noise = generator(device, plan.seed, "evaluate", number)
-        data = dataset.states(part, noise)
+        data = states_of(dataset, plan.split, slice(first, first + size), noise)
         return (heating_work(model, data, levels, noise) for _ in range(plan.paths))
 
-    return _in_batches("Heating", len(rows), plan, ledger, watch or Unwatched(), heat)
+    return _in_batches("Heating", num, plan, cache, watch or Silent(), heat)
 
 
 def bracket_simulated(
@@ -105,7 +105,7 @@ def bracket_simulated(
     plan: EvaluationPlan,
     levels: Levels,
     device: torch.device,
-    ledger: Ledger,
+    cache: WorkCache,
     watch: Watch | None = None,
 ) -> HeatedExamples:
     """Cool examples from the prior and heat them again, with the work of both directions; raises as `heat_data`."""
@@ -117,22 +117,20 @@ def bracket_simulated(
         for _ in range(plan.paths):
             yield reheating_work(model, state, levels, noise)
 
-    return _in_batches(
-        "Simulating", plan.simulated, plan, ledger, watch or Unwatched(), heat, cooled_first=True
-    )
+    return _in_batches("Simulating", plan.simulated, plan, cache, watch or Silent(), heat, cooled_first=True)
 
 
 def _in_batches(
     stage: str,
     num: int,
     plan: EvaluationPlan,
-    ledger: Ledger,
+    cache: WorkCache,
     watch: Watch,
     heat: Callable[[int, int], Iterator[PathWork]],
     *,
     cooled_first: bool = False,
 ) -> HeatedExamples:
-    """All batches of a stage, also those in the ledger; with `cooled_first` each begins with its cooling paths."""
+    """All batches of a stage, also those in the cache; with `cooled_first` each begins with its cooling paths."""
     count = -(-num // plan.batch_size)
     each = plan.paths + cooled_first
     watch.stage(stage, num * each)
@@ -140,7 +138,7 @@ def _in_batches(
     for number in range(count):
         size = min(plan.batch_size, num - number * plan.batch_size)
         entry = f"{stage.lower()}-{number}"
-        part = ledger.read(entry)
+        part = cache.read(entry)
         if part is None:
             works, production = [], None
             for path in heat(number, size):
@@ -153,7 +151,7 @@ def _in_batches(
                 raise ConfigurationError("Got 0 paths, expected at least 1: raise --paths.")
             part = {"work": torch.stack(works, 1), "production": production / plan.paths}
             _require_finite(part, stage)
-            ledger.write(entry, part)
+            cache.write(entry, part)
         parts.append(part)
         done += size * each
         watch.advance(done, {})

@@ -68,12 +68,12 @@ def trace(
     """Run chains from `state` `(C, *E)` and record their statistics.
 
     Args:
-        subject: Model, seed, ledger and watch.
+        subject: Model, seed, cache and watch.
         state: Where the chains are.
         level: One level for all steps.
         num_steps: At least 1; rounded up to whole blocks.
         statistics: What to record.
-        name: Of the stream of randomness, of the ledger's entry and of the stage: unique in a measurement.
+        name: Of the stream of randomness, of the cache's entry and of the stage: unique in a measurement.
         blocks: At most so many, of equal length.
         reduce: "mean" records the mean over each block's steps, "last" what its last step gives.
 
@@ -93,7 +93,7 @@ def trace(
         values += found
         if len(values) == count or time.monotonic() - saved > _SAVE_SECONDS:
             parts = {f"leaf.{i}": leaf for i, leaf in enumerate(leaves(state))}
-            subject.ledger.write(name, {"values": torch.stack(values), **parts})
+            subject.cache.write(name, {"values": torch.stack(values), **parts})
             saved = time.monotonic()
         subject.watch.advance(len(values) * block, {})
     return Trace(torch.stack(values), state, block)
@@ -114,8 +114,8 @@ def _zeros(state: State) -> Tensor:
 
 
 def _resumed(subject: Subject, name: str, state: State) -> tuple[list[Tensor], State]:
-    """The blocks that the ledger has, and the state after them."""
-    found = subject.ledger.read(name)
+    """The blocks that the cache has, and the state after them."""
+    found = subject.cache.read(name)
     if found is None:
         return [], state
     parts = tuple(found[f"leaf.{i}"].to(subject.device) for i in range(len(leaves(state))))

@@ -23,8 +23,8 @@ from walkback.errors import ConfigurationError
 from walkback.pictures.archives import add_array
 from walkback.pictures.images import Picture, protocol_text, save_png, tile, to_uint8
 from walkback.pictures.starts import read_pixels
-from walkback.storage.description import FORMAT
 from walkback.storage.files import write_bytes
+from walkback.storage.migrations import INPAINTED
 from walkback.storage.tensorfile import save_tensors
 
 GREY = 0.5
@@ -139,7 +139,7 @@ def _save_npz(path: Path, images: Mapping[str, Tensor], mask: Tensor, protocol: 
 def _save_safetensors(
     path: Path, images: Mapping[str, Tensor], mask: Tensor, protocol: Mapping[str, Any]
 ) -> None:
-    metadata = {"kind": "inpainted", "format": FORMAT, "protocol": dict(protocol)}
+    metadata = {**INPAINTED.stamp(), "protocol": dict(protocol)}
     save_tensors(path, {**images, "mask": mask}, metadata)
 
 

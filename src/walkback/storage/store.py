@@ -16,8 +16,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, final
 
+from walkback.errors import CheckpointError
 from walkback.storage.checkpoint import Checkpoint, TrainingState, save_checkpoint, save_training_state
 from walkback.storage.files import sha256, write_json, writing_to
+from walkback.storage.migrations import STEP
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,7 +132,7 @@ def _manifest(saved: SavedStep, best: int | None) -> dict[str, Any]:
     if best is not None:
         paths.append(saved.checkpoint.with_name(f"best-{best}.safetensors"))
     digests = {path.name: sha256(path) for path in paths}
-    return {"step": saved.step, "sha256": digests} | ({} if best is None else {"best": best})
+    return STEP.stamp() | {"step": saved.step, "sha256": digests} | ({} if best is None else {"best": best})
 
 
 def _best_of(manifest: Path) -> int | None:
@@ -149,13 +151,15 @@ def _best_of(manifest: Path) -> int | None:
 def _problem(saved: SavedStep) -> str | None:
     """Why a step cannot be resumed from; None if its files are those that were saved."""
     try:
-        manifest = json.loads(saved.manifest.read_bytes())
+        manifest = STEP.migrated(json.loads(saved.manifest.read_bytes()), saved.manifest.name)
         if manifest != _manifest(saved, _best_of(saved.manifest)):
             return "its files are not those that were saved"
     except FileNotFoundError as error:
         return f"{Path(error.filename).name} is missing"
     except OSError as error:
         return f"it cannot be read ({error.strerror})"
-    except (ValueError, RecursionError):
+    except CheckpointError as error:
+        return str(error).removeprefix("Got ").rstrip(".")
+    except (ValueError, RecursionError, AttributeError):
         return f"{saved.manifest.name} cannot be read"
     return None

@@ -17,13 +17,14 @@ from torch import Tensor
 
 from walkback.errors import CheckpointError, ConfigurationError
 from walkback.storage.files import write_json, writing_to
+from walkback.storage.migrations import WORK_CACHE
 from walkback.storage.tensorfile import read_tensors, save_tensors
 
 _PROTOCOL = "protocol.json"
 
 
 @final
-class Ledger:
+class WorkCache:
     """Finished pieces of a measurement, by name.
 
     Args:
@@ -44,7 +45,7 @@ class Ledger:
             directory.mkdir(parents=True, exist_ok=True)
         wanted = json.loads(json.dumps(dict(protocol or {})))
         if file.exists():
-            if _read(file) != wanted:
+            if _protocol_in(file) != wanted:
                 raise ConfigurationError(
                     f"Got {directory}, which holds pieces of another measurement, expected an empty directory "
                     "or one of the same checkpoint, data and options: choose another."
@@ -54,7 +55,7 @@ class Ledger:
             raise ConfigurationError(
                 f"Got {directory}, which holds other files, expected an empty directory: choose another."
             )
-        write_json(file, wanted)
+        write_json(file, WORK_CACHE.stamp() | {"protocol": wanted})
 
     def read(self, entry: str) -> dict[str, Tensor] | None:
         """A finished piece on the CPU, or None; what cannot be read is as if it were not there."""
@@ -72,12 +73,13 @@ class Ledger:
 
     def _file(self, entry: str) -> Path:
         if self._directory is None:
-            raise ValueError("Got a ledger without a directory.")
+            raise ValueError("Got a cache without a directory.")
         return self._directory / f"{entry}.safetensors"
 
 
-def _read(file: Path) -> object:
+def _protocol_in(file: Path) -> object:
+    """The protocol of a file; None where it cannot be read."""
     try:
-        return json.loads(file.read_text("utf-8"))
-    except (OSError, ValueError, RecursionError):
+        return WORK_CACHE.migrated(json.loads(file.read_text("utf-8")), file, ConfigurationError)["protocol"]
+    except (OSError, ValueError, RecursionError, AttributeError, KeyError):
         return None

@@ -182,8 +182,8 @@ def _labels(case: Case) -> None:
                 f"Got {split} labels of shape {tuple(labels.shape)} and {labels.dtype}, expected ({num},) of "
                 "torch.int64, one an example."
             )
-        if int(labels.min()) < 0 or int(labels.max()) >= len(classes):
+        if int(labels.min()) < -1 or int(labels.max()) >= len(classes):
             raise ConformanceError(
                 f"Got {split} labels from {int(labels.min())} to {int(labels.max())}, expected 0 to "
-                f"{len(classes) - 1}: numbers of classes."
+                f"{len(classes) - 1}, numbers of classes, or -1 for an example without one."
             )

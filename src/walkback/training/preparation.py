@@ -12,18 +12,20 @@ import torch
 
 from walkback.building.assembly import (
     build_dataset,
+    build_metrics,
     build_model,
     build_objective,
     fit_to_data,
-    origins,
 )
 from walkback.building.devices import Precision, resolve_device, resolve_precision
+from walkback.building.origins import origins
 from walkback.configuration.config import RunConfig
-from walkback.data import Dataset
+from walkback.data import Dataset, states_of
 from walkback.extensions.registry import Registry
-from walkback.measuring.estimates import require_examples
+from walkback.measuring.estimates import require_error_of_mean
+from walkback.metrics import Metric
 from walkback.model import Model
-from walkback.objectives import AnyObjective, PathObjective
+from walkback.objectives import AnyObjective, PathObjective, Restricted
 from walkback.operators import TransitionOperator, initial_state
 from walkback.paths import require_reparametrized
 from walkback.priors import Prior
@@ -65,12 +67,17 @@ class Prepared:
     device: torch.device
     precision: Precision
     given: Given = field(default_factory=Given)
+    metrics: tuple[Metric, ...] = ()
 
     def names(self) -> dict[str, Any]:
         """Configuration and origins of components as a checkpoint has them: without given parts, which have no name."""
         parts = {"config": self.config.to_dict(), "components": origins(self.config, self.registry)}
         return {
-            key: {section: value for section, value in part.items() if section not in self.given.sections}
+            key: {
+                path: value
+                for path, value in part.items()
+                if path.partition(".")[0] not in self.given.sections
+            }
             for key, part in parts.items()
         }
 
@@ -98,8 +105,7 @@ def prepare(
     """
     given = given or Given()
     device = resolve_device(device_name or config.run.device)
-    for name in config.run.loggers:
-        registry.load(registry.find("logger", name))
+    metrics = build_metrics(config, registry)
     own_rows(config.training)  # more own starts than there can be are refused now
     objective = build_objective(config.objective, registry) if given.objective is None else given.objective
     require_fitting(config.training, objective)
@@ -121,7 +127,7 @@ def prepare(
     precision = resolve_precision(config.run.precision, device)
     if config.run.compile:
         model.operator.compile()
-    return Prepared(config, registry, dataset, model.to(device), objective, device, precision, given)
+    return Prepared(config, registry, dataset, model.to(device), objective, device, precision, given, metrics)
 
 
 @torch.no_grad()
@@ -131,20 +137,20 @@ def _refuse_unfit(model: Model, objective: AnyObjective, dataset: Dataset, seed:
     One of whole walks needs heating kernels that can be differentiated through.
     """
     noise = generator("cpu", seed, "look")
-    data = dataset.states(dataset.examples("train")[:2], noise)
+    data = states_of(dataset, "train", slice(2), noise)
     state, _ = initial_state(model.operator, data, noise)
     with model.evaluating():
         step = next(iter(walk(model.operator, model.process, state, model.levels()[:1], noise)))
         if isinstance(objective, PathObjective):
             require_reparametrized(step.forward)
-        else:
+        elif isinstance(objective, Restricted):
             objective.require_fitting(step)
 
 
 def _refuse_too_few(config: RunConfig, dataset: Dataset) -> None:
     """The bounds of validations and of the final evaluation need an error; say before training if they have none."""
-    require_examples(
+    require_error_of_mean(
         dataset, "validation", config.training.validation_examples, "training.validation_examples", None
     )
     settings = config.evaluation
-    require_examples(dataset, settings.split, settings.limit, "evaluation.limit", "evaluation.split =")
+    require_error_of_mean(dataset, settings.split, settings.limit, "evaluation.limit", "evaluation.split =")

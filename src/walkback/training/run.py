@@ -1,6 +1,6 @@
 """One run: train (log, validate, checkpoint) → evaluate on held-out data → draw samples and chains.
 
-Everything goes into the run's directory; progress is told to a `Reporter`; a stop is honoured between two walks, after
+Everything goes into the run's directory; progress is told to a `Watch`; a stop is honoured between two walks, after
 saving a checkpoint.
 """
 
@@ -11,10 +11,9 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal, final
 
-import torch
-
+from walkback.building.assembly import build_loggers
 from walkback.building.devices import autocast
-from walkback.data import Split
+from walkback.data import Split, states_of
 from walkback.errors import ConfigurationError
 from walkback.loggers import JsonLines, Logger
 from walkback.measuring.bound import BoundEstimate, estimate_bound
@@ -34,8 +33,8 @@ from walkback.storage.files import write_text
 from walkback.storage.rundir import RunDirectory
 from walkback.storage.store import CheckpointStore
 from walkback.support.interrupts import Interrupted, Stop
-from walkback.support.reporting import Reporter
 from walkback.support.seeding import generator
+from walkback.support.watch import Watch
 from walkback.training.distributed import World
 from walkback.training.preparation import Prepared
 from walkback.training.stopping import EarlyStopping
@@ -67,7 +66,7 @@ class Run:
     Args:
         prepared: From `prepare`.
         directory: The run's directory; None on processes that do not write.
-        reporter: Hears of progress.
+        watch: Is told of progress.
         stop: Asked between walks.
         world: This process among others.
         lasting: Whether the directory is to stay: else it gets no pictures, and nothing to go on from.
@@ -77,7 +76,7 @@ class Run:
         self,
         prepared: Prepared,
         directory: RunDirectory | None,
-        reporter: Reporter,
+        watch: Watch,
         stop: Stop,
         world: World | None = None,
         lasting: bool = True,
@@ -85,7 +84,7 @@ class Run:
         self._prepared = prepared
         self._config = prepared.config
         self._directory = directory
-        self._reporter = reporter
+        self._watch = watch
         self._stop = stop
         self._lasting = lasting
         self._world = world or World()
@@ -118,7 +117,7 @@ class Run:
         saved, warnings = CheckpointStore(path / "checkpoints").latest()
         if self._world.is_main:
             for warning in warnings:
-                self._reporter.note(warning)
+                self._watch.note(warning)
         if saved is None:
             return
         checkpoint = load_checkpoint(saved.checkpoint, self._prepared.device)
@@ -153,7 +152,7 @@ class Run:
             bound = self._evaluate(split, limit, "evaluation")
             remarks = remarks_on_bound(bound, self._prepared.dataset, split, limit, self._config.run.seed)
             for remark in remarks:
-                self._reporter.note(remark)
+                self._watch.note(remark)
             pictures = self._draw(self._directory) if self._lasting else ()
             return RunResult(
                 directory=self._directory.path,
@@ -175,9 +174,8 @@ class Run:
         if self._directory is None:
             return
         walks = self._trainer.progress.walks
-        for name in self._config.run.loggers:  # first: one that cannot work here leaves the directory free
-            cls = self._prepared.registry.load(self._prepared.registry.find("logger", name))
-            self._loggers.append(cls(self._directory.path))
+        # First: a logger that cannot work here leaves the directory free.
+        self._loggers.extend(build_loggers(self._config, self._prepared.registry, self._directory.path))
         write_text(self._directory.config, self._config.to_toml())
         self._directory.checkpoints.discard_after(walks)
         resumed = walks if (self._directory.path / "metrics.jsonl").exists() else None
@@ -186,7 +184,7 @@ class Run:
     def _train(self) -> None:
         settings, trainer = self._config.training, self._trainer
         start = trainer.progress.walks
-        self._reporter.stage("Training", settings.steps, start)
+        self._watch.stage("Training", settings.steps, start)
         if self._out_of_patience():  # a run that has stopped and is resumed
             return
         for number in range(start + 1, settings.steps + 1):
@@ -209,7 +207,7 @@ class Run:
             saves = self._lasting and (due["checkpoint"] or ends)
             if saves:  # last, so that a run resumed here has all that came before
                 self._save(number)
-            self._reporter.advance(number, self._figures)
+            self._watch.advance(number, self._figures)
             if self._world.any(bool(self._stop)):
                 if not saves:
                     self._save(number)
@@ -249,11 +247,11 @@ class Run:
     def _evaluate(self, split: Split, limit: int, stream: str) -> BoundEstimate:
         """The bound on the first `limit` examples of a split, with the averaged weights."""
         prepared, settings = self._prepared, self._config.evaluation
-        rows = prepared.dataset.examples(split)[:limit]
+        num = min(limit, len(prepared.dataset.examples(split)))
         noise = generator(prepared.device, self._config.run.seed, stream)
         batches = [
-            prepared.dataset.states(part.to(prepared.device), noise)
-            for part in torch.split(rows, settings.batch_size)
+            states_of(prepared.dataset, split, slice(first, min(first + settings.batch_size, num)), noise)
+            for first in range(0, num, settings.batch_size)
         ]
         model, paths = self._trainer.averaged_model, settings.paths if stream == "evaluation" else 1
         with autocast(prepared.device, prepared.precision):
@@ -271,11 +269,11 @@ class Run:
         """The final pictures: samples, and chains that go on from them."""
         info, settings = self._prepared.dataset.info, self._config.samples
         if not can_draw(info):
-            self._reporter.note(f"No pictures: states of shape {info.shape} are neither images nor points.")
+            self._watch.note(f"No pictures: states of shape {info.shape} are neither images nor points.")
             return ()
         samples, chains = directory.sample("annealed"), directory.sample("chain")
         start = self._draw_samples(samples)
-        self._reporter.stage("Chain at T = 1", settings.chain_steps)
+        self._watch.stage("Chain at T = 1", settings.chain_steps)
         noise = generator(self._prepared.device, self._config.run.seed, "chain")
         model = self._trainer.averaged_model
         with model.evaluating(), autocast(self._prepared.device, self._prepared.precision):
@@ -286,8 +284,7 @@ class Run:
         """Walks between data and prior and, in the plane, where a step at T = 1 leads."""
         prepared, model = self._prepared, self._trainer.averaged_model
         noise = generator(prepared.device, self._config.run.seed, "walks")
-        rows = prepared.dataset.examples("train")[: self._config.samples.num]
-        data = prepared.dataset.states(rows.to(prepared.device), noise)
+        data = states_of(prepared.dataset, "train", slice(self._config.samples.num), noise)
         with model.evaluating(), autocast(prepared.device, prepared.precision):
             return draw_walks(directory.sample, model, prepared.dataset.info, data, noise, self._protocol())
 
@@ -301,15 +298,14 @@ class Run:
         model = self._trainer.averaged_model
         reference = None
         if not prepared.dataset.info.is_image:
-            rows = prepared.dataset.examples("train")[: self._config.samples.num]
-            reference = prepared.dataset.states(rows.to(prepared.device), noise).cpu()
+            reference = states_of(prepared.dataset, "train", slice(self._config.samples.num), noise).cpu()
         with model.evaluating(), autocast(prepared.device, prepared.precision):
             return draw_samples(
                 path, model, prepared.dataset.info, self._config.samples, noise, self._protocol(), reference
             )
 
     def _chain_step(self, step: int) -> None:
-        self._reporter.advance(step, {})
+        self._watch.advance(step, {})
         if self._stop:
             raise Interrupted(self._stop.signal or 0, self._path, self._trainer.progress.walks)
 
@@ -318,7 +314,7 @@ class Run:
         best = self._stopping.best_step
         if best is None:
             return self._checkpoint()
-        self._reporter.note(f"The validation bound was best after {best} walks: the model of then is kept.")
+        self._watch.note(f"The validation bound was best after {best} walks: the model of then is kept.")
         checkpoint = load_checkpoint(directory.checkpoints.best(best), self._prepared.device)
         self._trainer.adopt(checkpoint.part("operator."), checkpoint.part("prior."))
         return checkpoint

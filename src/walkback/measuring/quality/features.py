@@ -16,8 +16,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from walkback.data import Dataset, Labelled, Split
-from walkback.errors import ConfigurationError, WalkbackError
+from walkback.data import Dataset, Labelled, Split, states_of
+from walkback.errors import ConfigurationError, DataError, WalkbackError
 from walkback.measuring.estimates import share_figure
 from walkback.report import Figure
 from walkback.support.seeding import generator
@@ -120,7 +120,7 @@ def label_classifier(
 
     Raises:
         ConfigurationError: The data set has no labels.
-        DataError: The source of the data has none.
+        DataError: The source of the data has none, or a split has only examples without a class.
         WalkbackError: Training diverged.
     """
     if not isinstance(data, Labelled):
@@ -131,10 +131,13 @@ def label_classifier(
     place = torch.device(device)
 
     def some(split: Split) -> tuple[Tensor, Tensor]:
-        rows, labels = data.examples(split), data.labels(split)
-        chosen = torch.randperm(len(rows), generator=generator("cpu", seed, f"classifier-{split}"))[:num]
+        order = generator("cpu", seed, f"classifier-{split}")
+        rows, labels = torch.randperm(len(data.examples(split)), generator=order), data.labels(split)
+        rows = rows[labels[rows] >= 0][:num]
+        if not len(rows):
+            raise DataError(f"Got no {split} example of {data.info.name} that has a class; expected some.")
         noise = generator(place, seed, f"classifier-states-{split}")
-        return data.states(rows[chosen].to(place), noise), labels[chosen]
+        return states_of(data, split, rows, noise), labels[rows]
 
     return train_classifier(some("train"), some("test"), data.classes, seed, steps=steps)
 

@@ -1,11 +1,12 @@
-"""Progress of long work on stderr: a bar at a terminal, now and then a line elsewhere."""
+"""Progress of long work on stderr: a bar in terminals and notebooks, elsewhere now and then a line, or nothing."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from types import TracebackType
 from typing import Self, final
 
+from rich.console import Console
 from rich.progress import (
     BarColumn,
     MofNCompleteColumn,
@@ -19,7 +20,7 @@ from rich.progress import (
 )
 from rich.text import Text
 
-from walkback.cli.console import Output, plain
+from walkback.support.text import printable
 
 _LINES = 10
 """Lines per stage where stderr is no terminal."""
@@ -42,26 +43,31 @@ class _Rate(ProgressColumn):
 
 @final
 class ProgressBar:
-    """A `walkback.support.reporting.Reporter` for people.
+    """A `walkback.support.watch.Watch` for people.
 
     Args:
-        output: Where messages go.
-        shown: Whether anything is; of several processes that train together, one talks.
+        console: On stderr.
+        warn: What a warning is given to.
+        shown: Whether there is to be a bar.
+        lines: Whether lines take its place where the console is neither a terminal nor a notebook.
     """
 
-    def __init__(self, output: Output, shown: bool = True) -> None:
-        self._output = output
-        self._shown = shown
-        self._live = shown and output.messages.is_terminal
+    def __init__(
+        self, console: Console, warn: Callable[[str], object], *, shown: bool = True, lines: bool = True
+    ) -> None:
+        self._console = console
+        self._warn = warn
+        self._live = shown and (console.is_terminal or console.is_jupyter)
+        self._talks = self._live or (shown and lines)
         self._progress = Progress(
             SpinnerColumn(),
-            TextColumn("{task.description}"),
+            TextColumn("{task.description}", markup=False),
             BarColumn(bar_width=16),
             MofNCompleteColumn(),
             _Rate(),
             TimeRemainingColumn(compact=True),
-            TextColumn("{task.fields[figures]}", style="cyan"),
-            console=output.messages,
+            TextColumn("{task.fields[figures]}", style="cyan", markup=False),
+            console=console,
             disable=not self._live,
         )
         self._task: TaskID | None = None
@@ -76,27 +82,44 @@ class ProgressBar:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        self._end_endless()
         self._progress.stop()
 
     def stage(self, text: str, total: int, done: int = 0) -> None:
-        """Start a bar of `total` units."""
-        self._description, self._total, self._lines = text, total, 0
-        self._task = self._progress.add_task(text, total=total, completed=done, figures="")
+        """Start a bar of `total` units, or of an unknown number where that is 0."""
+        self._end_endless()
+        self._description, self._total, self._lines = printable(text), total, 0
+        self._task = self._progress.add_task(
+            self._description, total=total or None, completed=done, figures=""
+        )
 
     def advance(self, done: int, figures: Mapping[str, float]) -> None:
         """Move the bar, and show the figures that matter."""
-        if self._task is None or not self._shown:
+        if self._task is None or not self._talks:
             return
         text = _summary(figures)
         self._progress.update(self._task, completed=done, figures=text)
         if not self._live and self._total and done * _LINES // self._total > self._lines:
             self._lines = done * _LINES // self._total
-            self._output.note(f"{self._description} {done}/{self._total} {text}".rstrip())
+            self._say(f"{self._description} {done}/{self._total} {text}".rstrip())
 
     def note(self, text: str) -> None:
         """A line of its own."""
-        if self._shown:
-            self._progress.console.print(plain(text))
+        if self._talks:
+            self._say(text)
+
+    def warn(self, text: str) -> None:
+        """A warning, also where no bar is shown."""
+        self._warn(text)
+
+    def _say(self, text: str) -> None:
+        self._console.print(Text(printable(text)), soft_wrap=True)
+
+    def _end_endless(self) -> None:
+        """Take away the bar of a stage that has no end: it would go on beside the next one."""
+        if self._task is not None and not self._total:
+            self._progress.remove_task(self._task)
+            self._task = None
 
 
 def _summary(figures: Mapping[str, float]) -> str:

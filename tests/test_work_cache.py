@@ -9,15 +9,15 @@ import torch
 
 from walkback.errors import ConfigurationError, WalkbackError
 from walkback.report import Figure, Report, Series
-from walkback.storage.work_cache import Ledger
+from walkback.storage.work_cache import WorkCache
 
 PROTOCOL = {"checkpoint": "a", "paths": 3, "options": {"levels": (1, 2)}}
 
 
 def test_pieces_come_back(tmp_path: Path) -> None:
     piece = {"work": torch.randn(3, 4, dtype=torch.float64)}
-    Ledger(tmp_path / "deep" / "kept", PROTOCOL).write("batch-0", piece)
-    again = Ledger(tmp_path / "deep" / "kept", PROTOCOL)
+    WorkCache(tmp_path / "deep" / "kept", PROTOCOL).write("batch-0", piece)
+    again = WorkCache(tmp_path / "deep" / "kept", PROTOCOL)
     found = again.read("batch-0")
     assert found is not None
     assert found["work"].equal(piece["work"])
@@ -26,38 +26,38 @@ def test_pieces_come_back(tmp_path: Path) -> None:
 
 def test_without_a_directory_nothing_is_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    ledger = Ledger()
-    ledger.write("batch-0", {"work": torch.zeros(1)})
-    assert ledger.read("batch-0") is None
+    cache = WorkCache()
+    cache.write("batch-0", {"work": torch.zeros(1)})
+    assert cache.read("batch-0") is None
     assert list(tmp_path.iterdir()) == []
 
 
 def test_a_piece_that_is_cut_short_is_as_if_it_were_not_there(tmp_path: Path) -> None:
-    ledger = Ledger(tmp_path, PROTOCOL)
-    ledger.write("batch-0", {"work": torch.zeros(100)})
+    cache = WorkCache(tmp_path, PROTOCOL)
+    cache.write("batch-0", {"work": torch.zeros(100)})
     file = tmp_path / "batch-0.safetensors"
     file.write_bytes(file.read_bytes()[:-40])
-    assert ledger.read("batch-0") is None
+    assert cache.read("batch-0") is None
 
 
 @pytest.mark.parametrize("change", [{"paths": 4}, {"checkpoint": "b"}, {"options": {}}])
 def test_another_measurement_is_refused(tmp_path: Path, change: dict[str, object]) -> None:
-    Ledger(tmp_path, PROTOCOL)
+    WorkCache(tmp_path, PROTOCOL)
     with pytest.raises(ConfigurationError, match="another measurement"):
-        Ledger(tmp_path, PROTOCOL | change)
+        WorkCache(tmp_path, PROTOCOL | change)
 
 
 def test_a_protocol_that_cannot_be_read_is_another_one(tmp_path: Path) -> None:
-    Ledger(tmp_path, PROTOCOL)
+    WorkCache(tmp_path, PROTOCOL)
     (tmp_path / "protocol.json").write_text("{")
     with pytest.raises(ConfigurationError, match="another measurement"):
-        Ledger(tmp_path, PROTOCOL)
+        WorkCache(tmp_path, PROTOCOL)
 
 
 def test_a_place_that_cannot_be_written_is_told(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(WalkbackError, match="Could not write"):
-        Ledger(tmp_path / "file" / "kept", PROTOCOL)
+        WorkCache(tmp_path / "file" / "kept", PROTOCOL)
 
 
 # --- reports

@@ -21,16 +21,18 @@ import torch
 from torch import Tensor
 
 from walkback.building.devices import Precision, autocast
-from walkback.diagnostics import Watch
-from walkback.measuring.speed.clock import Clock, Meter, cpu_threads
-from walkback.measuring.speed.race import Entrant, Work, race
+from walkback.data import states_of
 from walkback.model import Model
 from walkback.objectives import PathObjective
 from walkback.operators import initial_state
 from walkback.sampling import chain, last
 from walkback.schedules import tensor_levels
+from walkback.speed.clock import Clock, Meter
+from walkback.speed.race import Entrant, Work, race
 from walkback.state import State
 from walkback.support.seeding import generator
+from walkback.support.threads import cpu_threads
+from walkback.support.watch import Watch
 from walkback.training.batches import BatchOrder
 from walkback.training.preparation import Prepared
 from walkback.training.trainer import Trainer, levels_of_walk
@@ -194,7 +196,6 @@ class _Bench:
         self._plan = plan
         self._seed = prepared.config.run.seed
         self._compiled = prepared.config.run.compile
-        self._examples = prepared.dataset.examples("train")
         settings = prepared.config.training
         self.first = settings.own_after if settings.own_starts and settings.own_after < settings.steps else 0
 
@@ -256,10 +257,10 @@ class _Bench:
         return copy
 
     def _order(self, rows: int) -> BatchOrder:
-        return BatchOrder(len(self._examples), rows, self._seed)
+        return BatchOrder(len(self._prepared.dataset.examples("train")), rows, self._seed)
 
     def _origin(self, model: Model, rows: Tensor, noise: torch.Generator) -> State:
         """s_0 of the training examples numbered `rows` `(N,)`, on the device."""
-        examples = self._examples[rows].to(self._prepared.device)
-        state, _ = initial_state(model.operator, self._prepared.dataset.states(examples, noise), noise)
+        data = states_of(self._prepared.dataset, "train", rows, noise)
+        state, _ = initial_state(model.operator, data, noise)
         return state

@@ -71,15 +71,3 @@ def peak_of_process() -> int | None:
         return None
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return peak if sys.platform == "darwin" else 1024 * peak
-
-
-@contextmanager
-def cpu_threads(count: int) -> Iterator[None]:
-    """Compute with so many threads inside, 0: as many as before; and with those of before after it."""
-    before = torch.get_num_threads()
-    try:
-        if count:
-            torch.set_num_threads(count)
-        yield
-    finally:
-        torch.set_num_threads(before)

@@ -19,8 +19,8 @@ import torch
 
 from walkback.measuring.estimates import FEWEST, median_figure
 from walkback.measuring.provenance import data_protocol
-from walkback.measuring.speed.timings import BenchmarkPlan, Timing, Timings, Way
 from walkback.report import Figure, Report, Series
+from walkback.speed.timings import BenchmarkPlan, Timing, Timings, Way
 from walkback.training.preparation import Prepared
 from walkback.training.trainer import levels_of_walk
 

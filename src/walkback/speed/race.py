@@ -13,9 +13,9 @@ from dataclasses import dataclass
 from functools import partial
 from typing import TypeAlias, final
 
-from walkback.diagnostics import Watch
-from walkback.measuring.speed.clock import Meter, peak_of_process
+from walkback.speed.clock import Meter, peak_of_process
 from walkback.support.text import one_line
+from walkback.support.watch import Watch
 
 Work: TypeAlias = Callable[[], object]
 """What is measured: one piece of it each time that it is called."""
