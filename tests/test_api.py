@@ -305,10 +305,10 @@ def test_parts_suit_the_component_that_an_instance_is_of() -> None:
         ({"settings": {"training.stesp": 2}}, "did you mean 'training.steps'"),
         ({"operator": "gaussian-mpl"}, "did you mean 'gaussian-mlp'"),
         ({"operator": Shrink().requires_grad_(False)}, "without weights to learn"),
-        ({"data": torch.zeros(5, 2)}, "N >= 6"),
-        ({"data": torch.zeros(9)}, "N >= 6"),
-        ({"data": torch.full((9, 2), math.nan)}, "NaN or infinity"),
-        ({"data": torch.zeros(9, 2, dtype=torch.int64)}, "torch.int64"),
+        ({"data": torch.zeros(11, 2)}, "N >= 12"),
+        ({"data": torch.zeros(19)}, "N >= 12"),
+        ({"data": torch.full((19, 2), math.nan)}, "NaN or infinity"),
+        ({"data": torch.zeros(19, 2, dtype=torch.int64)}, "torch.int64"),
     ],
 )
 def test_wrong_requests_are_refused(
@@ -340,10 +340,10 @@ def test_the_type_of_a_tensor_says_what_its_states_are() -> None:
     states = grey.states(grey.examples("train"), noise)
     assert (grey.info.bins, grey.info.support) == (256, "real")
     assert bool(((states >= 200 / 256) & (states < 201 / 256)).all())
-    bits = TensorData(torch.tensor([[True, False]] * 10))
+    bits = TensorData(torch.tensor([[True, False]] * 20))
     assert (bits.info.bins, bits.info.support) == (None, "binary")
-    assert bits.states(bits.examples("test"), noise).tolist() == [[1.0, 0.0]] * 2
-    wide = TensorData(normal(10, 2).double())
+    assert bits.states(bits.examples("test"), noise).tolist() == [[1.0, 0.0]] * 4
+    wide = TensorData(normal(20, 2).double())
     assert wide.states(wide.examples("test"), noise).dtype is torch.float32
 
 
@@ -469,7 +469,7 @@ def test_wrong_measurements_are_refused(trained: wb.Trained, tmp_path: Path) -> 
         wb.evaluate(trained, split="tset", progress=False)  # type: ignore[arg-type]
     with pytest.raises(CheckpointError):
         wb.load(tmp_path / "missing.safetensors")
-    with pytest.raises(DataError, match="N >= 6"):
+    with pytest.raises(DataError, match="N >= 12"):
         wb.evaluate(trained, data=torch.zeros(3, 2), progress=False)
 
 

@@ -13,7 +13,7 @@ from walkback.errors import ConfigurationError
 from walkback.extensions.registry import Registry
 from walkback.jobs.inputs import DataRequest, ModelRequest
 from walkback.jobs.job import Say, at_least, keywords, one_of
-from walkback.measuring.estimates import FEWEST
+from walkback.measuring.estimates import FEWEST, require_error_of_mean
 from walkback.measuring.evaluate import evaluate_model, plan_facts
 from walkback.measuring.path_works import EvaluationPlan
 from walkback.measuring.provenance import Provenance
@@ -98,13 +98,9 @@ class EvaluateJob:
 
     def _require_enough(self, dataset: Dataset) -> None:
         plan, say = self.plan, self.say
+        require_error_of_mean(dataset, plan.split, plan.limit, say("limit"), say("split"))
         held_out, train = len(dataset.examples(plan.split)), len(dataset.examples("train"))
         where = f"the {plan.split} split of {dataset.info.name}"
-        if min(plan.limit, held_out) < FEWEST:
-            raise ConfigurationError(
-                f"Got {min(plan.limit, held_out)} examples of {where}, expected at least {FEWEST} for a standard "
-                f"error: raise {say('limit')}, or choose more data."
-            )
         if plan.samples > held_out:
             raise ConfigurationError(
                 f"Got {plan.samples} samples to compare with the {held_out} examples of {where}, expected at most as "

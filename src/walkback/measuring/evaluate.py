@@ -21,6 +21,7 @@ from walkback.measuring.likelihood_report import (
     warnings_of,
 )
 from walkback.measuring.path_works import EvaluationPlan, bracket_simulated, heat_data
+from walkback.measuring.verdict import outdone
 from walkback.report import Figure, Report
 from walkback.schedules import Levels
 from walkback.storage.work_cache import WorkCache
@@ -70,7 +71,12 @@ def evaluate_model(
         headline="bound",
         figures=(*figures, *tails, *compared),
         series=tuple(likelihood_series(heated, levels, simulated)),
-        warnings=(*warnings_of(heated.work, k), *missing, *lost),
+        warnings=(
+            *outdone((*figures, *compared), dataset.info),
+            *warnings_of(heated.work, k),
+            *missing,
+            *lost,
+        ),
         protocol=protocol,
     )
 

@@ -17,6 +17,7 @@ from walkback.data import Split, states_of
 from walkback.errors import ConfigurationError
 from walkback.loggers import JsonLines, Logger
 from walkback.measuring.bound import BoundEstimate, estimate_bound
+from walkback.measuring.verdict import remarks_on_bound
 from walkback.model import Model
 from walkback.storage.checkpoint import (
     Checkpoint,
@@ -42,7 +43,7 @@ from walkback.training.trainer import Trainer
 
 @dataclass(frozen=True, slots=True)
 class RunResult:
-    """What a finished run leaves: paths, the bound on held-out data, walks, and seconds spent training.
+    """What a finished run leaves: paths, the bound on held-out data, remarks on it, walks, and seconds spent training.
 
     `best_step` is the walk after which the model was the best on validation data, where the run kept that one.
     `peak_memory` are the most bytes that training held: of tensors on a CUDA device, else of the process so far; None
@@ -58,6 +59,7 @@ class RunResult:
     seconds: float
     best_step: int | None = None
     peak_memory: int | None = None
+    remarks: tuple[str, ...] = ()
 
 
 @final
@@ -153,7 +155,11 @@ class Run:
                 return None
             final = self._directory.final
             save_checkpoint(final, self._finished(self._directory))
-            bound = self._evaluate(self._config.evaluation.split, self._config.evaluation.limit, "evaluation")
+            split, limit = self._config.evaluation.split, self._config.evaluation.limit
+            bound = self._evaluate(split, limit, "evaluation")
+            remarks = remarks_on_bound(bound, self._prepared.dataset, split, limit, self._config.run.seed)
+            for remark in remarks:
+                self._watch.note(remark)
             pictures: tuple[Path, ...] = ()
             if self._lasting:
                 model = self._trainer.averaged_model
@@ -168,6 +174,7 @@ class Run:
                 seconds=self._trainer.progress.seconds,
                 best_step=self._stopping.best_step,
                 peak_memory=peak,
+                remarks=remarks,
             )
         finally:
             for logger in self._loggers:
@@ -249,12 +256,7 @@ class Run:
         if self._directory is None:
             return
         bound = self._evaluate("validation", self._config.training.validation_examples, "validation")
-        figures = {"validation_nats": bound.nats, "validation_nats_error": bound.nats_error}
-        if bound.bits_per_dimension is not None and bound.bits_error is not None:
-            figures |= {
-                "validation_bits_per_dimension": bound.bits_per_dimension,
-                "validation_bits_error": bound.bits_error,
-            }
+        figures = bound.named("validation")
         if self._stopping.observe(step, bound.nats):
             self._directory.checkpoints.save_best(step, self._checkpoint())
         if self._stopping.best_step is not None:

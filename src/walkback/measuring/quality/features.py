@@ -18,7 +18,7 @@ from torch.nn import functional
 
 from walkback.data import Dataset, Labelled, Split, states_of
 from walkback.errors import ConfigurationError, DataError, WalkbackError
-from walkback.measuring.estimates import mean_figure
+from walkback.measuring.estimates import share_figure
 from walkback.report import Figure
 from walkback.support.memory import send
 from walkback.support.seeding import generator
@@ -197,9 +197,9 @@ def train_classifier(
     network.eval().requires_grad_(False)
     network.scale = in_chunks(network.features, states).square().mean().sqrt().item() or 1.0
     logits = in_chunks(network, test[0].float(), states.device)
-    hits = 100 * (logits.argmax(1) == test[1].cpu()).double()
+    hits = logits.argmax(1) == test[1].cpu()
     meaning = f"of the feature network on {len(hits)} held-out examples; chance is {100 / len(classes):.3g} %"
-    return Classifier(network, classes, mean_figure("classifier_accuracy", hits, "%", meaning))
+    return Classifier(network, classes, share_figure("classifier_accuracy", hits, meaning))
 
 
 def _convolutions(shape: tuple[int, ...]) -> list[nn.Module]:

@@ -19,7 +19,7 @@ from walkback.errors import WalkbackError
 GROUPS = 10
 
 FEWEST_ROWS = 4 * GROUPS
-"""Rows below which no error is given."""
+"""Rows below which there is no error."""
 
 
 def jackknife(
