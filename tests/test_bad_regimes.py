@@ -23,13 +23,14 @@ from walkback.measuring.estimates import (
     require_error_of_mean,
     share_figure,
 )
-from walkback.measuring.likelihood import is_nll, is_variance, pareto_k
+from walkback.measuring.likelihood import is_variance, pareto_k
 from walkback.measuring.likelihood_report import bracket_figures, likelihood_figures, tail_figures
 from walkback.measuring.path_works import HeatedExamples
 from walkback.measuring.quality.coverage import Distances
 from walkback.measuring.quality.report import Rules, quality_figures
 from walkback.measuring.verdict import outdone, remarks_on_bound, simple_nats, uniform_nats, verdict
 from walkback.report import Figure, number
+from walkback.work import exponential_average
 from walkback_diagnostics.stationarity import Stationarity
 from walkback_diagnostics.stationarity_report import entropy_figure
 from walkback_diagnostics.symmetry import Symmetry
@@ -125,7 +126,7 @@ def test_equal_weights_have_no_tail_index() -> None:
 def test_the_error_of_paths_holds_their_scatter_where_one_path_has_all_the_weight(scale: float) -> None:
     """Works N(0, scale²): the sample variance of 2,000 estimates is at most the mean jackknife one, by 4.5 errors."""
     work = scale * normal(2000, 32)
-    scatter = is_nll(work).var()
+    scatter = exponential_average(work).var()
     assert float(is_variance(work).mean()) > float(scatter) * (1 - LIMIT * math.sqrt(2 / 2000))
     assert float(is_variance(work).mean()) < 4 * float(scatter)
 

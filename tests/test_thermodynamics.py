@@ -44,8 +44,9 @@ from walkback.report import Figure, Report
 from walkback.schedules import Level, levels_from
 from walkback.state import Space, State, StateSpace, leaves
 from walkback.storage.work_cache import WorkCache
+from walkback.work import effective_sample_size, exponential_average
 from walkback_diagnostics import thermodynamics
-from walkback_diagnostics.free_energy import bar, effective_sample_size, exponential_average
+from walkback_diagnostics.free_energy import bar
 from walkback_diagnostics.thermodynamics import Thermodynamics
 
 HEATING = LinearGaussian(

@@ -1,7 +1,7 @@
 """Autocorrelation, burn-in and relaxation of recorded chains, by arviz-stats, pymbar and deeptime.
 
 Series are `(N, C)` or `(N, C, S)`: recorded steps, chains, statistics. Errors are from leaving out one chain at a time
-(jackknife):
+(`walkback.measuring.jackknife`):
 
     error² = (C - 1)/C Σ_c (x_{without c} - mean)²
 
@@ -29,6 +29,7 @@ from scipy import stats
 from torch import Tensor
 
 from walkback.errors import WalkbackError
+from walkback.measuring.jackknife import jackknife
 from walkback.support.extras import require
 
 PIECES = 4
@@ -143,11 +144,10 @@ def implied_timescale(series: Tensor, lag: int) -> float:
 
 def with_error(estimate: Callable[[Tensor], float], series: Tensor) -> tuple[float, float]:
     """An estimate from chains `(N, C, …)` and its standard error."""
-    chains = series.shape[1]
-    keep = ~torch.eye(chains, dtype=torch.bool)
-    without = torch.tensor([estimate(series[:, row]) for row in keep], dtype=torch.float64)
-    spread = (without - without.mean()).square().sum() * (chains - 1) / chains
-    return estimate(series), float(spread.sqrt())
+    (value,), (error,) = jackknife(
+        lambda chains: (estimate(series[:, chains]),), series.shape[1], groups=None
+    )
+    return value, error
 
 
 def _arviz() -> Any:

@@ -34,18 +34,6 @@ _EQUAL = 1e-9
 """Relative spread of works that is rounding: the process is reversible, and every work is ΔF."""
 
 
-def exponential_average(work: Tensor) -> Tensor:
-    """-log mean exp(-W) over the last dimension, `(…, n)` → `(…)`: biased high by the finite n, nats."""
-    rows = work.double()
-    return math.log(rows.shape[-1]) - (-rows).logsumexp(-1)
-
-
-def effective_sample_size(work: Tensor) -> Tensor:
-    """(Σ exp(-W))² / Σ exp(-2 W) over the last dimension, `(…, n)` → `(…)`, from 1 to n."""
-    rows = -work.double()
-    return (2 * rows.logsumexp(-1) - (2 * rows).logsumexp(-1)).exp()
-
-
 def bar(forward: Tensor, reverse: Tensor) -> float:
     """ΔF by Bennett's acceptance ratio, nats.
 

@@ -16,6 +16,7 @@ log q(h_0 | data) is added to W of heating from data; a cooled s_0 is a whole st
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import final
 
@@ -158,3 +159,16 @@ class ClippingCheck:
                     "different ones: the kernel clips its samples, and its density does not say so; leave them "
                     "unclipped to evaluate."
                 )
+
+
+def exponential_average(work: Tensor) -> Tensor:
+    """-log mean exp(-W) over the last dimension, `(…, P)` → `(…)`, nats, in float64.
+
+    Of P heating paths from s_0 it estimates -log p(s_0), from above by the finite P.
+    """
+    return math.log(work.shape[-1]) - (-work.double()).logsumexp(-1)
+
+
+def effective_sample_size(work: Tensor) -> Tensor:
+    """(Σ w)² / Σ w² of the weights w = exp(-W) over the last dimension, `(…, P)` → `(…)`, from 1 to P."""
+    return (-work.double()).softmax(-1).square().sum(-1).reciprocal()

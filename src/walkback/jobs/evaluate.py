@@ -15,10 +15,10 @@ from walkback.jobs.inputs import DataRequest, ModelRequest
 from walkback.jobs.job import Say, at_least, keywords, one_of
 from walkback.measuring.estimates import FEWEST, require_error_of_mean
 from walkback.measuring.evaluate import evaluate_model, plan_facts
+from walkback.measuring.jackknife import FEWEST_ROWS
 from walkback.measuring.path_works import EvaluationPlan
 from walkback.measuring.provenance import Provenance
 from walkback.measuring.quality.features import require_labels
-from walkback.measuring.quality.jackknife import FEWEST_ROWS
 from walkback.pictures.plots import check_plot_target
 from walkback.readout import require_readout
 from walkback.report import Report

@@ -7,6 +7,8 @@ With W_1 … W_P the works of P paths from one example (`walkback.work`), w_i = 
     capped_nll  -log 1/P (exp(-W_c) + Σ_{i<P} w_i),  W_c of a cooling path that ended in the example:  E ≤ NLL
     ess         (Σ w_i)² / Σ w_i²             how many paths carry the estimate, from 1 to P
 
+`is_nll` is `work.exponential_average`, `ess` is `work.effective_sample_size`.
+
 `capped_nll` (bidirectional Monte Carlo, Grosse et al. 2015) exists for examples simulated from the model only: their
 cooling path is an exact draw from the posterior of paths. Pareto's k says how heavy the tail of the weights is: above
 0.7 the estimate's error cannot be trusted (Vehtari et al. 2024).
@@ -20,6 +22,7 @@ import torch
 from torch import Tensor
 
 from walkback.support.extras import require
+from walkback.work import exponential_average
 
 HEAVY_TAIL = 0.7
 """Pareto's k from which errors of importance sampling are not reliable."""
@@ -37,14 +40,9 @@ DOMINANT = 0.5
 """Share of the total weight from which one path is said to dominate."""
 
 
-def is_nll(work: Tensor) -> Tensor:
-    """Importance-sampled negative log-likelihood of works `(N, P)`: `(N,)`, nats."""
-    return math.log(work.shape[1]) - torch.logsumexp(-work, 1)
-
-
 def capped_nll(work: Tensor, cooling: Tensor) -> Tensor:
     """The lower end of the bracket: works `(N, P)`, of which the first P - 1 count, and cooling works `(N,)`."""
-    return is_nll(torch.cat([cooling[:, None], work[:, :-1]], 1))
+    return exponential_average(torch.cat([cooling[:, None], work[:, :-1]], 1))
 
 
 def shares(work: Tensor) -> Tensor:
@@ -52,13 +50,8 @@ def shares(work: Tensor) -> Tensor:
     return (-work).softmax(1)
 
 
-def effective_sample_size(work: Tensor) -> Tensor:
-    """`(N,)`, between 1 and P."""
-    return shares(work).square().sum(1).reciprocal()
-
-
 def is_variance(work: Tensor) -> Tensor:
-    """Variance over paths of `is_nll` for each example `(N,)`, nats², from leaving out one path at a time.
+    """Variance over paths of `exponential_average` for each example `(N,)`, nats², from leaving out one path at a time.
 
     (P - 1)/P Σ_i (x_{without i} - mean)² is on the average not below the variance with P - 1 paths (Efron and Stein
     1981), for weights of any tail; by linearization it would be below 1 however far apart the works are.
@@ -82,7 +75,7 @@ def path_variance(work: Tensor) -> Tensor:
 
 
 def by_paths(work: Tensor) -> dict[int, Tensor]:
-    """`is_nll` `(N,)` with 1, 2, 4, … P paths, averaged over disjoint groups of the P.
+    """`exponential_average` `(N,)` with 1, 2, 4, … P paths, averaged over disjoint groups of the P.
 
     Its expectation falls with the number of paths for any example.
     """
@@ -92,7 +85,7 @@ def by_paths(work: Tensor) -> dict[int, Tensor]:
     for size in sizes:
         groups = paths // size
         parts = work[:, : groups * size].reshape(-1, size)
-        found[size] = is_nll(parts).reshape(len(work), groups).mean(1)
+        found[size] = exponential_average(parts).reshape(len(work), groups).mean(1)
     return found
 
 

@@ -15,8 +15,6 @@ from walkback.measuring.likelihood import (
     HEAVY_TAIL,
     by_paths,
     capped_nll,
-    effective_sample_size,
-    is_nll,
     is_variance,
     pareto_k,
     path_variance,
@@ -25,6 +23,7 @@ from walkback.measuring.likelihood import (
 from walkback.measuring.path_works import HeatedExamples
 from walkback.report import Figure, Series
 from walkback.schedules import Levels
+from walkback.work import effective_sample_size, exponential_average
 
 NLL = "negative log-likelihood (nats)"
 
@@ -43,7 +42,7 @@ def likelihood_figures(heated: HeatedExamples, info: DataInfo) -> list[Figure]:
         Figure("bound_error_of_paths", of_paths, "nats", meaning="part of the bound's error from paths")
     )
     meaning = f"importance sampling with {paths} paths (eq. 10), above the NLL"
-    figures += nll_figures("is_nll", is_nll(work), info, meaning, side="above")
+    figures += nll_figures("is_nll", exponential_average(work), info, meaning, side="above")
     of_paths = math.sqrt(is_variance(work).sum().item()) / num
     figures.append(
         Figure(
@@ -56,7 +55,7 @@ def likelihood_figures(heated: HeatedExamples, info: DataInfo) -> list[Figure]:
     figures.append(
         mean_figure(
             "gap",
-            work.mean(1) - is_nll(work),
+            work.mean(1) - exponential_average(work),
             "nats",
             "bound less importance sampling: the bound is at least as far from the NLL",
             side="below",
@@ -105,7 +104,11 @@ def bracket_figures(simulated: HeatedExamples, info: DataInfo) -> list[Figure]:
         side="above",
     )
     figures += nll_figures(
-        "simulated_above", is_nll(work), info, f"importance sampling, {paths} paths, above", side="above"
+        "simulated_above",
+        exponential_average(work),
+        info,
+        f"importance sampling, {paths} paths, above",
+        side="above",
     )
     figures += nll_figures(
         "simulated_below",
@@ -117,7 +120,7 @@ def bracket_figures(simulated: HeatedExamples, info: DataInfo) -> list[Figure]:
     figures.append(
         mean_figure("simulated_work_of_cooling", simulated.cooling, "nats", "below E[-log p]", side="below")
     )
-    width = is_nll(work) - capped_nll(work, simulated.cooling)
+    width = exponential_average(work) - capped_nll(work, simulated.cooling)
     figures.append(mean_figure("bracket", width, "nats", "above less below: how well the NLL is known"))
     return figures
 
@@ -165,7 +168,7 @@ def likelihood_series(
     examples = tuple(float(i) for i in range(len(work)))
     for name, values, label in (
         ("bound_of_examples", work.mean(1), NLL),
-        ("is_nll_of_examples", is_nll(work), NLL),
+        ("is_nll_of_examples", exponential_average(work), NLL),
         ("effective_sample_size_of_examples", effective_sample_size(work), "effective paths"),
     ):
         found.append(Series(name, examples, tuple(values.tolist()), "example", label, marks=True))

@@ -79,6 +79,7 @@ class Case:
             of a class are instances.
         spaces: Spaces to try for operators, priors and processes.
         registry: Looks up names.
+        thorough: Whether to check what takes minutes too.
     """
 
     label: str
@@ -86,6 +87,7 @@ class Case:
     options: Mapping[str, Any] = field(default_factory=dict)
     spaces: tuple[StateSpace, ...] = SPACES
     registry: Registry | None = None
+    thorough: bool = False
 
     @classmethod
     def of(
@@ -95,6 +97,7 @@ class Case:
         *,
         spaces: Sequence[StateSpace] = (),
         registry: Registry | None = None,
+        thorough: bool = False,
     ) -> Case:
         """A case from a registered name, a class or a factory; see the attributes.
 
@@ -103,11 +106,12 @@ class Case:
             options: Its options.
             spaces: Spaces that it accepts, where the usual ones (`SPACES`) are not for it.
             registry: Looks up names; None finds the installed plugins.
+            thorough: Whether to check what takes minutes too.
         """
         by_name = isinstance(component, str)
         label = component if isinstance(component, str) else getattr(component, "__name__", repr(component))
         found = Registry.discover() if by_name and registry is None else registry
-        return cls(label, component, dict(options or {}), tuple(spaces) or SPACES, found)
+        return cls(label, component, dict(options or {}), tuple(spaces) or SPACES, found, thorough)
 
     def build(self, kind: Kind, *arguments: Any, seed: int = 0) -> Any:
         """A new component, its initial weights drawn from `seed`.

@@ -138,14 +138,12 @@ class Run:
 
         Raises:
             Interrupted: A stop was requested; a checkpoint has been saved.
-            ConfigurationError: The operator has been compiled wrongly.
             WalkbackError: Training diverged, or a file could not be written.
         """
         with deterministic(self._config.run.deterministic):
             return self._execute()
 
     def _execute(self) -> RunResult | None:
-        self._trainer.check_compiled()
         self._open()
         forget_peak(self._prepared.device)
         try:

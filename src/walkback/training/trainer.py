@@ -29,7 +29,6 @@ from walkback.support.memory import send, within_memory
 from walkback.support.seeding import derive_seed, generator, lent_seed
 from walkback.support.text import one_line
 from walkback.training.batches import BatchOrder
-from walkback.training.compiling import require_same_gradients
 from walkback.training.distributed import World
 from walkback.training.finite import FiniteCheck
 from walkback.training.optimization import (
@@ -148,16 +147,6 @@ class Trainer:
             return "Training", self._settings.steps, self.progress.walks
         budget = math.ceil(60 * self._settings.minutes)
         return "Training, in seconds", budget, round(budget * min(1.0, self.share_done))
-
-    def check_compiled(self) -> None:
-        """Refuse to train an operator that has been compiled wrongly; see `training.compiling`."""
-        if not self._compiled or self.finished:
-            return
-        noise = generator(self._device, self._seed, "check")
-        levels = tensor_levels(self.model.levels(), self._device)
-        with autocast(self._device, self._precision):
-            start = self._data(self._order.batch(self.progress.walks), noise)
-            require_same_gradients(self.model.operator, start.state, levels[len(levels) // 2], self._seed)
 
     def walk(self) -> Tensor:
         """Train on one minibatch; returns the loss, nats per step and example, a scalar on the device.

@@ -21,10 +21,10 @@ from torch import Tensor
 from walkback.data import DataInfo
 from walkback.errors import WalkbackError
 from walkback.measuring.estimates import Side
+from walkback.measuring.jackknife import GROUPS, jackknife
 from walkback.measuring.quality.coverage import Distances
 from walkback.measuring.quality.features import Classifier, FeatureMap, in_chunks
 from walkback.measuring.quality.frechet import classifier_score, frechet_distance, kernel_distance
-from walkback.measuring.quality.jackknife import GROUPS, jackknife
 from walkback.measuring.quality.mmd import mmd_squared
 from walkback.measuring.quality.wasserstein import directions, entropic_wasserstein, sliced_wasserstein
 from walkback.report import Figure
