@@ -74,7 +74,7 @@ CASES = {
     ),
     "unknown schedule": (("--schedule", "dubling"), ["'dubling'", "'doubling'"]),
     "unknown recipe": (("--recipe", "nope"), ["'nope'", "digits"]),
-    "unknown logger": (("--set", 'run.loggers=["tensorbord"]'), ["'tensorbord'", "'tensorboard'"]),
+    "unknown logger": (("--logger", "tensorbord"), ["'tensorbord'", "'tensorboard'"]),
     "unknown key": (
         ("--set", "operator.sgima=1"),
         ["'operator.sgima'", "did you mean 'operator.sigma'", "hidden"],

@@ -6,7 +6,7 @@ import unittest
 from functools import partial
 
 import pytest
-from tests.toy import broken
+from tests.toy import broken, broken_parts
 
 from walkback.component import Component
 from walkback.errors import ConfigurationError
@@ -30,6 +30,9 @@ SOUND = {
     "data": ("dataset", broken.BrokenData, ()),
     "diagnostic": ("diagnostic", broken.BrokenDiagnostic, ()),
     "logger": ("logger", broken.BrokenLogger, ()),
+    "network": ("network", broken_parts.BrokenNetwork, (POINTS, Space((1, 4, 4)))),
+    "law": ("temperature_law", broken_parts.BrokenLaw, ()),
+    "metric": ("metric", broken_parts.BrokenMetric, ()),
 }
 
 FAULTS = [
@@ -130,6 +133,37 @@ FAULTS = [
     ("logger", "finite only", "nonfinite", "nan"),
     ("logger", "closed once", "close", "idempotent"),
     ("logger", "only once", "again", "FileExistsError"),
+    ("network", "no module", "builds", "torch.nn.Module"),
+    ("network", "no tuple", "shapes", "expected a tuple of tensors"),
+    ("network", "one head", "shapes", "Got 1 outputs, expected 2"),
+    ("network", "flat", "shapes", r"\(B, \*E\)"),
+    ("network", "double", "shapes", "float64"),
+    ("network", "sees others", "rows-alone", "beside it"),
+    ("network", "one temperature", "row-levels", "different temperatures"),
+    ("network", "draws", "repeats", "global randomness"),
+    ("network", "own seed", "seeds", "equal seeds"),
+    ("network", "not kept", "file", "round trip"),
+    ("network", "detached", "gradient", "without gradient"),
+    ("network", "root", "gradient", "nan or infinity"),
+    ("network", "deaf", "labels", "every label"),
+    ("network", "last class", "labels", "no label"),
+    ("network", "in place", "untouched", "changed in place"),
+    ("law", "double", "shapes", "float64"),
+    ("law", "doubled", "one", "T = 1"),
+    ("law", "colder", "hotter", "does not grow"),
+    ("law", "first row", "row-levels", "own temperature"),
+    ("law", "root", "max-temperature", "has grown by"),
+    ("law", "a tensor", "max-temperature", "finite float"),
+    ("law", "detached", "gradient", "without gradient"),
+    ("law", "in place", "untouched", "changed in place"),
+    ("metric", "a list", "figures", "by name"),
+    ("metric", "a tensor", "figures", "a number"),
+    ("metric", "taken name", "figures", "of its own"),
+    ("metric", "finite only", "nonfinite", "nan"),
+    ("metric", "evaluation", "model", "evaluation mode"),
+    ("metric", "backward", "model", "gradients"),
+    ("metric", "moves", "model", "state changed"),
+    ("metric", "draws", "generator", "global randomness"),
 ]
 
 

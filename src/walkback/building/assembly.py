@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import importlib
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
@@ -10,11 +11,16 @@ from typing import Any, TypeVar
 import torch
 from torch import nn
 
-from walkback.component import Kind
-from walkback.configuration.config import COMPONENT_SECTIONS, ComponentConfig, RunConfig, component
+from walkback.building.origins import recorded_component
+from walkback.component import INTERFACES, Kind, spoken
+from walkback.configuration.components import ComponentConfig
+from walkback.configuration.config import RunConfig
+from walkback.configuration.schema import component_options, nested_in
 from walkback.data import DataInfo, Dataset, states_of
 from walkback.errors import CheckpointError, PluginError, WalkbackError
 from walkback.extensions.registry import Registry
+from walkback.loggers import Logger
+from walkback.metrics import Metric
 from walkback.model import Model
 from walkback.objectives import AnyObjective, Objective, PathObjective
 from walkback.operators import DataAware, TransitionOperator, initial_state, state_space
@@ -23,11 +29,13 @@ from walkback.processes import Process
 from walkback.schedules import Schedule
 from walkback.state import StateSpace
 from walkback.storage.checkpoint import Checkpoint, load_checkpoint
-from walkback.storage.description import ComponentOrigin
 from walkback.support.seeding import derive_seed, generator
 
 FIT_EXAMPLES = 5000
 """Number of training examples that set the data's moments before training."""
+
+_SPACED: frozenset[Kind] = frozenset({"operator", "prior"})
+"""Kinds that are built for the space of their states."""
 
 Part = TypeVar("Part")
 
@@ -52,6 +60,17 @@ def build_objective(config: ComponentConfig, registry: Registry) -> AnyObjective
     if issubclass(cls, PathObjective):
         return build_part(registry, "objective", config, PathObjective)  # type: ignore[type-abstract]
     return build_part(registry, "objective", config, Objective)  # type: ignore[type-abstract]
+
+
+def build_metrics(config: RunConfig, registry: Registry) -> tuple[Metric, ...]:
+    """The metrics of a configuration."""
+    return tuple(build_part(registry, "metric", part, Metric) for part in config.metrics)  # type: ignore[type-abstract]
+
+
+def build_loggers(config: RunConfig, registry: Registry, directory: Path) -> Iterator[Logger]:
+    """The loggers of a configuration, one after another, for a run directory."""
+    for part in config.loggers:
+        yield build_part(registry, "logger", part, Logger, directory)  # type: ignore[type-abstract]
 
 
 def build_model(
@@ -115,7 +134,7 @@ def load_model(path: Path, registry: Registry, device: torch.device) -> LoadedMo
     checkpoint = load_checkpoint(path)
     description = checkpoint.description
     parts = {
-        section: _known_component(path, section, checkpoint, registry)
+        section: recorded_component(path, section, description, registry)
         for section in ("operator", "schedule", "process", "prior")
     }
     model = build_model(parts, registry, checkpoint.data.space, seed=0)
@@ -132,41 +151,13 @@ def load_model(path: Path, registry: Registry, device: torch.device) -> LoadedMo
     return LoadedModel(model.to(device), checkpoint.data, checkpoint)
 
 
-def origins(config: RunConfig, registry: Registry) -> dict[str, ComponentOrigin]:
-    """Where each component of a configuration comes from, for the checkpoint."""
-    found = {}
-    for section, kind in COMPONENT_SECTIONS.items():
-        registered = registry.find(kind, getattr(config, section).name)
-        found[section] = ComponentOrigin(
-            name=registered.spec.name, distribution=registered.distribution, version=registered.version
-        )
-    return found
-
-
-def _known_component(path: Path, section: str, checkpoint: Checkpoint, registry: Registry) -> ComponentConfig:
-    """One component section of a checkpoint, if a plugin for it is installed."""
-    description = checkpoint.description
-    origin = description.components.get(section)
-    table = description.config.get(section)
-    if origin is None or not isinstance(table, dict):
-        raise CheckpointError(f"Got {path} without its {section}, expected a checkpoint of `walkback run`.")
-    reference = f"{origin.distribution}:{origin.name}"
-    broken = any(
-        status.distribution == origin.distribution and status.status == "broken"
-        for status in registry.plugins
-    )
-    if not registry.matches(COMPONENT_SECTIONS[section], reference) and not broken:
-        raise CheckpointError(
-            f"Got {path}, which needs the {section} '{origin.name}' of {origin.distribution} {origin.version}: "
-            f"install that with pip install {origin.distribution}=={origin.version}."
-        )
-    return component(registry, section, {**table, "name": reference})
-
-
 def build_part(
     registry: Registry, kind: Kind, config: ComponentConfig, base: type[Part], *arguments: Any
 ) -> Part:
     """Construct a component of a kind, a subclass of `base`; what goes wrong inside is its plugin's fault.
+
+    Components among its options are built first, as `cls(**options)`. An operator or prior inside of one is given the
+    same space.
 
     Raises:
         PluginError: It cannot be built.
@@ -176,18 +167,49 @@ def build_part(
     cls = registry.load(registered)
     if not issubclass(cls, base):
         raise PluginError(
-            f"Got {cls.__qualname__} as the {kind} '{registered.qualified_name}', "
+            f"Got {cls.__qualname__} as the {spoken(kind)} '{registered.qualified_name}', "
             f"expected a subclass of {base.__module__}.{base.__qualname__}."
         )
+    options = built_options(registry, kind, config, *arguments)
     try:
-        part = cls(*arguments, **config.options)
+        part = cls(*arguments, **options)
     except WalkbackError:
         raise
     except Exception as error:
         raise PluginError(
-            f"The {kind} '{registered.qualified_name}' of {registered.distribution} {registered.version} "
+            f"The {spoken(kind)} '{registered.qualified_name}' of {registered.distribution} {registered.version} "
             f"cannot be built: {error!r}."
         ) from error
     if isinstance(part, nn.Module):
         part.train()
     return part
+
+
+def built_options(registry: Registry, kind: Kind, config: ComponentConfig, *arguments: Any) -> dict[str, Any]:
+    """The options of a component with instances in the place of the components among them.
+
+    Raises:
+        PluginError: One of these cannot be built.
+        WalkbackError: It says itself what is wrong.
+    """
+    fields = component_options(registry.load(registry.find(kind, config.name))).model_fields
+
+    def built(name: str, value: Any) -> Any:
+        nested = nested_in(fields[name])
+        if nested is None:
+            return value
+        if isinstance(value, tuple):
+            return tuple(built(name, item) for item in value)
+        if value is None:
+            return None
+        given = arguments if {kind, nested.kind} <= _SPACED else ()
+        return build_part(registry, nested.kind, value, _interface(nested.kind), *given)
+
+    return {name: built(name, value) for name, value in config.options.items()}
+
+
+def _interface(kind: Kind) -> type:
+    """The class that a component of a kind derives from; an objective inside another component judges steps."""
+    module, _, name = INTERFACES[kind][0].partition(":")
+    found: type = getattr(importlib.import_module(module), name)
+    return found

@@ -7,10 +7,10 @@ from collections.abc import Sequence
 from torch import Tensor
 
 from walkback.building.assembly import LoadedModel, build_dataset
-from walkback.configuration.config import ComponentConfig, component
+from walkback.building.origins import recorded_component
 from walkback.configuration.layering import resolve_data
 from walkback.data import Dataset, Split, require_examples, states_of
-from walkback.errors import CheckpointError, ConfigurationError
+from walkback.errors import ConfigurationError
 from walkback.extensions.registry import Registry
 from walkback.support.seeding import generator
 
@@ -31,7 +31,10 @@ def data_for(
         ConfigurationError: There are no such data, or they differ from the checkpoint's in shape or support.
         DataError: The data cannot be had.
     """
-    config = _own(loaded, registry) if source is None else resolve_data(registry, source, overrides)
+    if source is None:
+        config = recorded_component(None, "data", loaded.checkpoint.description, registry)
+    else:
+        config = resolve_data(registry, source, overrides)
     dataset = build_dataset(config, registry)
     dataset.prepare()
     found, expected = dataset.info, loaded.info
@@ -51,18 +54,3 @@ def first_states(dataset: Dataset, split: Split, num: int, seed: int) -> Tensor:
     """
     require_examples(dataset, split, num)
     return states_of(dataset, split, slice(num), generator("cpu", seed, "held-out"))
-
-
-def _own(loaded: LoadedModel, registry: Registry) -> ComponentConfig:
-    """The data section of a checkpoint, if a plugin for it is installed."""
-    description = loaded.checkpoint.description
-    origin, table = description.components.get("data"), description.config.get("data")
-    if origin is None or not isinstance(table, dict):
-        raise CheckpointError("Got a checkpoint without its data, expected one of `walkback run`.")
-    reference = f"{origin.distribution}:{origin.name}"
-    if not registry.matches("dataset", reference):
-        raise CheckpointError(
-            f"Got a checkpoint of the data '{origin.name}' of {origin.distribution} {origin.version}, "
-            f"which is not installed: install it with pip install {origin.distribution}=={origin.version}."
-        )
-    return component(registry, "data", {**table, "name": reference})

@@ -59,7 +59,7 @@ def complete_recipe(ctx: typer.Context, incomplete: str) -> list[tuple[str, str]
 def kind_named(name: str) -> Kind:
     """The kind of component called `name`; raises ConfigurationError for any other word."""
     for kind in KINDS:
-        if name == kind:
+        if name.replace("-", "_") == kind:
             return kind
     raise ConfigurationError(f"Unknown kind {name!r}{nearest(name, KINDS)}; available: {', '.join(KINDS)}.")
 

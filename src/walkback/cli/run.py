@@ -17,6 +17,7 @@ from walkback.cli.choices import (
     Compile,
     DataName,
     LearningRate,
+    LoggerNames,
     ObjectiveName,
     OperatorName,
     PriorName,
@@ -27,6 +28,7 @@ from walkback.cli.choices import (
     RunSeed,
     ScheduleName,
     Steps,
+    logger_overrides,
     overrides_of,
 )
 from walkback.cli.common import Json, registry_of
@@ -48,6 +50,7 @@ def run(
     prior: PriorName = None,
     objective: ObjectiveName = None,
     process: ProcessName = None,
+    loggers: LoggerNames = None,
     recipe: RecipeName = None,
     assignments: Assignments = None,
     steps: Steps = None,
@@ -111,7 +114,7 @@ def run(
         "process": process,
     }
     registry = registry_of(ctx)
-    overrides = overrides_of(settings, assignments)
+    overrides = overrides_of(settings, [*logger_overrides(loggers), *(assignments or ())])
     config, resumed = _configure(registry, recipe, components, overrides, out, resume)
     if dry_run:
         _show(config, registry, Output(), json)

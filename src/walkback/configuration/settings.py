@@ -5,6 +5,7 @@ Components (operator, schedule, …) bring their own options; what is here is co
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Annotated, Literal, TypeAlias
 
 from pydantic import (
@@ -115,4 +116,7 @@ class RunSettings(Settings):
     compile: bool = False
     threads: NonNegativeInt = Field(0, description="CPU threads; 0 leaves torch's choice.")
     nproc: PositiveInt = 1
-    loggers: tuple[str, ...] = ()
+
+
+RENAMED: Mapping[str, Mapping[str, str]] = {"run": {"loggers": "loggers.NAME"}}
+"""Where former settings are now, by section: paths in the configuration."""

@@ -13,8 +13,7 @@ import torch
 
 from walkback.building.assembly import LoadedModel, build_part
 from walkback.building.devices import Precision, autocast
-from walkback.configuration.config import ComponentConfig, component_table
-from walkback.configuration.schema import validate
+from walkback.configuration.components import Options, component_table, configure
 from walkback.data import Dataset
 from walkback.diagnostics import Diagnostic, Subject
 from walkback.errors import PluginError
@@ -35,7 +34,7 @@ def build_diagnostic(
         PluginError: It cannot be imported or built.
     """
     registered = registry.find("diagnostic", name)
-    chosen = ComponentConfig(registered.reference, validate("diagnostic", registry.load(registered), options))
+    chosen = configure(registry, "diagnostic", registered, [Options(options)])
     built = build_part(registry, "diagnostic", chosen, Diagnostic)  # type: ignore[type-abstract]
     return built, component_table(chosen)
 

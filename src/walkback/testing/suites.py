@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
-from walkback.component import KINDS, Kind
+from walkback.component import KINDS, Kind, spoken
 from walkback.errors import ConfigurationError
 from walkback.extensions.loader import quiet_stdout
 from walkback.extensions.registry import Registry
@@ -17,14 +17,19 @@ from walkback.testing.cases import Case, Check, Outcome, Suite
 from walkback.testing.datasets import DATASETS
 from walkback.testing.diagnostics import DIAGNOSTICS
 from walkback.testing.loggers import LOGGERS
+from walkback.testing.metrics import METRICS
+from walkback.testing.networks import NETWORKS
 from walkback.testing.objectives import OBJECTIVES
 from walkback.testing.operators import OPERATORS
 from walkback.testing.priors import PRIORS
 from walkback.testing.processes import PROCESSES
 from walkback.testing.schedules import SCHEDULES
+from walkback.testing.temperature_laws import TEMPERATURE_LAWS
 
 SUITES: Mapping[Kind, Suite] = {
     "operator": OPERATORS,
+    "network": NETWORKS,
+    "temperature_law": TEMPERATURE_LAWS,
     "schedule": SCHEDULES,
     "prior": PRIORS,
     "process": PROCESSES,
@@ -32,6 +37,7 @@ SUITES: Mapping[Kind, Suite] = {
     "dataset": DATASETS,
     "diagnostic": DIAGNOSTICS,
     "logger": LOGGERS,
+    "metric": METRICS,
 }
 """The checks of each kind."""
 
@@ -56,7 +62,7 @@ def checks(kind: Kind, expected: Mapping[str, str] | None = None) -> tuple[Check
     for name, reason in reasons.items():
         if name not in names:
             raise ConfigurationError(
-                f"Unknown check {name!r} of a {kind}{nearest(name, names)}; available: {', '.join(names)}."
+                f"Unknown check {name!r} of a {spoken(kind)}{nearest(name, names)}; available: {', '.join(names)}."
             )
         if not reason:
             raise ConfigurationError(f"Got no reason for the failure of {name!r}, expected one.")

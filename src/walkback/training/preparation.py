@@ -12,16 +12,18 @@ import torch
 
 from walkback.building.assembly import (
     build_dataset,
+    build_metrics,
     build_model,
     build_objective,
     fit_to_data,
-    origins,
 )
 from walkback.building.devices import Precision, resolve_device, resolve_precision
+from walkback.building.origins import origins
 from walkback.configuration.config import RunConfig
 from walkback.data import Dataset, Split, states_of
 from walkback.errors import ConfigurationError
 from walkback.extensions.registry import Registry
+from walkback.metrics import Metric
 from walkback.model import Model
 from walkback.objectives import AnyObjective, PathObjective, Restricted
 from walkback.operators import TransitionOperator, initial_state
@@ -65,12 +67,17 @@ class Prepared:
     device: torch.device
     precision: Precision
     given: Given = field(default_factory=Given)
+    metrics: tuple[Metric, ...] = ()
 
     def names(self) -> dict[str, Any]:
         """Configuration and origins of components as a checkpoint has them: without given parts, which have no name."""
         parts = {"config": self.config.to_dict(), "components": origins(self.config, self.registry)}
         return {
-            key: {section: value for section, value in part.items() if section not in self.given.sections}
+            key: {
+                path: value
+                for path, value in part.items()
+                if path.partition(".")[0] not in self.given.sections
+            }
             for key, part in parts.items()
         }
 
@@ -98,8 +105,7 @@ def prepare(
     """
     given = given or Given()
     device = resolve_device(device_name or config.run.device)
-    for name in config.run.loggers:
-        registry.load(registry.find("logger", name))
+    metrics = build_metrics(config, registry)
     own_rows(config.training)  # more own starts than there can be are refused now
     objective = build_objective(config.objective, registry) if given.objective is None else given.objective
     require_fitting(config.training, objective)
@@ -121,7 +127,7 @@ def prepare(
     precision = resolve_precision(config.run.precision, device)
     if config.run.compile:
         model.operator.compile()
-    return Prepared(config, registry, dataset, model.to(device), objective, device, precision, given)
+    return Prepared(config, registry, dataset, model.to(device), objective, device, precision, given, metrics)
 
 
 @torch.no_grad()

@@ -11,6 +11,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal, final
 
+from walkback.building.assembly import build_loggers
 from walkback.building.devices import autocast
 from walkback.data import Split, states_of
 from walkback.errors import ConfigurationError
@@ -166,9 +167,8 @@ class Run:
         if self._directory is None:
             return
         walks = self._trainer.progress.walks
-        for name in self._config.run.loggers:  # first: one that cannot work here leaves the directory free
-            cls = self._prepared.registry.load(self._prepared.registry.find("logger", name))
-            self._loggers.append(cls(self._directory.path))
+        # First: a logger that cannot work here leaves the directory free.
+        self._loggers.extend(build_loggers(self._config, self._prepared.registry, self._directory.path))
         write_text(self._directory.config, self._config.to_toml())
         self._directory.checkpoints.discard_after(walks)
         resumed = walks if (self._directory.path / "metrics.jsonl").exists() else None
