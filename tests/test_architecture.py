@@ -14,7 +14,17 @@ ROOT = Path(__file__).parent.parent
 CORE, PLUGINS = ROOT / "src" / "walkback", ROOT / "plugins"
 
 LAYERS: Mapping[str, tuple[str, ...]] = {
-    "words": ("errors", "optional", "vocabulary", "text", "markup", "component", "hookspecs", "seeding"),
+    "words": (
+        "errors",
+        "optional",
+        "vocabulary",
+        "text",
+        "markup",
+        "component",
+        "hookspecs",
+        "seeding",
+        "memory",
+    ),
     "mathematics": (
         *("state", "schedules", "kernels", "operators", "priors", "processes", "walk", "model"),
         *("objectives", "paths", "sampling", "readout", "inpainting", "discrepancy", "work"),
@@ -66,12 +76,13 @@ LAYERS: Mapping[str, tuple[str, ...]] = {
             "engine.distributed",
             "engine.batches",
             "engine.optimization",
+            "engine.finite",
             "engine.compiling",
             "engine.own_chains",
             "engine.stopping",
         ),
         *("engine.updates", "engine.training"),
-        *("engine.assembly", "engine.held_out", "engine.preparation", "engine.runner"),
+        *("engine.assembly", "engine.held_out", "engine.preparation", "engine.run_pictures", "engine.runner"),
         *("engine.evaluating", "engine.likelihood_figures", "engine.comparing"),
         *("engine.protocols", "engine.measuring", "engine.diagnosing"),
         *("engine.racing", "engine.benchmarking", "engine.benchmark_figures"),

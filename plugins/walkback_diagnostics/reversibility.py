@@ -23,9 +23,9 @@ from walkback.estimates import mean_figure, ratio_figure, require_enough
 from walkback.report import Figure, Report, Series
 from walkback.schedules import Level
 from walkback.state import dimensions, spaces
-from walkback.traces import Statistics, cold_level, settle, trace
+from walkback.traces import cold_level, settle, trace
 from walkback.walk import Transition
-from walkback.work import refuse_clipped
+from walkback.work import ClippingCheck
 from walkback_diagnostics.rank_test import RankTest, rank_test, require_enough_chains
 
 _DOUBT = 3.0
@@ -80,7 +80,8 @@ class Reversibility(Diagnostic):
         level = cold_level(subject, self._temperature)
         state = subject.start(self._start, self._chains)
         state = settle(subject, state, level, self._burn_in)
-        found = trace(subject, state, level, self._steps, _both_ways(subject), name="entropy-production")
+        ways = _BothWays(subject)
+        found = trace(subject, state, level, self._steps, ways, name="entropy-production", check=ways.require)
         production, rate = found.values.unbind(-1)
         kinds = {space.support for space in spaces(subject.model.prior.space)}
         figures, warnings = _figures(production, rate, dimensions(subject.model.prior.space))
@@ -110,26 +111,36 @@ class Reversibility(Diagnostic):
         return rank_test(subject, state, level, steps, projections)
 
 
-def _both_ways(subject: Subject) -> Statistics:
-    """log p(s'|s) - log p(s|s') and -log p(s'|s), `(C, 2)`, both checked."""
+@final
+class _BothWays:
+    """log p(s'|s) - log p(s|s') and -log p(s'|s), `(C, 2)`; `require` raises where they are no such numbers."""
 
-    def statistics(step: Transition) -> Tensor:
+    def __init__(self, subject: Subject) -> None:
+        self._clipping = ClippingCheck(subject.model)
+        self._faults: list[Tensor] = []
+        self._chains = 0
+
+    def __call__(self, step: Transition) -> Tensor:
         there, back = step.log_q.double(), step.log_p.double()
-        if not bool(there.isfinite().all()):
-            raise WalkbackError(
-                f"Got {int((~there.isfinite()).sum())} of {len(there)} steps whose log-density is not finite, "
-                "expected finite ones: the kernel is deterministic (its variance is 0) or diverges."
-            )
-        impossible = int((back == -math.inf).sum())
-        if impossible:
-            raise WalkbackError(
-                f"Got {impossible} of {len(back)} steps whose step back is impossible (its probability is 0), "
-                "expected a kernel that can go back: the entropy production is infinite."
-            )
-        refuse_clipped(subject.model, step.target)
+        self._clipping.look(step.target)
+        self._chains = len(there)
+        self._faults.append(torch.stack([(~there.isfinite()).sum(), (back == -math.inf).sum()]))
         return torch.stack([there - back, -there], 1)
 
-    return statistics
+    def require(self) -> None:
+        faults, self._faults = torch.stack(self._faults).tolist(), []
+        for lost, impossible in faults:
+            if lost:
+                raise WalkbackError(
+                    f"Got {lost} of {self._chains} steps whose log-density is not finite, "
+                    "expected finite ones: the kernel is deterministic (its variance is 0) or diverges."
+                )
+            if impossible:
+                raise WalkbackError(
+                    f"Got {impossible} of {self._chains} steps whose step back is impossible (its probability is 0), "
+                    "expected a kernel that can go back: the entropy production is infinite."
+                )
+        self._clipping.require()
 
 
 def _figures(production: Tensor, rate: Tensor, size: int) -> tuple[list[Figure], list[str]]:

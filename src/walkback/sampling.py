@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from walkback.errors import WalkbackError
+from walkback.memory import within_memory
 from walkback.model import Model
 from walkback.operators import TransitionOperator, initial_state
 from walkback.priors import Prior
@@ -140,12 +141,15 @@ def sample_frames(
         for first in range(0, plan.num, plan.batch_size)
     ]
     first = len(levels) + plan.extra
-    for done, states in enumerate(zip(*streams, strict=True)):
-        step = done - first
-        if step >= 0 and step % plan.every == 0:
-            yield done, step, concatenate(states)
-        else:
-            yield done, None, None
+    size = min(plan.num, plan.batch_size)
+    work = f"drawing {plan.num} samples, {size} at a time"
+    with within_memory(work, "ask for fewer samples, or a smaller batch size"):
+        for done, states in enumerate(zip(*streams, strict=True)):
+            step = done - first
+            if step >= 0 and step % plan.every == 0:
+                yield done, step, concatenate(states)
+            else:
+                yield done, None, None
 
 
 @torch.no_grad()

@@ -19,6 +19,7 @@ import torch
 from torch import Tensor
 
 from walkback.errors import ConfigurationError
+from walkback.memory import send
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,8 +70,8 @@ def levels_from(temperatures: Sequence[float]) -> Levels:
 
 def stack_levels(levels: Levels, rows: int, device: torch.device) -> Level:
     """One level whose rows run through `levels`, each for `rows` rows: tensors of shape `(K·rows,)`."""
-    steps = torch.tensor([level.step for level in levels], device=device)
-    temperatures = torch.tensor([level.temperature for level in levels], dtype=torch.float64, device=device)
+    steps = send(torch.tensor([level.step for level in levels]), device)
+    temperatures = send(torch.tensor([level.temperature for level in levels], dtype=torch.float64), device)
     return Level(steps.repeat_interleave(rows), temperatures.repeat_interleave(rows))
 
 

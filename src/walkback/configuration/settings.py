@@ -120,6 +120,10 @@ class RunSettings(Settings):
     device: str = Field("auto", pattern=r"^(auto|cpu|cuda(:\d+)?)$")
     precision: Literal["auto", "fp32", "bf16"] = "auto"
     compile: bool = False
+    deterministic: bool = Field(
+        False,
+        description="Take deterministic algorithms only, which on CUDA are slower and not there for everything.",
+    )
     threads: NonNegativeInt = Field(0, description="CPU threads; 0 leaves torch's choice.")
     nproc: PositiveInt = 1
     loggers: tuple[str, ...] = ()

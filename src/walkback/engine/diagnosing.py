@@ -20,6 +20,7 @@ from walkback.engine.devices import Precision, autocast
 from walkback.engine.protocols import data_protocol
 from walkback.errors import PluginError
 from walkback.extensions.registry import Registry
+from walkback.memory import within_memory
 from walkback.report import Report
 from walkback.storage.ledger import Ledger
 
@@ -89,7 +90,11 @@ def diagnose_model(
         ledger=Ledger(directory, {**stamp, "device": str(device), "data": source}),
         watch=watch,
     )
-    with loaded.model.evaluating(), autocast(device, precision):
+    sizes = ", ".join(f"{name} = {value}" for name, value in table.items() if type(value) is int)
+    limit = within_memory(
+        f"the diagnostic '{table['name']}' with {sizes}", "ask for fewer chains or examples"
+    )
+    with limit, loaded.model.evaluating(), autocast(device, precision):
         report = diagnostic.measure(subject)
     if not isinstance(report, Report):
         raise PluginError(

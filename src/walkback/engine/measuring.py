@@ -26,6 +26,7 @@ from walkback.engine.likelihood_figures import (
     warnings_of,
 )
 from walkback.engine.protocols import data_protocol
+from walkback.memory import within_memory
 from walkback.optional import MissingLibraryError, require
 from walkback.readout import require_readout
 from walkback.report import Figure, Report
@@ -69,7 +70,10 @@ def evaluate_model(
     levels = model.levels() if plan.steps is None else model.levels_of_length(plan.steps)
     stamp = {**protocol, **data_protocol(dataset.info), **_plan_protocol(plan, levels, dataset)}
     ledger = Ledger(directory, {**stamp, "device": str(device)})
-    with model.evaluating(), autocast(device, precision):
+    limit = within_memory(
+        f"evaluating {plan.batch_size} examples at a time", "lower the batch size (--batch-size)"
+    )
+    with limit, model.evaluating(), autocast(device, precision):
         heated = heat_data(model, dataset, plan, levels, device, ledger, watch)
         figures = likelihood_figures(heated, dataset.info)
         tails, k, missing = _tails(heated.work)

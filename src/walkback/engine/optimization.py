@@ -11,16 +11,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
-from typing import TypeAlias, final
+from copy import deepcopy
+from typing import final
 
 import torch
 from torch import Tensor, nn
-from torch.optim.swa_utils import AveragedModel
 
 from walkback.configuration.settings import TrainingSettings
 from walkback.operators import TransitionOperator
-
-Tensors: TypeAlias = tuple[Tensor, ...] | list[Tensor]
 
 
 def build_optimizer(parameters: Iterable[nn.Parameter], settings: TrainingSettings) -> torch.optim.AdamW:
@@ -84,35 +82,36 @@ class WeightAverage:
     Args:
         operator: The operator in training.
         decay: d; 0 makes the average equal to the operator.
+
+    Attributes:
+        operator: The operator with averaged weights.
+        updates: u.
     """
 
     def __init__(self, operator: TransitionOperator, decay: float) -> None:
         self._decay = decay
         self.updates = 0
-        self._average = AveragedModel(operator, multi_avg_fn=self._blend)
-        self._average.requires_grad_(False)
+        # Not torch's AveragedModel: it counts in a tensor on the CPU and copies that to the device at each update, for
+        # which the CPU waits.
+        self.operator = deepcopy(operator).requires_grad_(False)
 
-    @property
-    def operator(self) -> TransitionOperator:
-        """The operator with averaged weights."""
-        operator = self._average.module
-        if not isinstance(operator, TransitionOperator):
-            raise TypeError(f"Got {type(operator).__name__}, expected a TransitionOperator.")
-        return operator
-
+    @torch.no_grad()
     def update(self, operator: TransitionOperator) -> None:
         """Blend in the weights after one optimizer step."""
         self.updates += 1
-        self._average.update_parameters(operator)
+        averages: list[Tensor] = list(self.operator.parameters())
+        currents: list[Tensor] = list(operator.parameters())
+        if self.updates == 1:
+            torch._foreach_copy_(averages, currents)
+        else:
+            decay = min(self._decay, (1 + self.updates) / (10 + self.updates))
+            torch._foreach_lerp_(averages, currents, 1 - decay)
+        for average, current in zip(self.operator.buffers(), operator.buffers(), strict=True):
+            average.copy_(current)
 
     def resume(self, updates: int) -> None:
         """Go on after `updates` updates, whose weights have been loaded into `operator`."""
         self.updates = updates
-        self._average.n_averaged.fill_(updates)
-
-    def _blend(self, averages: Tensors, currents: Tensors, _: object) -> None:
-        decay = min(self._decay, (1 + self.updates) / (10 + self.updates))
-        torch._foreach_lerp_(averages, currents, 1 - decay)
 
 
 def clip_gradients(parameters: list[nn.Parameter], largest: float) -> Tensor:

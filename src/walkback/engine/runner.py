@@ -14,20 +14,21 @@ from typing import Any, Literal, final
 import torch
 
 from walkback.data import Split
-from walkback.engine.devices import autocast
+from walkback.engine.devices import autocast, deterministic
 from walkback.engine.distributed import World
 from walkback.engine.interrupts import Interrupted, Stop
 from walkback.engine.preparation import Prepared
 from walkback.engine.reporting import Reporter
+from walkback.engine.run_pictures import RunPictures
 from walkback.engine.stopping import EarlyStopping
+from walkback.engine.timing import Meter
 from walkback.engine.training import Trainer
 from walkback.errors import ConfigurationError
 from walkback.evaluation import BoundEstimate, estimate_bound
+from walkback.memory import within_memory
 from walkback.metrics import JsonLines, Logger
 from walkback.model import Model
-from walkback.pictures.figures import can_draw, draw_chains, draw_samples, draw_walks
 from walkback.seeding import generator
-from walkback.state import State
 from walkback.storage.checkpoint import (
     Checkpoint,
     TrainingState,
@@ -46,6 +47,8 @@ class RunResult:
     """What a finished run leaves: paths, the bound on held-out data, walks, and seconds spent training.
 
     `best_step` is the walk after which the model was the best on validation data, where the run kept that one.
+    `peak_memory` are the most bytes that training held: of tensors on a CUDA device, else of the process so far; None
+    where the system does not tell.
     """
 
     directory: Path
@@ -56,6 +59,7 @@ class RunResult:
     walks: int
     seconds: float
     best_step: int | None = None
+    peak_memory: int | None = None
 
 
 @final
@@ -139,16 +143,26 @@ class Run:
             ConfigurationError: The operator has been compiled wrongly.
             WalkbackError: Training diverged, or a file could not be written.
         """
+        with deterministic(self._config.run.deterministic):
+            return self._execute()
+
+    def _execute(self) -> RunResult | None:
         self._trainer.check_compiled()
         self._open()
+        meter = Meter(self._prepared.device)
+        meter.forget_peak()
         try:
             self._train()
+            peak = meter.peak()
             if self._directory is None:
                 return None
             final = self._directory.final
             save_checkpoint(final, self._finished(self._directory))
             bound = self._evaluate(self._config.evaluation.split, self._config.evaluation.limit, "evaluation")
-            pictures = self._draw(self._directory) if self._lasting else ()
+            pictures: tuple[Path, ...] = ()
+            if self._lasting:
+                model = self._trainer.averaged_model
+                pictures = self._pictures(self._directory).draw(model, self._chain_step)
             return RunResult(
                 directory=self._directory.path,
                 checkpoint=final,
@@ -158,6 +172,7 @@ class Run:
                 walks=self._trainer.progress.walks,
                 seconds=self._trainer.progress.seconds,
                 best_step=self._stopping.best_step,
+                peak_memory=peak,
             )
         finally:
             for logger in self._loggers:
@@ -183,23 +198,15 @@ class Run:
             return
         while not trainer.finished:
             loss = trainer.walk()
-            number, last = trainer.progress.walks, trainer.finished
-            due = {
-                name: last or number % every == 0
-                for name, every in (
-                    ("log", settings.log_every),
-                    ("validate", settings.validate_every),
-                    ("checkpoint", settings.checkpoint_every),
-                )
-            }
-            if due["log"] or number == 1:
+            due, number = self._due(), trainer.progress.walks
+            if "log" in due:
                 self._log(number, {"loss": loss.item(), "seconds": trainer.progress.seconds})
-            if due["validate"]:
+            if "validate" in due:
                 self._validate(number)
             if self._lasting and settings.sample_every and number % settings.sample_every == 0:
                 self._draw_midway(number)
-            ends = due["validate"] and self._out_of_patience()
-            saves = self._lasting and (due["checkpoint"] or ends)
+            ends = "validate" in due and self._out_of_patience()
+            saves = self._lasting and ("checkpoint" in due or ends)
             if saves:  # last, so that a run resumed here has all that came before
                 self._save(number)
             self._reporter.advance(trainer.extent[-1], self._figures)
@@ -209,6 +216,22 @@ class Run:
                 raise Interrupted(self._stop.signal or 0, self._path, number)
             if ends:
                 return
+
+    def _due(self) -> set[str]:
+        """What is to be done after this walk; for any of it the device has been waited for."""
+        settings, trainer = self._config.training, self._trainer
+        every = {
+            "log": settings.log_every,
+            "validate": settings.validate_every,
+            "checkpoint": settings.checkpoint_every,
+        }
+        number = trainer.progress.walks
+        due = {name for name, walks in every.items() if number % walks == 0} | (
+            {"log"} if number == 1 else set()
+        )
+        if due or trainer.finished:
+            trainer.settle()  # seconds may be more now than they were
+        return set(every) if trainer.finished else due
 
     def _out_of_patience(self) -> bool:
         """Whether the main process, which validates, has waited long enough for a better bound; the same on all."""
@@ -253,7 +276,12 @@ class Run:
             prepared.dataset.states(part.to(prepared.device), noise)
             for part in torch.split(rows, settings.batch_size)
         ]
-        with autocast(prepared.device, prepared.precision):
+        size = settings.batch_size
+        work = f"evaluating {size} examples at a time (evaluation.batch_size)"
+        with (
+            within_memory(work, "lower evaluation.batch_size"),
+            autocast(prepared.device, prepared.precision),
+        ):
             paths = settings.paths if stream == "evaluation" else 1
             return estimate_bound(
                 self._trainer.averaged_model, batches, prepared.dataset.info, noise, paths=paths
@@ -267,46 +295,13 @@ class Run:
         self._directory.checkpoints.save(step, self._checkpoint(), state, self._stopping.best_step)
         self._directory.checkpoints.prune(self._config.training.keep_checkpoints)
 
-    def _draw(self, directory: RunDirectory) -> tuple[Path, ...]:
-        """The final pictures: samples, and chains that go on from them."""
-        info, settings = self._prepared.dataset.info, self._config.samples
-        if not can_draw(info):
-            self._reporter.note(f"No pictures: states of shape {info.shape} are neither images nor points.")
-            return ()
-        samples, chains = directory.sample("annealed"), directory.sample("chain")
-        start = self._draw_samples(samples)
-        self._reporter.stage("Chain at T = 1", settings.chain_steps)
-        noise = generator(self._prepared.device, self._config.run.seed, "chain")
-        model = self._trainer.averaged_model
-        with model.evaluating(), autocast(self._prepared.device, self._prepared.precision):
-            draw_chains(chains, model, info, settings, start, noise, self._protocol(), self._chain_step)
-        return samples, chains, *self._draw_walks(directory)
-
-    def _draw_walks(self, directory: RunDirectory) -> tuple[Path, ...]:
-        """Walks between data and prior and, in the plane, where a step at T = 1 leads."""
-        prepared, model = self._prepared, self._trainer.averaged_model
-        noise = generator(prepared.device, self._config.run.seed, "walks")
-        rows = prepared.dataset.examples("train")[: self._config.samples.num]
-        data = prepared.dataset.states(rows.to(prepared.device), noise)
-        with model.evaluating(), autocast(prepared.device, prepared.precision):
-            return draw_walks(directory.sample, model, prepared.dataset.info, data, noise, self._protocol())
+    def _pictures(self, directory: RunDirectory) -> RunPictures:
+        return RunPictures(self._prepared, directory, self._reporter, self._protocol())
 
     def _draw_midway(self, step: int) -> None:
-        if self._directory is not None and can_draw(self._prepared.dataset.info):
-            self._draw_samples(self._directory.sample(f"step-{step}"))
-
-    def _draw_samples(self, path: Path) -> State:
-        prepared = self._prepared
-        noise = generator(prepared.device, self._config.run.seed, "samples")
-        model = self._trainer.averaged_model
-        reference = None
-        if not prepared.dataset.info.is_image:
-            rows = prepared.dataset.examples("train")[: self._config.samples.num]
-            reference = prepared.dataset.states(rows.to(prepared.device), noise).cpu()
-        with model.evaluating(), autocast(prepared.device, prepared.precision):
-            return draw_samples(
-                path, model, prepared.dataset.info, self._config.samples, noise, self._protocol(), reference
-            )
+        self._trainer.settle()
+        if self._directory is not None:
+            self._pictures(self._directory).draw_midway(self._trainer.averaged_model, step)
 
     def _chain_step(self, step: int) -> None:
         self._reporter.advance(step, {})

@@ -13,6 +13,8 @@ from typing import TypeAlias, final
 
 import torch
 
+from walkback.engine.devices import wait_for
+
 Clock: TypeAlias = Callable[[], float]
 """Seconds since some moment."""
 
@@ -58,9 +60,17 @@ class Meter:
         yield
         peaks.append(torch.cuda.max_memory_allocated(self._device) - before)
 
+    def forget_peak(self) -> None:
+        """Let `peak` begin now; it cannot for a process."""
+        if self.per_work:
+            torch.cuda.reset_peak_memory_stats(self._device)
+
+    def peak(self) -> int | None:
+        """Bytes held at most: of tensors on a CUDA device since `forget_peak`, else `peak_of_process`."""
+        return torch.cuda.max_memory_allocated(self._device) if self.per_work else peak_of_process()
+
     def _wait(self) -> None:
-        if self._device.type == "cuda":
-            torch.cuda.synchronize(self._device)
+        wait_for(self._device)
 
 
 def peak_of_process() -> int | None:

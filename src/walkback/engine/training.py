@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import asdict, dataclass, replace
 from time import perf_counter
 from typing import Any, final
@@ -20,8 +20,9 @@ from walkback.configuration.settings import TrainingSettings
 from walkback.data import Centred, Dataset
 from walkback.engine.batches import BatchOrder
 from walkback.engine.compiling import require_same_gradients
-from walkback.engine.devices import Precision, autocast
+from walkback.engine.devices import Precision, autocast, wait_for
 from walkback.engine.distributed import World
+from walkback.engine.finite import FiniteCheck
 from walkback.engine.optimization import (
     WeightAverage,
     build_optimizer,
@@ -33,7 +34,8 @@ from walkback.engine.optimization import (
 )
 from walkback.engine.own_chains import OwnChains
 from walkback.engine.updates import Start, updates_for
-from walkback.errors import ConfigurationError, WalkbackError
+from walkback.errors import ConfigurationError
+from walkback.memory import send, within_memory
 from walkback.model import Model
 from walkback.objectives import AnyObjective, PathObjective
 from walkback.operators import initial_state
@@ -42,10 +44,16 @@ from walkback.seeding import derive_seed, generator
 from walkback.state import State, map_state
 from walkback.text import one_line
 
+_LOOK_EVERY = 100
+"""Walks after which a device is waited for at the latest, to see whether its updates were finite."""
+
 
 @dataclass(frozen=True, slots=True)
 class Progress:
-    """How far training has come: walks, optimizer updates, and seconds spent walking."""
+    """How far training has come: walks, optimizer updates, and seconds spent walking.
+
+    A CUDA device works on after a walk has returned: the seconds lack what it has not done until `Trainer.settle`.
+    """
 
     walks: int = 0
     updates: int = 0
@@ -110,6 +118,7 @@ class Trainer:
         ]
         self._optimizer = build_optimizer(self._parameters, settings)
         self._average = WeightAverage(model.operator, settings.ema)
+        self._finite = FiniteCheck(device)
         self._updates = updates_for(settings, objective, model, dataset.info.space.size)
         self._own: OwnChains | None = None
         if settings.own_starts:
@@ -117,7 +126,8 @@ class Trainer:
 
     @property
     def averaged_model(self) -> Model:
-        """The model with averaged weights: the one to evaluate and to sample."""
+        """The model with averaged weights: the one to evaluate and to sample; raises as `settle`."""
+        self._finite.require()
         return replace(self.model, operator=self._average.operator) if self._settings.ema else self.model
 
     @property
@@ -152,7 +162,8 @@ class Trainer:
         """Train on one minibatch; returns the loss, nats per step and example, a scalar on the device.
 
         Raises:
-            WalkbackError: The loss or a gradient is not finite; the weights are those of before the update.
+            WalkbackError: The loss or a gradient is not finite; the weights are those of before the update. On a CUDA
+                device some walks later, at the latest when weights are asked for. Or memory does not suffice.
         """
         started = perf_counter()
         number = self.progress.walks
@@ -163,12 +174,33 @@ class Trainer:
         if self._compiled:
             levels = tensor_levels(levels, self._device)
         self.model.operator.train()
-        with self._seeded_layers(number), autocast(self._device, self._precision):
+        with self._within_memory(), self._seeded_layers(number), autocast(self._device, self._precision):
             learned = self._updates.learn(self._start(number, noise), levels, noise, self._update)
         self._observe(learned.final_state, number)
         self.progress = replace(self.progress, walks=number + 1)
         self._spend(perf_counter() - started)
+        if self.progress.walks % _LOOK_EVERY == 0:
+            self.settle()
         return learned.loss
+
+    def settle(self) -> None:
+        """Wait for the device: then `progress.seconds` are all that it took; called by all processes together.
+
+        Raises:
+            WalkbackError: See `walk`.
+        """
+        if self._device.type != "cpu":
+            started = perf_counter()
+            wait_for(self._device)
+            self._spend(perf_counter() - started)
+        self._finite.require()
+
+    def _within_memory(self) -> AbstractContextManager[None]:
+        size = self._settings.batch_size
+        less = " or training.updates = 'batch'" if self._settings.updates == "stacked" else ""
+        return within_memory(
+            f"training on {size} states at a time (training.batch_size)", f"lower training.batch_size{less}"
+        )
 
     def _spend(self, seconds: float) -> None:
         """Count `seconds` of training; where they decide something, all processes go by the clock of rank 0."""
@@ -207,7 +239,7 @@ class Trainer:
 
     def _examples_of(self, rows: Tensor) -> Tensor:
         """The training examples numbered `rows` `(N,)` in stored form `(N, *E)`, on the device."""
-        return self._examples[rows].to(self._device, non_blocking=True)
+        return send(self._examples[rows], self._device)
 
     def _starting_states(self, examples: Tensor, noise: torch.Generator) -> State:
         """s_0 of `examples` `(N, *E)`, which are on the device."""
@@ -228,11 +260,9 @@ class Trainer:
     def _update(self, loss: Tensor) -> None:
         self._world.average_gradients(self._parameters)
         norm = clip_gradients(self._parameters, self._settings.clip)
-        if not bool((norm + loss).isfinite()):
-            raise WalkbackError(
-                f"Got a loss of {loss.item():.4g} and a gradient norm of {norm.item():.4g} at walk "
-                f"{self.progress.walks}, expected finite numbers: lower the learning rate (training.lr)."
-            )
+        skipped = self._finite.look(loss, norm, self.progress.walks)
+        if skipped is not None:
+            self._optimizer.found_inf = skipped  # type: ignore[attr-defined]  # as torch.amp.GradScaler gives it
         self._optimizer.step()
         self._optimizer.zero_grad(set_to_none=True)
         torch.clear_autocast_cache()  # it would go on with copies of the old weights
@@ -243,8 +273,9 @@ class Trainer:
     def state(self) -> tuple[dict[str, Tensor], dict[str, Any]]:
         """What resuming needs beside the averaged model and the prior: tensors by name (live ones), and JSON values.
 
-        Called by all processes together: own chains of all of them are collected.
+        Called by all processes together: own chains of all of them are collected. Raises as `settle`.
         """
+        self.settle()
         tensors = {f"operator.{name}": value for name, value in self.model.operator.state_dict().items()}
         tensors |= {f"optimizer.{name}": value for name, value in moments(self._optimizer).items()}
         if self._own is not None:
