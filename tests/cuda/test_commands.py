@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -72,11 +72,13 @@ def test_inpainting(device: torch.device, checkpoint: Path, tmp_path: Path) -> N
         assert np.asarray(picture).std() > 0
 
 
-@pytest.mark.parametrize("precision", ["fp32", "bf16"])
-def test_evaluation(device: torch.device, checkpoint: Path, precision: str) -> None:
+@pytest.mark.parametrize(
+    "options", [("--samples", "30", "--classifier"), ("--precision", "bf16")], ids=["samples", "bf16"]
+)
+def test_evaluation(device: torch.device, checkpoint: Path, options: Sequence[str]) -> None:
     done = walkback(
-        *("evaluate", checkpoint, "--limit", "20", "--paths", "4", "--simulated", "10", "--samples", "50"),
-        *("--classifier", "--device", str(device), "--precision", precision, "--json"),
+        *("evaluate", checkpoint, "--limit", "20", "--paths", "4", "--simulated", "10"),
+        *(*options, "--device", str(device), "--json"),
     )
     assert done.code == 0, done.err
     found = [figure["value"] for figure in done.document()["figures"]]

@@ -50,6 +50,7 @@ def test_tf32_is_near_float64(device: torch.device, name: str) -> None:
             torch.testing.assert_close(to_cpu(found), wanted, rtol=0.02, atol=NATS * space.size)
 
 
+@pytest.mark.filterwarnings("default")  # the compiler's own, which differ from version to version
 @pytest.mark.usefixtures("patient")
 @pytest.mark.parametrize("name", offers()["operator"])
 def test_compiled_operators_learn(device: torch.device, name: str) -> None:
