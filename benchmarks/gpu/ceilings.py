@@ -71,7 +71,9 @@ def convolution(sizes: Sizes, dtype: torch.dtype, layout: torch.memory_format, t
     """TFLOP/s of a 3×3 convolution that keeps its size, forward and backward."""
     torch.backends.cudnn.allow_tf32 = tf32
     b, c, p = sizes.images, sizes.channels, sizes.pixels
-    layer = torch.nn.Conv2d(c, c, 3, padding=1, bias=False, device=DEVICE, dtype=dtype).to(memory_format=layout)
+    layer = torch.nn.Conv2d(c, c, 3, padding=1, bias=False, device=DEVICE, dtype=dtype).to(
+        memory_format=layout
+    )
     images = torch.randn(b, c, p, p, device=DEVICE, dtype=dtype).to(memory_format=layout).requires_grad_()
     gradient = torch.randn_like(images)
     parts = (images, layer.weight)

@@ -70,7 +70,9 @@ def _copy(mirror: Path, place: Path, source: Source, room: int) -> tuple[int, st
     packing = {"compression": "zstd", "compression_level": 15} if source.plain else {"compression": "none"}
     with pq.ParquetWriter(target, file.schema_arrow, **packing) as writer:
         for number in range(wanted):
-            table = _plain(file.read_row_group(number), source) if source.plain else file.read_row_group(number)
+            table = (
+                _plain(file.read_row_group(number), source) if source.plain else file.read_row_group(number)
+            )
             if target.stat().st_size + _most(table, source) > room:
                 break
             writer.write_table(table)

@@ -26,14 +26,16 @@ def main() -> None:
     _require_packed(packed)
     missing = requirements.missing()
     if missing:
-        _refuse(f"Got {sys.executable} without {', '.join(missing)}, expected the usual scientific packages: install them, or name another Python: PYTHON=… run.sh.")
+        _refuse(
+            f"Got {sys.executable} without {', '.join(missing)}, expected the usual scientific packages: install them, "
+            "or name another Python: PYTHON=… run.sh."
+        )
     _call(sys.executable, "-m", "venv", "--without-pip", "--clear", str(place))
     python = place / "bin" / "python"
     (_site(python) / "parent.pth").write_text("".join(f"{path}\n" for path in _inherited()))
     wheels = sorted(str(wheel) for wheel in (packed / "wheels").glob("*.whl"))
     _install(python, *wheels)
     _install(python, "--no-build-isolation", str(ROOT))
-    # PYTHONPATH is inherited; what it names would hide the wheels, and is in parent.pth.
     problems = subprocess.run(
         [str(python), "-c", "import requirements; print(*requirements.unmet(), sep='\\n', end='')"],
         cwd=Path(__file__).parent,
@@ -43,17 +45,26 @@ def main() -> None:
         text=True,
     ).stdout
     if problems:
-        _refuse(f"Got packages that do not fit together ({'; '.join(problems.splitlines())}), expected newer ones on this machine, or a new pack.sh.")
+        _refuse(
+            f"Got packages that do not fit together ({'; '.join(problems.splitlines())}), expected newer ones on this "
+            "machine, or a folder that was packed anew (pack.sh)."
+        )
 
 
 def _require_packed(packed: Path) -> None:
     """Stop where the folder is not there, or was packed for another Python."""
     if not (packed / "manifest.json").is_file():
-        _refuse(f"Got no packed folder {packed}, expected the one of benchmarks/gpu/pack.sh: run that where there is a network, and bring it along.")
+        _refuse(
+            f"Got no packed folder {packed}, expected that of benchmarks/gpu/pack.sh: run it where there is a network, "
+            "and bring the folder along."
+        )
     wanted = json.loads((packed / "manifest.json").read_text())["python"]
     found = f"{sys.version_info.major}.{sys.version_info.minor}"
     if wanted != found:
-        _refuse(f"Got Python {found}, expected {wanted}, which {packed} was packed for: name it (PYTHON=… run.sh), or pack again (pack.sh --python {found}).")
+        _refuse(
+            f"Got Python {found}, expected {wanted}, which {packed} was packed for: name that (PYTHON=… run.sh), or "
+            f"pack again (pack.sh --python {found})."
+        )
 
 
 def _inherited() -> list[str]:
@@ -77,8 +88,12 @@ def _site(python: Path) -> Path:
 
 
 def _install(python: Path, *what: str) -> None:
-    pip = (sys.executable, "-m", "pip", "--isolated", "--disable-pip-version-check", "--python", str(python))
-    _call(*pip, "install", "--quiet", "--no-index", "--no-deps", "--no-compile", "--no-cache-dir", "--force-reinstall", *what)
+    pip = f"{sys.executable} -m pip --isolated --disable-pip-version-check --python {python} install".split()
+    _call(
+        *pip,
+        *["--quiet", "--no-index", "--no-deps", "--no-compile", "--no-cache-dir", "--force-reinstall"],
+        *what,
+    )
 
 
 def _call(*line: str) -> None:

@@ -1,7 +1,7 @@
 """Gather in one folder what `run.sh` needs on a machine without a network: wheels, and a part of the data.
 
-    benchmarks/gpu/pack.sh                    for Python 3.12 on Linux, x86-64
-    benchmarks/gpu/pack.sh --installed        for this very Python, from what is installed here, without a network
+benchmarks/gpu/pack.sh                    for Python 3.12 on Linux, x86-64
+benchmarks/gpu/pack.sh --installed        for this very Python, from what is installed here, without a network
 """
 
 from __future__ import annotations
@@ -47,7 +47,9 @@ def _options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="pack.sh", description=__doc__.splitlines()[0])
     parser.add_argument("--out", type=Path, default=FOLDER, help="Folder to write anew (default: build/gpu).")
     parser.add_argument("--python", default="3.12", help="Version of the machine's Python (default: 3.12).")
-    parser.add_argument("--installed", action="store_true", help="Pack what is installed here, for this Python.")
+    parser.add_argument(
+        "--installed", action="store_true", help="Pack what is installed here, for this Python."
+    )
     parser.add_argument("--megabytes", type=float, default=54.5, help="Most that the folder may take.")
     parser.add_argument("--data", type=Path, help="Mirror of the data (default: $WALKBACK_DATA).")
     options = parser.parse_args()
@@ -61,7 +63,9 @@ def _options() -> argparse.Namespace:
 def _pack_data(mirror: Path | None, place: Path, room: int) -> dict[str, str]:
     """What was taken, by file."""
     if mirror is None or not mirror.is_dir():
-        print("There is no mirror of the data (WALKBACK_DATA): packed without, nothing can be trained on MNIST and CIFAR-10.")
+        print(
+            "There is no mirror of the data (WALKBACK_DATA): without it nothing can be trained there on images."
+        )
         return {}
     return dict(images.pack(mirror, place, room))
 

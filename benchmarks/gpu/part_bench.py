@@ -4,28 +4,29 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from forked import TF32
 from session import Session
 
-RECIPES: Mapping[str, Sequence[str]] = {
-    "unet": ("--recipe", "cifar10", "--batch-size", "256"),
-    "mlp": ("--recipe", "digits"),
-    "conv": ("--recipe", "paper-celeba", "--data", "cifar10", "--set", "data.size=64", "--set", "data.limit=5000"),
+RECIPES: Mapping[str, str] = {
+    "unet": "--recipe cifar10 --batch-size 256",
+    "mlp": "--recipe digits",
+    "conv": "--recipe paper-celeba --data cifar10 --set data.size=64 --set data.limit=5000",
 }
-"""A U-Net, an MLP, and the paper's network for CelebA, on images of its size."""
+"""A U-Net, an MLP, and the paper's network for CelebA on images of its size: options of `walkback bench`."""
 
-TINY: Mapping[str, Sequence[str]] = {
+TINY: Mapping[str, str] = {
     "unet": (
-        *("--batch-size", "2", "--set", "operator.channels=[8,8]", "--set", "operator.blocks=1"),
-        *("--set", "schedule.n1=1", "--set", "schedule.max_temperature=4"),
+        "--batch-size 2 --set operator.channels=[8,8] --set operator.blocks=1 "
+        "--set schedule.n1=1 --set schedule.max_temperature=4"
     ),
-    "mlp": ("--batch-size", "4", "--set", "operator.hidden=16", "--set", "schedule.max_temperature=4"),
+    "mlp": "--batch-size 4 --set operator.hidden=16 --set schedule.max_temperature=4",
     "conv": (
-        *("--batch-size", "2", "--set", "operator.channels=[8]", "--set", "operator.hidden=16"),
-        *("--set", "data.size=16", "--set", "schedule.num_steps=3", "--set", "operator.level_norms=0"),
+        "--batch-size 2 --set operator.channels=[8] --set operator.hidden=16 --set operator.level_norms=0 "
+        "--set data.size=16 --set schedule.num_steps=3"
     ),
 }
 
@@ -33,7 +34,7 @@ TINY: Mapping[str, Sequence[str]] = {
 # PyTorch's and its libraries' own switch, which these variables set for a whole process.
 PRECISIONS: Mapping[str, tuple[str, Mapping[str, str]]] = {
     "bf16": ("bf16", {}),
-    "TF32": ("fp32", {"TORCH_ALLOW_TF32_CUBLAS_OVERRIDE": "1"}),
+    "TF32": ("fp32", {TF32: "1"}),
     "fp32": ("fp32", {"NVIDIA_TF32_OVERRIDE": "0"}),
 }
 FIGURES = ("walk", "states", "heating", "chain_step", "memory")
@@ -44,24 +45,31 @@ class Choice:
     """One measurement."""
 
     recipe: str
-    compiled: bool
+    way: str
     precision: str
 
     def __str__(self) -> str:
-        return f"{self.recipe} {'compiled' if self.compiled else 'eager'} {self.precision}"
+        return f"{self.recipe} {self.way} {self.precision}"
 
 
 def choices(tiny: bool) -> Iterator[Choice]:
     """What to measure, what tells most first."""
     if tiny:
-        yield from (Choice(recipe, False, precision) for recipe, precision in zip(RECIPES, PRECISIONS, strict=True))
+        pairs = zip(RECIPES, PRECISIONS, strict=True)
+        yield from (Choice(recipe, "eager", precision) for recipe, precision in pairs)
         return
-    for compiled, precisions in ((False, ("bf16",)), (True, ("bf16",)), (False, ("TF32", "fp32")), (True, ("TF32", "fp32"))):
-        for precision in precisions:
-            yield from (Choice(recipe, compiled, precision) for recipe in RECIPES)
+    for precisions in (("bf16",), ("TF32", "fp32")):
+        for way in ("eager", "compiled"):
+            for precision in precisions:
+                yield from (Choice(recipe, way, precision) for recipe in RECIPES)
 
 
-def run(session: Session, end: float) -> None:
+def arguments(recipe: str, tiny: bool) -> list[str]:
+    """Options of `walkback run` and `walkback bench` for a recipe of this list."""
+    return f"{RECIPES[recipe]} {TINY[recipe] if tiny else ''}".split()
+
+
+def run(session: Session, end: float, _: float | None = None) -> None:
     """Ceilings, profile, then one measurement after another until the time is up."""
     found: dict[str, Any] = {"runs": []}
     session.results["bench"] = found
@@ -76,11 +84,6 @@ def run(session: Session, end: float) -> None:
         session.keep()
 
 
-def arguments(recipe: str, tiny: bool) -> list[str]:
-    """Options of `walkback run` and `walkback bench` for a recipe of this list."""
-    return [*RECIPES[recipe], *(TINY[recipe] if tiny else ())]
-
-
 def _document(session: Session, end: float, script: str, *options: str) -> dict[str, Any]:
     """What a script printed last (profilers say something, too), or why it did not."""
     done = session.script(script, *options, seconds=end - time.time())
@@ -92,13 +95,13 @@ def _measure(session: Session, choice: Choice, seconds: float) -> dict[str, Any]
     if seconds < 1:
         return {"problem": "not reached: the time was up"}
     precision, variables = PRECISIONS[choice.precision]
-    done = session.walkback(
-        *("bench", *arguments(choice.recipe, session.tiny), "--precision", precision, "--no-compare", "--json"),
-        *("--device", session.device, "--repeats", "1" if session.tiny else "5"),
-        *(("--compile",) if choice.compiled else ()),
-        seconds=seconds,
-        variables=variables,
+    compiled = ["--compile"] if choice.way == "compiled" else []
+    repeats = 1 if session.tiny else 5
+    line = (
+        f"--device {session.device} --precision {precision} --repeats {repeats} --no-compare --json".split()
     )
+    options = arguments(choice.recipe, session.tiny)
+    done = session.walkback("bench", *options, *line, *compiled, seconds=seconds, variables=variables)
     if done.problem:
         return {"problem": done.problem}
     figures = {figure["name"]: figure["value"] for figure in json.loads(done.out)["figures"]}

@@ -2,8 +2,8 @@
 
     python profiling.py --recipe unet [--compile] [--tiny]          prints one JSON document
 
-A short training is watched from one update of the weights to another, after a warm-up: in one stretch the floating-point
-operations are counted, in another kernels are recorded. Recording itself takes time, so that gaps are a little too long.
+A short training is watched from one update of the weights to another, after a warm-up: in one stretch floating-point
+operations are counted, in another one kernels are recorded. Recording takes time itself: gaps are a little too long.
 """
 
 from __future__ import annotations
@@ -117,7 +117,7 @@ def summary(watcher: Watcher) -> dict[str, Any]:
         "busy, %": 100 * (1 - idle / whole),
         "median kernel, µs": statistics.median(kernel.end - kernel.start for kernel in kernels),
         "median gap, µs": statistics.median([gap for gap, _ in between] or [0.0]),
-        f"gaps of {LONG:.0f} µs or more, % of the time": 100 * sum(g for g, _ in between if g >= LONG) / whole,
+        f"in gaps of {LONG:.0f} µs or more, %": 100 * sum(gap for gap, _ in between if gap >= LONG) / whole,
         "GFLOP a walk": watcher.flops / 1e9,
         "TFLOP/s": watcher.flops * watcher.updates / whole / 1e6,
     }
@@ -149,9 +149,13 @@ def _gap_table(between: Sequence[tuple[float, str]]) -> str:
 def train(options: Sequence[str], compiled: bool, walks: int) -> None:
     """Train as `walkback run` with these options does, for some walks."""
     settings: dict[str, Any] = {
-        **{"training.log_every": walks, "training.validate_every": walks, "training.validation_examples": 2},
-        **{"evaluation.limit": 2, "samples.num": 2, "samples.extra": 0},
-        **{"samples.chains": 1, "samples.chain_steps": 1, "samples.chain_every": 1},
+        "training.log_every": walks,
+        "training.validate_every": walks,
+        "training.validation_examples": 2,
+        "evaluation.limit": 2,
+        "samples.num": 2,
+        "samples.chain_steps": 1,
+        "samples.chain_every": 1,
     }
     named: dict[str, Any] = {}
     for option, value in zip(options[::2], options[1::2], strict=True):
@@ -173,7 +177,8 @@ def main() -> None:
     parser.add_argument("--compile", action="store_true")
     parser.add_argument("--tiny", action="store_true")
     options = parser.parse_args()
-    watcher = Watcher(Stretch(1, 2), Stretch(2, 4)) if options.tiny else Watcher(Stretch(3, 5), Stretch(10, 15))
+    stretches = ((1, 2), (2, 4)) if options.tiny else ((3, 5), (10, 15))
+    watcher = Watcher(*(Stretch(*stretch) for stretch in stretches))
     handle = register_optimizer_step_post_hook(watcher.updated)
     try:
         train(arguments(options.recipe, options.tiny), options.compile, 5 if options.tiny else 16)

@@ -1,4 +1,4 @@
-"""What a machine must have by itself, and what is packed for it. Only the standard library is imported here at first."""
+"""What a machine must have by itself, and what is packed for it. What is asked before installing needs no package."""
 
 from __future__ import annotations
 

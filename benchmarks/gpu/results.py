@@ -36,8 +36,8 @@ def problems(results: Mapping[str, Any]) -> list[str]:
     found = list(results.get("problems", ()))
     tests = results.get("tests", {})
     found += [f"test {name}" for name in tests.get("failed", ())]
-    if tests.get("code", 0) not in (0, 1):
-        found.append(f"tests: {tests.get('problem') or 'pytest ended with exit code ' + str(tests['code'])}")
+    if tests.get("code", 0) not in (0, 1, None):
+        found.append(f"tests: {tests['problem']}")
     bench = results.get("bench", {})
     measured = [(part, bench.get(part, {})) for part in ("ceilings", "profile")]
     measured += [(run["choice"], run) for run in bench.get("runs", ())]
@@ -52,14 +52,17 @@ def problems(results: Mapping[str, Any]) -> list[str]:
 
 
 def _tests(tests: Mapping[str, Any]) -> Iterator[str]:
-    counts = ", ".join(f"{number} {outcome}" for outcome, number in sorted(tests["counts"].items()))
-    yield f"{counts or 'none'} in {tests['seconds']:.0f} s. {tests['problem']}".rstrip()
+    if tests["code"] is None:
+        decided = ", ".join(f"{number} {outcome}" for outcome, number in sorted(tests["decided"].items()))
+        yield f"{tests['problem']}. Until then: {decided or 'nothing decided'}."
+    else:
+        yield f"{tests['summary']}."
 
 
 def _bench(bench: Mapping[str, Any]) -> Iterator[str]:
     for part in ("ceilings", "profile"):
         figures = bench.get(part, {})
-        title = "ceiling of the card" if part == "ceilings" else "a walk of the U-Net (bf16 on CUDA, recorded)"
+        title = {"ceilings": "the most the card does", "profile": "a walk of the U-Net, recorded"}[part]
         yield from (f"| {title} | |", "|---|---|")
         yield from (f"| {name} | {_number(value)} |" for name, value in figures.items())
         yield ""
@@ -86,7 +89,8 @@ def _train(recipes: Mapping[str, Any]) -> Iterator[str]:
         cells = (f"{run['minutes']:.2g}", f"{run['walks']:,}", f"{rate:.2g}", _bound(run["bound"]))
         yield f"| {recipe} | {' | '.join(cells)} | {evaluation.get('problem') or figures} |"
     for recipe, run in recipes.items():
-        yield from (f"\n`{name}` of {recipe} was too large to be taken along." for name in run.get("left out", ()))
+        for name in run.get("left out", ()):
+            yield from ("", f"`{name}` of {recipe} was too large to be taken along.")
 
 
 def _bound(bound: Mapping[str, Any] | None) -> str:

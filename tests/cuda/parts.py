@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -15,7 +14,7 @@ import walkback as wb
 from walkback.errors import ConfigurationError
 from walkback.operators import DataAware, TransitionOperator
 from walkback.priors import Prior
-from walkback.schedules import Levels, tensor_levels
+from walkback.schedules import Levels, levels_from, tensor_levels
 from walkback.seeding import generator
 from walkback.state import Space, leaves, spaces
 from walkback.testing import SPACES, Case
@@ -25,10 +24,18 @@ ROWS, WALKS, TEMPERATURES = 8, 2, (1.0, 2.0, 8.0)
 IMAGES: Mapping[str, Space] = {"real": Space((1, 8, 8)), "binary": Space((1, 8, 8), "binary")}
 
 _SMALL: Mapping[str, Any] = {
-    **{"hidden": 16, "depth": 1, "blocks": 1, "channels": 8},
-    **{"num_steps": 3, "n1": 1, "max_temperature": 8.0, "temperatures": list(TEMPERATURES)},
-    **{"chains": 8, "steps": 60, "frames": 40, "burn_in": 4, "reference": 40, "stationary_steps": 3},
-    **{"examples": 10, "paths": 2, "batch": 5, "probes": 2, "rank_chains": 40, "rank_steps": 3, "rank_tests": 1},
+    **dict.fromkeys(("depth", "blocks", "n1", "rank_tests"), 1),
+    **dict.fromkeys(("paths", "probes"), 2),
+    **dict.fromkeys(("num_steps", "rank_steps", "stationary_steps"), 3),
+    **dict.fromkeys(("channels", "chains"), 8),
+    **dict.fromkeys(("frames", "reference", "rank_chains"), 40),
+    "burn_in": 4,
+    "batch": 5,
+    "examples": 10,
+    "hidden": 16,
+    "steps": 60,
+    "max_temperature": TEMPERATURES[-1],
+    "temperatures": list(TEMPERATURES),
 }
 """Values that make a component cheap, for those that have the option."""
 
@@ -111,8 +118,7 @@ def build_prior(name: str, space: Space, dtype: torch.dtype) -> Prior:
 
 def levels(device: torch.device) -> Levels:
     """Three levels as tensors on the device."""
-    found = Case.of("explicit", {"temperatures": list(TEMPERATURES)}).build("schedule").levels(TEMPERATURES[-1])
-    return tensor_levels(found, device)
+    return tensor_levels(levels_from(TEMPERATURES), device)
 
 
 def train(device: torch.device, operator: str, **changes: Any) -> wb.Trained:
@@ -132,9 +138,15 @@ def train(device: torch.device, operator: str, **changes: Any) -> wb.Trained:
     settings = {
         **{f"operator.{option}": value for option, value in small("operator", operator).items()},
         **{f"schedule.{option}": value for option, value in small("schedule", chosen["schedule"]).items()},
-        **{"training.log_every": 1, "training.validation_examples": 4, "training.warmup": 0},
-        **{"evaluation.limit": 4, "samples.num": 4, "samples.extra": 0},
-        **{"samples.chains": 2, "samples.chain_steps": 2, "samples.chain_every": 1},
+        "training.log_every": 1,
+        "training.validation_examples": 4,
+        "training.warmup": 0,
+        "evaluation.limit": 4,
+        "samples.num": 4,
+        "samples.extra": 0,
+        "samples.chains": 2,
+        "samples.chain_steps": 2,
+        "samples.chain_every": 1,
         **chosen.pop("settings", {}),
     }
     return wb.train(operator, settings=settings, progress=False, **chosen)

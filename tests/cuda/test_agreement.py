@@ -200,7 +200,9 @@ def test_the_same_noise_is_the_same_and_comes_from_the_generator(device: torch.d
     drawn = []
     for where, seed in ((CPU, 0), (device, 0), (device, 1)):
         with SameNoise():
-            drawn.append(torch.randn(shape, generator=generator(where, seed, "noise"), device=where, dtype=F64))
+            drawn.append(
+                torch.randn(shape, generator=generator(where, seed, "noise"), device=where, dtype=F64)
+            )
     expected, found, other = map(to_cpu, drawn)
     assert torch.equal(found, expected)
     assert not torch.equal(other, expected)

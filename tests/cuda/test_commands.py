@@ -49,7 +49,9 @@ def test_auto_takes_the_device(device: torch.device) -> None:
 
 def test_samples_and_a_chain(device: torch.device, checkpoint: Path, tmp_path: Path) -> None:
     where = ("--device", str(device))
-    done = walkback("sample", checkpoint, "--num", "9", "--extra", "3", *where, "--out", tmp_path / "grid.png")
+    done = walkback(
+        "sample", checkpoint, "--num", "9", "--extra", "3", *where, "--out", tmp_path / "grid.png"
+    )
     assert done.code == 0, done.err
     done = walkback(
         *("sample", checkpoint, "--num", "5", "--chain", "40", "--every", "10"),

@@ -67,9 +67,7 @@ def test_saved_on_the_device_loaded_on_the_cpu_and_back(
     assert torch.equal(log_density(back), log_density(trained))
     dimensions = accepted_space("operator", name).size
     # Single precision on two devices, densities of states that are many standard deviations away.
-    torch.testing.assert_close(
-        log_density(on_cpu), log_density(trained), rtol=0.01, atol=0.01 * dimensions
-    )
+    torch.testing.assert_close(log_density(on_cpu), log_density(trained), rtol=0.01, atol=0.01 * dimensions)
 
 
 @pytest.mark.usefixtures("deterministic")

@@ -7,7 +7,18 @@ from copy import deepcopy
 
 import pytest
 import torch
-from tests.cuda.parts import ROWS, WALKS, accepted_space, build_operator, levels, losses, offers, states, to_cpu, train
+from tests.cuda.parts import (
+    ROWS,
+    WALKS,
+    accepted_space,
+    build_operator,
+    levels,
+    losses,
+    offers,
+    states,
+    to_cpu,
+    train,
+)
 
 pytestmark = pytest.mark.cuda
 
