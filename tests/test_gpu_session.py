@@ -38,19 +38,19 @@ PATIENCE = 900
 
 @pytest.fixture(scope="module")
 def mirror(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A mirror whose MNIST and CIFAR-10 are digits of scikit-learn, 60 to train on."""
+    """A mirror whose MNIST and CIFAR-10 are digits of scikit-learn, 100 to train on."""
     place = tmp_path_factory.mktemp("mirror")
     for path, column, side, mode in (
         ("ylecun/mnist/mnist", "image", 28, "L"),
         ("uoft-cs/cifar10/plain_text", "img", 32, "RGB"),
     ):
-        for split, rows in (("train", slice(0, 60)), ("test", slice(60, 90))):
+        for split, rows in (("train", slice(0, 100)), ("test", slice(100, 180))):
             write(place / path / f"{split}-00000-of-00001.parquet", column, side, mode, rows)
     return place
 
 
 def write(target: Path, column: str, side: int, mode: str, rows: slice) -> None:
-    """One file of images as the hub has them, ten a row group."""
+    """One file of images as the hub has them, twenty a row group."""
     target.parent.mkdir(parents=True, exist_ok=True)
     digits = load_digits()
     images = []
@@ -62,7 +62,7 @@ def write(target: Path, column: str, side: int, mode: str, rows: slice) -> None:
     kind = pa.struct([("bytes", pa.binary()), ("path", pa.string())])
     labels = pa.array(digits.target[rows].tolist(), pa.int64())
     table = pa.table({column: pa.array(images, kind), "label": labels})
-    pq.write_table(table, target, row_group_size=10)
+    pq.write_table(table, target, row_group_size=20)
 
 
 def run_pack(*options: str | Path, **variables: str) -> subprocess.CompletedProcess[str]:
@@ -224,7 +224,7 @@ def test_packing_takes_as_many_row_groups_as_fit_and_changes_no_pixel(mirror: Pa
             pixels = [np.asarray(Image.open(io.BytesIO(image["bytes"]))) for image in (first, second)]
             assert np.array_equal(*pixels)
     sizes = {path.name: len(pq.read_table(path)) for path in (packed / "data").rglob("*cifar10/**/*.parquet")}
-    assert sizes == {"train-00000-of-00001.parquet": 60, "test-00000-of-00001.parquet": 20}
+    assert sizes == {"train-00000-of-00001.parquet": 100, "test-00000-of-00001.parquet": 40}
 
 
 def test_a_folder_that_pack_did_not_make_stays(tmp_path: Path) -> None:

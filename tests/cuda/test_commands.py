@@ -75,7 +75,7 @@ def test_inpainting(device: torch.device, checkpoint: Path, tmp_path: Path) -> N
 
 
 @pytest.mark.parametrize(
-    "options", [("--samples", "30", "--classifier"), ("--precision", "bf16")], ids=["samples", "bf16"]
+    "options", [("--samples", "40", "--classifier"), ("--precision", "bf16")], ids=["samples", "bf16"]
 )
 def test_evaluation(device: torch.device, checkpoint: Path, options: Sequence[str]) -> None:
     done = walkback(
