@@ -49,7 +49,7 @@ class Trace:
 
 @dataclass(frozen=True, slots=True)
 class _Record:
-    """What is recorded of a step, how a block is made of its steps, and what is checked when it is done."""
+    """What is recorded of a step, how a block is made of its steps, and what is checked after some."""
 
     statistics: Statistics
     reduce: Literal["mean", "last"]
@@ -86,7 +86,7 @@ def trace(
         name: Of the stream of randomness, of the ledger's entry and of the stage: unique in a measurement.
         blocks: At most so many, of equal length.
         reduce: "mean" records the mean over each block's steps, "last" what its last step gives.
-        check: Called when a block is done, where the device is waited for anyway; raises where its steps were bad.
+        check: Called after each stretch, where the device is waited for anyway; raises where its steps were bad.
 
     Raises:
         WalkbackError: A statistic is not finite.
@@ -154,12 +154,13 @@ def _stretch(
             values = record.statistics(step).double()
             total = values if total is None else total + values
         if ends and total is not None:
-            record.check()
-            mean = (total / block if record.reduce == "mean" else total).cpu()
-            _require_finite(mean, number + len(found), block)
-            found.append(mean)
+            found.append(total / block if record.reduce == "mean" else total)
             total = None
-    return state, found
+    record.check()
+    recorded = list(torch.stack(found).cpu())  # the device is waited for once a stretch
+    for index, mean in enumerate(recorded):
+        _require_finite(mean, number + index, block)
+    return state, recorded
 
 
 def _require_finite(values: Tensor, number: int, block: int) -> None:

@@ -31,7 +31,6 @@ from torch import Tensor
 from torch.multiprocessing.reductions import StorageWeakRef
 from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils._pytree import tree_leaves
 
 DEVICE = torch.device("cuda", 0)
 CPU = torch.device("cpu")
@@ -76,12 +75,14 @@ class Machine:
     Attributes:
         waits: What made the CPU wait for the device, with the line that asked for it, oldest first.
         draws: State of the device's own generator: the seed, and how many times it has been drawn from since.
+        most_drawn: The largest number of times.
         dtypes: Types that matrix products of the device were computed in.
     """
 
     def __init__(self) -> None:
         self.waits: list[str] = []
         self.draws: tuple[int, int] = (0, 0)
+        self.most_drawn = 0
         self.dtypes: set[torch.dtype] = set()
         self.peak = 3 * 2**20
         self._places: dict[int, tuple[Place, StorageWeakRef]] = {}
@@ -147,6 +148,18 @@ def _line() -> str:
     return "?"
 
 
+def _tensors(values: object) -> Iterator[Tensor]:
+    """The tensors among values, however deep in lists, tuples and tables."""
+    if isinstance(values, Tensor):
+        yield values
+    elif isinstance(values, dict):
+        for value in values.values():
+            yield from _tensors(value)
+    elif isinstance(values, list | tuple):
+        for value in values:
+            yield from _tensors(value)
+
+
 # --- what Python asks for
 
 
@@ -197,8 +210,10 @@ def _tolist(machine: Machine, tensor: Tensor) -> Any:
 
 
 def _deepcopy(machine: Machine, tensor: Tensor, memo: dict[int, Any]) -> Tensor:
-    result = tensor.__deepcopy__(memo)
-    return machine.put(result, machine.place(tensor).device)
+    if id(tensor) not in memo:
+        with machine.makes(machine.place(tensor).device):
+            memo[id(tensor)] = tensor.detach().clone().requires_grad_(tensor.requires_grad)
+    return memo[id(tensor)]
 
 
 SPECIAL: Mapping[Any, Callable[..., Any]] = {
@@ -231,7 +246,7 @@ class _Calls(TorchFunctionMode):
         if func in SPECIAL:
             return SPECIAL[func](machine, *args, **kwargs)
         wanted = _device(kwargs.pop("device", None))
-        tensors = [leaf for leaf in tree_leaves((args, kwargs)) if isinstance(leaf, Tensor)]
+        tensors = [*_tensors(args), *_tensors(kwargs)]
         there = any(machine.on_device(tensor) for tensor in tensors)
         if func in (torch.tensor, torch.as_tensor) and wanted == DEVICE and not there:
             machine.wait("copy of pageable memory to the device")
@@ -239,9 +254,9 @@ class _Calls(TorchFunctionMode):
             machine.wait("copy of pageable memory to the device")
         with machine.makes(wanted or (DEVICE if there else CPU)):
             result = func(*args, **kwargs)
-            for leaf in tree_leaves(result):
-                if isinstance(leaf, Tensor) and not machine.knows(leaf):
-                    machine.put(leaf, machine.making)
+            for tensor in _tensors(result):
+                if not machine.knows(tensor):
+                    machine.put(tensor, machine.making)
         return result
 
 
@@ -259,13 +274,13 @@ class _Operations(TorchDispatchMode):
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
         with torch._C.DisableTorchFunction():
-            tensors = [leaf for leaf in tree_leaves((args, kwargs)) if isinstance(leaf, Tensor)]
+            tensors = [*_tensors(args), *_tensors(kwargs)]
             device = self._checked(func, tensors, args, kwargs)
             result = func(*args, **kwargs)
             given = {tensor.untyped_storage()._cdata for tensor in tensors}
-            for leaf in tree_leaves(result):
-                if isinstance(leaf, Tensor) and leaf.untyped_storage()._cdata not in given:
-                    self._machine.put(leaf, device)
+            for tensor in _tensors(result):
+                if tensor.untyped_storage()._cdata not in given:
+                    self._machine.put(tensor, device)
         return result
 
     def _checked(self, func: Any, tensors: list[Tensor], args: Any, kwargs: Any) -> torch.device:
@@ -321,6 +336,7 @@ def _require_own_generator(machine: Machine, name: str, device: torch.device, ow
     if own is None:
         if device == DEVICE:
             machine.draws = (machine.draws[0], machine.draws[1] + 1)
+            machine.most_drawn = max(machine.most_drawn, machine.draws[1])
         return
     where = PLACES.get(own._cdata, CPU)  # type: ignore[attr-defined]  # operations get the generator in another coat
     if where.type != device.type:
@@ -373,6 +389,7 @@ def _patch_cuda(machine: Machine, patch: pytest.MonkeyPatch) -> None:
         "current_device": lambda: 0,
         "is_bf16_supported": lambda *_, **__: True,
         "get_device_name": lambda *_: "stand-in",
+        "device": lambda *_: contextlib.nullcontext(),
         "synchronize": lambda *_: machine.wait("synchronize"),
         "manual_seed": seed,
         "manual_seed_all": seed,

@@ -21,7 +21,7 @@ from walkback.operators import DataAware, TransitionOperator, initial_state, sta
 from walkback.priors import Prior
 from walkback.processes import Process
 from walkback.schedules import Schedule
-from walkback.seeding import derive_seed, generator
+from walkback.seeding import derive_seed, generator, lent_seed
 from walkback.state import StateSpace
 from walkback.storage.checkpoint import Checkpoint, load_checkpoint
 from walkback.storage.description import ComponentOrigin
@@ -80,9 +80,7 @@ def build_model(
         own: Part | None = instances.get(kind)
         return build_part(registry, kind, parts[kind], base, *arguments) if own is None else own
 
-    # Initialization in torch.nn draws from the global generator: lend it our seed, and put it back.
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(derive_seed(seed, "weights"))
+    with lent_seed(derive_seed(seed, "weights")):
         operator = part("operator", TransitionOperator, data_space)  # type: ignore[type-abstract]
         prior = part("prior", Prior, state_space(operator, data_space))  # type: ignore[type-abstract]
     schedule = part("schedule", Schedule)  # type: ignore[type-abstract]

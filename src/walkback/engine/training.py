@@ -7,8 +7,8 @@ s_K of the walks from data → prior
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping
-from contextlib import AbstractContextManager, contextmanager
+from collections.abc import Mapping
+from contextlib import AbstractContextManager
 from dataclasses import asdict, dataclass, replace
 from time import perf_counter
 from typing import Any, final
@@ -40,7 +40,7 @@ from walkback.model import Model
 from walkback.objectives import AnyObjective, PathObjective
 from walkback.operators import initial_state
 from walkback.schedules import Levels, tensor_levels
-from walkback.seeding import derive_seed, generator
+from walkback.seeding import derive_seed, generator, lent_seed
 from walkback.state import State, map_state
 from walkback.text import one_line
 
@@ -174,7 +174,8 @@ class Trainer:
         if self._compiled:
             levels = tensor_levels(levels, self._device)
         self.model.operator.train()
-        with self._within_memory(), self._seeded_layers(number), autocast(self._device, self._precision):
+        layers = derive_seed(self._seed, "layers", number, self._world.rank)
+        with self._within_memory(), lent_seed(layers, self._device), autocast(self._device, self._precision):
             learned = self._updates.learn(self._start(number, noise), levels, noise, self._update)
         self._observe(learned.final_state, number)
         self.progress = replace(self.progress, walks=number + 1)
@@ -208,13 +209,6 @@ class Trainer:
         if self._settings.minutes is not None:
             total = self._world.from_main(total)
         self.progress = replace(self.progress, seconds=total)
-
-    @contextmanager
-    def _seeded_layers(self, number: int) -> Iterator[None]:
-        """Layers such as dropout know only the global generators: lend them our seed, and put them back."""
-        with torch.random.fork_rng([self._device] if self._device.type == "cuda" else []):
-            torch.manual_seed(derive_seed(self._seed, "layers", number, self._world.rank))
-            yield
 
     def _start(self, number: int, noise: torch.Generator) -> Start:
         """s_0 of the walk: data, and states of own chains in the first rows, which are their own anchors."""

@@ -19,6 +19,7 @@ from torch.nn import functional
 from walkback.data import Dataset, Labelled, Split
 from walkback.errors import ConfigurationError, WalkbackError
 from walkback.estimates import mean_figure
+from walkback.memory import send
 from walkback.report import Figure
 from walkback.seeding import generator
 
@@ -170,8 +171,8 @@ def train_classifier(
         optimizer = torch.optim.Adam(network.parameters(), lr=2e-3)
         batches = generator("cpu", seed, "classifier-batches")
         for step in range(steps):
-            rows = torch.randint(len(states), (min(_BATCH, len(states)),), generator=batches).to(
-                states.device
+            rows = send(
+                torch.randint(len(states), (min(_BATCH, len(states)),), generator=batches), states.device
             )
             for group in optimizer.param_groups:
                 group["lr"] = 2e-3 * (1 - step / steps)

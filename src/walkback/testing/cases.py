@@ -12,8 +12,6 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal, TypeAlias, final
 
-import torch
-
 from walkback.component import Kind
 from walkback.configuration.schema import validate
 from walkback.data import Dataset
@@ -27,6 +25,7 @@ from walkback.operators import TransitionOperator
 from walkback.priors import Prior
 from walkback.processes import Process
 from walkback.schedules import Schedule
+from walkback.seeding import lent_seed
 from walkback.state import Space, StateSpace
 from walkback.text import one_line
 
@@ -110,8 +109,7 @@ class Case:
         """
         make, options = self._maker(kind)
         try:
-            with torch.random.fork_rng(devices=[]), quiet_stdout():
-                torch.manual_seed(seed)
+            with lent_seed(seed), quiet_stdout():
                 part = make(*arguments, **options)
         except (ConfigurationError, ConformanceError, unittest.SkipTest):
             raise
