@@ -25,7 +25,11 @@ def run(session: Session, end: float, _: float | None = None) -> None:
     workers = min(WORKERS, (os.cpu_count() or 1) // 4)
     if workers > 1:
         line += ["-p", "xdist.plugin", "-n", str(workers)]
-    variables = {"PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1", "WALKBACK_TEST_DEVICE": session.device}
+    variables = {
+        "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1",
+        "WALKBACK_TEST_DEVICE": session.device,
+        "CUBLAS_WORKSPACE_CONFIG": ":4096:8",  # read once; without it matrix products have no order of sums
+    }
     if session.tiny:
         variables["WALKBACK_TEST_QUICK"] = "1"
     done = session.call(line, end - time.time(), variables)

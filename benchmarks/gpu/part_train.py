@@ -32,6 +32,8 @@ SMALL = (
 
 EVALUATION = "--limit 200 --paths 16 --simulated 0 --samples 500 --no-baselines"
 SMALL_EVALUATION = "--limit 4 --paths 2 --simulated 0 --samples 40 --no-baselines"
+READOUT: Mapping[str, str] = {"mnist": "mean@256", "cifar10": "state"}
+"""What the recipe shows of a state."""
 
 OVERHEAD = 40.0
 """Seconds of a recipe beside its training: start, data, evaluation, samples, chain."""
@@ -70,14 +72,15 @@ def _train(session: Session, recipe: str, end: float, found: dict[str, Any]) -> 
     session.keep()
     checkpoint = place / "final.safetensors"
     if checkpoint.is_file():
-        found["evaluation"] = _evaluate(session, checkpoint, end - time.time())
+        found["evaluation"] = _evaluate(session, checkpoint, READOUT[recipe], end - time.time())
         _pack(session, recipe, place, found)
 
 
-def _evaluate(session: Session, checkpoint: Path, seconds: float) -> dict[str, Any]:
+def _evaluate(session: Session, checkpoint: Path, readout: str, seconds: float) -> dict[str, Any]:
     """The figures of `walkback evaluate`."""
-    options = f"{SMALL_EVALUATION if session.tiny else EVALUATION} --device {session.device} --json"
-    done = session.walkback("evaluate", str(checkpoint), *options.split(), seconds=seconds)
+    options = SMALL_EVALUATION if session.tiny else EVALUATION
+    line = f"{options} --readout {readout} --device {session.device} --json"
+    done = session.walkback("evaluate", str(checkpoint), *line.split(), seconds=seconds)
     document = _document(done, checkpoint.with_name("evaluation.json"))
     wanted = ("name", "value", "unit", "error")
     figures = [{key: figure[key] for key in wanted} for figure in document.get("figures", ())]

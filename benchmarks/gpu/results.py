@@ -14,6 +14,9 @@ UNITS: Mapping[str, tuple[str, float, str]] = {
 }
 """Heading, factor and format of the figures of `walkback bench`."""
 
+SHOWN = ("is_nll_bits", "sliced_wasserstein", "sliced_wasserstein_reference", "coverage")
+"""Figures of `walkback evaluate` in the table; a reference is that of data against data."""
+
 
 def markdown(results: Mapping[str, Any]) -> str:
     """The whole page."""
@@ -85,7 +88,9 @@ def _train(recipes: Mapping[str, Any]) -> Iterator[str]:
             continue
         rate = run["walks"] / max(run["seconds"], 1e-9)
         evaluation = run.get("evaluation", {})
-        figures = "; ".join(_figure(figure) for figure in evaluation.get("figures", ())[:4])
+        figures = "; ".join(
+            _figure(figure) for figure in evaluation.get("figures", ()) if figure["name"] in SHOWN
+        )
         cells = (f"{run['minutes']:.2g}", f"{run['walks']:,}", f"{rate:.2g}", _bound(run["bound"]))
         yield f"| {recipe} | {' | '.join(cells)} | {evaluation.get('problem') or figures} |"
     for recipe, run in recipes.items():
@@ -103,7 +108,8 @@ def _bound(bound: Mapping[str, Any] | None) -> str:
 
 def _figure(figure: Mapping[str, Any]) -> str:
     error = "" if figure["error"] is None else f" ± {figure['error']:.3g}"
-    return f"{figure['name']} {_number(figure['value'])}{error} {figure['unit'] or ''}".rstrip()
+    unit = "" if figure["unit"] == "1" else figure["unit"] or ""
+    return f"{figure['name'].replace('_', ' ')} {_number(figure['value'])}{error} {unit}".rstrip()
 
 
 def _cell(value: float | None, factor: float, form: str) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import pytest
@@ -33,16 +33,8 @@ TINY = (
     *("--set", "evaluation.limit=8", "--set", "samples.num=4", "--set", "samples.extra=0"),
     *("--set", "samples.chains=2", "--set", "samples.chain_steps=2", "--set", "samples.chain_every=1"),
     *("--set", "training.log_every=1", "--set", "training.lr_schedule=constant"),
+    *("--set", "run.deterministic=true"),
 )
-
-
-@pytest.fixture
-def deterministic() -> Iterator[None]:
-    """Convolutions choose algorithms whose sums have one order."""
-    before = torch.backends.cudnn.deterministic, torch.backends.cudnn.benchmark
-    torch.backends.cudnn.deterministic, torch.backends.cudnn.benchmark = True, False
-    yield
-    torch.backends.cudnn.deterministic, torch.backends.cudnn.benchmark = before
 
 
 def log_density(trained: wb.Trained) -> torch.Tensor:
@@ -70,7 +62,6 @@ def test_saved_on_the_device_loaded_on_the_cpu_and_back(
     torch.testing.assert_close(log_density(on_cpu), log_density(trained), rtol=0.01, atol=0.01 * dimensions)
 
 
-@pytest.mark.usefixtures("deterministic")
 @pytest.mark.parametrize("kind", RUNS)
 def test_a_resumed_run_is_the_same_to_the_bit(device: torch.device, kind: str, tmp_path: Path) -> None:
     """Six walks, and three and three more: the same checkpoint and the same figures."""
