@@ -188,7 +188,7 @@ REFUSED: Final[list[tuple[str, dict[str, Any], str]]] = [
     ("evaluate", {"samples": 20}, "at least 40 for a standard error"),
     ("evaluate", {"samples": 100000}, "at most as many"),
     ("evaluate", {"simulated": 3}, "at least 4 for a standard error"),
-    ("evaluate", {"limit": 3}, "at least 4 for a standard error"),
+    ("evaluate", {"limit": 3}, "at least 4 examples for a standard error"),
     ("evaluate", {"levels": 6}, "6 annealing steps"),
     ("evaluate", {"data": "mog"}, "shape (2,)"),
     ("evaluate", {"data": "nowhere/at/all.npz"}, "No such path"),
@@ -256,7 +256,7 @@ def test_a_report_is_not_lost_by_a_wrong_threshold(checkpoint: Path) -> None:
     words = [f"--set={name}={value}" for name, value in QUICK.items()]
     done = walkback("diagnose", "reversibility", checkpoint, *words, "--threshold", "entropy=1", "--json")
     assert done.code == 2
-    assert "expected one of: irreversibility" in done.err
+    assert "expected one of: entropy_production" in done.err
     assert done.document()["headline"] == "irreversibility"
 
 

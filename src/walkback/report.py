@@ -14,6 +14,9 @@ from typing import Any, Literal
 from walkback.errors import WalkbackError
 from walkback.support import html as markup
 
+FEWEST = 4
+"""Independent values below which no standard error is given."""
+
 _MOST_PLACES = 8
 _ROUNDING = 1e-12  # relative; an error below it is that of floating point
 

@@ -17,8 +17,8 @@ from typing_extensions import override
 
 from walkback.data import SPLITS, Centred, DataInfo, Dataset, Split
 from walkback.errors import DataError
-from walkback.measuring.estimates import FEWEST
 from walkback.pixels import GreyLevels
+from walkback.report import FEWEST
 from walkback.support.seeding import generator
 
 _CHANNELS = (1, 3, 4)  # of images: grey, colour, colour with transparency

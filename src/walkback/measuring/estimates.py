@@ -33,13 +33,11 @@ from torch import Tensor
 
 from walkback.data import SPLITS, DataInfo, Dataset, Split
 from walkback.errors import ConfigurationError, WalkbackError
+from walkback.report import FEWEST as FEWEST
 from walkback.report import Figure
 
 Side: TypeAlias = Literal["above", "below"] | None
 """See `walkback.report.Figure`."""
-
-FEWEST = 4
-"""Independent values below which a standard error is not given."""
 
 _NORMAL = 1.4826  # standard deviation of a normal law over its median absolute deviation
 
