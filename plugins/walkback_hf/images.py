@@ -183,7 +183,8 @@ def suitable_levels(states: GreyLevels, pixels: Mapping[Split, Tensor], name: st
         if high < middle or low >= middle:
             raise DataError(
                 f"Got grey levels from {low} to {high} in {name}, which data.binarize = 'threshold' makes all "
-                f"{int(low >= middle)} (1 where v >= {middle}); rescale the images, or use 'stochastic'."
+                f"{int(low >= middle)} (1 where v >= {middle}); rescale the images, or set data.binarize to "
+                "'stochastic'."
             )
     return states
 
