@@ -37,7 +37,7 @@ from walkback.report import Report
 from walkback.sampling import anneal, last
 from walkback.schedules import Level
 from walkback.state import State, dimensions, map_state
-from walkback.walk import walk
+from walkback.walk import Start
 from walkback.work import PathWork, cooling_work, heating_work, reheating_work
 from walkback_diagnostics.free_energy import bar
 from walkback_diagnostics.thermodynamic_report import Measured, thermodynamic_report
@@ -200,7 +200,7 @@ def _heated_states(subject: Subject, num: int) -> Iterator[tuple[Level, State]]:
     model = subject.model
     levels, noise = model.levels(), subject.generator("heated-states")
     origin = last(anneal(model.operator, model.prior, levels, num, noise))
-    for step in walk(model.operator, model.process, origin, levels, noise):
+    for step in model.walk(Start(origin), levels, noise):
         yield step.level, map_state(torch.clone, step.target)
 
 

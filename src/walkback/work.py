@@ -24,9 +24,10 @@ from torch import Tensor
 from walkback.errors import WalkbackError
 from walkback.model import Model
 from walkback.operators import initial_state
+from walkback.processes import require_stepwise
 from walkback.schedules import Levels
 from walkback.state import State, leaves, spaces
-from walkback.walk import walk
+from walkback.walk import Start
 
 _TIES = 4
 """Entries of one batch at the very same extreme value that a continuous kernel does not give."""
@@ -55,6 +56,7 @@ def heating_work(model: Model, data: Tensor, levels: Levels, generator: torch.Ge
     """Heat each row of `data` `(B, *E)` once.
 
     Raises:
+        ConfigurationError: The process does not tell its single steps.
         WalkbackError: States are clipped, so that their density is not what the kernel says.
     """
     state, log_latent = initial_state(model.operator, data, generator)
@@ -76,8 +78,10 @@ def cooling_work(
     Holds all K + 1 states at once, because a process may ask where the path ends.
 
     Raises:
+        ConfigurationError: The process does not tell its single steps.
         WalkbackError: States are clipped.
     """
+    process = require_stepwise(model.process, "the work of a path")
     state = model.prior.sample(num, generator)
     boundary = -model.prior.log_prob(state)
     states, conditionals, ways_back = [state], [], []
@@ -95,7 +99,7 @@ def cooling_work(
     outputs = [model.operator(state, levels[0]), *reversed(conditionals)]
     production = []
     for number, level in enumerate(levels):
-        kernel = model.process.heating(outputs[number], states[number], level, state)
+        kernel = process.heating(outputs[number], states[number], level, state)
         production.append(kernel.log_prob(states[number + 1]) - ways_back[len(levels) - 1 - number])
     return state, PathWork(torch.stack(production, 1), boundary)
 
@@ -104,7 +108,7 @@ def _heat(
     model: Model, origin: State, levels: Levels, generator: torch.Generator, log_latent: Tensor
 ) -> PathWork:
     state, production = origin, []
-    for transition in walk(model.operator, model.process, origin, levels, generator):
+    for transition in model.walk(Start(origin), levels, generator):
         state = transition.target
         refuse_clipped(model, state)
         production.append(transition.log_q - transition.log_p)

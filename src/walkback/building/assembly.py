@@ -104,21 +104,23 @@ def build_model(
         torch.manual_seed(derive_seed(seed, "weights"))
         operator = part("operator", TransitionOperator, data_space)  # type: ignore[type-abstract]
         prior = part("prior", Prior, state_space(operator, data_space))  # type: ignore[type-abstract]
+        process = part("process", Process)  # type: ignore[type-abstract]
     schedule = part("schedule", Schedule)  # type: ignore[type-abstract]
-    process = part("process", Process)  # type: ignore[type-abstract]
     operator.train()
+    process.train()
     prior.train()
     return Model(operator, schedule, process, prior)
 
 
 def fit_to_data(model: Model, dataset: Dataset, seed: int) -> None:
-    """Give operator and prior the moments of (at most 5,000) training examples; the model is on the CPU."""
+    """Show (at most 5,000) training examples to operator, process and prior; the model is on the CPU."""
     order = generator("cpu", seed, "fit-order")
     some = torch.randperm(len(dataset.examples("train")), generator=order)[:FIT_EXAMPLES]
     noise = generator("cpu", seed, "fit")
     data = states_of(dataset, "train", some, noise)
-    if isinstance(model.operator, DataAware):
-        model.operator.fit_data(data)
+    for part in (model.operator, model.process):
+        if isinstance(part, DataAware):
+            part.fit_data(data)
     with torch.no_grad():
         state, _ = initial_state(model.operator, data, noise)
     model.prior.fit(state)
@@ -139,15 +141,16 @@ def load_model(path: Path, registry: Registry, device: torch.device) -> LoadedMo
     }
     model = build_model(parts, registry, checkpoint.data.space, seed=0)
     try:
-        model.operator.load_state_dict(checkpoint.part("operator."))
-        model.prior.load_state_dict(checkpoint.part("prior."))
+        model.load_tensors(checkpoint.tensors)
     except RuntimeError as error:
-        origin = description.components["operator"]
+        part = str(error).partition(":")[0]
+        origin = description.components[part]
         raise CheckpointError(
-            f"Got {path}, whose weights do not fit the operator '{origin.name}' of this installation; "
+            f"Got {path}, whose weights do not fit the {part} '{origin.name}' of this installation; "
             f"it was written with {origin.distribution} {origin.version}."
         ) from error
     model.operator.eval().requires_grad_(False)
+    model.process.eval().requires_grad_(False)
     return LoadedModel(model.to(device), checkpoint.data, checkpoint)
 
 

@@ -18,10 +18,9 @@ from torch import Tensor
 
 from walkback.diagnostics import Subject
 from walkback.errors import WalkbackError
-from walkback.processes import CoolingProcess
 from walkback.schedules import Level
 from walkback.state import State, batch_size, leaves
-from walkback.walk import Transition, walk
+from walkback.walk import Start, Transition, by_cooling, walk
 
 Statistics = Callable[[Transition], Tensor]
 """A step of all chains → their statistics `(C, S)`; `log_q` is log p(target | source), `log_p` the way back."""
@@ -135,7 +134,7 @@ def _stretch(
     """Blocks `number`, `number + 1`, … of one stretch of the chains, `size` = (blocks, steps of each)."""
     count, block = size
     noise = subject.generator(name, number)
-    steps = walk(subject.model.operator, CoolingProcess(), state, (level,) * (count * block), noise)
+    steps = walk(subject.model.operator, by_cooling, Start(state), (level,) * (count * block), noise)
     found: list[Tensor] = []
     total: Tensor | None = None
     for index, step in enumerate(steps, start=1):

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 from typing import TypeAlias, final
 
 import torch
@@ -18,7 +19,9 @@ from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel
 
 from walkback.configuration.settings import TrainingSettings
+from walkback.model import Model
 from walkback.operators import TransitionOperator
+from walkback.processes import Process
 
 Tensors: TypeAlias = tuple[Tensor, ...] | list[Tensor]
 
@@ -70,34 +73,34 @@ def learning_rate(settings: TrainingSettings, walk: int) -> float:
 
 @final
 class WeightAverage:
-    """Exponential moving average of an operator's weights; buffers follow the operator.
+    """Exponential moving average of the weights of operator and process; buffers follow the model.
 
     Args:
-        operator: The operator in training.
-        decay: d; 0 makes the average equal to the operator.
+        model: The model in training.
+        decay: d; 0 makes the average equal to the model.
     """
 
-    def __init__(self, operator: TransitionOperator, decay: float) -> None:
+    def __init__(self, model: Model, decay: float) -> None:
         self._decay = decay
         self.updates = 0
-        self._average = AveragedModel(operator, multi_avg_fn=self._blend)
+        self._learning = nn.ModuleList([model.operator, model.process])
+        self._average = AveragedModel(self._learning, multi_avg_fn=self._blend)
         self._average.requires_grad_(False)
+        operator, process = self._average.module.children()
+        if not (isinstance(operator, TransitionOperator) and isinstance(process, Process)):
+            raise TypeError(
+                f"Got {type(operator).__name__} and {type(process).__name__}, expected the model's own."
+            )
+        self.model = replace(model, operator=operator, process=process)
+        """The model with averaged weights; schedule and prior are the very ones of the model in training."""
 
-    @property
-    def operator(self) -> TransitionOperator:
-        """The operator with averaged weights."""
-        operator = self._average.module
-        if not isinstance(operator, TransitionOperator):
-            raise TypeError(f"Got {type(operator).__name__}, expected a TransitionOperator.")
-        return operator
-
-    def update(self, operator: TransitionOperator) -> None:
+    def update(self) -> None:
         """Blend in the weights after one optimizer step."""
         self.updates += 1
-        self._average.update_parameters(operator)
+        self._average.update_parameters(self._learning)
 
     def resume(self, updates: int) -> None:
-        """Go on after `updates` updates, whose weights have been loaded into `operator`."""
+        """Go on after `updates` updates, whose weights have been loaded into `model`."""
         self.updates = updates
         self._average.n_averaged.fill_(updates)
 

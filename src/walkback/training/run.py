@@ -122,9 +122,7 @@ class Run:
             return
         checkpoint = load_checkpoint(saved.checkpoint, self._prepared.device)
         state = load_training_state(saved.state, self._prepared.device)
-        self._trainer.restore(
-            checkpoint.part("operator."), checkpoint.part("prior."), state.tensors, state.document
-        )
+        self._trainer.restore(checkpoint.tensors, state.tensors, state.document)
         self._stopping.restore(state.document)
         walks, steps = self._trainer.progress.walks, self._config.training.steps
         if walks > steps:
@@ -316,13 +314,11 @@ class Run:
             return self._checkpoint()
         self._watch.note(f"The validation bound was best after {best} walks: the model of then is kept.")
         checkpoint = load_checkpoint(directory.checkpoints.best(best), self._prepared.device)
-        self._trainer.adopt(checkpoint.part("operator."), checkpoint.part("prior."))
+        self._trainer.adopt(checkpoint.tensors)
         return checkpoint
 
     def _checkpoint(self) -> Checkpoint:
         model = self._trainer.averaged_model
-        tensors = {f"operator.{name}": value for name, value in model.operator.state_dict().items()}
-        tensors |= {f"prior.{name}": value for name, value in model.prior.state_dict().items()}
         progress = asdict(self._trainer.progress)
         del progress["seconds"]  # equal runs leave equal files
         description = describe(
@@ -331,7 +327,7 @@ class Run:
             progress=progress,
             weights=self._weights,
         )
-        return Checkpoint(description, tensors)
+        return Checkpoint(description, model.tensors())
 
     def _protocol(self) -> dict[str, Any]:
         info = self._prepared.dataset.info

@@ -1,6 +1,6 @@
 """Training: heat a minibatch, and learn to walk every step back.
 
-for each walk: s_0 from data (some from own chains) → transitions t = 1 … K → updates of the weights
+for each walk: s_0 from data (some from persistent chains) → transitions t = 1 … K → updates of the weights
 s_K of the walks from data → prior
 """
 
@@ -37,8 +37,9 @@ from walkback.training.optimization import (
     load_moments,
     moments,
 )
-from walkback.training.persistent_chains import OwnChains
-from walkback.training.updates import Start, updates_for
+from walkback.training.persistent_chains import PersistentChains
+from walkback.training.updates import updates_for
+from walkback.walk import Start
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,23 +101,23 @@ class Trainer:
         self._order = BatchOrder(
             len(self._examples), settings.batch_size, seed, rank=self._world.rank, world_size=self._world.size
         )
-        self._world.copy_from_main(model.operator, model.prior)
-        # Only a walk that is differentiated to its end reaches parameters of the prior.
-        learning = [model.operator, *([model.prior] if isinstance(objective, PathObjective) else [])]
+        self._world.copy_from_main(*model.modules.values())
+        # Only a walk that is differentiated to its end reaches parameters of the prior and of the process.
+        whole = [model.prior, model.process] if isinstance(objective, PathObjective) else []
         self._parameters: list[nn.Parameter] = [
-            p for module in learning for p in module.parameters() if p.requires_grad
+            p for module in (model.operator, *whole) for p in module.parameters() if p.requires_grad
         ]
         self._optimizer = build_optimizer(self._parameters, settings)
-        self._average = WeightAverage(model.operator, settings.ema)
+        self._average = WeightAverage(model, settings.ema)
         self._updates = updates_for(settings, objective, model, dataset.info.space.size)
-        self._own: OwnChains | None = None
+        self._chains: PersistentChains | None = None
         if settings.own_starts:
-            self._own = OwnChains(model, settings, seed, self._world, compiled=compiled)
+            self._chains = PersistentChains(model, settings, seed, self._world, compiled=compiled)
 
     @property
     def averaged_model(self) -> Model:
         """The model with averaged weights: the one to evaluate and to sample."""
-        return replace(self.model, operator=self._average.operator) if self._settings.ema else self.model
+        return self._average.model if self._settings.ema else self.model
 
     def check_compiled(self) -> None:
         """Refuse to train an operator that has been compiled wrongly; see `training.compiling`."""
@@ -125,8 +126,8 @@ class Trainer:
         noise = generator(self._device, self._seed, "check")
         levels = tensor_levels(self.model.levels(), self._device)
         with autocast(self._device, self._precision):
-            state = self._starting_states(self._examples_of(self._order.batch(self.progress.walks)), noise)
-            require_same_gradients(self.model.operator, state, levels[len(levels) // 2], self._seed)
+            start = self._data(self._order.batch(self.progress.walks), noise)
+            require_same_gradients(self.model.operator, start.state, levels[len(levels) // 2], self._seed)
 
     def walk(self) -> Tensor:
         """Train on one minibatch; returns the loss, nats per step and example, a scalar on the device.
@@ -143,6 +144,7 @@ class Trainer:
         if self._compiled:
             levels = tensor_levels(levels, self._device)
         self.model.operator.train()
+        self.model.process.train()
         with self._seeded_layers(number), autocast(self._device, self._precision):
             learned = self._updates.learn(self._start(number, noise), levels, noise, self._update)
         self._observe(learned.final_state, number)
@@ -159,45 +161,38 @@ class Trainer:
             yield
 
     def _start(self, number: int, noise: torch.Generator) -> Start:
-        """s_0 of the walk: data, and states of own chains in the first rows, which are their own anchors."""
-        examples = self._examples_of(self._order.batch(number))
-        origin = self._starting_states(examples, noise)
-        anchor = self._anchor(examples, origin)
-        own = self._own_of(number)
-        if own is None:
-            return Start(origin, anchor)
-        origin, first = own.start(origin, number, self._any_states), own.rows
-        return Start(origin, map_state(lambda s, x: torch.cat([s[:first], x[first:]]), origin, anchor))
+        """Where walk `number` starts: at data, and in the first rows at states of persistent chains."""
+        start = self._data(self._order.batch(number), noise)
+        chains = self._chains_of(number)
+        return start if chains is None else chains.start(start, number, self._any_data)
 
-    def _anchor(self, examples: Tensor, origin: State) -> State:
-        """What `origin` scatters around; itself where the data do not tell, or the state has latent parts."""
-        if isinstance(origin, Tensor) and isinstance(self._dataset, Centred):
-            return self._dataset.centres(examples)
-        return origin
-
-    def _own_of(self, number: int) -> OwnChains | None:
-        """The chains that give walk `number` some of its starts, if any do."""
-        return self._own if number >= self._settings.own_after else None
-
-    def _examples_of(self, rows: Tensor) -> Tensor:
-        """The training examples numbered `rows` `(N,)` in stored form `(N, *E)`, on the device."""
-        return self._examples[rows].to(self._device, non_blocking=True)
-
-    def _starting_states(self, examples: Tensor, noise: torch.Generator) -> State:
-        """s_0 of `examples` `(N, *E)`, which are on the device."""
+    def _data(self, rows: Tensor, noise: torch.Generator) -> Start:
+        """Where walks start from the training examples numbered `rows` `(N,)`, on the CPU."""
+        examples = self._examples[rows].to(self._device, non_blocking=True)
         state, _ = initial_state(self.model.operator, self._dataset.states(examples, noise), noise)
-        return state
+        anchor: State | None = None
+        if isinstance(state, Tensor) and isinstance(
+            self._dataset, Centred
+        ):  # states with latent parts have none
+            anchor = self._dataset.centres(examples)
+        return Start(state, anchor, self.model.prior)
 
-    def _any_states(self, num: int, noise: torch.Generator) -> State:
-        """s_0 of `num` training examples drawn at random."""
+    def _any_data(self, num: int, noise: torch.Generator) -> Start:
+        """Where walks start from `num` training examples drawn at random."""
         rows = torch.randint(len(self._examples), (num,), generator=noise, device=noise.device)
-        return self._starting_states(self._examples_of(rows.cpu()), noise)
+        return self._data(rows.cpu(), noise)
 
-    def _observe(self, final_state: State, number: int) -> None:
+    def _chains_of(self, number: int) -> PersistentChains | None:
+        """The chains that give walk `number` some of its starts, if any do."""
+        return self._chains if number >= self._settings.own_after else None
+
+    def _observe(self, final_state: State | None, number: int) -> None:
         """Show s_K of walk `number` to the prior: of its rows from data alone, because cooling is to end at data."""
-        chains = self._own_of(number)
-        own = 0 if chains is None else chains.rows
-        self.model.prior.observe(self._world.gather(map_state(lambda leaf: leaf[own:], final_state)))
+        if final_state is None:
+            return
+        chains = self._chains_of(number)
+        first = 0 if chains is None else chains.rows
+        self.model.prior.observe(self._world.gather(map_state(lambda leaf: leaf[first:], final_state)))
 
     def _update(self, loss: Tensor) -> None:
         self._world.average_gradients(self._parameters)
@@ -212,58 +207,54 @@ class Trainer:
         torch.clear_autocast_cache()  # it would go on with copies of the old weights
         self.progress = replace(self.progress, updates=self.progress.updates + 1)
         if self._settings.ema:
-            self._average.update(self.model.operator)
+            self._average.update()
 
     def state(self) -> tuple[dict[str, Tensor], dict[str, Any]]:
         """What resuming needs beside the averaged model and the prior: tensors by name (live ones), and JSON values.
 
-        Called by all processes together: own chains of all of them are collected.
+        Called by all processes together: persistent chains of all of them are collected.
         """
-        tensors = {f"operator.{name}": value for name, value in self.model.operator.state_dict().items()}
+        tensors = {
+            name: value for name, value in self.model.tensors().items() if not name.startswith("prior.")
+        }
         tensors |= {f"optimizer.{name}": value for name, value in moments(self._optimizer).items()}
-        if self._own is not None:
-            tensors |= {f"own.{name}": value for name, value in self._own.state().items()}
+        if self._chains is not None:
+            tensors |= {f"own.{name}": value for name, value in self._chains.state().items()}
         return tensors, {"progress": asdict(self.progress), "seed": self._seed}
 
-    def adopt(self, averaged: Mapping[str, Tensor], prior: Mapping[str, Tensor]) -> None:
-        """Let `averaged_model` be another one, given by the state dicts of operator and prior; training has ended."""
-        self.averaged_model.operator.load_state_dict(averaged)
-        self.model.prior.load_state_dict(prior)
+    def adopt(self, averaged: Mapping[str, Tensor]) -> None:
+        """Let `averaged_model` be another one, given by its tensors (`Model.tensors`); training has ended."""
+        self.averaged_model.load_tensors(averaged)
 
     def restore(
-        self,
-        averaged: Mapping[str, Tensor],
-        prior: Mapping[str, Tensor],
-        tensors: Mapping[str, Tensor],
-        document: Mapping[str, Any],
+        self, averaged: Mapping[str, Tensor], tensors: Mapping[str, Tensor], document: Mapping[str, Any]
     ) -> None:
         """Go on where a trainer stopped.
 
         Args:
-            averaged: State dict of the averaged model's operator.
-            prior: State dict of the prior.
+            averaged: Of the averaged model (`Model.tensors`).
             tensors: From `state`.
             document: From `state`.
 
         Raises:
-            ConfigurationError: The state belongs to another operator, prior or seed.
+            ConfigurationError: The state belongs to another operator, process, prior or seed.
         """
         if document.get("seed") != self._seed:
             raise ConfigurationError(
                 f"Got a training state of seed {document.get('seed')}, expected the run's own: {self._seed}."
             )
         try:
-            self.model.operator.load_state_dict(_part(tensors, "operator."))
-            self._average.operator.load_state_dict(averaged)
-            self.model.prior.load_state_dict(prior)
+            self._average.model.load_tensors(averaged)
+            prior = {name: value for name, value in averaged.items() if name.startswith("prior.")}
+            self.model.load_tensors({**tensors, **prior})
             progress = document["progress"]
             self.progress = Progress(
                 int(progress["walks"]), int(progress["updates"]), float(progress["seconds"])
             )
             if self.progress.updates:
                 load_moments(self._optimizer, self._parameters, _part(tensors, "optimizer."))
-            if self._own is not None:
-                self._own.restore(_part(tensors, "own."))
+            if self._chains is not None:
+                self._chains.restore(_part(tensors, "own."))
         except (RuntimeError, LookupError, TypeError, ValueError) as error:
             raise ConfigurationError(
                 f"Got a training state that does not fit this run ({one_line(error)}): "
