@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -110,13 +109,3 @@ def test_the_law_refuses_what_forgets_a_gradient(monkeypatch: pytest.MonkeyPatch
 def test_the_law_is_for_thorough_checks(monkeypatch: pytest.MonkeyPatch) -> None:
     case = Case.of(GaussianMLP, {"hidden": 8, "depth": 1}, spaces=(Space((3,)),))
     assert checked(case, monkeypatch, cutting).status == "skipped"
-
-
-@pytest.mark.slow
-@pytest.mark.skipif(shutil.which("c++") is None, reason="compiling for a CPU needs a C++ compiler")
-def test_the_u_net_is_compiled_rightly() -> None:
-    """It is the network in which nearest interpolation once lost its gradient."""
-    options = {"channels": [8, 8], "blocks": 1}
-    case = Case.of("gaussian-unet", options, spaces=(Space((1, 4, 4)),), thorough=True)
-    law = next(check for check in checks("operator") if check.name == "compiled-gradients")
-    law(case)
