@@ -20,6 +20,9 @@ from walkback.errors import WalkbackError
 
 GROUPS = 10
 
+FEWEST_ROWS = 4 * GROUPS
+"""Rows below which there is no error."""
+
 
 def jackknife(
     measure: Callable[[Tensor], Sequence[float]], num: int, groups: int | None = GROUPS

@@ -30,6 +30,12 @@ HEAVY_TAIL = 0.7
 FEWEST_FOR_TAIL = 25
 """Paths below which no tail is fitted."""
 
+_EQUAL = 1e-3
+"""Nats between the largest weights within which they are equal: a tail of rounding has no index."""
+
+_ROUNDING = 1e-6
+"""The same relative to the works, which are sums of many terms in single precision."""
+
 DOMINANT = 0.5
 """Share of the total weight from which one path is said to dominate."""
 
@@ -45,9 +51,22 @@ def shares(work: Tensor) -> Tensor:
 
 
 def is_variance(work: Tensor) -> Tensor:
-    """Variance over paths of `exponential_average` for each example `(N,)`, nats², by linearization: Σ share² - 1/P."""
+    """Variance over paths of `exponential_average` for each example `(N,)`, nats², from leaving out one path at a time.
+
+    (P - 1)/P Σ_i (x_{without i} - mean)² is on the average not below the variance with P - 1 paths (Efron and Stein
+    1981), for weights of any tail; by linearization it would be below 1 however far apart the works are.
+    """
     paths = work.shape[1]
-    return (shares(work).square().sum(1) - 1 / paths).clamp(min=0) * paths / max(1, paths - 1)
+    if paths == 1:
+        return work.new_zeros(len(work))
+    largest = work.argmin(1, keepdim=True)
+    # log(1 - share), of the largest weight from the others: 1 - 1 would be left of it.
+    share = shares(work).scatter(1, largest, 0.0)
+    rest = (-work).scatter(1, largest, -math.inf).logsumexp(1, keepdim=True) - (-work).logsumexp(
+        1, keepdim=True
+    )
+    left = torch.log1p(-share).scatter(1, largest, rest)
+    return left.var(1, correction=0) * (paths - 1)
 
 
 def path_variance(work: Tensor) -> Tensor:
@@ -80,10 +99,20 @@ def pareto_k(work: Tensor) -> Tensor:
         ConfigurationError: arviz-stats is not installed.
     """
     stats = require("arviz_stats.base", "eval").array_stats
+    rows = (-work).double().cpu()
     found = []
-    for row in (-work).double().cpu().numpy():
+    for row, tail in zip(rows.numpy(), _has_tail(rows).tolist(), strict=True):
         try:
-            found.append(float(stats.psislw(row)[1]))
+            found.append(float(stats.psislw(row)[1]) if tail else math.nan)
         except ValueError:  # "All tail values are the same"
             found.append(math.nan)
     return torch.tensor(found, dtype=torch.float64)
+
+
+def _has_tail(log_weights: Tensor) -> Tensor:
+    """Whether the largest weights `(N, P)`, those that a tail is fitted to, are different ones: `(N,)`."""
+    paths = log_weights.shape[1]
+    size = math.ceil(min(0.2 * paths, 3 * math.sqrt(paths)))
+    largest = log_weights.topk(size + 1, 1).values
+    equal = (_ROUNDING * log_weights.abs().amax(1)).clamp(min=_EQUAL)
+    return largest[:, 0] - largest[:, -1] > equal

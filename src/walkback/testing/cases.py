@@ -12,8 +12,6 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal, TypeAlias, final
 
-import torch
-
 from walkback.building.assembly import built_options
 from walkback.component import Kind, spoken
 from walkback.configuration.components import Options, configure
@@ -32,6 +30,7 @@ from walkback.priors import Prior
 from walkback.processes import Process
 from walkback.schedules import Schedule
 from walkback.state import Space, StateSpace
+from walkback.support.seeding import lent_seed
 from walkback.support.text import one_line
 from walkback.temperature import TemperatureLaw
 
@@ -123,8 +122,7 @@ class Case:
         """
         make, options = self._maker(kind, *arguments)
         try:
-            with torch.random.fork_rng(devices=[]), quiet_stdout():
-                torch.manual_seed(seed)
+            with lent_seed(seed), quiet_stdout():
                 part = make(*arguments, **options)
         except (ConfigurationError, ConformanceError, unittest.SkipTest):
             raise
