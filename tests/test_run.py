@@ -15,6 +15,7 @@ from PIL import Image
 from tests.program import TINY, Done, cells, digest, figures, records, run, tree, walkback
 
 from walkback.storage.checkpoint import load_checkpoint
+from walkback.storage.migrations import STEP
 
 Install = Callable[..., Path]
 
@@ -105,7 +106,10 @@ def test_manifests_name_the_digests_of_their_files(finished: tuple[Path, Done]) 
     checkpoints = finished[0] / "checkpoints"
     manifest = json.loads((checkpoints / "step-6.json").read_text())
     names = ("step-6.safetensors", "step-6.state.safetensors")
-    assert manifest == {"step": 6, "sha256": {name: digest(checkpoints / name) for name in names}}
+    assert manifest == STEP.stamp() | {
+        "step": 6,
+        "sha256": {name: digest(checkpoints / name) for name in names},
+    }
 
 
 def without_nulls(config: Mapping[str, Any]) -> dict[str, Any]:
@@ -292,14 +296,16 @@ def test_a_logger_that_cannot_work_leaves_the_directory_free(install: Install, t
         from walkback.loggers import Logger
 
         class Needy(Logger):
-            def __init__(self, directory):
+            def __init__(self):
                 raise ConfigurationError("Got no paper, expected some: buy it.")
 
-            def log(self, step, metrics):
-                pass
+            def open(self, directory, config): ...
 
-            def close(self):
-                pass
+            def log(self, step, figures): ...
+
+            def log_picture(self, step, name, png): ...
+
+            def close(self): ...
 
         @hookimpl
         def walkback_loggers():

@@ -20,6 +20,7 @@ from walkback.building.devices import Precision, autocast, wait_for
 from walkback.configuration.settings import TrainingSettings
 from walkback.data import Centred, Dataset
 from walkback.errors import ConfigurationError
+from walkback.metrics import Moment
 from walkback.model import Model
 from walkback.objectives import AnyObjective, PathObjective
 from walkback.operators import initial_state
@@ -119,6 +120,7 @@ class Trainer:
         self._optimizer = build_optimizer(self._parameters, settings)
         self._average = WeightAverage(model, settings.ema)
         self._finite = FiniteCheck(device)
+        self._norm = torch.zeros((), device=device)
         self._updates = updates_for(settings, objective, model, dataset.info.space.size)
         self._chains: PersistentChains | None = None
         if settings.own_starts:
@@ -187,6 +189,22 @@ class Trainer:
             self._spend(perf_counter() - started)
         self._finite.require()
 
+    def moment(self, loss: Tensor) -> Moment:
+        """Training after the last walk, whose loss this was; `settle` comes first.
+
+        Raises:
+            WalkbackError: See `walk`.
+        """
+        return Moment(
+            walks=self.progress.walks,
+            loss=loss.item(),
+            gradient_norm=self._norm.item(),
+            learning_rate=self._optimizer.param_groups[0]["lr"],
+            seconds=self.progress.seconds,
+            model=self.model,
+            averaged=self.averaged_model,
+        )
+
     def _within_memory(self) -> AbstractContextManager[None]:
         size = self._settings.batch_size
         less = " or training.updates = 'batch'" if self._settings.updates == "stacked" else ""
@@ -237,8 +255,8 @@ class Trainer:
 
     def _update(self, loss: Tensor) -> None:
         self._world.average_gradients(self._parameters)
-        norm = clip_gradients(self._parameters, self._settings.clip)
-        skipped = self._finite.look(loss, norm, self.progress.walks)
+        self._norm = clip_gradients(self._parameters, self._settings.clip)
+        skipped = self._finite.look(loss, self._norm, self.progress.walks)
         if skipped is not None:
             self._optimizer.found_inf = skipped  # type: ignore[attr-defined]  # as torch.amp.GradScaler gives it
         self._optimizer.step()
