@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 import torch
 from tests.program import run
+from tests.toy.paper import gaussian_mlp
 from torch import Tensor, nn
 
 from walkback.errors import ConfigurationError
@@ -16,7 +17,7 @@ from walkback.schedules import Level
 from walkback.state import Space
 from walkback.support.seeding import generator
 from walkback.training.compiling import require_same_gradients
-from walkback_paper.gaussian import GaussianMLP
+from walkback_paper.gaussian import Gaussian
 
 STATE = torch.randn(16, 3, generator=generator("cpu", 0, "state"))
 LEVEL = Level(torch.tensor([3]), torch.tensor([4.0]))
@@ -39,10 +40,10 @@ def cutting(graph: torch.fx.GraphModule, _: list[Tensor], after: str = "silu") -
     return graph.forward
 
 
-def operator(backend: Callable[..., Compiled], dropout: float = 0.0) -> GaussianMLP:
+def operator(backend: Callable[..., Compiled], dropout: float = 0.0) -> Gaussian:
     """A new one, whose heads are 0."""
     torch.manual_seed(0)
-    made = GaussianMLP(Space((3,)), hidden=16, depth=2, dropout=dropout)
+    made = gaussian_mlp(Space((3,)), hidden=16, depth=2, dropout=dropout)
     made.compile(backend=backend)
     return made
 

@@ -287,9 +287,9 @@ def photos(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
     options = ("--operator", "gaussian-conv", "--data", folder, "--set", "data.size=16")
     small = (
         "--set",
-        "operator.hidden=16",
+        "operator.network.hidden=16",
         "--set",
-        "operator.channels=[4, 8]",
+        "operator.network.channels=[4, 8]",
         "--steps",
         "2",
         "--batch-size",

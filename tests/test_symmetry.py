@@ -11,6 +11,7 @@ import pytest
 import torch
 from tests.toy.data import InMemory
 from tests.toy.exact import CycleKernel, Pair, Toy, filled, gaussian, model
+from tests.toy.paper import gaussian_conv, gaussian_mlp, gaussian_unet
 from tests.toy.statistics import LIMIT, normal, rng, z_score
 from torch import Tensor, nn
 
@@ -25,8 +26,6 @@ from walkback.storage.work_cache import WorkCache
 from walkback_diagnostics import symmetry
 from walkback_diagnostics.mirrored import linear_maps, mirrored_layers
 from walkback_diagnostics.symmetry import Symmetry, natural_parameters, squared_norms
-from walkback_paper.gaussian import GaussianConv, GaussianMLP
-from walkback_paper.unet import GaussianUNet
 
 Map = Callable[[Tensor], Tensor]
 COLD = Level(1, 1.0)
@@ -282,9 +281,9 @@ def test_a_measurement_goes_on_where_it_stopped(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("operator", "shape"),
     [
-        (lambda shape: GaussianMLP(Space(shape), hidden=16, depth=2), (5,)),
-        (lambda shape: GaussianConv(Space(shape), channels=(4,), hidden=8), (1, 6, 6)),
-        (lambda shape: GaussianUNet(Space(shape), channels=(8, 16), blocks=1), (1, 8, 8)),
+        (lambda shape: gaussian_mlp(Space(shape), hidden=16, depth=2), (5,)),
+        (lambda shape: gaussian_conv(Space(shape), channels=(4,), hidden=8), (1, 6, 6)),
+        (lambda shape: gaussian_unet(Space(shape), channels=(8, 16), blocks=1), (1, 8, 8)),
     ],
 )
 def test_networks_are_judged_with_their_weights_frozen(

@@ -36,7 +36,7 @@ ALPHA, SIGMA, CHAIN, BANDWIDTH = 0.5, 0.1, 500, 0.2
 HELD_OUT: tuple[Split, ...] = ("test", "validation")
 OPTIONS = (
     *("operator.mean=mix", f"operator.alpha={ALPHA}", "operator.variance=reverse", f"operator.sigma={SIGMA}"),
-    *("operator.hidden=64", "operator.depth=2", "schedule.n1=2", "data.num=5000"),
+    *("operator.network.hidden=64", "operator.network.depth=2", "schedule.n1=2", "data.num=5000"),
     *("training.batch_size=128", "training.updates=stacked", "training.lr=0.003", "training.ema=0.98"),
     *("training.lr_schedule=cosine", "run.precision=fp32"),
 )
