@@ -24,7 +24,8 @@ from walkback.processes import TiedProcess
 from walkback.schedules import levels_from
 from walkback.state import Space
 from walkback.support.seeding import generator
-from walkback.walk import Transition, reference_walk, walk
+from walkback.testing.reference import reference_walk
+from walkback.walk import Start, Transition, walk
 from walkback_networks.mlp import MLP
 from walkback_paper.gaussian import Gaussian
 
@@ -67,7 +68,7 @@ def walks(rounds: int) -> None:
     process = TiedProcess()
 
     def heat(kind: Callable[..., Iterable[Transition]]) -> None:
-        learn(kind(operator, process, data, LEVELS, generator("cpu", 0, "bench")), operator)
+        learn(kind(operator, process.heating, Start(data), LEVELS, generator("cpu", 0, "bench")), operator)
 
     found = medians(
         {

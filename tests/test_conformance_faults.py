@@ -6,7 +6,7 @@ import unittest
 from functools import partial
 
 import pytest
-from tests.toy import broken, broken_parts
+from tests.toy import broken, broken_parts, processes
 
 from walkback.component import Component
 from walkback.errors import ConfigurationError
@@ -25,6 +25,7 @@ SOUND = {
     "schedule": ("schedule", broken.BrokenSchedule, ()),
     "prior": ("prior", broken.BrokenPrior, (POINTS,)),
     "process": ("process", broken.BrokenProcess, (POINTS,)),
+    "jumps": ("process", processes.Jumps, (POINTS,)),
     "objective": ("objective", broken.BrokenObjective, ()),
     "path": ("objective", broken.BrokenPath, ()),
     "data": ("dataset", broken.BrokenData, ()),
@@ -95,6 +96,11 @@ FAULTS = [
     ("prior", "count outside", "state-dict", "one more observe"),
     ("prior", "global prior", "generator", "global randomness"),
     ("prior", "data in place", "untouched", "in place"),
+    ("jumps", "reverse elsewhere", "path", "cooling kernel at the target"),
+    ("jumps", "twice", "path", "6 transitions through 3 levels"),
+    ("process", "fitted attribute", "state-dict", "buffers"),
+    ("process", "endless", "max-temperature", "inf"),
+    ("process", "cooler than one", "max-temperature", "0.5"),
     ("process", "cold samples", "samples", "disagree"),
     ("process", "no constant", "normalized", "normalizing constant"),
     ("process", "origin's batch", "rows-alone", "rows beside it"),
@@ -200,6 +206,7 @@ def test_every_check_has_a_fault_that_it_finds():
     trivial |= {("process", name) for name in ("temperature", "row-levels", "repeats")} | {
         ("prior", "shapes")
     }
+    trivial |= {("operator", "compiled-gradients")}  # its faults are compilers: test_compiled_gradients.py
     assert everything - found - trivial == set()
 
 

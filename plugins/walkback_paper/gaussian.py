@@ -43,7 +43,7 @@ from walkback.schedules import Level
 from walkback.state import Space, State, StateSpace, leaves
 from walkback.temperature import VARIANCE_LAW, TemperatureLaw
 from walkback_paper.moments import largest_variance
-from walkback_paper.parametrized import Fraction, Mean, Mixing, NonNegative, Positive, told
+from walkback_paper.parametrized import Fraction, Mean, Mixing, NonNegative, Numbers, Positive, told
 
 Variance: TypeAlias = Literal["fixed", "tied", "softplus", "reverse"]
 
@@ -121,6 +121,7 @@ class GaussianParametrization(nn.Module):
         self.register_buffer("data_mean", torch.zeros(shape))
         self.register_buffer("data_variance", torch.tensor(1.0 + smoothing**2))
         self.register_buffer("max_variance", torch.ones(()))
+        self._numbers = Numbers()
 
     @torch.no_grad()
     def fit_data(self, data: Tensor) -> None:
@@ -147,7 +148,7 @@ class GaussianParametrization(nn.Module):
     @property
     def max_temperature(self) -> float:
         """The T at which the law turns σ² into σ_max², the data's largest variance; at least 1."""
-        return max(1.0, self._law.max_temperature(self.max_variance.item(), self.noise_variance.item()))
+        return max(1.0, self._law.max_temperature(*self._numbers(self.max_variance, self.noise_variance)))
 
     def forward(self, network: nn.Module, state: Tensor, level: Level) -> GaussianConditional:
         """Run `network` at `state` `(B, *E)`."""

@@ -17,6 +17,7 @@ from torch import Tensor
 
 from walkback.errors import ConfigurationError, DataError
 from walkback.state import Space
+from walkback.support.memory import send
 
 Split: TypeAlias = Literal["train", "validation", "test"]
 SPLITS: tuple[Split, ...] = ("train", "validation", "test")
@@ -137,7 +138,7 @@ def states_of(dataset: Dataset, split: Split, rows: Tensor | slice, generator: t
         rows: The examples: numbers `(B,)` on the CPU, or a slice.
         generator: Draws the noise of the states.
     """
-    return dataset.states(dataset.examples(split)[rows].to(generator.device), generator)
+    return dataset.states(send(dataset.examples(split)[rows], generator.device), generator)
 
 
 def require_examples(dataset: Dataset, split: Split, num: int) -> None:

@@ -22,6 +22,7 @@ from walkback.readout import read_out
 from walkback.sampling import COLD, last
 from walkback.schedules import Levels
 from walkback.state import State, leaves, map_state
+from walkback.support.memory import within_memory
 from walkback.support.readouts import Readout
 from walkback.support.seeding import generator as seeded
 
@@ -92,8 +93,9 @@ def fill_in(
     ends = []
     for number, (part, held) in enumerate(zip(batches, masks, strict=True)):
         noise = seeded(device, seed, "inpaint", number)
-        states = inpaint(model, part.to(device), held.to(device), levels, noise, extra=extra)
-        end = last(_told(states, on_step, number * (len(levels) + extra)))
+        with within_memory(f"filling in {len(part)} states at a time", "ask for fewer, or use the CPU"):
+            states = inpaint(model, part.to(device), held.to(device), levels, noise, extra=extra)
+            end = last(_told(states, on_step, number * (len(levels) + extra)))
         # A mean has no part of the state as it was: it is held once more.
         ends.append(torch.where(held, part, read_out(model.operator, end, readout).to(part)))
     return torch.cat(ends)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
@@ -11,6 +12,7 @@ from typing import Any, TypeVar
 import torch
 from torch import nn
 
+from walkback.building.devices import Precision, autocast
 from walkback.building.origins import recorded_component
 from walkback.component import INTERFACES, Kind, spoken
 from walkback.configuration.components import ComponentConfig
@@ -29,7 +31,7 @@ from walkback.processes import Process
 from walkback.schedules import Schedule
 from walkback.state import StateSpace
 from walkback.storage.checkpoint import Checkpoint, load_checkpoint
-from walkback.support.seeding import derive_seed, generator
+from walkback.support.seeding import derive_seed, generator, lent_seed
 
 FIT_EXAMPLES = 5000
 """Number of training examples that set the data's moments before training."""
@@ -42,11 +44,37 @@ Part = TypeVar("Part")
 
 @dataclass(frozen=True, slots=True)
 class LoadedModel:
-    """A model from a checkpoint, and the data it was trained on."""
+    """A trained model, in evaluation mode, and how it computes.
+
+    Attributes:
+        model: Operator, schedule, process and prior, on `device`.
+        info: The data that it was trained on.
+        checkpoint: Its weights and its description.
+        device: Where it computes.
+        name: Of its file, for protocols.
+        precision: Of its networks.
+        dataset: The data that it was trained on, prepared, where they are at hand.
+    """
 
     model: Model
     info: DataInfo
     checkpoint: Checkpoint
+    device: torch.device
+    name: str
+    precision: Precision = "fp32"
+    dataset: Dataset | None = None
+
+    @property
+    def operator_name(self) -> str:
+        """The operator's component, or its class where the model was made of an instance."""
+        origin = self.checkpoint.description.components.get("operator")
+        return type(self.model.operator).__name__ if origin is None else origin.name
+
+    @contextmanager
+    def computing(self) -> Iterator[None]:
+        """Evaluation mode, and networks in `precision`, inside."""
+        with self.model.evaluating(), autocast(self.device, self.precision):
+            yield
 
 
 def build_dataset(config: ComponentConfig, registry: Registry) -> Dataset:
@@ -99,26 +127,26 @@ def build_model(
         own: Part | None = instances.get(kind)
         return build_part(registry, kind, parts[kind], base, *arguments) if own is None else own
 
-    # Initialization in torch.nn draws from the global generator: lend it our seed, and put it back.
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(derive_seed(seed, "weights"))
+    with lent_seed(derive_seed(seed, "weights")):
         operator = part("operator", TransitionOperator, data_space)  # type: ignore[type-abstract]
         prior = part("prior", Prior, state_space(operator, data_space))  # type: ignore[type-abstract]
+        process = part("process", Process)  # type: ignore[type-abstract]
     schedule = part("schedule", Schedule)  # type: ignore[type-abstract]
-    process = part("process", Process)  # type: ignore[type-abstract]
     operator.train()
+    process.train()
     prior.train()
     return Model(operator, schedule, process, prior)
 
 
 def fit_to_data(model: Model, dataset: Dataset, seed: int) -> None:
-    """Give operator and prior the moments of (at most 5,000) training examples; the model is on the CPU."""
+    """Show (at most 5,000) training examples to operator, process and prior; the model is on the CPU."""
     order = generator("cpu", seed, "fit-order")
     some = torch.randperm(len(dataset.examples("train")), generator=order)[:FIT_EXAMPLES]
     noise = generator("cpu", seed, "fit")
     data = states_of(dataset, "train", some, noise)
-    if isinstance(model.operator, DataAware):
-        model.operator.fit_data(data)
+    for part in (model.operator, model.process):
+        if isinstance(part, DataAware):
+            part.fit_data(data)
     with torch.no_grad():
         state, _ = initial_state(model.operator, data, noise)
     model.prior.fit(state)
@@ -139,16 +167,17 @@ def load_model(path: Path, registry: Registry, device: torch.device) -> LoadedMo
     }
     model = build_model(parts, registry, checkpoint.data.space, seed=0)
     try:
-        model.operator.load_state_dict(checkpoint.part("operator."))
-        model.prior.load_state_dict(checkpoint.part("prior."))
+        model.load_tensors(checkpoint.tensors)
     except RuntimeError as error:
-        origin = description.components["operator"]
+        part = str(error).partition(":")[0]
+        origin = description.components[part]
         raise CheckpointError(
-            f"Got {path}, whose weights do not fit the operator '{origin.name}' of this installation; "
+            f"Got {path}, whose weights do not fit the {part} '{origin.name}' of this installation; "
             f"it was written with {origin.distribution} {origin.version}."
         ) from error
     model.operator.eval().requires_grad_(False)
-    return LoadedModel(model.to(device), checkpoint.data, checkpoint)
+    model.process.eval().requires_grad_(False)
+    return LoadedModel(model.to(device), checkpoint.data, checkpoint, device, path.name)
 
 
 def build_part(

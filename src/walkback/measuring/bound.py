@@ -16,6 +16,7 @@ from torch import Tensor
 
 from walkback.data import DataInfo
 from walkback.errors import WalkbackError
+from walkback.measuring.estimates import require_enough
 from walkback.model import Model
 from walkback.schedules import Levels
 from walkback.work import heating_work
@@ -43,6 +44,17 @@ class BoundEstimate:
     paths: int
     levels: int
 
+    def named(self, prefix: str) -> dict[str, float]:
+        """The numbers that a metrics file has of it: `PREFIX_nats`, `PREFIX_nats_error`, and the same in bits/dim."""
+        found = {f"{prefix}_nats": self.nats, f"{prefix}_nats_error": self.nats_error}
+        if self.bits_per_dimension is None or self.bits_error is None:
+            return found
+        bits = {
+            f"{prefix}_bits_per_dimension": self.bits_per_dimension,
+            f"{prefix}_bits_error": self.bits_error,
+        }
+        return found | bits
+
 
 def path_bound(model: Model, data: Tensor, levels: Levels, generator: torch.Generator) -> Tensor:
     """L of one heating path from each row of `data` `(B, *E)`: `(B,)`, nats."""
@@ -60,11 +72,10 @@ def estimate_bound(
     """Estimate -E[L] over batches of starting data, `paths` heating paths each, on the schedule's fixed levels.
 
     Raises:
-        WalkbackError: A path's bound is not finite, or there are fewer than two examples.
+        WalkbackError: A path's bound is not finite, or there are too few examples for a standard error.
     """
     num_examples = sum(len(data) for data in batches)
-    if num_examples < 2:
-        raise WalkbackError(f"Got {num_examples} example(s), expected at least 2 for a standard error.")
+    require_enough(num_examples, "examples", "their number")
     levels = model.levels()
     with model.evaluating():
         work = torch.cat(

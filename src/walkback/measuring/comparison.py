@@ -42,11 +42,6 @@ def comparison_figures(
         watch.advance(1, {})
     if plan.samples:
         real = _states(dataset, plan.split, plan.samples, plan.seed)
-        if len(real) < plan.samples:
-            raise ConfigurationError(
-                f"Got {plan.samples} samples to compare with {len(real)} examples of the {plan.split} split, "
-                f"expected at most as many: lower --samples."
-            )
         samples = _samples(model, levels, plan, device, watch)
         watch.stage("Comparing", 1)
         judge = label_classifier(dataset, plan.seed) if plan.classifier else None

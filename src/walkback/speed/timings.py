@@ -36,7 +36,7 @@ from walkback.support.watch import Watch
 from walkback.training.batches import BatchOrder
 from walkback.training.preparation import Prepared
 from walkback.training.trainer import Trainer, levels_of_walk
-from walkback.walk import walk
+from walkback.walk import Start
 
 UpdatesName: TypeAlias = Literal["online", "batch", "stacked"]
 
@@ -229,8 +229,8 @@ class _Bench:
             if self._compiled:
                 levels = tensor_levels(levels, prepared.device)
             with autocast(prepared.device, prepared.precision):
-                origin = self._origin(model, order.batch(number), noise)
-                for _ in walk(model.operator, model.process, origin, levels, noise):
+                start = Start(self._origin(model, order.batch(number), noise), prior=model.prior)
+                for _ in model.path(start, levels, noise):
                     pass
 
         return work
@@ -251,7 +251,12 @@ class _Bench:
     def _model(self, compiled: bool) -> Model:
         """A copy of what learns in the prepared model; the copy of a compiled operator is not compiled."""
         model = self._prepared.model
-        copy = replace(model, operator=deepcopy(model.operator), prior=deepcopy(model.prior))
+        copy = replace(
+            model,
+            operator=deepcopy(model.operator),
+            process=deepcopy(model.process),
+            prior=deepcopy(model.prior),
+        )
         if compiled:
             copy.operator.compile()
         return copy

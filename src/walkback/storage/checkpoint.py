@@ -21,7 +21,7 @@ from walkback.storage.description import Description, parse_description
 from walkback.storage.migrations import TRAINING_STATE
 from walkback.storage.tensorfile import read_tensors, save_tensors
 
-PREFIXES = ("operator.", "prior.")
+PREFIXES = ("operator.", "process.", "prior.")
 """What the names of a checkpoint's tensors start with."""
 
 
@@ -132,7 +132,7 @@ def _problem(tensors: Mapping[str, Tensor]) -> str | None:
     """Why these cannot be the tensors of a model; None if they can."""
     for name, tensor in tensors.items():
         if not name.startswith(PREFIXES):
-            return f"its tensor {name!r} belongs to neither operator nor prior"
+            return f"its tensor {name!r} belongs to neither operator, process nor prior"
         if tensor.is_floating_point() and not bool(tensor.isfinite().all()):
             return f"its tensor {name!r} holds NaN or infinity"
     return None

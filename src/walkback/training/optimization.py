@@ -1,6 +1,6 @@
 """Optimizer, learning rate and weight average.
 
-    lr(w) = lr · min(1, (w + 1) / warmup) · [ 1, or ½ (1 + cos(π w / steps)) ]
+    lr(w) = lr · min(1, (w + 1) / warmup) · [ 1, or ½ (1 + cos(π z)) ],   z = share of training that is done
     θ̄ ← d_u θ̄ + (1 - d_u) θ,   d_1 = 0,   d_u = min(d, (1 + u) / (10 + u)) for updates u = 2, 3, …
 
 The average starts as the weights after the first update and its decay starts small, so that short runs do not sample
@@ -11,16 +11,15 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
-from typing import TypeAlias, final
+from copy import deepcopy
+from dataclasses import replace
+from typing import final
 
 import torch
 from torch import Tensor, nn
-from torch.optim.swa_utils import AveragedModel
 
 from walkback.configuration.settings import TrainingSettings
-from walkback.operators import TransitionOperator
-
-Tensors: TypeAlias = tuple[Tensor, ...] | list[Tensor]
+from walkback.model import Model
 
 
 def build_optimizer(parameters: Iterable[nn.Parameter], settings: TrainingSettings) -> torch.optim.AdamW:
@@ -58,52 +57,67 @@ def load_moments(
     optimizer.load_state_dict({**optimizer.state_dict(), "state": slots})
 
 
-def learning_rate(settings: TrainingSettings, walk: int) -> float:
-    """Learning rate of walk number `walk` (from 0)."""
+def share_done(settings: TrainingSettings, walks: int, seconds: float) -> float:
+    """The share of training that `walks` walks in `seconds` are: z = max(walks / steps, seconds / budget).
+
+    Training ends where it reaches 1, by whichever limit. Without `training.minutes` there is no budget of time.
+    """
+    share = walks / max(1, settings.steps)
+    return share if settings.minutes is None else max(share, seconds / (60 * settings.minutes))
+
+
+def learning_rate(settings: TrainingSettings, walk: int, seconds: float = 0.0) -> float:
+    """Learning rate of walk number `walk` (from 0), which starts after `seconds` of training."""
     rate = settings.lr
     if settings.warmup:
         rate *= min(1.0, (walk + 1) / settings.warmup)
     if settings.lr_schedule == "cosine":
-        rate *= 0.5 * (1 + math.cos(math.pi * min(1.0, walk / max(1, settings.steps))))
+        rate *= 0.5 * (1 + math.cos(math.pi * min(1.0, share_done(settings, walk, seconds))))
     return rate
 
 
 @final
 class WeightAverage:
-    """Exponential moving average of an operator's weights; buffers follow the operator.
+    """Exponential moving average of the weights of operator and process; buffers follow the model.
 
     Args:
-        operator: The operator in training.
-        decay: d; 0 makes the average equal to the operator.
+        model: The model in training.
+        decay: d; 0 makes the average equal to the model.
+
+    Attributes:
+        model: The model with averaged weights; schedule and prior are the very ones of the model in training.
+        updates: u.
     """
 
-    def __init__(self, operator: TransitionOperator, decay: float) -> None:
+    def __init__(self, model: Model, decay: float) -> None:
         self._decay = decay
         self.updates = 0
-        self._average = AveragedModel(operator, multi_avg_fn=self._blend)
-        self._average.requires_grad_(False)
+        self._learning = (model.operator, model.process)
+        # Not torch's AveragedModel: it counts in a tensor on the CPU and copies that to the device at each update, for
+        # which the CPU waits.
+        operator = deepcopy(model.operator).requires_grad_(False)
+        process = deepcopy(model.process).requires_grad_(False)
+        self._averages = (operator, process)
+        self.model = replace(model, operator=operator, process=process)
 
-    @property
-    def operator(self) -> TransitionOperator:
-        """The operator with averaged weights."""
-        operator = self._average.module
-        if not isinstance(operator, TransitionOperator):
-            raise TypeError(f"Got {type(operator).__name__}, expected a TransitionOperator.")
-        return operator
-
-    def update(self, operator: TransitionOperator) -> None:
+    @torch.no_grad()
+    def update(self) -> None:
         """Blend in the weights after one optimizer step."""
         self.updates += 1
-        self._average.update_parameters(operator)
+        averages: list[Tensor] = [p for part in self._averages for p in part.parameters()]
+        currents: list[Tensor] = [p for part in self._learning for p in part.parameters()]
+        if self.updates == 1:
+            torch._foreach_copy_(averages, currents)
+        else:
+            decay = min(self._decay, (1 + self.updates) / (10 + self.updates))
+            torch._foreach_lerp_(averages, currents, 1 - decay)
+        for average, current in zip(self._averages, self._learning, strict=True):
+            for kept, buffer in zip(average.buffers(), current.buffers(), strict=True):
+                kept.copy_(buffer)
 
     def resume(self, updates: int) -> None:
-        """Go on after `updates` updates, whose weights have been loaded into `operator`."""
+        """Go on after `updates` updates, whose weights have been loaded into `model`."""
         self.updates = updates
-        self._average.n_averaged.fill_(updates)
-
-    def _blend(self, averages: Tensors, currents: Tensors, _: object) -> None:
-        decay = min(self._decay, (1 + self.updates) / (10 + self.updates))
-        torch._foreach_lerp_(averages, currents, 1 - decay)
 
 
 def clip_gradients(parameters: list[nn.Parameter], largest: float) -> Tensor:

@@ -20,9 +20,9 @@ from walkback.building.assembly import (
 from walkback.building.devices import Precision, resolve_device, resolve_precision
 from walkback.building.origins import origins
 from walkback.configuration.config import RunConfig
-from walkback.data import Dataset, Split, states_of
-from walkback.errors import ConfigurationError
+from walkback.data import Dataset, states_of
 from walkback.extensions.registry import Registry
+from walkback.measuring.estimates import require_error_of_mean
 from walkback.metrics import Metric
 from walkback.model import Model
 from walkback.objectives import AnyObjective, PathObjective, Restricted
@@ -33,9 +33,9 @@ from walkback.processes import Process
 from walkback.readout import require_readout
 from walkback.schedules import Schedule
 from walkback.support.seeding import generator
-from walkback.training.persistent_chains import own_rows
+from walkback.training.persistent_chains import chain_rows
 from walkback.training.updates import require_fitting
-from walkback.walk import walk
+from walkback.walk import Start
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,7 +96,7 @@ def prepare(
         config: What to run.
         registry: The plugins.
         device_name: A device instead of the configuration's, for one process of several.
-        given: Parts instead of the configuration's; operator and prior are fitted to the data in place.
+        given: Parts instead of the configuration's; operator, process and prior are fitted to the data in place.
 
     Raises:
         ConfigurationError: No such device, the components do not fit each other or the data.
@@ -106,7 +106,7 @@ def prepare(
     given = given or Given()
     device = resolve_device(device_name or config.run.device)
     metrics = build_metrics(config, registry)
-    own_rows(config.training)  # more own starts than there can be are refused now
+    chain_rows(config.training)  # more chains than there can be are refused now
     objective = build_objective(config.objective, registry) if given.objective is None else given.objective
     require_fitting(config.training, objective)
     dataset = build_dataset(config.data, registry) if given.data is None else given.data
@@ -134,13 +134,15 @@ def prepare(
 def _refuse_unfit(model: Model, objective: AnyObjective, dataset: Dataset, seed: int) -> None:
     """Let an objective look at one step, and say now what it cannot learn from.
 
-    One of whole walks needs heating kernels that can be differentiated through.
+    One of whole walks needs heating kernels that can be differentiated through. The bound that a run ends with needs
+    a walk step by step, whatever the objective.
     """
     noise = generator("cpu", seed, "look")
     data = states_of(dataset, "train", slice(2), noise)
     state, _ = initial_state(model.operator, data, noise)
     with model.evaluating():
-        step = next(iter(walk(model.operator, model.process, state, model.levels()[:1], noise)))
+        first = model.levels()[:1]
+        step = next(model.walk(Start(state), first, noise))
         if isinstance(objective, PathObjective):
             require_reparametrized(step.forward)
         elif isinstance(objective, Restricted):
@@ -148,15 +150,9 @@ def _refuse_unfit(model: Model, objective: AnyObjective, dataset: Dataset, seed:
 
 
 def _refuse_too_few(config: RunConfig, dataset: Dataset) -> None:
-    """An estimate needs two examples to have a standard error; say so before training, not after it."""
-    wanted: tuple[tuple[Split, str, int], ...] = (
-        ("validation", "training.validation_examples", config.training.validation_examples),
-        (config.evaluation.split, "evaluation.limit", config.evaluation.limit),
+    """The bounds of validations and of the final evaluation need an error; say before training if they have none."""
+    require_error_of_mean(
+        dataset, "validation", config.training.validation_examples, "training.validation_examples", None
     )
-    for split, option, limit in wanted:
-        count = min(limit, len(dataset.examples(split)))
-        if count < 2:
-            raise ConfigurationError(
-                f"Got {count} {split} example of {dataset.info.name} for the bound and its standard error, "
-                f"expected at least 2: raise {option}, or choose more data."
-            )
+    settings = config.evaluation
+    require_error_of_mean(dataset, settings.split, settings.limit, "evaluation.limit", "evaluation.split =")

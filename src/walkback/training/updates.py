@@ -28,34 +28,31 @@ from walkback.objectives import AnyObjective, Objective, PathObjective
 from walkback.paths import path_loss
 from walkback.schedules import Levels, stack_levels
 from walkback.state import State, batch_size, concatenate, device_of
-from walkback.walk import Transition, walk
+from walkback.walk import Start, Transition
 
 Apply: TypeAlias = Callable[[Tensor], None]
 """Moves the weights by the gradients that are there; given the loss, a scalar, which must be finite."""
 
 
 @dataclass(frozen=True, slots=True)
-class Start:
-    """Where a walk starts: s_0, and the anchor x that it is scattered around (`Transition.anchor`), `(B, *E)` both."""
-
-    state: State
-    anchor: State
-
-
-@dataclass(frozen=True, slots=True)
 class Learned:
-    """What a walk leaves: the loss, nats per step and example, a scalar on the device; and s_K `(B, *E)`."""
+    """What a path leaves.
+
+    Attributes:
+        loss: Nats per step and example, a scalar on the device.
+        final_state: s_K, `(B, *E)`; None where the path has not come to the last level.
+    """
 
     loss: Tensor
-    final_state: State
+    final_state: State | None
 
 
 class Updates(ABC):
-    """A way to learn from one walk."""
+    """A way to learn from one path."""
 
     @abstractmethod
     def learn(self, start: Start, levels: Levels, noise: torch.Generator, apply: Apply) -> Learned:
-        """Heat s_0 of `start` through `levels`, and have `apply` move the weights."""
+        """Draw a path from `start` through `levels`, and have `apply` move the weights."""
 
 
 def _steps(
@@ -66,12 +63,17 @@ def _steps(
     noise: torch.Generator,
     dimensions: int,
     share: int,
-) -> Iterator[tuple[Tensor, State]]:
-    """Walk, and differentiate loss_t / D / share as soon as step t is there: yields loss_t, a scalar, and s_t."""
-    for transition in walk(model.operator, model.process, start.state, levels, noise, start.anchor):
+) -> Iterator[tuple[Tensor, State | None]]:
+    """Draw a path, and differentiate loss_t / D / share when step t is there: yields loss_t, and s_K at its step."""
+    for transition in model.path(start, levels, noise):
         loss = objective(transition).mean()
         (loss / dimensions / share).backward()  # type: ignore[no-untyped-call]
-        yield loss.detach(), transition.target
+        yield loss.detach(), _final_state(transition, levels)
+
+
+def _final_state(transition: Transition, levels: Levels) -> State | None:
+    """s_K if this is the step to it."""
+    return transition.target if transition.level is levels[-1] else None
 
 
 @final
@@ -92,12 +94,12 @@ class OnlineUpdates(Updates):
     def learn(self, start: Start, levels: Levels, noise: torch.Generator, apply: Apply) -> Learned:
         """K updates."""
         total = torch.zeros((), device=device_of(start.state))
-        state = start.state
-        for loss, target in _steps(self._model, self._objective, start, levels, noise, self._dimensions, 1):
+        final_state = None
+        for loss, state in _steps(self._model, self._objective, start, levels, noise, self._dimensions, 1):
             total += loss
-            state = target
+            final_state = state if state is not None else final_state
             apply(loss)
-        return Learned(total / len(levels), state)
+        return Learned(total / len(levels), final_state)
 
 
 @final
@@ -118,20 +120,20 @@ class BatchUpdates(Updates):
     def learn(self, start: Start, levels: Levels, noise: torch.Generator, apply: Apply) -> Learned:
         """One update, with the memory of one step."""
         total = torch.zeros((), device=device_of(start.state))
-        state = start.state
+        final_state = None
         share = len(levels)
-        for loss, target in _steps(
+        for loss, state in _steps(
             self._model, self._objective, start, levels, noise, self._dimensions, share
         ):
             total += loss
-            state = target
+            final_state = state if state is not None else final_state
         apply(total)
-        return Learned(total / len(levels), state)
+        return Learned(total / len(levels), final_state)
 
 
 @final
 class StackedUpdates(Updates):
-    """The walk without a graph, then one forward over its K·B rows.
+    """The path without a graph, then one forward over its K·B rows.
 
     Args:
         model: The model in training; its operator accepts rows at different levels.
@@ -148,27 +150,28 @@ class StackedUpdates(Updates):
         """One update, with the memory of the whole walk."""
         operator = self._model.operator
         with torch.no_grad():
-            steps = list(walk(operator, self._model.process, start.state, levels, noise, start.anchor))
+            steps = list(self._model.path(start, levels, noise))
         rows = batch_size(start.state)
         target = concatenate([step.target for step in steps])
-        level = stack_levels(levels, rows, device_of(start.state))
+        level = stack_levels(tuple(step.level for step in steps), rows, device_of(start.state))
         stacked = Transition(
             source=concatenate([step.source for step in steps]),
             target=target,
             level=level,
             forward=StackedKernel([step.forward for step in steps], rows),
             reverse=operator(target, level).cooling(level),
-            anchor=concatenate([start.anchor] * len(steps)),
+            anchor=concatenate([start.state if start.anchor is None else start.anchor] * len(steps)),
         )
         loss = self._objective(stacked).mean()
         (loss / self._dimensions).backward()  # type: ignore[no-untyped-call]
         apply(loss.detach())
-        return Learned(loss.detach(), steps[-1].target)
+        ends = [step.target for step in steps if step.level is levels[-1]]
+        return Learned(loss.detach(), ends[-1] if ends else None)
 
 
 @final
 class PathUpdates(Updates):
-    """One update from the gradient through the whole walk, the prior's parameters included where it has any.
+    """One update from the gradient through the whole walk, in the parameters of process and prior as well.
 
     Args:
         model: The model in training.
@@ -183,7 +186,7 @@ class PathUpdates(Updates):
 
     def learn(self, start: Start, levels: Levels, noise: torch.Generator, apply: Apply) -> Learned:
         """One update, with the memory of the whole walk unless the objective computes steps again."""
-        losses, final_state = path_loss(self._model, self._objective, start.state, levels, noise)
+        losses, final_state = path_loss(self._model, self._objective, start, levels, noise)
         loss = losses.mean() / len(levels)
         (loss / self._dimensions).backward()  # type: ignore[no-untyped-call]
         apply(loss.detach())

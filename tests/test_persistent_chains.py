@@ -1,4 +1,4 @@
-"""Walks from the model's own chains: who starts where, how long chains live, what they must not touch, resuming."""
+"""Walks from persistent chains: who starts where, how long chains live, what they must not touch, resuming."""
 
 from __future__ import annotations
 
@@ -36,14 +36,14 @@ from walkback.kernels import NormalKernel, ProductKernel
 from walkback.model import Model
 from walkback.objectives import Objective
 from walkback.operators import Conditional, TransitionOperator
-from walkback.processes import TiedProcess
+from walkback.processes import Process, StepwiseProcess, TiedProcess
 from walkback.schedules import Level, levels_from
 from walkback.state import State, leaves
 from walkback.storage.checkpoint import load_checkpoint
 from walkback.training.distributed import World
-from walkback.training.persistent_chains import OwnChains
+from walkback.training.persistent_chains import PersistentChains
 from walkback.training.trainer import Trainer
-from walkback.walk import Transition
+from walkback.walk import Start, Transition
 from walkback_paper.priors import GaussianPrior
 
 
@@ -52,15 +52,15 @@ def counting(step: float = 1.0) -> Toy:
     return Toy(lambda state: Pair(lambda _: NormalKernel(state + step, filled(1e-30, state))))
 
 
-def chains(operator: TransitionOperator, **settings: Any) -> OwnChains:
+def chains(operator: TransitionOperator, process: Process | None = None, **settings: Any) -> PersistentChains:
     """Chains on the operator, at rest."""
-    model = Model(operator, Fixed(levels_from([1.0])), TiedProcess(), UniformPrior(()))
+    model = Model(operator, Fixed(levels_from([1.0])), process or TiedProcess(), UniformPrior(()))
     chosen = TrainingSettings(**{"batch_size": 10, "own_starts": 0.6, "own_pool": 20, **settings})
-    return OwnChains(model, chosen, seed=0, world=World())
+    return PersistentChains(model, chosen, seed=0, world=World())
 
 
-def zeros(num: int, _: torch.Generator) -> Tensor:
-    return torch.zeros(num, 1, dtype=torch.float64)
+def zeros(num: int, _: torch.Generator | None = None) -> Start:
+    return Start(torch.zeros(num, 1, dtype=torch.float64))
 
 
 # --- who starts where
@@ -68,10 +68,13 @@ def zeros(num: int, _: torch.Generator) -> Tensor:
 
 def test_the_first_rows_are_of_chains_and_the_others_stay() -> None:
     own, data = chains(counting(), own_steps=7), 1000 + normal(10, 1)
-    started = own.start(data, 0, zeros)
+    started = own.start(Start(data, anchor=data - 1), 0, zeros)
+    state, anchor = leaves(started.state)[0], leaves(started.anchor)[0]
     assert own.rows == 6
-    assert leaves(started)[0][6:].equal(data[6:])
-    assert leaves(started)[0][:6].round().flatten().tolist() == [7.0] * 6
+    assert state[6:].equal(data[6:])
+    assert anchor[6:].equal(data[6:] - 1)
+    assert state[:6].round().flatten().tolist() == [7.0] * 6
+    assert anchor[:6].equal(state[:6])
 
 
 def test_chains_may_step_by_the_heating_kernel() -> None:
@@ -84,15 +87,60 @@ def test_chains_may_step_by_the_heating_kernel() -> None:
     operator = Toy(lambda state: Pair(lambda _: there(1.0, state), lambda _: there(-1.0, state)))
     for direction, sign in (("cooling", 1), ("heating", -1)):
         own = chains(operator, own_steps=7, own_direction=direction)
-        started = leaves(own.start(zeros(10, torch.Generator()), 0, zeros))[0]
+        started = leaves(own.start(zeros(10), 0, zeros).state)[0]
         assert started[:6].round().flatten().tolist() == [7.0 * sign] * 6
+
+
+@final
+class Leap(StepwiseProcess):
+    """s_t = s_{t-1} + 100, nearly; or 100 above where the walk began."""
+
+    def __init__(self, *, from_origin: bool = False) -> None:
+        super().__init__()
+        self._from_origin = from_origin
+
+    @property
+    def max_temperature(self) -> None:
+        """The operator's."""
+
+    def heating(self, conditional: Conditional, source: State, level: Level, origin: State) -> NormalKernel:
+        (x,) = leaves(origin if self._from_origin else source)
+        return NormalKernel(x + 100, filled(1e-30, x))
+
+
+def test_chains_that_heat_step_by_the_process_and_not_by_the_operator() -> None:
+    """A walk of one step goes to 100, and so does a chain; the operator's own heating kernel would count by 1."""
+    own = chains(counting(), Leap(), own_steps=1, own_direction="heating")
+    started = leaves(own.start(zeros(10), 0, zeros).state)[0]
+    assert started[:6].round().flatten().tolist() == [100.0] * 6
+    (step,) = Leap().path(counting(), zeros(1), levels_from([1.0]), torch.Generator())
+    assert leaves(step.target)[0].round().item() == 100.0
+    cooling = chains(counting(), Leap(), own_steps=1)
+    assert leaves(cooling.start(zeros(10), 0, zeros).state)[0][:6].round().flatten().tolist() == [1.0] * 6
+
+
+def test_a_process_that_looks_at_the_origin_sees_where_the_chain_began() -> None:
+    """However often a chain is used, and after a stop: it stays 100 above its origin, which restarts renew."""
+    settings = {"own_steps": 3, "own_direction": "heating", "own_restart": 0.0, "own_pool": 6}
+    own = chains(counting(), Leap(from_origin=True), **settings)
+    for walk in range(4):
+        started = leaves(own.start(zeros(10), walk, zeros).state)[0]
+        assert started[:6].round().flatten().tolist() == [100.0] * 6
+    again = chains(counting(), Leap(from_origin=True), **settings)
+    again.restore({name: leaf.clone() for name, leaf in own.state().items()})
+    assert leaves(again.start(zeros(10), 4, zeros).state)[0][:6].round().flatten().tolist() == [100.0] * 6
+    renewed = chains(counting(), Leap(from_origin=True), **settings | {"own_restart": 1.0})
+    for walk, expected in ((0, 100.0), (1, 107.0)):  # the second time from where the data were at the first
+        data = Start(zeros(10).state + 7)
+        started = leaves(renewed.start(data, walk, zeros).state)[0]
+        assert started[:6].round().flatten().tolist() == [expected] * 6
 
 
 def test_chains_go_on_where_they_were() -> None:
     """Without restarts, the steps of all chains are those of all uses; every chain is used now and then."""
     own = chains(counting(), own_steps=5, own_restart=0.0)
     for walk in range(30):
-        started = leaves(own.start(zeros(10, torch.Generator()), walk, zeros))[0][:6].round()
+        started = leaves(own.start(zeros(10), walk, zeros).state)[0][:6].round()
         assert bool((started % 5 == 0).all())
     ages = own.state()["0"].round()
     assert (ages.shape, float(ages.sum())) == ((20, 1), 30 * 6 * 5)
@@ -106,7 +154,7 @@ def test_chains_restart_from_the_data_that_they_replaced(restart: float) -> None
     restarted = 0
     for walk in range(300):
         data = (-1000.0 - torch.arange(10, dtype=torch.float64) / 10)[:, None]
-        own.start(data, walk, zeros)
+        own.start(Start(data), walk, zeros)
         pool = own.state()["0"].flatten()
         fresh = pool[torch.isin(pool, data)]
         assert bool((fresh > -1000.55).all())  # of the first six rows
@@ -118,7 +166,7 @@ def test_chains_restart_from_the_data_that_they_replaced(restart: float) -> None
 
 def test_a_chain_that_is_no_number_any_more_restarts() -> None:
     own, data = chains(counting(math.inf)), normal(10, 1)
-    assert leaves(own.start(data, 0, zeros))[0].equal(data)
+    assert leaves(own.start(Start(data), 0, zeros).state)[0].equal(data)
     assert bool(own.state()["0"].isfinite().all())
 
 
@@ -137,16 +185,16 @@ class Two(TransitionOperator):
 
 
 def test_states_of_several_leaves_stay_together() -> None:
-    def draw(num: int, _: torch.Generator) -> State:
-        return torch.zeros(num, 2).double(), torch.zeros(num, 3).double()
+    def draw(num: int, _: torch.Generator | None = None) -> Start:
+        return Start((torch.zeros(num, 2).double(), torch.zeros(num, 3).double()))
 
     own = chains(Two(), own_steps=4)
     for walk in range(5):
-        x, h = leaves(own.start(draw(10, torch.Generator()), walk, draw))
+        x, h = leaves(own.start(draw(10), walk, draw).state)
         assert (x[:, 0].round() == -h[:, 0].round()).all()
     again = chains(Two(), own_steps=4)
     again.restore({name: leaf.clone() for name, leaf in own.state().items()})
-    ours, theirs = (leaves(chain.start(draw(10, torch.Generator()), 5, draw)) for chain in (own, again))
+    ours, theirs = (leaves(chain.start(draw(10), 5, draw).state) for chain in (own, again))
     assert [a.equal(b) for a, b in zip(ours, theirs, strict=True)] == [True, True]
 
 
@@ -217,7 +265,9 @@ def test_chains_run_in_evaluation_mode_and_leave_no_trace() -> None:
     modes: list[bool] = []
     operator.register_forward_hook(lambda module, _, __: modes.append(module.training))
     state = torch.get_rng_state()
-    chains(operator, own_steps=3).start(normal(10, 1, 4, 4), 0, lambda num, _: normal(num, 1, 4, 4))
+    chains(operator, own_steps=3).start(
+        Start(normal(10, 1, 4, 4)), 0, lambda num, _: Start(normal(num, 1, 4, 4))
+    )
     assert torch.get_rng_state().equal(state)
     assert modes == [False] * 3
     assert operator.training
