@@ -10,13 +10,13 @@ import math
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
-from typing import Any, Literal, TypeAlias
+from typing import Any, Literal, TypeAlias, get_args
 
 import torch
 from torch import Tensor
 
 from walkback.errors import ConfigurationError, DataError
-from walkback.state import Space
+from walkback.state import Space, Support
 from walkback.support.memory import send
 
 Split: TypeAlias = Literal["train", "validation", "test"]
@@ -30,7 +30,7 @@ class DataInfo:
     Attributes:
         name: Name or hub id.
         shape: Event shape of a state; images are `(channels, height, width)`.
-        support: "real" or "binary".
+        support: "real", "binary" or "one-hot", see `walkback.state.Support`.
         bins: Number of grey levels behind data scaled to [0, 1]; None where the data are not quantized.
         preprocessing: The steps from file to state, in order, in words.
         splits: Number of examples by split.
@@ -39,7 +39,7 @@ class DataInfo:
 
     name: str
     shape: tuple[int, ...]
-    support: Literal["real", "binary"] = "real"
+    support: Support = "real"
     bins: int | None = None
     preprocessing: tuple[str, ...] = ()
     splits: Mapping[str, int] = field(default_factory=dict)
@@ -58,7 +58,8 @@ class DataInfo:
     def bits_per_dimension(self, nats: float) -> float | None:
         """(nats / D + log bins) / log 2; None for data without quantum, whose bits/dim mean nothing.
 
-        Binary data are discrete as they are: nats / D / log 2.
+        Binary data are discrete as they are: nats / D / log 2. Of one-hot states most combinations of bits are
+        impossible, so that a dimension is no bit: None.
 
         Args:
             nats: A negative log-likelihood, or a bound on it, in nats per example.
@@ -66,7 +67,7 @@ class DataInfo:
         per_dimension = nats / math.prod(self.shape)
         if self.support == "binary":
             return per_dimension / math.log(2)
-        if self.bins is None:
+        if self.bins is None or self.support != "real":
             return None
         return (per_dimension + math.log(self.bins)) / math.log(2)
 
@@ -85,7 +86,7 @@ class DataInfo:
         """Inverse of `to_dict`; raises DataError on a record that is not one."""
         try:
             shape = tuple(int(n) for n in record["shape"])
-            if min(shape, default=1) < 1 or record["support"] not in ("real", "binary"):
+            if min(shape, default=1) < 1 or record["support"] not in get_args(Support):
                 raise DataError(f"Got a data description of shape {shape} and support {record['support']!r}.")
             return cls(
                 name=str(record["name"]),

@@ -17,12 +17,14 @@ import torch
 from torch import Tensor
 
 State: TypeAlias = Tensor | tuple[Tensor, ...]
-Support: TypeAlias = Literal["real", "binary"]
+Support: TypeAlias = Literal["real", "binary", "one-hot"]
+"""What the entries of a leaf are: numbers; bits, of which all combinations are states; or symbols, bits of which
+exactly one is 1 along the last dimension of the event. Bits of symbols are not free: bits/dim would mean nothing."""
 
 
 @dataclass(frozen=True, slots=True)
 class Space:
-    """Where one leaf of a state lives: event shape `E` and support ("real", or "binary" for values 0 and 1)."""
+    """Where one leaf of a state lives: event shape `E` and support, see `Support`."""
 
     shape: tuple[int, ...]
     support: Support = "real"

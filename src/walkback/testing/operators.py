@@ -271,7 +271,7 @@ def _both(operator: TransitionOperator, state: State, level: Level) -> tuple[Sta
 def _large_states(case: Case) -> None:
     tried = False
     for probe in probes(case):
-        if any(leaf.support == "binary" for leaf in spaces(probe.chain_space)):
+        if any(leaf.support != "real" for leaf in spaces(probe.chain_space)):
             continue
         tried = True
         for source in probe.sources():
