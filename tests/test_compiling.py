@@ -16,6 +16,7 @@ from walkback.schedules import Level
 from walkback.state import Space
 from walkback.support.seeding import generator
 from walkback.training.compiling import require_same_gradients
+from walkback.walk import Start
 from walkback_paper.gaussian import GaussianMLP
 
 STATE = torch.randn(16, 3, generator=generator("cpu", 0, "state"))
@@ -62,7 +63,7 @@ def test_sound_gradients_pass_and_nothing_has_changed() -> None:
     torch.manual_seed(5)
     expected = torch.rand(3)
     torch.manual_seed(5)
-    require_same_gradients(made, STATE, LEVEL, seed=0)
+    require_same_gradients(made, Start(STATE), LEVEL, seed=0)
     assert torch.equal(torch.rand(3), expected)
     assert not made.training
     assert all(parameter.grad is None for parameter in made.parameters())
@@ -79,9 +80,9 @@ def test_a_forgotten_gradient_is_refused(dropout: float, bf16: bool) -> None:
         torch.autocast("cpu", dtype=torch.bfloat16, enabled=bf16),
         pytest.raises(ConfigurationError, match=r"not its own \(\d+ of \d+ parameters.* --no-compile"),
     ):
-        require_same_gradients(made, STATE, LEVEL, seed=0)
+        require_same_gradients(made, Start(STATE), LEVEL, seed=0)
     with torch.autocast("cpu", dtype=torch.bfloat16, enabled=bf16):
-        require_same_gradients(operator(sound, dropout), STATE, LEVEL, seed=0)
+        require_same_gradients(operator(sound, dropout), Start(STATE), LEVEL, seed=0)
 
 
 def test_an_operator_that_is_always_random_is_not_judged() -> None:
@@ -89,7 +90,7 @@ def test_an_operator_that_is_always_random_is_not_judged() -> None:
     made.network.register_forward_hook(
         lambda _, __, outputs: tuple(output * 4 * torch.randn_like(output) for output in outputs)
     )
-    require_same_gradients(made, STATE, LEVEL, seed=0)
+    require_same_gradients(made, Start(STATE), LEVEL, seed=0)
 
 
 def test_a_run_is_refused_before_it_leaves_anything(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from walkback.errors import ConfigurationError
 from walkback.operators import Conditional, TransitionOperator
 from walkback.schedules import Level
-from walkback.state import State, leaves
+from walkback.state import Context, State, leaves
 
 Mean: TypeAlias = Literal["mix", "preconditioned"]
 Positive: TypeAlias = Annotated[float, Field(gt=0.0, allow_inf_nan=False)]
@@ -92,7 +92,7 @@ class ParametrizedOperator(TransitionOperator, Generic[Form]):
         self.parametrization: Form = parametrization
         self.network = network
 
-    def forward(self, state: State, level: Level) -> Conditional:
+    def forward(self, state: State, level: Level, context: Context = None) -> Conditional:
         """Run the network at `state` `(B, *E)`."""
         conditional: Conditional = self.parametrization(self.network, leaves(state)[0], level)
         return conditional

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import torch
@@ -55,7 +55,7 @@ def cold_level(subject: Subject, temperature: float) -> Level:
 @torch.no_grad()
 def trace(
     subject: Subject,
-    state: State,
+    start: Start,
     level: Level,
     num_steps: int,
     statistics: Statistics,
@@ -64,11 +64,11 @@ def trace(
     blocks: int = 100,
     reduce: Literal["mean", "last"] = "mean",
 ) -> Trace:
-    """Run chains from `state` `(C, *E)` and record their statistics.
+    """Run chains from `start` `(C, *E)`, with its context, and record their statistics.
 
     Args:
         subject: Model, seed, cache and watch.
-        state: Where the chains are.
+        start: Where the chains are.
         level: One level for all steps.
         num_steps: At least 1; rounded up to whole blocks.
         statistics: What to record.
@@ -81,14 +81,13 @@ def trace(
     """
     block = -(-num_steps // blocks)
     count = -(-num_steps // block)
-    values, state = _resumed(subject, name, state)
+    values, state = _resumed(subject, name, start.state)
     subject.watch.stage(name.replace("-", " ").capitalize(), count * block, len(values) * block)
     saved = time.monotonic()
     while len(values) < count:
         stretch = min(count - len(values), -(-_STRETCH // block))
-        state, found = _stretch(
-            subject, state, level, (stretch, block), statistics, name, len(values), reduce
-        )
+        here = replace(start, state=state)
+        state, found = _stretch(subject, here, level, (stretch, block), statistics, name, len(values), reduce)
         values += found
         if len(values) == count or time.monotonic() - saved > _SAVE_SECONDS:
             parts = {f"leaf.{i}": leaf for i, leaf in enumerate(leaves(state))}
@@ -98,14 +97,14 @@ def trace(
     return Trace(torch.stack(values), state, block)
 
 
-def settle(subject: Subject, state: State, level: Level, num_steps: int, *, name: str = "burn-in") -> State:
-    """The chains' states after `num_steps` further steps of which nothing is recorded."""
+def settle(subject: Subject, start: Start, level: Level, num_steps: int, *, name: str = "burn-in") -> Start:
+    """Where the chains are after `num_steps` further steps of which nothing is recorded."""
     if not num_steps:
-        return state
+        return start
     nothing = trace(
-        subject, state, level, num_steps, lambda step: _zeros(step.target), name=name, reduce="last"
+        subject, start, level, num_steps, lambda step: _zeros(step.target), name=name, reduce="last"
     )
-    return nothing.state
+    return replace(start, state=nothing.state)
 
 
 def _zeros(state: State) -> Tensor:
@@ -123,7 +122,7 @@ def _resumed(subject: Subject, name: str, state: State) -> tuple[list[Tensor], S
 
 def _stretch(
     subject: Subject,
-    state: State,
+    start: Start,
     level: Level,
     size: tuple[int, int],
     statistics: Statistics,
@@ -134,8 +133,9 @@ def _stretch(
     """Blocks `number`, `number + 1`, … of one stretch of the chains, `size` = (blocks, steps of each)."""
     count, block = size
     noise = subject.generator(name, number)
-    steps = walk(subject.model.operator, by_cooling, Start(state), (level,) * (count * block), noise)
+    steps = walk(subject.model.operator, by_cooling, start, (level,) * (count * block), noise)
     found: list[Tensor] = []
+    state = start.state
     total: Tensor | None = None
     for index, step in enumerate(steps, start=1):
         state = step.target

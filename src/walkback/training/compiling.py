@@ -20,8 +20,9 @@ from torch import Tensor
 from walkback.errors import ConfigurationError
 from walkback.operators import TransitionOperator
 from walkback.schedules import Level
-from walkback.state import State, device_of
+from walkback.state import device_of
 from walkback.support.seeding import derive_seed, generator
+from walkback.walk import Start
 
 Gradients: TypeAlias = dict[str, Tensor]
 
@@ -31,7 +32,7 @@ _REPEATED = 0.01  # of a gradient: atomic additions on a CUDA device are less, a
 _DISTURBANCE = 0.02
 
 
-def require_same_gradients(operator: TransitionOperator, state: State, level: Level, seed: int) -> None:
+def require_same_gradients(operator: TransitionOperator, start: Start, level: Level, seed: int) -> None:
     """Refuse a compiled operator whose gradients are not those of its own `forward`.
 
     The gradients are those of training, or of evaluation mode where training is random (dropout); an operator that is
@@ -40,7 +41,7 @@ def require_same_gradients(operator: TransitionOperator, state: State, level: Le
 
     Args:
         operator: Compiled in place (`operator.compile()`).
-        state: States `(B, *E)` of the operator's chain.
+        start: States `(B, *E)` of the operator's chain, and their context.
         level: As in training, a tensor.
         seed: Of the disturbance.
 
@@ -49,7 +50,7 @@ def require_same_gradients(operator: TransitionOperator, state: State, level: Le
     """
     before = {name: tensor.detach().clone() for name, tensor in operator.state_dict().items()}
     was_training = operator.training
-    device = device_of(state)
+    device = device_of(start.state)
     try:
         _disturb(operator, seed)
         with torch.random.fork_rng([device] if device.type == "cuda" else []):
@@ -57,12 +58,12 @@ def require_same_gradients(operator: TransitionOperator, state: State, level: Le
                 operator.train(training)
                 torch.manual_seed(derive_seed(seed, "compiled"))
                 with torch.autocast(device.type, enabled=False):
-                    exact, again = (_gradients(operator, state, level) for _ in range(2))
+                    exact, again = (_gradients(operator, start, level) for _ in range(2))
                 if all(
                     (again[name] - exact[name]).norm() <= _REPEATED * size for name, size in _sizes(exact)
                 ):
-                    rounded = _gradients(operator, state, level)
-                    _refuse_others(_gradients(operator, state, level, compiled=True), exact, rounded)
+                    rounded = _gradients(operator, start, level)
+                    _refuse_others(_gradients(operator, start, level, compiled=True), exact, rounded)
                     return
     finally:
         operator.load_state_dict(before)
@@ -78,12 +79,12 @@ def _disturb(operator: TransitionOperator, seed: int) -> None:
 
 
 def _gradients(
-    operator: TransitionOperator, state: State, level: Level, *, compiled: bool = False
+    operator: TransitionOperator, start: Start, level: Level, *, compiled: bool = False
 ) -> Gradients:
     """∇ of the mean of -log p over the rows, by name of the parameter."""
     operator.zero_grad(set_to_none=True)
-    conditional = operator(state, level) if compiled else operator.forward(state, level)
-    loss = -conditional.cooling(level).log_prob(state).mean()
+    run = operator if compiled else operator.forward
+    loss = -run(start.state, level, start.context).cooling(level).log_prob(start.state).mean()
     if loss.requires_grad:
         loss.backward()
     torch.clear_autocast_cache()  # its copies of the weights belong to this graph

@@ -13,7 +13,7 @@ from typing import Any, Literal, final
 
 from walkback.building.assembly import build_loggers
 from walkback.building.devices import autocast
-from walkback.data import Split, states_of
+from walkback.data import Split, batch_of, states_of
 from walkback.errors import ConfigurationError
 from walkback.loggers import JsonLines, Logger
 from walkback.measuring.bound import BoundEstimate, estimate_bound
@@ -246,7 +246,7 @@ class Run:
         num = min(limit, len(prepared.dataset.examples(split)))
         noise = generator(prepared.device, self._config.run.seed, stream)
         batches = [
-            states_of(prepared.dataset, split, slice(first, min(first + settings.batch_size, num)), noise)
+            batch_of(prepared.dataset, split, slice(first, min(first + settings.batch_size, num)), noise)
             for first in range(0, num, settings.batch_size)
         ]
         with autocast(prepared.device, prepared.precision):
@@ -282,7 +282,7 @@ class Run:
         """Walks between data and prior and, in the plane, where a step at T = 1 leads."""
         prepared, model = self._prepared, self._trainer.averaged_model
         noise = generator(prepared.device, self._config.run.seed, "walks")
-        data = states_of(prepared.dataset, "train", slice(self._config.samples.num), noise)
+        data = batch_of(prepared.dataset, "train", slice(self._config.samples.num), noise)
         with model.evaluating(), autocast(prepared.device, prepared.precision):
             return draw_walks(directory.sample, model, prepared.dataset.info, data, noise, self._protocol())
 
