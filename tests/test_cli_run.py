@@ -97,10 +97,13 @@ CASES = {
     "negative steps": (("--steps", "-1"), ["training.steps", "-1", "0"]),
     "empty batch": (("--batch-size", "0"), ["training.batch_size", "got 0"]),
     "no learning rate": (("--lr", "nan"), ["training.lr", "finite"]),
-    "one example": (("--set", "evaluation.limit=1"), ["1 test example", "at least 2", "evaluation.limit"]),
+    "one example": (
+        ("--set", "evaluation.limit=1"),
+        ["evaluation.limit = 1", "at least 4", "raise evaluation.limit"],
+    ),
     "one example to validate": (
         ("--set", "training.validation_examples=1"),
-        ["1 validation example", "at least 2", "training.validation_examples"],
+        ["training.validation_examples = 1", "at least 4", "raise training.validation_examples"],
     ),
     "no processes": (("--nproc", "0"), ["run.nproc", "got 0"]),
     "negative seed": (("--seed", "-1"), ["run.seed", "-1"]),

@@ -111,7 +111,7 @@ def test_twelve_packed_bits_are_twelve(tmp_path: Path) -> None:
     entries = {256: 4, 257: 1, 258: 12, 259: 1, 262: 1, 273: 0, 277: 1, 278: 1, 279: len(packed)}
     offset = 8 + 2 + 12 * len(entries) + 4
     body = b"".join(
-        struct.pack("<HHII", tag, kind, 1, offset if tag == 273 else v) for tag, kind, v in entries
+        struct.pack("<HHII", tag, 4, 1, offset if tag == 273 else v) for tag, v in entries.items()
     )
     tiff = b"II*\0" + struct.pack("<I", 8) + struct.pack("<H", len(entries)) + body + bytes(4) + packed
     (tmp_path / "a").mkdir()

@@ -109,9 +109,9 @@ def test_a_bound_that_is_not_finite_is_refused() -> None:
         estimate_bound(learned(), [Batch(data)], INFO, rng())
 
 
-def test_one_example_has_no_standard_error() -> None:
-    with pytest.raises(WalkbackError, match="at least 2"):
-        estimate_bound(reversible(), [Batch(normal(1, 2))], INFO, rng())
+def test_three_examples_have_no_standard_error() -> None:
+    with pytest.raises(WalkbackError, match="Got 3 examples, expected at least 4"):
+        estimate_bound(reversible(), [Batch(normal(3, 2))], INFO, rng())
 
 
 RHO = 0.6

@@ -15,9 +15,9 @@ from torch import Tensor
 
 from walkback.data import DataInfo
 from walkback.errors import ConfigurationError, WalkbackError
+from walkback.measuring.jackknife import jackknife
 from walkback.measuring.quality.coverage import Distances
 from walkback.measuring.quality.frechet import classifier_score, frechet_distance, kernel_distance
-from walkback.measuring.quality.jackknife import jackknife
 from walkback.measuring.quality.report import Rules, quality_figures
 from walkback.measuring.quality.wasserstein import (
     directions,

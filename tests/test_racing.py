@@ -10,8 +10,9 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from walkback.speed.clock import Meter, peak_of_process
+from walkback.speed.clock import Meter
 from walkback.speed.race import Entrant, Outcome, race
+from walkback.support.memory import peak_of_process
 from walkback.support.threads import cpu_threads
 from walkback.support.watch import Silent
 

@@ -340,8 +340,8 @@ def refused(done: Done, *words: str) -> None:
 @pytest.mark.parametrize(
     ("options", "words"),
     [
-        (("--from", "data", "--steps", "20"), ["--steps 20", "--from data", "--from noise"]),
-        (("--from", "a.npz", "--steps", "20"), ["--steps 20", "--from a.npz"]),
+        (("--from", "data", "--levels", "20"), ["--levels 20", "--from data", "--from noise"]),
+        (("--from", "a.npz", "--levels", "20"), ["--levels 20", "--from a.npz"]),
         (("--split", "train"), ["--split train", "--from noise", "--from data"]),
         (("--from", "a.npz", "--split", "test"), ["--split test", "--from a.npz"]),
         (("--from", "data", "--num", "100000"), ["100000", "test split of digits"]),

@@ -63,6 +63,7 @@ class Symmetry(Diagnostic):
         start: ChainStart = "data",
         batch: PositiveInt = 50,
     ) -> None:
+        require_enough(examples, "examples", "--set examples=…")
         self._examples = examples
         self._probes = probes
         self._temperature = temperature
@@ -76,7 +77,6 @@ class Symmetry(Diagnostic):
             ConfigurationError: The kernel is neither normal, Bernoulli nor a product of such.
             WalkbackError: The map is constant, cannot be differentiated twice, or there are too few states.
         """
-        require_enough(self._examples, "examples", "--set examples=…")
         level = cold_level(subject, self._temperature)
         operator = subject.model.operator
         with subject.model.evaluating(), torch.autocast(subject.device.type, enabled=False):

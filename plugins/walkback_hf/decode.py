@@ -27,7 +27,6 @@ from walkback_hf.depth import (
     grey_values,
     is_deep_colour,
     is_deep_grey,
-    may_be_deep,
     to_8_bits,
 )
 from walkback_hf.encoded import EncodedImage, Part
@@ -92,13 +91,11 @@ def find_layout(image: EncodedImage, size: int | None, grayscale: bool | None) -
 
 
 def find_depth(image: EncodedImage) -> Deepest:
-    """The largest values of an image, where it may have more than 8 bits.
+    """The largest values of an image, if it has more than 8 bits.
 
     Raises:
-        DataError: It does, and cannot be decoded.
+        DataError: It cannot be decoded.
     """
-    if not may_be_deep(image.data):
-        return Deepest()
     with _undecodable(image):
         return depth_of(_open(image), image)
 

@@ -16,7 +16,7 @@ from walkback.errors import ConfigurationError, DataError
 from walkback.pixels import GreyLevels
 from walkback_hf.cache import StoredPixels, cached_pixels
 from walkback_hf.decode import Layout, decode, decode_batches, find_depth, find_layout
-from walkback_hf.depth import Deepest, joined_depths
+from walkback_hf.depth import Deepest, joined_depths, may_be_deep
 from walkback_hf.encoded import Found, Labels, Part
 from walkback_hf.splits import plan_splits
 
@@ -175,17 +175,16 @@ def suitable_levels(states: GreyLevels, pixels: Mapping[Split, Tensor], name: st
     Raises:
         DataError: The threshold makes all pixels the same.
     """
-    if not any(bool((part > 1).any()) for part in pixels.values()):
+    high = max(int(part.max()) for part in pixels.values())
+    if high <= 1:
         states = replace(states, levels=2)
     if states.binarize == "threshold":
-        above = [part >= states.levels // 2 for part in pixels.values()]
-        if not any(bool(part.any()) for part in above) or all(bool(part.all()) for part in above):
-            low = min(int(part.min()) for part in pixels.values())
-            high = max(int(part.max()) for part in pixels.values())
+        low, middle = min(int(part.min()) for part in pixels.values()), states.levels // 2
+        if high < middle or low >= middle:
             raise DataError(
                 f"Got grey levels from {low} to {high} in {name}, which data.binarize = 'threshold' makes all "
-                f"{int(bool(above[0].any()))} (1 where v >= {states.levels // 2}); rescale the images, or set "
-                "data.binarize to 'stochastic'."
+                f"{int(low >= middle)} (1 where v >= {middle}); rescale the images, or set data.binarize to "
+                "'stochastic'."
             )
     return states
 
@@ -197,7 +196,8 @@ def _content(part: Part) -> tuple[str, Deepest]:
     for image in part.read():
         content.update(len(image.data).to_bytes(8, "little"))
         content.update(image.data)
-        deepest = joined_depths((deepest, find_depth(image)))
+        if may_be_deep(image.data):
+            deepest = joined_depths((deepest, find_depth(image)))
     return content.hexdigest(), deepest
 
 

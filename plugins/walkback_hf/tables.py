@@ -18,7 +18,7 @@ from walkback_hf.columns import image_column, read_images
 from walkback_hf.encoded import EncodedImage, EncodedImages, Labels, Rows
 from walkback_hf.names import shown
 
-_BATCH = 256
+_MOST_IN_BATCH, _BYTES_IN_BATCH = 1024, 1 << 26
 _MOST_ROWS_A_BYTE = 8  # a row takes a bit at the least: beyond, the number of rows is not to be believed
 
 
@@ -59,7 +59,9 @@ class ParquetFiles(EncodedImages):
             start += length
             if local.size:
                 with _reading(name), pq.ParquetFile(path) as file:
-                    batches = file.iter_batches(batch_size=_BATCH, columns=[column])
+                    batches = file.iter_batches(
+                        batch_size=_batch(length, path.stat().st_size), columns=[column]
+                    )
                     yield from _read_chunks((batch.column(0) for batch in batches), local, name, path.parent)
 
     @override
@@ -143,7 +145,13 @@ def _shard(path: Path, name: str, column: str | None) -> _Shard:
 def _pieces(chunks: Iterable[Any]) -> Iterator[Any]:
     """Chunks cut up, so that few images are in memory at a time."""
     for chunk in chunks:
-        yield from (chunk.slice(start, _BATCH) for start in range(0, len(chunk), _BATCH))
+        size = _batch(len(chunk), chunk.nbytes)
+        yield from (chunk.slice(start, size) for start in range(0, len(chunk), size))
+
+
+def _batch(count: int, size: int) -> int:
+    """How many of `count` rows, of `size` bytes together, to have in memory at a time."""
+    return max(1, min(_MOST_IN_BATCH, _BYTES_IN_BATCH * count // max(size, 1)))
 
 
 def _read_chunks(chunks: Iterable[Any], rows: Rows, name: str, folder: Path | None) -> Iterator[EncodedImage]:

@@ -54,6 +54,7 @@ from walkback_paper.parametrized import (
     Parametrization,
     ParametrizedOperator,
     Positive,
+    Ratio,
     Share,
 )
 
@@ -138,6 +139,7 @@ class GaussianParametrization(Parametrization):
         self.register_buffer("data_mean", torch.zeros(shape))
         self.register_buffer("data_variance", torch.tensor(1.0 + smoothing**2))
         self.register_buffer("max_variance", torch.ones(()))
+        self._ratio = Ratio()
 
     @staticmethod
     def heads(variance: Variance) -> int:
@@ -169,7 +171,7 @@ class GaussianParametrization(Parametrization):
     @property
     def max_temperature(self) -> float:
         """σ_max² / σ², or its root where temperature multiplies the standard deviation."""
-        ratio = (self.max_variance / self.noise_variance).item()
+        ratio = self._ratio(self.max_variance, self.noise_variance)
         return max(1.0, ratio if self._law == "variance" else math.sqrt(ratio))
 
     def forward(self, network: nn.Module, state: Tensor, level: Level) -> GaussianConditional:

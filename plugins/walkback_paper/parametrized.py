@@ -62,6 +62,22 @@ class Mixing(nn.Module):
         return torch.lerp(state, target, self.logit.sigmoid().to(state.dtype))
 
 
+@final
+class Ratio:
+    """a / b of two buffers of one entry, read off the device when one has changed, not for the levels of every walk."""
+
+    def __init__(self) -> None:
+        self._known: tuple[tuple[Tensor, Tensor], tuple[int, int], float] | None = None
+
+    def __call__(self, a: Tensor, b: Tensor) -> float:
+        """The number; tensors count what is written into them (`_version`), and `Module.to` makes others of them."""
+        versions = a._version, b._version
+        known = self._known
+        if known is None or known[0][0] is not a or known[0][1] is not b or known[1] != versions:
+            self._known = known = (a, b), versions, (a / b).item()
+        return known[2]
+
+
 class Parametrization(nn.Module, ABC):
     """Turns a network's outputs into a conditional."""
 

@@ -17,6 +17,7 @@ from torch import Tensor
 
 from walkback.errors import ConfigurationError, DataError
 from walkback.state import Context, Space, map_context
+from walkback.support.memory import send
 
 Split: TypeAlias = Literal["train", "validation", "test"]
 SPLITS: tuple[Split, ...] = ("train", "validation", "test")
@@ -172,7 +173,7 @@ def context_of(dataset: Dataset, split: Split, rows: Tensor | slice, device: tor
             f"Got classes of {dataset.info.name}, which has no labels, expected a data set that derives from "
             "walkback.data.Labelled: set data.condition = 'none'."
         )
-    return dataset.labels(split)[rows].to(device)
+    return send(dataset.labels(split)[rows], device)
 
 
 def draw_labels(info: DataInfo, num: int, generator: torch.Generator) -> Context:
@@ -200,7 +201,7 @@ def states_of(dataset: Dataset, split: Split, rows: Tensor | slice, generator: t
         rows: The examples: numbers `(B,)` on the CPU, or a slice.
         generator: Draws the noise of the states.
     """
-    return dataset.states(dataset.examples(split)[rows].to(generator.device), generator)
+    return dataset.states(send(dataset.examples(split)[rows], generator.device), generator)
 
 
 def require_examples(dataset: Dataset, split: Split, num: int) -> None:

@@ -22,6 +22,7 @@ from walkback.readout import read_out
 from walkback.sampling import COLD, last, steps
 from walkback.schedules import Levels
 from walkback.state import Context, State, leaves, map_context, map_state
+from walkback.support.memory import within_memory
 from walkback.support.readouts import Readout
 from walkback.support.seeding import generator as seeded
 
@@ -107,8 +108,9 @@ def fill_in(
         noise = seeded(device, seed, "inpaint", number)
         rows = slice(number * BATCH, (number + 1) * BATCH)
         given = map_context(lambda leaf, rows=rows: leaf[rows].to(device), context)  # type: ignore[misc]
-        states = inpaint(model, part.to(device), held.to(device), levels, noise, given, extra=extra)
-        end = last(_told(states, on_step, number * (len(levels) + extra)))
+        with within_memory(f"filling in {len(part)} states at a time", "ask for fewer, or use the CPU"):
+            states = inpaint(model, part.to(device), held.to(device), levels, noise, given, extra=extra)
+            end = last(_told(states, on_step, number * (len(levels) + extra)))
         # A mean has no part of the state as it was: it is held once more.
         ends.append(torch.where(held, part, read_out(model.operator, end, readout, given).to(part)))
     return torch.cat(ends)

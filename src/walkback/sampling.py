@@ -25,6 +25,7 @@ from walkback.operators import TransitionOperator, initial_state
 from walkback.priors import Prior
 from walkback.schedules import Level, Levels
 from walkback.state import Context, State, concatenate, map_context
+from walkback.support.memory import within_memory
 from walkback.support.seeding import generator as seeded
 from walkback.walk import Heating, by_cooling
 
@@ -189,12 +190,15 @@ def sample_frames(
         for first in range(0, plan.num, plan.batch_size)
     ]
     first = len(levels) + plan.extra
-    for done, states in enumerate(zip(*streams, strict=True)):
-        step = done - first
-        if step >= 0 and step % plan.every == 0:
-            yield done, step, concatenate(states)
-        else:
-            yield done, None, None
+    size = min(plan.num, plan.batch_size)
+    work = f"drawing {plan.num} samples, {size} at a time"
+    with within_memory(work, "ask for fewer samples, or a smaller batch size"):
+        for done, states in enumerate(zip(*streams, strict=True)):
+            step = done - first
+            if step >= 0 and step % plan.every == 0:
+                yield done, step, concatenate(states)
+            else:
+                yield done, None, None
 
 
 @torch.no_grad()

@@ -19,6 +19,7 @@ import torch
 from torch import Tensor
 
 from walkback.errors import ConfigurationError
+from walkback.support.memory import send
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,8 +77,8 @@ def stack_levels(levels: Levels, rows: int, device: torch.device) -> Level:
                 [torch.as_tensor(level.temperature, device=device).double().expand(rows) for level in levels]
             ),
         )
-    steps = torch.tensor([level.step for level in levels], device=device)
-    temperatures = torch.tensor([level.temperature for level in levels], dtype=torch.float64, device=device)
+    steps = send(torch.tensor([level.step for level in levels]), device)
+    temperatures = send(torch.tensor([level.temperature for level in levels], dtype=torch.float64), device)
     return Level(steps.repeat_interleave(rows), temperatures.repeat_interleave(rows))
 
 

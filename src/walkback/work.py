@@ -16,7 +16,9 @@ log q(h_0 | data) is added to W of heating from data; a cooled s_0 is a whole st
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
+from typing import final
 
 import torch
 from torch import Tensor
@@ -89,16 +91,17 @@ def cooling_work(
     process = require_stepwise(model.process, "the work of a path")
     state = model.prior.sample(num, generator)
     boundary = -model.prior.log_prob(state)
-    states, conditionals, ways_back = [state], [], []
+    states, conditionals, ways_back, clipping = [state], [], [], ClippingCheck(model)
     for level in reversed(levels):
         conditional = model.operator(state, level, context)
         kernel = conditional.cooling(level)
         target = kernel.sample(generator)
-        refuse_clipped(model, target)
+        clipping.look(target)
         ways_back.append(kernel.log_prob(target))
         conditionals.append(conditional)
         states.append(target)
         state = target
+    clipping.require()
     # From the end of the path: s_0 and its output, s_1 and its, …
     states.reverse()
     outputs = [model.operator(state, levels[0], context), *reversed(conditionals)]
@@ -112,32 +115,65 @@ def cooling_work(
 def _heat(
     model: Model, start: Start, levels: Levels, generator: torch.Generator, log_latent: Tensor
 ) -> PathWork:
-    state, production = start.state, []
+    state, production, clipping = start.state, [], ClippingCheck(model)
     for transition in model.walk(start, levels, generator):
         state = transition.target
-        refuse_clipped(model, state)
+        clipping.look(state)
         production.append(transition.log_q - transition.log_p)
+    clipping.require()
     return PathWork(torch.stack(production, 1), log_latent - model.prior.log_prob(state))
 
 
-def refuse_clipped(model: Model, state: State) -> None:
-    """Refuse sampled states `(B, *E)` that pile up at an extreme value, as clipping makes them.
+@final
+class ClippingCheck:
+    """Refuses sampled states that pile up at an extreme value, as clipping makes them.
 
-    A clipped normal has atoms at the ends, its density says nothing of them, and a bound made of it is too high.
+    A clipped normal has atoms at the ends, its density says nothing of them, and a bound made of it is too high. States
+    are looked at on their device; `require` alone waits for it, once a path and not at every step.
 
-    Raises:
-        WalkbackError: They do.
+    Args:
+        model: Whose states they are.
     """
-    for leaf, space in zip(leaves(state), spaces(model.prior.space), strict=True):
-        if space.support != "real" or leaf.numel() < 2 * _TIES:
-            continue
-        ends = leaf.amin(), leaf.amax()
-        if not bool(torch.stack(ends).isfinite().all()):
-            continue  # no pile: the work itself will not be finite
-        most = max(int((leaf == end).sum()) for end in ends)
-        if most >= max(_TIES, leaf.numel() // 1000) or bool(ends[0] == ends[1]):
-            raise WalkbackError(
-                f"Got {most} of {leaf.numel()} entries of sampled states at the same extreme value, expected "
-                "different ones: the kernel clips its samples, and its density does not say so; leave them "
-                "unclipped to evaluate."
-            )
+
+    def __init__(self, model: Model) -> None:
+        self._spaces = spaces(model.prior.space)
+        self._piles: list[tuple[Tensor, int]] = []
+
+    def look(self, state: State) -> None:
+        """Look at states `(B, *E)`."""
+        for leaf, space in zip(leaves(state), self._spaces, strict=True):
+            if space.support != "real" or leaf.numel() < 2 * _TIES:
+                continue
+            low, high = leaf.amin(), leaf.amax()
+            most = torch.maximum((leaf == low).sum(), (leaf == high).sum())
+            piled = (most >= max(_TIES, leaf.numel() // 1000)) | (low == high)
+            # Where they are not finite there is no pile: the work itself will not be finite.
+            found = piled & low.isfinite() & high.isfinite()
+            self._piles.append((torch.where(found, most, 0), leaf.numel()))
+
+    def require(self) -> None:
+        """Raise WalkbackError where states that were looked at are clipped, and forget them."""
+        piles, self._piles = self._piles, []
+        if not piles:
+            return
+        counts = torch.stack([most for most, _ in piles]).tolist()
+        for most, (_, size) in zip(counts, piles, strict=True):
+            if most:
+                raise WalkbackError(
+                    f"Got {most} of {size} entries of sampled states at the same extreme value, expected "
+                    "different ones: the kernel clips its samples, and its density does not say so; leave them "
+                    "unclipped to evaluate."
+                )
+
+
+def exponential_average(work: Tensor) -> Tensor:
+    """-log mean exp(-W) over the last dimension, `(…, P)` → `(…)`, nats, in float64.
+
+    Of P heating paths from s_0 it estimates -log p(s_0), from above by the finite P.
+    """
+    return math.log(work.shape[-1]) - (-work.double()).logsumexp(-1)
+
+
+def effective_sample_size(work: Tensor) -> Tensor:
+    """(Σ w)² / Σ w² of the weights w = exp(-W) over the last dimension, `(…, P)` → `(…)`, from 1 to P."""
+    return (-work.double()).softmax(-1).square().sum(-1).reciprocal()

@@ -16,11 +16,11 @@ from typing import Any, Literal
 
 from torch import Tensor
 
-from walkback.api.inputs import assignments, installed, progress_bar, split_choice
-from walkback.api.models import as_dataset
+from walkback.api.inputs import as_dataset, installed, progress_bar, split_choice
 from walkback.api.records import Trained
 from walkback.configuration.config import COMPONENT_SECTIONS, RunConfig
 from walkback.configuration.layering import resolve
+from walkback.configuration.overrides import assignments
 from walkback.configuration.recipes import starting_layer
 from walkback.configuration.schema import component_options
 from walkback.data import Dataset

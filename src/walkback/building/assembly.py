@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
@@ -11,6 +12,7 @@ from typing import Any, TypeVar
 import torch
 from torch import nn
 
+from walkback.building.devices import Precision, autocast
 from walkback.building.origins import recorded_component
 from walkback.component import INTERFACES, Kind, spoken
 from walkback.configuration.components import ComponentConfig
@@ -29,7 +31,7 @@ from walkback.processes import Process
 from walkback.schedules import Schedule
 from walkback.state import StateSpace
 from walkback.storage.checkpoint import Checkpoint, load_checkpoint
-from walkback.support.seeding import derive_seed, generator
+from walkback.support.seeding import derive_seed, generator, lent_seed
 
 FIT_EXAMPLES = 5000
 """Number of training examples that set the data's moments before training."""
@@ -42,11 +44,37 @@ Part = TypeVar("Part")
 
 @dataclass(frozen=True, slots=True)
 class LoadedModel:
-    """A model from a checkpoint, and the data it was trained on."""
+    """A trained model, in evaluation mode, and how it computes.
+
+    Attributes:
+        model: Operator, schedule, process and prior, on `device`.
+        info: The data that it was trained on.
+        checkpoint: Its weights and its description.
+        device: Where it computes.
+        name: Of its file, for protocols.
+        precision: Of its networks.
+        dataset: The data that it was trained on, prepared, where they are at hand.
+    """
 
     model: Model
     info: DataInfo
     checkpoint: Checkpoint
+    device: torch.device
+    name: str
+    precision: Precision = "fp32"
+    dataset: Dataset | None = None
+
+    @property
+    def operator_name(self) -> str:
+        """The operator's component, or its class where the model was made of an instance."""
+        origin = self.checkpoint.description.components.get("operator")
+        return type(self.model.operator).__name__ if origin is None else origin.name
+
+    @contextmanager
+    def computing(self) -> Iterator[None]:
+        """Evaluation mode, and networks in `precision`, inside."""
+        with self.model.evaluating(), autocast(self.device, self.precision):
+            yield
 
 
 def build_dataset(config: ComponentConfig, registry: Registry) -> Dataset:
@@ -99,9 +127,7 @@ def build_model(
         own: Part | None = instances.get(kind)
         return build_part(registry, kind, parts[kind], base, *arguments) if own is None else own
 
-    # Initialization in torch.nn draws from the global generator: lend it our seed, and put it back.
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(derive_seed(seed, "weights"))
+    with lent_seed(derive_seed(seed, "weights")):
         operator = part("operator", TransitionOperator, data_space)  # type: ignore[type-abstract]
         prior = part("prior", Prior, state_space(operator, data_space))  # type: ignore[type-abstract]
         process = part("process", Process)  # type: ignore[type-abstract]
@@ -151,7 +177,7 @@ def load_model(path: Path, registry: Registry, device: torch.device) -> LoadedMo
         ) from error
     model.operator.eval().requires_grad_(False)
     model.process.eval().requires_grad_(False)
-    return LoadedModel(model.to(device), checkpoint.data, checkpoint)
+    return LoadedModel(model.to(device), checkpoint.data, checkpoint, device, path.name)
 
 
 def build_part(

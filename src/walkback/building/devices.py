@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -48,6 +49,31 @@ def resolve_precision(name: Literal["auto", "fp32", "bf16"], device: torch.devic
     if name != "auto":
         return name
     return "bf16" if device.type == "cuda" and torch.cuda.is_bf16_supported() else "fp32"
+
+
+def wait_for(device: torch.device) -> None:
+    """Wait until a device has done all that it was told; the CPU always has."""
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+
+
+@contextmanager
+def deterministic(wanted: bool) -> Iterator[None]:
+    """Inside, where `wanted`, PyTorch takes deterministic algorithms only, and refuses what has none."""
+    if not wanted:
+        yield
+        return
+    cudnn = torch.backends.cudnn
+    before = torch.get_deterministic_debug_mode(), cudnn.deterministic, cudnn.benchmark
+    # cuBLAS reads it when it is first used, and is deterministic with it alone.
+    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+    try:
+        torch.use_deterministic_algorithms(True)
+        cudnn.deterministic, cudnn.benchmark = True, False
+        yield
+    finally:
+        mode, cudnn.deterministic, cudnn.benchmark = before
+        torch.set_deterministic_debug_mode(mode)
 
 
 @contextmanager

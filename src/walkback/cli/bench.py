@@ -68,7 +68,7 @@ def bench(
 
     walkback bench --recipe mnist --repeats 20 --json > speed.json
     """
-    from walkback.cli.reports import show_report
+    from walkback.cli.reports import tell_report
     from walkback.configuration.layering import resolve
     from walkback.speed.report import benchmark_report
     from walkback.speed.timings import BenchmarkPlan, time_configuration
@@ -99,7 +99,4 @@ def bench(
     plan = BenchmarkPlan(repeats=repeats, compare=compare)
     with output.progress() as bar:
         report = benchmark_report(prepared, plan, time_configuration(prepared, plan, bar))
-    if json:
-        output.emit_json(report.to_dict())
-    else:
-        show_report(output, report)
+    tell_report(output, report, json=json)

@@ -235,12 +235,16 @@ def _report(result: RunResult, output: Output, json: bool) -> None:
             "measured on",
             f"{bound.examples} {result.protocol['split']} examples, {bound.paths} path(s), K = {bound.levels}",
         ),
-        ("training", f"{result.walks:,} walks in {result.seconds:.0f} s"),
+        ("training", f"{result.walks:,} walks in {result.seconds:.0f} s" + _peak(result)),
         *([] if result.best_step is None else [("best model", f"after {result.best_step:,} walks")]),
         ("checkpoint", str(result.checkpoint)),
         *((path.stem, str(path)) for path in result.pictures),
     ]
     output.show(table(("", ""), rows))
+
+
+def _peak(result: RunResult) -> str:
+    return "" if result.peak_memory is None else f", {result.peak_memory / 2**20:,.0f} MiB of memory at most"
 
 
 def _show(config: RunConfig, registry: Registry, output: Output, json: bool) -> None:
@@ -249,6 +253,7 @@ def _show(config: RunConfig, registry: Registry, output: Output, json: bool) -> 
 
     prepared = prepare(config, registry)
     levels = [level.temperature for level in prepared.model.levels()]
+    minutes, steps = config.training.minutes, config.training.steps
     if json:
         output.emit_json(
             {
@@ -262,6 +267,8 @@ def _show(config: RunConfig, registry: Registry, output: Output, json: bool) -> 
         )
         return
     output.write(config.to_toml())
+    length = f"{steps:,} walks" + ("" if minutes is None else f" or {minutes:g} minutes, whichever is first")
     output.note(
-        f"{prepared.num_parameters:,} parameters, {len(levels)} levels, on {prepared.device} in {prepared.precision}."
+        f"{prepared.num_parameters:,} parameters, {len(levels)} levels, on {prepared.device} in "
+        f"{prepared.precision}, {length}."
     )

@@ -6,10 +6,13 @@ TOML: `loggers."a.b".project`.
 
 from __future__ import annotations
 
+import os
 import re
 import tomllib
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Any, TypeAlias
+
+import tomli_w
 
 from walkback.errors import ConfigurationError
 from walkback.support.text import nearest, one_line
@@ -49,6 +52,18 @@ def parse_overrides(assignments: Iterable[str], sections: Collection[str]) -> Ta
         refuse_unknown_section(section, sections)
         assign(tables.setdefault(section, {}), options, parse_value(value.strip()))
     return tables
+
+
+def assignments(settings: Mapping[str, Any]) -> list[str]:
+    """`section.option=value`, as `--set` takes them, of Python values.
+
+    >>> assignments({"training.ema": 0.99, "operator.channels": (16, 32), "run.compile": False})
+    ['training.ema=0.99', 'operator.channels=[16, 32]', 'run.compile=false']
+
+    Raises:
+        ConfigurationError: A value is none that TOML has: text, numbers, booleans, lists and tables of them.
+    """
+    return [f"{name}={_toml(name, value)}" for name, value in settings.items()]
 
 
 def assign(table: dict[str, Any], path: Sequence[str], value: Any) -> None:
@@ -130,3 +145,22 @@ def refuse_unknown_section(section: str, sections: Collection[str], origin: str 
         raise ConfigurationError(
             f"Unknown section {section!r}{where}{nearest(section, sections)}; there are: {listing}."
         )
+
+
+def _toml(name: str, value: object) -> str:
+    match value:
+        case bool():
+            return str(value).lower()
+        case int() | float():
+            return repr(float(value) if isinstance(value, float) else int(value))
+        case str() | os.PathLike():
+            return tomli_w.dumps({"value": os.fspath(value)}).removeprefix("value = ").rstrip("\n")
+        case Mapping():
+            pairs = (f"{_toml(name, str(key))} = {_toml(name, item)}" for key, item in value.items())
+            return f"{{ {', '.join(pairs)} }}"
+        case Sequence():
+            return f"[{', '.join(_toml(name, item) for item in value)}]"
+    raise ConfigurationError(
+        f"Got a {type(value).__name__} for {name}, expected text, a number, true or false, or a list of them; "
+        "leave out what is to keep its default."
+    )

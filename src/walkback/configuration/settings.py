@@ -43,9 +43,16 @@ class TrainingSettings(Settings):
     optimizer step after every step of a walk (the paper's choice), `"batch"` one per walk from the gradients of its K
     steps, `"stacked"` the same update computed by one forward over all K·B rows (the operator must accept
     levels that differ by row).
+
+    With `minutes` training ends when that much time has been spent walking, or after `steps` walks, whichever is
+    first; the learning rate follows whichever of the two is further (`optimization.share_done`).
     """
 
     steps: NonNegativeInt = 10_000
+    minutes: PositiveFloat | None = Field(
+        None,
+        description="Minutes to train for, validation and drawing not counted; training.steps is then a second limit.",
+    )
     batch_size: PositiveInt = 100
     updates: Literal["online", "batch", "stacked"] = "batch"
     lr: PositiveFloat = 1e-4
@@ -118,6 +125,10 @@ class RunSettings(Settings):
     device: str = Field("auto", pattern=r"^(auto|cpu|cuda(:\d+)?)$")
     precision: Literal["auto", "fp32", "bf16"] = "auto"
     compile: bool = False
+    deterministic: bool = Field(
+        False,
+        description="Take deterministic algorithms only, which on CUDA are slower and not there for everything.",
+    )
     threads: NonNegativeInt = Field(0, description="CPU threads; 0 leaves torch's choice.")
     nproc: PositiveInt = 1
 

@@ -17,6 +17,7 @@ from __future__ import annotations
 
 import math
 import warnings
+from typing import TypeAlias
 
 import numpy as np
 import numpy.typing as npt
@@ -52,6 +53,9 @@ _STATES_A_DIMENSION = 5
 
 Rows = npt.NDArray[np.float64]
 
+Judged: TypeAlias = tuple[str, Tensor, str]
+"""A model's name, -log p of held-out states `(M,)` in nats, and what it is."""
+
 
 def baseline_figures(
     train: Tensor, test: Tensor, info: DataInfo, seed: int, *, components: int = 10
@@ -74,11 +78,21 @@ def baseline_figures(
     """
     first, second = _rows(_at_most(train, 2 * LARGEST_FIT), "training"), _rows(test, "held-out")
     components = max(1, min(components, len(first) // _STATES_A_PART))
-    models = _of_bits if info.support == "binary" else _of_reals
+    mixture = _mixture_of_bits if info.support == "binary" else _mixture
+    models = [*_moment_models(first, second, info, seed), mixture(first, second, seed, components)]
     figures: list[Figure] = []
-    for name, nats, meaning in models(first, second, info, seed, components):
+    for name, nats, meaning in models:
         figures += nll_figures(f"baseline_{name}", nats, info, meaning)
     return tuple(figures)
+
+
+def moment_models(train: Tensor, test: Tensor, info: DataInfo, seed: int) -> list[Judged]:
+    """The uniform law and the models of means and covariances: name, `(M,)` nats of held-out states, and meaning.
+
+    Raises:
+        WalkbackError: As `baseline_figures`.
+    """
+    return _moment_models(_rows(train, "training"), _rows(test, "held-out"), info, seed)
 
 
 def _rows(states: Tensor, what: str) -> Tensor:
@@ -88,9 +102,14 @@ def _rows(states: Tensor, what: str) -> Tensor:
     return rows
 
 
-def _of_reals(
-    train: Tensor, test: Tensor, info: DataInfo, seed: int, components: int
-) -> list[tuple[str, Tensor, str]]:
+def _moment_models(train: Tensor, test: Tensor, info: DataInfo, seed: int) -> list[Judged]:
+    if info.support == "binary":
+        num, dim = train.shape
+        alone = ((train.sum(0) + 0.5) / (num + 1)).logit()
+        return [
+            ("uniform", test.new_full((len(test),), dim * math.log(2)), "fair coins"),
+            ("bernoulli", -_bits_log_prob(test, alone[None])[:, 0], "coins with the training frequencies"),
+        ]
     variance = train.var(0, correction=0)
     constant = int((variance == 0).sum())
     if constant:
@@ -99,7 +118,6 @@ def _of_reals(
             "dequantized data: leave the baselines out, or train on data.dequantize = true."
         )
     full, what = _gaussian(train, test, seed)
-    mixed, mixture = _mixture(train, test, seed, components)
     uniform = test.new_zeros(len(test)) if info.bins else _box_nll(train, test)
     reach = (
         "uniform on [0, 1]"
@@ -110,7 +128,6 @@ def _of_reals(
         ("uniform", uniform, reach),
         ("diagonal_gaussian", _diagonal_nll(train, test), "Gaussian with independent coordinates"),
         ("gaussian", full, what),
-        ("mixture", mixed, mixture),
     ]
 
 
@@ -159,7 +176,7 @@ def _ppca_nll(train: Tensor, test: Tensor, directions: int, seed: int) -> Tensor
     return 0.5 * ((along / variances).sum(1) + across / rest + volume)
 
 
-def _mixture(train: Tensor, test: Tensor, seed: int, components: int) -> tuple[Tensor, str]:
+def _mixture(train: Tensor, test: Tensor, seed: int, components: int) -> Judged:
     few = _at_most(train, LARGEST_FIT)
     most = len(few) // (_STATES_A_DIMENSION * train.shape[1])
     kind = "full" if train.shape[1] <= LARGEST_FULL_MIXTURE and most > 0 else "diag"
@@ -179,21 +196,13 @@ def _mixture(train: Tensor, test: Tensor, seed: int, components: int) -> tuple[T
     nats = -torch.from_numpy(np.asarray(model.score_samples(test.numpy()), dtype=np.float64))
     shape = "full" if kind == "full" else "diagonal"
     note = "" if model.converged_ else f"; not converged after {_STEPS} steps of EM"
-    return nats, f"mixture of {components} Gaussians of {shape} covariance{note}"
+    return "mixture", nats, f"mixture of {components} Gaussians of {shape} covariance{note}"
 
 
-def _of_bits(
-    train: Tensor, test: Tensor, info: DataInfo, seed: int, components: int
-) -> list[tuple[str, Tensor, str]]:
-    num, dim = train.shape
-    alone = ((train.sum(0) + 0.5) / (num + 1)).logit()
+def _mixture_of_bits(train: Tensor, test: Tensor, seed: int, components: int) -> Judged:
     mixed, converged = _bit_mixture_nll(_at_most(train, LARGEST_FIT), test, seed, components)
     note = "" if converged else f"; not converged after {_STEPS} steps of EM"
-    return [
-        ("uniform", test.new_full((len(test),), dim * math.log(2)), "fair coins"),
-        ("bernoulli", -_bits_log_prob(test, alone[None])[:, 0], "coins with the training frequencies"),
-        ("mixture", mixed, f"mixture of {components} sets of coins{note}"),
-    ]
+    return "mixture", mixed, f"mixture of {components} sets of coins{note}"
 
 
 def _bits_log_prob(bits: Tensor, logits: Tensor) -> Tensor:

@@ -17,6 +17,7 @@ from torch import Tensor
 
 from walkback.data import Batch, DataInfo
 from walkback.errors import WalkbackError
+from walkback.measuring.estimates import require_enough
 from walkback.model import Model
 from walkback.schedules import Levels
 from walkback.state import Context
@@ -45,6 +46,17 @@ class BoundEstimate:
     paths: int
     levels: int
 
+    def named(self, prefix: str) -> dict[str, float]:
+        """The numbers that a metrics file has of it: `PREFIX_nats`, `PREFIX_nats_error`, and the same in bits/dim."""
+        found = {f"{prefix}_nats": self.nats, f"{prefix}_nats_error": self.nats_error}
+        if self.bits_per_dimension is None or self.bits_error is None:
+            return found
+        bits = {
+            f"{prefix}_bits_per_dimension": self.bits_per_dimension,
+            f"{prefix}_bits_error": self.bits_error,
+        }
+        return found | bits
+
 
 def path_bound(
     model: Model, data: Tensor, levels: Levels, generator: torch.Generator, context: Context = None
@@ -66,11 +78,10 @@ def estimate_bound(
     Of data that have a context, e.g. class labels, it is the bound of the data given their context.
 
     Raises:
-        WalkbackError: A path's bound is not finite, or there are fewer than two examples.
+        WalkbackError: A path's bound is not finite, or there are too few examples for a standard error.
     """
-    num_examples = sum(len(batch.states) for batch in batches)
-    if num_examples < 2:
-        raise WalkbackError(f"Got {num_examples} example(s), expected at least 2 for a standard error.")
+    num_examples = sum(len(batch) for batch in batches)
+    require_enough(num_examples, "examples", "their number")
     levels = model.levels()
     with model.evaluating():
         work = torch.cat(

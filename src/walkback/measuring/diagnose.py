@@ -6,21 +6,18 @@ checkpoint + name + options → Subject → Diagnostic.measure → Report
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from pathlib import Path
 from typing import Any
 
-import torch
-
 from walkback.building.assembly import LoadedModel, build_part
-from walkback.building.devices import Precision, autocast
 from walkback.configuration.components import Options, component_table, configure
 from walkback.data import Dataset
 from walkback.diagnostics import Diagnostic, Subject
 from walkback.errors import PluginError
 from walkback.extensions.registry import Registry
-from walkback.measuring.provenance import data_protocol
+from walkback.measuring.provenance import Provenance
 from walkback.report import Report
 from walkback.storage.work_cache import WorkCache
+from walkback.support.memory import within_memory
 from walkback.support.watch import Watch
 
 
@@ -39,40 +36,28 @@ def build_diagnostic(
     return built, component_table(chosen)
 
 
-def diagnose_model(  # noqa: PLR0913 (until there is a request record)
+def diagnose_model(
     loaded: LoadedModel,
     diagnostic: Diagnostic,
-    table: Mapping[str, Any],
-    protocol: Mapping[str, Any],
+    provenance: Provenance,
     data: Callable[[], Dataset],
-    *,
-    source: str | None,
-    device: torch.device,
-    precision: Precision,
-    seed: int,
-    directory: Path | None = None,
+    cache: WorkCache,
     watch: Watch,
 ) -> Report:
     """Carry out one diagnostic.
 
     Args:
-        loaded: The model, on `device`.
+        loaded: The model.
         diagnostic: See `build_diagnostic`.
-        table: What the protocol says of it: its name and options, plain JSON types.
-        protocol: See `protocol_of`.
+        provenance: With the seed of all randomness, and the diagnostic's name and options among the details.
         data: Gives the data to compare with, prepared; called where the diagnostic asks for them, once.
-        source: Their name, where they are not those of the checkpoint.
-        device: Where to compute.
-        precision: Of the networks.
-        seed: Of all randomness.
-        directory: Keeps finished pieces, so that an interrupted measurement can go on; None keeps nothing.
+        cache: Keeps finished pieces, so that an interrupted measurement can go on.
         watch: Is told of progress.
 
     Raises:
         PluginError: The diagnostic returns no report.
         WalkbackError: It refuses to give a figure.
     """
-    stamp = {**protocol, "diagnostic": dict(table)}
     wanted: list[Dataset] = []
 
     def once() -> Dataset:
@@ -84,16 +69,21 @@ def diagnose_model(  # noqa: PLR0913 (until there is a request record)
         model=loaded.model,
         info=loaded.info,
         data=once,
-        device=device,
-        seed=seed,
-        cache=WorkCache(directory, {**stamp, "device": str(device), "data": source}),
+        device=loaded.device,
+        seed=provenance.seed,
+        cache=cache,
         watch=watch,
     )
-    with loaded.model.evaluating(), autocast(device, precision):
+    table = provenance.details["diagnostic"]
+    sizes = ", ".join(f"{name} = {value}" for name, value in table.items() if type(value) is int)
+    limit = within_memory(
+        f"the diagnostic '{table['name']}' with {sizes}", "ask for fewer chains or examples"
+    )
+    with limit, loaded.computing():
         report = diagnostic.measure(subject)
     if not isinstance(report, Report):
         raise PluginError(
             f"Got {type(report).__name__} from the diagnostic '{table['name']}', "
             "expected a walkback.report.Report."
         )
-    return report.stamped({**stamp, **(data_protocol(wanted[0].info) if wanted else {})})
+    return report.stamped(provenance.on(wanted[0].info if wanted else None).to_dict())

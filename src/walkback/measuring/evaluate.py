@@ -6,14 +6,11 @@ heated examples → figures and series      simulated ones → bracket      data
 from __future__ import annotations
 
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
-import torch
 from torch import Tensor
 
 from walkback.building.assembly import LoadedModel
-from walkback.building.devices import Precision, autocast
 from walkback.data import Dataset
 from walkback.measuring.comparison import comparison_figures
 from walkback.measuring.likelihood_report import (
@@ -24,12 +21,12 @@ from walkback.measuring.likelihood_report import (
     warnings_of,
 )
 from walkback.measuring.path_works import EvaluationPlan, bracket_simulated, heat_data
-from walkback.measuring.provenance import data_protocol
-from walkback.readout import require_readout
+from walkback.measuring.verdict import outdone
 from walkback.report import Figure, Report
 from walkback.schedules import Levels
 from walkback.storage.work_cache import WorkCache
-from walkback.support.extras import MissingLibraryError, require
+from walkback.support.extras import MissingLibraryError
+from walkback.support.memory import within_memory
 from walkback.support.watch import Watch
 
 
@@ -37,39 +34,30 @@ def evaluate_model(
     loaded: LoadedModel,
     dataset: Dataset,
     plan: EvaluationPlan,
+    levels: Levels,
     protocol: Mapping[str, Any],
-    *,
-    device: torch.device,
-    precision: Precision,
-    directory: Path | None = None,
+    cache: WorkCache,
     watch: Watch,
 ) -> Report:
     """Likelihood, bracket, baselines and sample quality of a model.
 
     Args:
-        loaded: The model, on `device`.
-        dataset: See `evaluation_data`.
+        loaded: The model.
+        dataset: Prepared, and comparable with the data that it was trained on.
         plan: What to evaluate.
-        protocol: See `protocol_of`.
-        device: Where to compute.
-        precision: Of the networks.
-        directory: Keeps finished batches, so that an interrupted evaluation can go on; None keeps nothing.
+        levels: Of the heating paths.
+        protocol: What the report says of how it was made.
+        cache: Keeps finished batches, so that an interrupted evaluation can go on.
         watch: Is told of progress.
 
     Raises:
-        MissingLibraryError: Figures of samples were asked for, and the libraries for them are not installed.
         WalkbackError: A figure would be wrong: works that are not finite, clipped states, too few examples.
     """
-    if plan.samples:
-        require("geomloss", "eval")
-    if plan.classifier:
-        require("torchmetrics", "eval")
-    model = loaded.model
-    require_readout(model, plan.readout)
-    levels = model.levels() if plan.steps is None else model.levels_of_length(plan.steps)
-    stamp = {**protocol, **data_protocol(dataset.info), **_plan_protocol(plan, levels, dataset)}
-    cache = WorkCache(directory, {**stamp, "device": str(device)})
-    with model.evaluating(), autocast(device, precision):
+    model, device = loaded.model, loaded.device
+    limit = within_memory(
+        f"evaluating {plan.batch_size} examples at a time", "lower the batch size (--batch-size)"
+    )
+    with limit, loaded.computing():
         heated = heat_data(model, dataset, plan, levels, device, cache, watch)
         figures = likelihood_figures(heated, dataset.info)
         tails, k, missing = _tails(heated.work)
@@ -83,8 +71,13 @@ def evaluate_model(
         headline="bound",
         figures=(*figures, *tails, *compared),
         series=tuple(likelihood_series(heated, levels, simulated)),
-        warnings=(*warnings_of(heated.work, k), *missing, *lost),
-        protocol=stamp,
+        warnings=(
+            *outdone((*figures, *compared), dataset.info),
+            *warnings_of(heated.work, k),
+            *missing,
+            *lost,
+        ),
+        protocol=protocol,
     )
 
 
@@ -98,7 +91,8 @@ def _tails(work: Tensor) -> tuple[list[Figure], Tensor | None, list[str]]:
         return [], None, [f"no Pareto's k: {error}"]
 
 
-def _plan_protocol(plan: EvaluationPlan, levels: Levels, dataset: Dataset) -> dict[str, Any]:
+def plan_facts(plan: EvaluationPlan, levels: Levels, dataset: Dataset) -> dict[str, Any]:
+    """What a report says of the plan, plain JSON types."""
     return {
         "split": plan.split,
         "examples": min(plan.limit, len(dataset.examples(plan.split))),

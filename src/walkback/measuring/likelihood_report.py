@@ -8,15 +8,13 @@ import torch
 from torch import Tensor
 
 from walkback.data import DataInfo
-from walkback.measuring.estimates import mean_figure, nll_figures
+from walkback.measuring.estimates import mean_figure, nll_figures, share_figure
 from walkback.measuring.likelihood import (
     DOMINANT,
     FEWEST_FOR_TAIL,
     HEAVY_TAIL,
     by_paths,
     capped_nll,
-    effective_sample_size,
-    is_nll,
     is_variance,
     pareto_k,
     path_variance,
@@ -25,6 +23,7 @@ from walkback.measuring.likelihood import (
 from walkback.measuring.path_works import HeatedExamples
 from walkback.report import Figure, Series
 from walkback.schedules import Levels
+from walkback.work import effective_sample_size, exponential_average
 
 NLL = "negative log-likelihood (nats)"
 
@@ -33,51 +32,63 @@ def likelihood_figures(heated: HeatedExamples, info: DataInfo) -> list[Figure]:
     """Bound and importance-sampled NLL of data, errors of examples and of paths apart, and the health of weights."""
     work = heated.work
     num, paths = work.shape
-    figures = nll_figures("bound", work.mean(1), info, "variational bound, above the NLL (eq. 5)")
+    figures = nll_figures(
+        "bound", work.mean(1), info, "variational bound, above the NLL (eq. 5)", side="above"
+    )
+    if paths == 1:
+        return figures
     of_paths = math.sqrt(path_variance(work).sum().item()) / num
     figures.append(
         Figure("bound_error_of_paths", of_paths, "nats", meaning="part of the bound's error from paths")
     )
-    if paths == 1:
-        return figures
-    figures += nll_figures("is_nll", is_nll(work), info, f"importance sampling with {paths} paths (eq. 10)")
+    meaning = f"importance sampling with {paths} paths (eq. 10), above the NLL"
+    figures += nll_figures("is_nll", exponential_average(work), info, meaning, side="above")
     of_paths = math.sqrt(is_variance(work).sum().item()) / num
-    figures.append(Figure("is_nll_error_of_paths", of_paths, "nats", meaning="part of its error from paths"))
-    figures.append(mean_figure("gap", work.mean(1) - is_nll(work), "nats", "bound less importance sampling"))
+    figures.append(
+        Figure(
+            "is_nll_error_of_paths",
+            of_paths,
+            "nats",
+            meaning="part of its error from paths (jackknife); what it is above the NLL is not in it",
+        )
+    )
+    figures.append(
+        mean_figure(
+            "gap",
+            work.mean(1) - exponential_average(work),
+            "nats",
+            "bound less importance sampling: the bound is at least as far from the NLL",
+            side="below",
+        )
+    )
     figures.append(
         mean_figure(
             "effective_sample_size", effective_sample_size(work), "paths", f"of {paths}, mean over examples"
         )
     )
-    dominated = (shares(work).amax(1) > DOMINANT).double()
+    dominated = shares(work).amax(1) > DOMINANT
     figures.append(
-        mean_figure(
-            "dominated", 100 * dominated, "%", f"examples with one path above {DOMINANT:.0%} of the weight"
-        )
+        share_figure("dominated", dominated, f"examples with one path above {DOMINANT:.0%} of the weight")
     )
     return figures
 
 
 def tail_figures(work: Tensor) -> tuple[list[Figure], Tensor | None]:
-    """Pareto's k over examples: its median and the share above 0.7; and k of each example."""
+    """Pareto's k over examples: its median and the share above 0.7; and k of each example.
+
+    Examples whose weights are equal have no tail and no k; where all are such, there is no figure.
+    """
     if work.shape[1] < FEWEST_FOR_TAIL:
         return [], None
     k = pareto_k(work)
     known = k[k.isfinite()]
     if not len(known):
         return [], None
-    share = 100 * (known > HEAVY_TAIL).double().mean().item()
-    meaning = f"examples whose k is above {HEAVY_TAIL}"
-    heavy = Figure("heavy_tails", share, "%", _share_error(known), meaning=meaning)
-    median = Figure(
-        "pareto_k", known.median().item(), "1", meaning="median over examples; below 0.7 is sound"
-    )
-    return [median, heavy], k
-
-
-def _share_error(k: Tensor) -> float:
-    share = (k > HEAVY_TAIL).double().mean().item()
-    return 100 * math.sqrt(share * (1 - share) / len(k))
+    heavy = share_figure("heavy_tails", k > HEAVY_TAIL, f"examples whose k is above {HEAVY_TAIL}")
+    of = "" if len(known) == len(k) else f" the {len(known)} of {len(k)}"
+    unequal = "" if len(known) == len(k) else " whose weights differ"
+    meaning = f"median over{of} examples{unequal}; below {HEAVY_TAIL} is sound"
+    return [Figure("pareto_k", known.median().item(), "1", meaning=meaning), heavy], k
 
 
 def bracket_figures(simulated: HeatedExamples, info: DataInfo) -> list[Figure]:
@@ -86,16 +97,30 @@ def bracket_figures(simulated: HeatedExamples, info: DataInfo) -> list[Figure]:
         return []
     work, paths = simulated.work, simulated.work.shape[1]
     figures = nll_figures(
-        "simulated_bound", work.mean(1), info, "heating work of the model's own samples, above E[-log p]"
+        "simulated_bound",
+        work.mean(1),
+        info,
+        "heating work of the model's own samples, above E[-log p]",
+        side="above",
     )
     figures += nll_figures(
-        "simulated_above", is_nll(work), info, f"importance sampling, {paths} paths, above"
+        "simulated_above",
+        exponential_average(work),
+        info,
+        f"importance sampling, {paths} paths, above",
+        side="above",
     )
     figures += nll_figures(
-        "simulated_below", capped_nll(work, simulated.cooling), info, "the same with the cooling path, below"
+        "simulated_below",
+        capped_nll(work, simulated.cooling),
+        info,
+        "the same with the cooling path, below",
+        side="below",
     )
-    figures.append(mean_figure("simulated_work_of_cooling", simulated.cooling, "nats", "below E[-log p]"))
-    width = is_nll(work) - capped_nll(work, simulated.cooling)
+    figures.append(
+        mean_figure("simulated_work_of_cooling", simulated.cooling, "nats", "below E[-log p]", side="below")
+    )
+    width = exponential_average(work) - capped_nll(work, simulated.cooling)
     figures.append(mean_figure("bracket", width, "nats", "above less below: how well the NLL is known"))
     return figures
 
@@ -143,7 +168,7 @@ def likelihood_series(
     examples = tuple(float(i) for i in range(len(work)))
     for name, values, label in (
         ("bound_of_examples", work.mean(1), NLL),
-        ("is_nll_of_examples", is_nll(work), NLL),
+        ("is_nll_of_examples", exponential_average(work), NLL),
         ("effective_sample_size_of_examples", effective_sample_size(work), "effective paths"),
     ):
         found.append(Series(name, examples, tuple(values.tolist()), "example", label, marks=True))

@@ -39,7 +39,7 @@ class EvaluationPlan:
         samples: Samples drawn to be compared with the data; 0 leaves that out.
         readout: What is compared of a sample: its state, or the mean of a step from it (`walkback.readout`).
         classifier: Whether to train a classifier on the data's labels, for figures made of its features.
-        steps: Number of levels; None takes the schedule's.
+        levels: Number of levels; None takes the schedule's.
         batch_size: Examples heated at a time.
         seed: Of all randomness.
     """
@@ -51,7 +51,7 @@ class EvaluationPlan:
     baselines: bool = True
     samples: int = 0
     classifier: bool = False
-    steps: int | None = None
+    levels: int | None = None
     batch_size: int = 250
     seed: int = 0
     readout: Readout = "state"

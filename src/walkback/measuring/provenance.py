@@ -1,82 +1,86 @@
-"""What every measurement of a checkpoint shares: its protocol, and the data that it may be made on."""
+"""How figures, samples and pictures were made: one record, which all of them carry."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
 from importlib.metadata import version
 from typing import Any
 
 import torch
 
 from walkback.building.assembly import LoadedModel
-from walkback.building.data_of_model import data_for
 from walkback.building.devices import Precision
-from walkback.data import DataInfo, Dataset
-from walkback.errors import ConfigurationError
-from walkback.extensions.registry import Registry
-from walkback.sampling import SamplePlan
-from walkback.schedules import Levels
-from walkback.support.readouts import Readout
+from walkback.data import DataInfo
 
 
-def protocol_of(
-    loaded: LoadedModel, name: str, device: torch.device, precision: Precision, seed: int
-) -> dict[str, Any]:
-    """What every report says of the model and of where it was measured."""
-    description = loaded.checkpoint.description
-    operator = description.components.get("operator")
-    return {
-        "checkpoint": name,
-        "operator": None if operator is None else operator.name,
-        "trained_on": loaded.info.name,
-        "progress": dict(description.progress),
-        "weights": description.weights,
-        "walkback": version("walkback"),
-        "torch": str(torch.__version__),
-        "device": device.type,
-        "precision": precision,
-        "seed": seed,
-    }
+@dataclass(frozen=True, slots=True)
+class Provenance:
+    """What is needed to make something again.
 
-
-def drawing_protocol(plan: SamplePlan, levels: Levels, source: str, readout: Readout) -> dict[str, Any]:
-    """What samples say of how they were drawn, beside `protocol_of`; `source` is what the chains started from."""
-    return {
-        "from": source,
-        "annealing_steps": len(levels),
-        "extra": plan.extra,
-        "chain": plan.chain,
-        "readout": readout,
-        "batch_size": plan.batch_size,
-    }
-
-
-def evaluation_data(
-    loaded: LoadedModel, registry: Registry, source: str | None, overrides: list[str]
-) -> Dataset:
-    """The data to evaluate on, prepared: those of the checkpoint, or others whose likelihood is comparable.
-
-    Raises:
-        ConfigurationError: They differ in shape, support or grey levels, or are the checkpoint's by name and others
-            by content.
-        DataError: The data cannot be had.
+    Attributes:
+        operator: Name of the operator's component, or its class.
+        device: Where it was computed.
+        precision: Of the networks.
+        seed: Of all randomness.
+        weights: Whether the operator's are the running average ("ema") or the last ones ("raw").
+        trained_on: Name of the data that the model was trained on, where it came from a checkpoint.
+        checkpoint: Name of that file.
+        progress: How far its training had come.
+        data: The data that took part, with the steps that made them.
+        details: What was asked for.
     """
-    dataset = data_for(loaded, registry, source, overrides)
-    found, expected = dataset.info, loaded.info
-    if found.bins != expected.bins:
-        raise ConfigurationError(
-            f"Got {found.name} with {found.bins} grey levels, expected {expected.bins} as in the checkpoint's data: "
-            "their bits/dim are not comparable."
+
+    operator: str
+    device: torch.device
+    precision: Precision
+    seed: int
+    weights: str | None = None
+    trained_on: str | None = None
+    checkpoint: str | None = None
+    progress: Mapping[str, int | float] | None = None
+    data: DataInfo | None = None
+    details: Mapping[str, Any] = field(default_factory=dict)
+
+    @classmethod
+    def of(cls, loaded: LoadedModel, seed: int, **details: Any) -> Provenance:
+        """That of what a trained model does."""
+        description = loaded.checkpoint.description
+        return cls(
+            operator=loaded.operator_name,
+            device=loaded.device,
+            precision=loaded.precision,
+            seed=seed,
+            weights=description.weights,
+            trained_on=loaded.info.name,
+            checkpoint=loaded.name,
+            progress=description.progress,
+            details=details,
         )
-    if source is None and found.fingerprint != expected.fingerprint:
-        raise ConfigurationError(
-            f"Got {found.name} with other content than the data that the checkpoint was trained on: its held-out "
-            "split may hold training examples; name the data with --data if that is meant."
-        )
-    return dataset
+
+    def on(self, data: DataInfo | None) -> Provenance:
+        """The same with data that took part."""
+        return replace(self, data=data)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain JSON types, without what is not known; the details come last."""
+        facts: dict[str, Any] = {
+            "checkpoint": self.checkpoint,
+            "operator": self.operator,
+            "trained_on": self.trained_on,
+            "progress": None if self.progress is None else dict(self.progress),
+            "weights": self.weights,
+            "walkback": version("walkback"),
+            "torch": str(torch.__version__),
+            "device": self.device.type,
+            "precision": self.precision,
+            "seed": self.seed,
+        }
+        known = {name: fact for name, fact in facts.items() if fact is not None}
+        return {**known, **({} if self.data is None else _data_facts(self.data)), **self.details}
 
 
-def data_protocol(info: DataInfo) -> dict[str, Any]:
-    """What a report says of the data that it was made on."""
+def _data_facts(info: DataInfo) -> dict[str, Any]:
     return {
         "data": info.name,
         "preprocessing": list(info.preprocessing),

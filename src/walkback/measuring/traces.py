@@ -46,6 +46,15 @@ class Trace:
     block: int
 
 
+@dataclass(frozen=True, slots=True)
+class _Record:
+    """What is recorded of a step, how a block is made of its steps, and what is checked after some."""
+
+    statistics: Statistics
+    reduce: Literal["mean", "last"]
+    check: Callable[[], None]
+
+
 def cold_level(subject: Subject, temperature: float) -> Level:
     """The level of a chain at a temperature: that of the schedule with this temperature, else step 1 at it."""
     same = [level for level in subject.model.levels() if level.temperature == temperature]
@@ -63,6 +72,7 @@ def trace(
     name: str,
     blocks: int = 100,
     reduce: Literal["mean", "last"] = "mean",
+    check: Callable[[], None] = lambda: None,
 ) -> Trace:
     """Run chains from `start` `(C, *E)`, with its context, and record their statistics.
 
@@ -75,6 +85,7 @@ def trace(
         name: Of the stream of randomness, of the cache's entry and of the stage: unique in a measurement.
         blocks: At most so many, of equal length.
         reduce: "mean" records the mean over each block's steps, "last" what its last step gives.
+        check: Called after each stretch, where the device is waited for anyway; raises where its steps were bad.
 
     Raises:
         WalkbackError: A statistic is not finite.
@@ -82,12 +93,13 @@ def trace(
     block = -(-num_steps // blocks)
     count = -(-num_steps // block)
     values, state = _resumed(subject, name, start.state)
+    record = _Record(statistics, reduce, check)
     subject.watch.stage(name.replace("-", " ").capitalize(), count * block, len(values) * block)
     saved = time.monotonic()
     while len(values) < count:
         stretch = min(count - len(values), -(-_STRETCH // block))
         here = replace(start, state=state)
-        state, found = _stretch(subject, here, level, (stretch, block), statistics, name, len(values), reduce)
+        state, found = _stretch(subject, here, level, (stretch, block), record, name, len(values))
         values += found
         if len(values) == count or time.monotonic() - saved > _SAVE_SECONDS:
             parts = {f"leaf.{i}": leaf for i, leaf in enumerate(leaves(state))}
@@ -125,10 +137,9 @@ def _stretch(
     start: Start,
     level: Level,
     size: tuple[int, int],
-    statistics: Statistics,
+    record: _Record,
     name: str,
     number: int,
-    reduce: Literal["mean", "last"],
 ) -> tuple[State, list[Tensor]]:
     """Blocks `number`, `number + 1`, … of one stretch of the chains, `size` = (blocks, steps of each)."""
     count, block = size
@@ -140,15 +151,17 @@ def _stretch(
     for index, step in enumerate(steps, start=1):
         state = step.target
         ends = index % block == 0
-        if reduce == "mean" or ends:
-            values = statistics(step).double()
+        if record.reduce == "mean" or ends:
+            values = record.statistics(step).double()
             total = values if total is None else total + values
         if ends and total is not None:
-            mean = (total / block if reduce == "mean" else total).cpu()
-            _require_finite(mean, number + len(found), block)
-            found.append(mean)
+            found.append(total / block if record.reduce == "mean" else total)
             total = None
-    return state, found
+    record.check()
+    recorded = list(torch.stack(found).cpu())  # the device is waited for once a stretch
+    for index, mean in enumerate(recorded):
+        _require_finite(mean, number + index, block)
+    return state, recorded
 
 
 def _require_finite(values: Tensor, number: int, block: int) -> None:

@@ -5,13 +5,14 @@ A CUDA device works on after a call has returned, so the clock is read only when
 
 from __future__ import annotations
 
-import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import TypeAlias, final
 
 import torch
+
+from walkback.building.devices import wait_for
 
 Clock: TypeAlias = Callable[[], float]
 """Seconds since some moment."""
@@ -59,15 +60,4 @@ class Meter:
         peaks.append(torch.cuda.max_memory_allocated(self._device) - before)
 
     def _wait(self) -> None:
-        if self._device.type == "cuda":
-            torch.cuda.synchronize(self._device)
-
-
-def peak_of_process() -> int | None:
-    """Bytes of main memory that this process has held at most so far; None where the system does not tell."""
-    try:
-        import resource
-    except ImportError:  # Windows
-        return None
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return peak if sys.platform == "darwin" else 1024 * peak
+        wait_for(self._device)

@@ -13,7 +13,8 @@ from dataclasses import dataclass
 from functools import partial
 from typing import TypeAlias, final
 
-from walkback.speed.clock import Meter, peak_of_process
+from walkback.speed.clock import Meter
+from walkback.support.memory import peak_of_process
 from walkback.support.text import one_line
 from walkback.support.watch import Watch
 

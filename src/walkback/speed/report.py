@@ -12,13 +12,12 @@ from __future__ import annotations
 import platform
 from collections.abc import Iterator
 from dataclasses import replace
-from importlib.metadata import version
 from typing import Any
 
 import torch
 
 from walkback.measuring.estimates import FEWEST, median_figure
-from walkback.measuring.provenance import data_protocol
+from walkback.measuring.provenance import Provenance
 from walkback.report import Figure, Report, Series
 from walkback.speed.timings import BenchmarkPlan, Timing, Timings, Way
 from walkback.training.preparation import Prepared
@@ -156,11 +155,9 @@ def _protocol(prepared: Prepared, plan: BenchmarkPlan, length: float) -> dict[st
     """What was measured, where and how."""
     config, device = prepared.config, prepared.device
     cuda = device.type == "cuda"
-    return {
+    details = {
         "recipe": config.recipe,
-        "operator": config.operator.name,
         "parameters": prepared.num_parameters,
-        **data_protocol(prepared.dataset.info),
         "objective": config.objective.name,
         "schedule": config.schedule.name,
         "mean_levels": length,
@@ -173,15 +170,18 @@ def _protocol(prepared: Prepared, plan: BenchmarkPlan, length: float) -> dict[st
         "repeats": plan.repeats,
         "compiled": config.run.compile,
         "threads": config.run.threads or torch.get_num_threads(),
-        "device": device.type,
         "device_name": torch.cuda.get_device_name(device)
         if cuda
         else platform.processor() or platform.machine(),
-        "precision": prepared.precision,
-        "seed": config.run.seed,
-        "walkback": version("walkback"),
-        "torch": str(torch.__version__),
     }
+    return Provenance(
+        operator=config.operator.name,
+        device=device,
+        precision=prepared.precision,
+        seed=config.run.seed,
+        data=prepared.dataset.info,
+        details=details,
+    ).to_dict()
 
 
 def _mean_length(prepared: Prepared) -> float:

@@ -20,7 +20,7 @@ from filelock import FileLock, Timeout
 
 from walkback.errors import ConfigurationError
 from walkback.storage.files import TEMPORARY, remove_temporaries, writing_to
-from walkback.storage.store import CheckpointStore
+from walkback.storage.store import FINAL, CheckpointStore
 
 _LOCK = ".lock"
 
@@ -104,7 +104,7 @@ class RunDirectory:
     @property
     def final(self) -> Path:
         """Path of the trained model."""
-        return self.path / "final.safetensors"
+        return self.path / FINAL
 
     def sample(self, name: str) -> Path:
         """Path of a picture, e.g. `samples/step-100.png` for "step-100"."""

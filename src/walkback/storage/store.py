@@ -5,6 +5,8 @@ step-N.state.safetensors    what training needs beyond it
 step-N.json                 SHA-256 of both; written last, so a step that has it is whole
 best-N.safetensors          the best model on validation data, where a run looks for one; of those, the ones that the
                             steps kept here name in their step-N.json, with its SHA-256
+
+Looking for a checkpoint does not import torch, which only writing one needs.
 """
 
 from __future__ import annotations
@@ -14,12 +16,18 @@ import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, final
+from typing import TYPE_CHECKING, Any, final
 
 from walkback.errors import CheckpointError
-from walkback.storage.checkpoint import Checkpoint, TrainingState, save_checkpoint, save_training_state
 from walkback.storage.files import sha256, write_json, writing_to
 from walkback.storage.migrations import STEP
+
+if TYPE_CHECKING:
+    from walkback.storage.checkpoint import Checkpoint, TrainingState
+
+
+FINAL = "final.safetensors"
+"""Name of the trained model in the directory of a run."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,6 +62,8 @@ class CheckpointStore:
         Raises:
             WalkbackError: A file cannot be written; earlier checkpoints are intact.
         """
+        from walkback.storage.checkpoint import save_checkpoint, save_training_state
+
         saved = self._files(step)
         save_checkpoint(saved.checkpoint, checkpoint)
         save_training_state(saved.state, state)
@@ -70,6 +80,8 @@ class CheckpointStore:
         Raises:
             WalkbackError: The file cannot be written.
         """
+        from walkback.storage.checkpoint import save_checkpoint
+
         save_checkpoint(self.best(step), checkpoint)
 
     def latest(self) -> tuple[SavedStep | None, list[str]]:
@@ -124,6 +136,28 @@ class CheckpointStore:
         for step in steps:
             with writing_to(self.best(step)):
                 self.best(step).unlink(missing_ok=True)
+
+
+def checkpoint_in(path: Path) -> Path:
+    """The checkpoint that `path` is, or that is in it where it is the directory of a run.
+
+    That is the trained model, `final.safetensors`, or the newest whole checkpoint of a run that has not ended.
+
+    Raises:
+        CheckpointError: The directory has neither.
+    """
+    if not path.is_dir():
+        return path
+    if (path / FINAL).is_file():
+        return path / FINAL
+    checkpoints = path / "checkpoints"
+    newest, _ = CheckpointStore(checkpoints).latest() if checkpoints.is_dir() else (None, [])
+    if newest is None:
+        raise CheckpointError(
+            f"Got {path}, a directory without {FINAL} and without a whole checkpoint, expected a checkpoint "
+            "(.safetensors) or the directory of a run."
+        )
+    return newest.checkpoint
 
 
 def _manifest(saved: SavedStep, best: int | None) -> dict[str, Any]:

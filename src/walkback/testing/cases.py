@@ -12,8 +12,6 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal, TypeAlias, final
 
-import torch
-
 from walkback.building.assembly import built_options
 from walkback.component import Kind, spoken
 from walkback.configuration.components import Options, configure
@@ -32,6 +30,7 @@ from walkback.priors import Prior
 from walkback.processes import Process
 from walkback.schedules import Schedule
 from walkback.state import Space, StateSpace
+from walkback.support.seeding import lent_seed
 from walkback.support.text import one_line
 from walkback.temperature import TemperatureLaw
 
@@ -80,6 +79,7 @@ class Case:
             of a class are instances.
         spaces: Spaces to try for operators, priors and processes.
         registry: Looks up names.
+        thorough: Whether to check what takes minutes too.
     """
 
     label: str
@@ -87,6 +87,7 @@ class Case:
     options: Mapping[str, Any] = field(default_factory=dict)
     spaces: tuple[StateSpace, ...] = SPACES
     registry: Registry | None = None
+    thorough: bool = False
 
     @classmethod
     def of(
@@ -96,6 +97,7 @@ class Case:
         *,
         spaces: Sequence[StateSpace] = (),
         registry: Registry | None = None,
+        thorough: bool = False,
     ) -> Case:
         """A case from a registered name, a class or a factory; see the attributes.
 
@@ -104,11 +106,12 @@ class Case:
             options: Its options.
             spaces: Spaces that it accepts, where the usual ones (`SPACES`) are not for it.
             registry: Looks up names; None finds the installed plugins.
+            thorough: Whether to check what takes minutes too.
         """
         by_name = isinstance(component, str)
         label = component if isinstance(component, str) else getattr(component, "__name__", repr(component))
         found = Registry.discover() if by_name and registry is None else registry
-        return cls(label, component, dict(options or {}), tuple(spaces) or SPACES, found)
+        return cls(label, component, dict(options or {}), tuple(spaces) or SPACES, found, thorough)
 
     def build(self, kind: Kind, *arguments: Any, seed: int = 0) -> Any:
         """A new component, its initial weights drawn from `seed`.
@@ -119,8 +122,7 @@ class Case:
         """
         make, options = self._maker(kind, *arguments)
         try:
-            with torch.random.fork_rng(devices=[]), quiet_stdout():
-                torch.manual_seed(seed)
+            with lent_seed(seed), quiet_stdout():
                 part = make(*arguments, **options)
         except (ConfigurationError, ConformanceError, unittest.SkipTest):
             raise

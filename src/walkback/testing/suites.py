@@ -14,6 +14,7 @@ from walkback.extensions.registry import Registry
 from walkback.state import StateSpace
 from walkback.support.text import nearest
 from walkback.testing.cases import Case, Check, Outcome
+from walkback.testing.compiled import OPERATORS
 from walkback.testing.datasets import DATASETS
 from walkback.testing.diagnostics import DIAGNOSTICS
 from walkback.testing.labels import LABELS
@@ -21,7 +22,6 @@ from walkback.testing.loggers import LOGGERS
 from walkback.testing.metrics import METRICS
 from walkback.testing.networks import NETWORKS
 from walkback.testing.objectives import OBJECTIVES
-from walkback.testing.operators import OPERATORS
 from walkback.testing.priors import PRIORS
 from walkback.testing.processes import PROCESSES
 from walkback.testing.schedules import SCHEDULES
@@ -102,6 +102,7 @@ def check_component(
     options: Mapping[str, Any] | None = None,
     *,
     spaces: Sequence[StateSpace] = (),
+    thorough: bool = False,
     expected: Mapping[str, str] | None = None,
     watch: Callable[[Outcome], None] | None = None,
 ) -> tuple[Outcome, ...]:
@@ -113,6 +114,7 @@ def check_component(
         name: `name` or `distribution:name`.
         options: Of the component.
         spaces: Spaces that it accepts; () tries the usual ones.
+        thorough: Whether to check what takes minutes too.
         expected: See `checks`.
         watch: Is told each outcome as it comes.
 
@@ -122,7 +124,7 @@ def check_component(
     """
     checks(kind, expected)
     registry.load(registry.find(kind, name))
-    case = Case.of(name, options, spaces=spaces, registry=registry)
+    case = Case.of(name, options, spaces=spaces, registry=registry, thorough=thorough)
     return outcomes(kind, case, expected=expected, watch=watch)
 
 

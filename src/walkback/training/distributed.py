@@ -57,10 +57,17 @@ class World:
         """Whether `flag` is set on any process."""
         if self.size == 1:
             return flag
-        device = torch.device("cuda") if dist.get_backend() == "nccl" else torch.device("cpu")
-        value = torch.tensor(float(flag), device=device)
+        value = torch.tensor(float(flag))  # on the CPU: asking on the device would wait for it, at every walk
         dist.all_reduce(value, op=dist.ReduceOp.MAX)
         return bool(value.item())
+
+    def from_main(self, value: float) -> float:
+        """The value of rank 0, to the last bit."""
+        if self.size == 1:
+            return value
+        shared = torch.tensor(value, dtype=torch.float64)
+        dist.broadcast(shared, src=0)
+        return shared.item()
 
     def copy_from_main(self, *modules: nn.Module) -> None:
         """Overwrite parameters and buffers with those of rank 0."""
@@ -91,7 +98,8 @@ def joined_world(device: torch.device) -> Iterator[World]:
     if size == 1:
         yield World()
         return
-    dist.init_process_group("nccl" if device.type == "cuda" else "gloo")
+    # NCCL for what is on devices, and gloo for what processes agree on without waiting for theirs.
+    dist.init_process_group("cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo")
     try:
         yield World(dist.get_rank(), dist.get_world_size())
     finally:

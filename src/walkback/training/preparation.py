@@ -20,9 +20,9 @@ from walkback.building.assembly import (
 from walkback.building.devices import Precision, resolve_device, resolve_precision
 from walkback.building.origins import origins
 from walkback.configuration.config import RunConfig
-from walkback.data import Dataset, Split, batch_of
-from walkback.errors import ConfigurationError
+from walkback.data import Dataset, batch_of
 from walkback.extensions.registry import Registry
+from walkback.measuring.estimates import require_error_of_mean
 from walkback.metrics import Metric
 from walkback.model import Model
 from walkback.objectives import AnyObjective, PathObjective, Restricted
@@ -150,15 +150,9 @@ def _refuse_unfit(model: Model, objective: AnyObjective, dataset: Dataset, seed:
 
 
 def _refuse_too_few(config: RunConfig, dataset: Dataset) -> None:
-    """An estimate needs two examples to have a standard error; say so before training, not after it."""
-    wanted: tuple[tuple[Split, str, int], ...] = (
-        ("validation", "training.validation_examples", config.training.validation_examples),
-        (config.evaluation.split, "evaluation.limit", config.evaluation.limit),
+    """The bounds of validations and of the final evaluation need an error; say before training if they have none."""
+    require_error_of_mean(
+        dataset, "validation", config.training.validation_examples, "training.validation_examples", None
     )
-    for split, option, limit in wanted:
-        count = min(limit, len(dataset.examples(split)))
-        if count < 2:
-            raise ConfigurationError(
-                f"Got {count} {split} example of {dataset.info.name} for the bound and its standard error, "
-                f"expected at least 2: raise {option}, or choose more data."
-            )
+    settings = config.evaluation
+    require_error_of_mean(dataset, settings.split, settings.limit, "evaluation.limit", "evaluation.split =")

@@ -12,14 +12,13 @@ from pathlib import Path
 from typing import Any, Literal, final
 
 from walkback.building.assembly import build_loggers
-from walkback.building.devices import autocast
-from walkback.data import Split, batch_of, states_of
+from walkback.building.devices import autocast, deterministic
+from walkback.data import Split, batch_of
 from walkback.errors import ConfigurationError
 from walkback.loggers import JsonLines, Logger
 from walkback.measuring.bound import BoundEstimate, estimate_bound
+from walkback.measuring.verdict import remarks_on_bound
 from walkback.model import Model
-from walkback.pictures.figures import can_draw, draw_chains, draw_samples, draw_walks
-from walkback.state import State
 from walkback.storage.checkpoint import (
     Checkpoint,
     TrainingState,
@@ -32,19 +31,23 @@ from walkback.storage.files import write_text
 from walkback.storage.rundir import RunDirectory
 from walkback.storage.store import CheckpointStore
 from walkback.support.interrupts import Interrupted, Stop
+from walkback.support.memory import forget_peak, peak_memory, within_memory
 from walkback.support.seeding import generator
 from walkback.support.watch import Watch
 from walkback.training.distributed import World
 from walkback.training.preparation import Prepared
+from walkback.training.run_pictures import RunPictures
 from walkback.training.stopping import EarlyStopping
 from walkback.training.trainer import Trainer
 
 
 @dataclass(frozen=True, slots=True)
 class RunResult:
-    """What a finished run leaves: paths, the bound on held-out data, walks, and seconds spent training.
+    """What a finished run leaves: paths, the bound on held-out data, remarks on it, walks, and seconds spent training.
 
     `best_step` is the walk after which the model was the best on validation data, where the run kept that one.
+    `peak_memory` are the most bytes that training held: of tensors on a CUDA device, else of the process so far; None
+    where the system does not tell.
     """
 
     directory: Path
@@ -55,6 +58,8 @@ class RunResult:
     walks: int
     seconds: float
     best_step: int | None = None
+    peak_memory: int | None = None
+    remarks: tuple[str, ...] = ()
 
 
 @final
@@ -133,19 +138,30 @@ class Run:
 
         Raises:
             Interrupted: A stop was requested; a checkpoint has been saved.
-            ConfigurationError: The operator has been compiled wrongly.
             WalkbackError: Training diverged, or a file could not be written.
         """
-        self._trainer.check_compiled()
+        with deterministic(self._config.run.deterministic):
+            return self._execute()
+
+    def _execute(self) -> RunResult | None:
         self._open()
+        forget_peak(self._prepared.device)
         try:
             self._train()
+            peak = peak_memory(self._prepared.device)
             if self._directory is None:
                 return None
             final = self._directory.final
             save_checkpoint(final, self._finished(self._directory))
-            bound = self._evaluate(self._config.evaluation.split, self._config.evaluation.limit, "evaluation")
-            pictures = self._draw(self._directory) if self._lasting else ()
+            split, limit = self._config.evaluation.split, self._config.evaluation.limit
+            bound = self._evaluate(split, limit, "evaluation")
+            remarks = remarks_on_bound(bound, self._prepared.dataset, split, limit, self._config.run.seed)
+            for remark in remarks:
+                self._watch.note(remark)
+            pictures: tuple[Path, ...] = ()
+            if self._lasting:
+                model = self._trainer.averaged_model
+                pictures = self._pictures(self._directory).draw(model, self._chain_step)
             return RunResult(
                 directory=self._directory.path,
                 checkpoint=final,
@@ -155,6 +171,8 @@ class Run:
                 walks=self._trainer.progress.walks,
                 seconds=self._trainer.progress.seconds,
                 best_step=self._stopping.best_step,
+                peak_memory=peak,
+                remarks=remarks,
             )
         finally:
             for logger in self._loggers:
@@ -174,37 +192,45 @@ class Run:
 
     def _train(self) -> None:
         settings, trainer = self._config.training, self._trainer
-        start = trainer.progress.walks
-        self._watch.stage("Training", settings.steps, start)
+        self._watch.stage(*trainer.extent)
         if self._out_of_patience():  # a run that has stopped and is resumed
             return
-        for number in range(start + 1, settings.steps + 1):
+        while not trainer.finished:
             loss = trainer.walk()
-            due = {
-                name: number % every == 0 or number == settings.steps
-                for name, every in (
-                    ("log", settings.log_every),
-                    ("validate", settings.validate_every),
-                    ("checkpoint", settings.checkpoint_every),
-                )
-            }
-            if due["log"] or number == 1:
+            due, number = self._due(), trainer.progress.walks
+            if "log" in due:
                 self._log(number, {"loss": loss.item(), "seconds": trainer.progress.seconds})
-            if due["validate"]:
+            if "validate" in due:
                 self._validate(number)
             if self._lasting and settings.sample_every and number % settings.sample_every == 0:
                 self._draw_midway(number)
-            ends = due["validate"] and self._out_of_patience()
-            saves = self._lasting and (due["checkpoint"] or ends)
+            ends = "validate" in due and self._out_of_patience()
+            saves = self._lasting and ("checkpoint" in due or ends)
             if saves:  # last, so that a run resumed here has all that came before
                 self._save(number)
-            self._watch.advance(number, self._figures)
+            self._watch.advance(trainer.extent[-1], self._figures)
             if self._world.any(bool(self._stop)):
                 if not saves:
                     self._save(number)
                 raise Interrupted(self._stop.signal or 0, self._path, number)
             if ends:
                 return
+
+    def _due(self) -> set[str]:
+        """What is to be done after this walk; for any of it the device has been waited for."""
+        settings, trainer = self._config.training, self._trainer
+        every = {
+            "log": settings.log_every,
+            "validate": settings.validate_every,
+            "checkpoint": settings.checkpoint_every,
+        }
+        number = trainer.progress.walks
+        due = {name for name, walks in every.items() if number % walks == 0} | (
+            {"log"} if number == 1 else set()
+        )
+        if due or trainer.finished:
+            trainer.settle()  # seconds may be more now than they were
+        return set(every) if trainer.finished else due
 
     def _out_of_patience(self) -> bool:
         """Whether the main process, which validates, has waited long enough for a better bound; the same on all."""
@@ -228,12 +254,7 @@ class Run:
         if self._directory is None:
             return
         bound = self._evaluate("validation", self._config.training.validation_examples, "validation")
-        figures = {"validation_nats": bound.nats, "validation_nats_error": bound.nats_error}
-        if bound.bits_per_dimension is not None and bound.bits_error is not None:
-            figures |= {
-                "validation_bits_per_dimension": bound.bits_per_dimension,
-                "validation_bits_error": bound.bits_error,
-            }
+        figures = bound.named("validation")
         if self._stopping.observe(step, bound.nats):
             self._directory.checkpoints.save_best(step, self._checkpoint())
         if self._stopping.best_step is not None:
@@ -249,7 +270,12 @@ class Run:
             batch_of(prepared.dataset, split, slice(first, min(first + settings.batch_size, num)), noise)
             for first in range(0, num, settings.batch_size)
         ]
-        with autocast(prepared.device, prepared.precision):
+        size = settings.batch_size
+        work = f"evaluating {size} examples at a time (evaluation.batch_size)"
+        with (
+            within_memory(work, "lower evaluation.batch_size"),
+            autocast(prepared.device, prepared.precision),
+        ):
             paths = settings.paths if stream == "evaluation" else 1
             return estimate_bound(
                 self._trainer.averaged_model, batches, prepared.dataset.info, noise, paths=paths
@@ -263,44 +289,13 @@ class Run:
         self._directory.checkpoints.save(step, self._checkpoint(), state, self._stopping.best_step)
         self._directory.checkpoints.prune(self._config.training.keep_checkpoints)
 
-    def _draw(self, directory: RunDirectory) -> tuple[Path, ...]:
-        """The final pictures: samples, and chains that go on from them."""
-        info, settings = self._prepared.dataset.info, self._config.samples
-        if not can_draw(info):
-            self._watch.note(f"No pictures: states of shape {info.shape} are neither images nor points.")
-            return ()
-        samples, chains = directory.sample("annealed"), directory.sample("chain")
-        start = self._draw_samples(samples)
-        self._watch.stage("Chain at T = 1", settings.chain_steps)
-        noise = generator(self._prepared.device, self._config.run.seed, "chain")
-        model = self._trainer.averaged_model
-        with model.evaluating(), autocast(self._prepared.device, self._prepared.precision):
-            draw_chains(chains, model, info, settings, start, noise, self._protocol(), self._chain_step)
-        return samples, chains, *self._draw_walks(directory)
-
-    def _draw_walks(self, directory: RunDirectory) -> tuple[Path, ...]:
-        """Walks between data and prior and, in the plane, where a step at T = 1 leads."""
-        prepared, model = self._prepared, self._trainer.averaged_model
-        noise = generator(prepared.device, self._config.run.seed, "walks")
-        data = batch_of(prepared.dataset, "train", slice(self._config.samples.num), noise)
-        with model.evaluating(), autocast(prepared.device, prepared.precision):
-            return draw_walks(directory.sample, model, prepared.dataset.info, data, noise, self._protocol())
+    def _pictures(self, directory: RunDirectory) -> RunPictures:
+        return RunPictures(self._prepared, directory, self._watch, self._protocol())
 
     def _draw_midway(self, step: int) -> None:
-        if self._directory is not None and can_draw(self._prepared.dataset.info):
-            self._draw_samples(self._directory.sample(f"step-{step}"))
-
-    def _draw_samples(self, path: Path) -> State:
-        prepared = self._prepared
-        noise = generator(prepared.device, self._config.run.seed, "samples")
-        model = self._trainer.averaged_model
-        reference = None
-        if not prepared.dataset.info.is_image:
-            reference = states_of(prepared.dataset, "train", slice(self._config.samples.num), noise).cpu()
-        with model.evaluating(), autocast(prepared.device, prepared.precision):
-            return draw_samples(
-                path, model, prepared.dataset.info, self._config.samples, noise, self._protocol(), reference
-            )
+        self._trainer.settle()
+        if self._directory is not None:
+            self._pictures(self._directory).draw_midway(self._trainer.averaged_model, step)
 
     def _chain_step(self, step: int) -> None:
         self._watch.advance(step, {})

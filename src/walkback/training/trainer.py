@@ -6,29 +6,31 @@ s_K of the walks from data → prior
 
 from __future__ import annotations
 
-import time
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+import math
+from collections.abc import Mapping
+from contextlib import AbstractContextManager
 from dataclasses import asdict, dataclass, replace
+from time import perf_counter
 from typing import Any, final
 
 import torch
 from torch import Tensor, nn
 
-from walkback.building.devices import Precision, autocast
+from walkback.building.devices import Precision, autocast, wait_for
 from walkback.configuration.settings import TrainingSettings
 from walkback.data import Centred, Dataset, context_of
-from walkback.errors import ConfigurationError, WalkbackError
+from walkback.errors import ConfigurationError
 from walkback.model import Model
 from walkback.objectives import AnyObjective, PathObjective
 from walkback.operators import initial_state
 from walkback.schedules import Levels, tensor_levels
 from walkback.state import Context, State, map_state
-from walkback.support.seeding import derive_seed, generator
+from walkback.support.memory import send, within_memory
+from walkback.support.seeding import derive_seed, generator, lent_seed
 from walkback.support.text import one_line
 from walkback.training.batches import BatchOrder
-from walkback.training.compiling import require_same_gradients
 from walkback.training.distributed import World
+from walkback.training.finite import FiniteCheck
 from walkback.training.optimization import (
     WeightAverage,
     build_optimizer,
@@ -36,15 +38,22 @@ from walkback.training.optimization import (
     learning_rate,
     load_moments,
     moments,
+    share_done,
 )
 from walkback.training.persistent_chains import PersistentChains
 from walkback.training.updates import updates_for
 from walkback.walk import Start
 
+_LOOK_EVERY = 100
+"""Walks after which a device is waited for at the latest, to see whether its updates were finite."""
+
 
 @dataclass(frozen=True, slots=True)
 class Progress:
-    """How far training has come: walks, optimizer updates, and seconds spent walking."""
+    """How far training has come: walks, optimizer updates, and seconds spent walking.
+
+    A CUDA device works on after a walk has returned: the seconds lack what it has not done until `Trainer.settle`.
+    """
 
     walks: int = 0
     updates: int = 0
@@ -110,6 +119,7 @@ class Trainer:
         ]
         self._optimizer = build_optimizer(self._parameters, settings)
         self._average = WeightAverage(model, settings.ema)
+        self._finite = FiniteCheck(device)
         self._updates = updates_for(settings, objective, model, dataset.info.space.size)
         self._chains: PersistentChains | None = None
         if settings.own_starts:
@@ -117,49 +127,80 @@ class Trainer:
 
     @property
     def averaged_model(self) -> Model:
-        """The model with averaged weights: the one to evaluate and to sample."""
+        """The model with averaged weights: the one to evaluate and to sample; raises as `settle`."""
+        self._finite.require()
         return self._average.model if self._settings.ema else self.model
 
-    def check_compiled(self) -> None:
-        """Refuse to train an operator that has been compiled wrongly; see `training.compiling`."""
-        if not self._compiled or self.progress.walks >= self._settings.steps:
-            return
-        noise = generator(self._device, self._seed, "check")
-        levels = tensor_levels(self.model.levels(), self._device)
-        with autocast(self._device, self._precision):
-            start = self._data(self._order.batch(self.progress.walks), noise)
-            require_same_gradients(self.model.operator, start, levels[len(levels) // 2], self._seed)
+    @property
+    def share_done(self) -> float:
+        """The share of training that is done; the same on all processes."""
+        return share_done(self._settings, self.progress.walks, self.progress.seconds)
+
+    @property
+    def finished(self) -> bool:
+        """Whether all walks have been taken, or all minutes spent; the same on all processes."""
+        return self.progress.walks >= self._settings.steps or self.share_done >= 1
+
+    @property
+    def extent(self) -> tuple[str, int, int]:
+        """The stage for a `Watch`, how much it is in all and how much is done: walks, or seconds of the minutes."""
+        if self._settings.minutes is None:
+            return "Training", self._settings.steps, self.progress.walks
+        budget = math.ceil(60 * self._settings.minutes)
+        return "Training, in seconds", budget, round(budget * min(1.0, self.share_done))
 
     def walk(self) -> Tensor:
         """Train on one minibatch; returns the loss, nats per step and example, a scalar on the device.
 
         Raises:
-            WalkbackError: The loss or a gradient is not finite; the weights are those of before the update.
+            WalkbackError: The loss or a gradient is not finite; the weights are those of before the update. On a CUDA
+                device some walks later, at the latest when weights are asked for. Or memory does not suffice.
         """
-        started = time.perf_counter()
+        started = perf_counter()
         number = self.progress.walks
         for group in self._optimizer.param_groups:
-            group["lr"] = learning_rate(self._settings, number)
+            group["lr"] = learning_rate(self._settings, number, self.progress.seconds)
         noise = generator(self._device, self._seed, "noise", number, self._world.rank)
         levels = levels_of_walk(self.model, self._seed, number)
         if self._compiled:
             levels = tensor_levels(levels, self._device)
         self.model.operator.train()
         self.model.process.train()
-        with self._seeded_layers(number), autocast(self._device, self._precision):
+        layers = derive_seed(self._seed, "layers", number, self._world.rank)
+        with self._within_memory(), lent_seed(layers, self._device), autocast(self._device, self._precision):
             learned = self._updates.learn(self._start(number, noise), levels, noise, self._update)
         self._observe(learned.final_state, number)
-        self.progress = replace(
-            self.progress, walks=number + 1, seconds=self.progress.seconds + time.perf_counter() - started
-        )
+        self.progress = replace(self.progress, walks=number + 1)
+        self._spend(perf_counter() - started)
+        if self.progress.walks % _LOOK_EVERY == 0:
+            self.settle()
         return learned.loss
 
-    @contextmanager
-    def _seeded_layers(self, number: int) -> Iterator[None]:
-        """Layers such as dropout know only the global generators: lend them our seed, and put them back."""
-        with torch.random.fork_rng([self._device] if self._device.type == "cuda" else []):
-            torch.manual_seed(derive_seed(self._seed, "layers", number, self._world.rank))
-            yield
+    def settle(self) -> None:
+        """Wait for the device: then `progress.seconds` are all that it took; called by all processes together.
+
+        Raises:
+            WalkbackError: See `walk`.
+        """
+        if self._device.type != "cpu":
+            started = perf_counter()
+            wait_for(self._device)
+            self._spend(perf_counter() - started)
+        self._finite.require()
+
+    def _within_memory(self) -> AbstractContextManager[None]:
+        size = self._settings.batch_size
+        less = " or training.updates = 'batch'" if self._settings.updates == "stacked" else ""
+        return within_memory(
+            f"training on {size} states at a time (training.batch_size)", f"lower training.batch_size{less}"
+        )
+
+    def _spend(self, seconds: float) -> None:
+        """Count `seconds` of training; where they decide something, all processes go by the clock of rank 0."""
+        total = self.progress.seconds + seconds
+        if self._settings.minutes is not None:
+            total = self._world.from_main(total)
+        self.progress = replace(self.progress, seconds=total)
 
     def _start(self, number: int, noise: torch.Generator) -> Start:
         """Where walk `number` starts: at data, and in the first rows at states of persistent chains."""
@@ -169,7 +210,7 @@ class Trainer:
 
     def _data(self, rows: Tensor, noise: torch.Generator) -> Start:
         """Where walks start from the training examples numbered `rows` `(N,)`, on the CPU."""
-        examples = self._examples[rows].to(self._device, non_blocking=True)
+        examples = send(self._examples[rows], self._device)
         state, _ = initial_state(self.model.operator, self._dataset.states(examples, noise), noise)
         anchor: State | None = None
         # States with latent parts have none.
@@ -181,7 +222,7 @@ class Trainer:
         """Labels of these training examples, where there are classes, without those of a share of them."""
         if self._labels is None:
             return None
-        labels = map_state(lambda leaf: leaf[rows].to(self._device), self._labels)
+        labels = map_state(lambda leaf: send(leaf[rows], self._device), self._labels)
         untold = torch.rand(len(rows), generator=noise, device=self._device) < self._settings.unlabelled
         return map_state(lambda leaf: leaf.masked_fill(untold, -1), labels)
 
@@ -205,11 +246,9 @@ class Trainer:
     def _update(self, loss: Tensor) -> None:
         self._world.average_gradients(self._parameters)
         norm = clip_gradients(self._parameters, self._settings.clip)
-        if not bool((norm + loss).isfinite()):
-            raise WalkbackError(
-                f"Got a loss of {loss.item():.4g} and a gradient norm of {norm.item():.4g} at walk "
-                f"{self.progress.walks}, expected finite numbers: lower the learning rate (training.lr)."
-            )
+        skipped = self._finite.look(loss, norm, self.progress.walks)
+        if skipped is not None:
+            self._optimizer.found_inf = skipped  # type: ignore[attr-defined]  # as torch.amp.GradScaler gives it
         self._optimizer.step()
         self._optimizer.zero_grad(set_to_none=True)
         torch.clear_autocast_cache()  # it would go on with copies of the old weights
@@ -220,8 +259,9 @@ class Trainer:
     def state(self) -> tuple[dict[str, Tensor], dict[str, Any]]:
         """What resuming needs beside the averaged model and the prior: tensors by name (live ones), and JSON values.
 
-        Called by all processes together: persistent chains of all of them are collected.
+        Called by all processes together: persistent chains of all of them are collected. Raises as `settle`.
         """
+        self.settle()
         tensors = {
             name: value for name, value in self.model.tensors().items() if not name.startswith("prior.")
         }

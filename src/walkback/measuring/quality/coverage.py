@@ -2,11 +2,13 @@
 
     precision   share of samples inside any ball of the data           (Kynkäänniemi et al., 2019)
     recall      share of data inside any ball of the samples
-    density     balls of the data that a sample is in, over k, mean    (Naeem et al., 2020)
+    density     balls of the data that a sample is in, each over      (Naeem et al., 2020)
+                the number of other data in it, mean over samples
     coverage    share of balls of the data with a sample inside
 
-Density is near 1 for samples of the data's own law and not bounded by it; coverage is then 1 - 2^-k for large sets
-of equal size. Precision and recall let one odd state's large ball cover much; density and coverage do not.
+A ball has k other data in it, and more where several are equally far, as bits are. Density is near 1 for samples of the
+data's own law and not bounded by it; coverage is then 1 - 2^-k for large sets of equal size, and more with ties.
+Precision and recall let one odd state's large ball cover much; density and coverage do not.
 """
 
 from __future__ import annotations
@@ -68,12 +70,14 @@ class Distances:
             raise WalkbackError(
                 f"Got {neighbours} neighbours among {fewest} states, expected 1 to {fewest - 1}."
             )
-        inside_data = self.between <= _radii(self.data, neighbours)[:, None]
+        radii = _radii(self.data, neighbours)[:, None]
+        inside_data = self.between <= radii
+        others = (self.data <= radii).double().sum(1) - 1  # k of them, or more where there are ties
         inside_samples = self.between <= _radii(self.samples, neighbours)[None, :]
         return Scores(
             precision=_share(inside_data.any(0)),
             recall=_share(inside_samples.any(1)),
-            density=float(inside_data.double().sum(0).mean()) / neighbours,
+            density=float((inside_data.double() / others[:, None]).sum(0).mean()),
             coverage=_share(inside_data.any(1)),
         )
 

@@ -18,8 +18,9 @@ from torch.nn import functional
 
 from walkback.data import Dataset, Labelled, Split, states_of
 from walkback.errors import ConfigurationError, DataError, WalkbackError
-from walkback.measuring.estimates import mean_figure
+from walkback.measuring.estimates import share_figure
 from walkback.report import Figure
+from walkback.support.memory import send
 from walkback.support.seeding import generator
 
 FeatureMap: TypeAlias = Callable[[Tensor], Tensor]
@@ -123,23 +124,34 @@ def label_classifier(
         DataError: The source of the data has none, or a split has only examples without a class.
         WalkbackError: Training diverged.
     """
-    if not isinstance(data, Labelled):
-        raise ConfigurationError(
-            f"Got the data {data.info.name}, which have no labels, expected such as digits, mnist, cifar10: "
-            "leave the figures of features out, or give features of your own."
-        )
+    labelled = require_labels(data)
     place = torch.device(device)
 
     def some(split: Split) -> tuple[Tensor, Tensor]:
         order = generator("cpu", seed, f"classifier-{split}")
-        rows, labels = torch.randperm(len(data.examples(split)), generator=order), data.labels(split)
+        rows, labels = torch.randperm(len(data.examples(split)), generator=order), labelled.labels(split)
         rows = rows[labels[rows] >= 0][:num]
         if not len(rows):
             raise DataError(f"Got no {split} example of {data.info.name} that has a class; expected some.")
         noise = generator(place, seed, f"classifier-states-{split}")
         return states_of(data, split, rows, noise), labels[rows]
 
-    return train_classifier(some("train"), some("test"), data.classes, seed, steps=steps)
+    return train_classifier(some("train"), some("test"), labelled.classes, seed, steps=steps)
+
+
+def require_labels(data: Dataset) -> Labelled:
+    """A prepared data set whose examples have classes.
+
+    Raises:
+        ConfigurationError: They have none.
+        DataError: The source of the data has none.
+    """
+    if not isinstance(data, Labelled) or not data.classes:
+        raise ConfigurationError(
+            f"Got the data {data.info.name}, which have no labels, expected such as digits, mnist, cifar10: "
+            "leave the figures of features out, or give features of your own."
+        )
+    return data
 
 
 def train_classifier(
@@ -173,8 +185,8 @@ def train_classifier(
         optimizer = torch.optim.Adam(network.parameters(), lr=2e-3)
         batches = generator("cpu", seed, "classifier-batches")
         for step in range(steps):
-            rows = torch.randint(len(states), (min(_BATCH, len(states)),), generator=batches).to(
-                states.device
+            rows = send(
+                torch.randint(len(states), (min(_BATCH, len(states)),), generator=batches), states.device
             )
             for group in optimizer.param_groups:
                 group["lr"] = 2e-3 * (1 - step / steps)
@@ -185,9 +197,9 @@ def train_classifier(
     network.eval().requires_grad_(False)
     network.scale = in_chunks(network.features, states).square().mean().sqrt().item() or 1.0
     logits = in_chunks(network, test[0].float(), states.device)
-    hits = 100 * (logits.argmax(1) == test[1].cpu()).double()
+    hits = logits.argmax(1) == test[1].cpu()
     meaning = f"of the feature network on {len(hits)} held-out examples; chance is {100 / len(classes):.3g} %"
-    return Classifier(network, classes, mean_figure("classifier_accuracy", hits, "%", meaning))
+    return Classifier(network, classes, share_figure("classifier_accuracy", hits, meaning))
 
 
 def _convolutions(shape: tuple[int, ...]) -> list[nn.Module]:

@@ -3,7 +3,9 @@
 A figure compares as many samples as held-out states, because all of these statistics depend on the number. What a
 perfect sampler would get is the same figure of training states in place of the samples: `…_reference`.
 Errors are those of the delete-a-group jackknife over samples and held-out states (`jackknife`); for
-the sliced Wasserstein distance the error of its projections is added in quadrature.
+the sliced Wasserstein distance the error of its projections is added in quadrature, and shares have at least that of as
+many independent hits. Intervals are Student's of the groups. Distances between finite sets of one law are not 0: they
+are above those of the laws, on the average, but for the kernel distance.
 """
 
 from __future__ import annotations
@@ -13,14 +15,16 @@ from dataclasses import dataclass
 from typing import final
 
 import torch
+from scipy.stats import t as student_t
 from torch import Tensor
 
 from walkback.data import DataInfo
 from walkback.errors import WalkbackError
+from walkback.measuring.estimates import Side
+from walkback.measuring.jackknife import GROUPS, jackknife
 from walkback.measuring.quality.coverage import Distances
 from walkback.measuring.quality.features import Classifier, FeatureMap, in_chunks
 from walkback.measuring.quality.frechet import classifier_score, frechet_distance, kernel_distance
-from walkback.measuring.quality.jackknife import jackknife
 from walkback.measuring.quality.mmd import mmd_squared
 from walkback.measuring.quality.wasserstein import directions, entropic_wasserstein, sliced_wasserstein
 from walkback.report import Figure
@@ -122,7 +126,9 @@ class _Judged:
 
         (value,), (error,) = jackknife(measure, len(self.states))
         meaning = f"SW_2 over {rules.projections} projections of {len(self.states)} states, in their units"
-        return [self._figure("sliced_wasserstein", value, math.hypot(error, of_projections), meaning)]
+        return [
+            self._figure("sliced_wasserstein", value, math.hypot(error, of_projections), meaning, "above")
+        ]
 
     def _transport(self, rules: Rules) -> list[Figure]:
         num = min(rules.transport_limit, len(self.states))
@@ -141,9 +147,14 @@ class _Judged:
                 far,
                 far_error,
                 f"near W_2 of {num} states, in their units; blur {blur:.3g}",
+                "above",
             ),
             self._figure(
-                "mmd_squared", mmd, mmd_error, f"Gaussian kernel of bandwidth {spread:.3g}, {num} states"
+                "mmd_squared",
+                mmd,
+                mmd_error,
+                f"Gaussian kernel of bandwidth {spread:.3g}, {num} states",
+                "above",
             ),
         ]
 
@@ -159,8 +170,11 @@ class _Judged:
             ("density", f"how deep samples lie among the data, near 1 at best, {where}"),
             ("coverage", f"share of the data with a sample near, {where}"),
         )
+        num = len(self.states)
         return [
-            self._figure(name, value, error, meaning)
+            self._figure(
+                name, value, error if name == "density" else max(error, _error_of_share(value, num)), meaning
+            )
             for (name, meaning), value, error in zip(told, values, errors, strict=True)
         ]
 
@@ -174,20 +188,32 @@ class _Judged:
             f"of {self.features.shape[1]} features of {len(self.features)} states; no FID or KID of Inception"
         )
         return [
-            self._figure("frechet_distance", frechet, errors[0], f"Fréchet distance {beware}"),
+            self._figure("frechet_distance", frechet, errors[0], f"Fréchet distance {beware}", "above"),
             self._figure("kernel_distance", kernel, errors[1], f"squared kernel distance {beware}"),
         ]
 
-    def _figure(self, name: str, value: float, error: float, meaning: str) -> Figure:
+    def _figure(self, name: str, value: float, error: float, meaning: str, side: Side = None) -> Figure:
         kind = "; training states in place of samples" if self.ending else ""
-        return Figure(name + self.ending, value, "1", error, meaning=meaning + kind)
+        return Figure(name + self.ending, value, "1", error, _interval(value, error), meaning + kind, side)
+
+
+def _interval(value: float, error: float) -> tuple[float, float]:
+    """Student's 95 % interval with the error of a few groups."""
+    half = float(student_t.ppf(0.975, GROUPS - 1)) * error
+    return value - half, value + half
+
+
+def _error_of_share(share: float, num: int) -> float:
+    """That of independent hits, which is not 0 where all of them agree: see `walkback.measuring.estimates`."""
+    middle = (share * num + 0.5) / (num + 1)
+    return math.sqrt(middle * (1 - middle) / num)
 
 
 def _score(log_probs: Tensor, ending: str, classifier: Classifier) -> Figure:
     (value,), (error,) = jackknife(lambda rows: (classifier_score(log_probs[rows]),), len(log_probs))
     kind = "; training states in place of samples" if ending else ""
     meaning = f"exp E KL(p(y|x) ‖ p(y)), 1 to {len(classifier.classes)}, of a classifier of these data, not Inception"
-    return Figure(f"classifier_score{ending}", value, "1", error, meaning=meaning + kind)
+    return Figure(f"classifier_score{ending}", value, "1", error, _interval(value, error), meaning + kind)
 
 
 def _some(states: Tensor, num: int, seed: int, name: str) -> Tensor:

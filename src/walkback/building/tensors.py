@@ -18,10 +18,11 @@ from typing_extensions import override
 from walkback.data import SPLITS, Centred, DataInfo, Dataset, Split
 from walkback.errors import DataError
 from walkback.pixels import GreyLevels
+from walkback.report import FEWEST
 from walkback.support.seeding import generator
 
 _CHANNELS = (1, 3, 4)  # of images: grey, colour, colour with transparency
-_FEWEST = 6  # two examples in each split, which a standard error needs
+_FEWEST = 3 * FEWEST  # so many in each split, which a standard error needs
 
 
 @final
@@ -29,7 +30,7 @@ class TensorData(Dataset, Centred):
     """Examples `(N, *E)` in memory. Splits do not depend on the run's seed.
 
     Args:
-        rows: At least 6 examples, finite; copied to the CPU.
+        rows: At least 12 examples, finite; copied to the CPU.
         name: For protocols.
 
     Raises:
@@ -55,7 +56,7 @@ class TensorData(Dataset, Centred):
             GreyLevels(levels=256 if int(stored.max()) > 1 else 2) if rows.dtype is torch.uint8 else None
         )
         order = torch.randperm(len(stored), generator=generator("cpu", 0, "tensor-splits"))
-        held_out = max(2, len(stored) // 10)
+        held_out = max(FEWEST, len(stored) // 10)
         parts = torch.split(order, [len(stored) - 2 * held_out, held_out, held_out])
         self._examples: Mapping[Split, Tensor] = {
             split: stored[part] for split, part in zip(SPLITS, parts, strict=True)

@@ -1,28 +1,26 @@
-"""A compiled operator keeps the gradients of its own forward pass, or is refused before training."""
+"""A compiled operator keeps the gradients of its own forward pass, or breaks a law."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-from tests.program import run
 from torch import Tensor, nn
 
-from walkback.errors import ConfigurationError
 from walkback.schedules import Level
 from walkback.state import Space
 from walkback.support.seeding import generator
-from walkback.training.compiling import require_same_gradients
-from walkback.walk import Start
+from walkback.testing import Case, ConformanceError, Outcome, checks
+from walkback.testing.compiled import require_same_gradients
 from walkback_paper.gaussian import GaussianMLP
 
 STATE = torch.randn(16, 3, generator=generator("cpu", 0, "state"))
 LEVEL = Level(torch.tensor([3]), torch.tensor([4.0]))
 
 Compiled = Callable[..., Any]
+COMPILE = nn.Module.compile
 
 
 def sound(graph: torch.fx.GraphModule, _: list[Tensor]) -> Compiled:
@@ -63,7 +61,7 @@ def test_sound_gradients_pass_and_nothing_has_changed() -> None:
     torch.manual_seed(5)
     expected = torch.rand(3)
     torch.manual_seed(5)
-    require_same_gradients(made, Start(STATE), LEVEL, seed=0)
+    require_same_gradients(made, STATE, LEVEL, seed=0)
     assert torch.equal(torch.rand(3), expected)
     assert not made.training
     assert all(parameter.grad is None for parameter in made.parameters())
@@ -78,11 +76,11 @@ def test_a_forgotten_gradient_is_refused(dropout: float, bf16: bool) -> None:
     made = operator(cutting, dropout)
     with (
         torch.autocast("cpu", dtype=torch.bfloat16, enabled=bf16),
-        pytest.raises(ConfigurationError, match=r"not its own \(\d+ of \d+ parameters.* --no-compile"),
+        pytest.raises(ConformanceError, match=r"not its own \(\d+ of \d+ parameters.* without --compile"),
     ):
-        require_same_gradients(made, Start(STATE), LEVEL, seed=0)
+        require_same_gradients(made, STATE, LEVEL, seed=0)
     with torch.autocast("cpu", dtype=torch.bfloat16, enabled=bf16):
-        require_same_gradients(operator(sound, dropout), Start(STATE), LEVEL, seed=0)
+        require_same_gradients(operator(sound, dropout), STATE, LEVEL, seed=0)
 
 
 def test_an_operator_that_is_always_random_is_not_judged() -> None:
@@ -90,17 +88,24 @@ def test_an_operator_that_is_always_random_is_not_judged() -> None:
     made.network.register_forward_hook(
         lambda _, __, outputs: tuple(output * 4 * torch.randn_like(output) for output in outputs)
     )
-    require_same_gradients(made, Start(STATE), LEVEL, seed=0)
+    require_same_gradients(made, STATE, LEVEL, seed=0)
 
 
-def test_a_run_is_refused_before_it_leaves_anything(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    compile_in_place = nn.Module.compile
-    monkeypatch.setattr(nn.Module, "compile", lambda module: compile_in_place(module, backend=cutting))
-    done = run(tmp_path / "cut", "--compile")
-    assert done.code == 2
-    assert "compiles its backward pass wrongly" in done.err
-    assert not (tmp_path / "cut" / "config.toml").exists()
-    # Nothing to learn, so nothing to look at.
-    assert run(tmp_path / "untrained", "--compile", steps=0).code == 0
-    monkeypatch.setattr(nn.Module, "compile", lambda module: compile_in_place(module, backend=sound))
-    assert run(tmp_path / "sound", "--compile").code == 0
+def checked(case: Case, monkeypatch: pytest.MonkeyPatch, backend: Callable[..., Compiled]) -> Outcome:
+    """The law of the kit, with another compiler than PyTorch's."""
+    monkeypatch.setattr(nn.Module, "compile", lambda module: COMPILE(module, backend=backend))
+    law = next(check for check in checks("operator") if check.name == "compiled-gradients")
+    return law.outcome(case)
+
+
+def test_the_law_refuses_what_forgets_a_gradient(monkeypatch: pytest.MonkeyPatch) -> None:
+    case = Case.of(GaussianMLP, {"hidden": 8, "depth": 1}, spaces=(Space((3,)),), thorough=True)
+    assert checked(case, monkeypatch, sound).status == "passed"
+    outcome = checked(case, monkeypatch, cutting)
+    assert outcome.status == "failed"
+    assert "compiles its backward pass wrongly" in outcome.message
+
+
+def test_the_law_is_for_thorough_checks(monkeypatch: pytest.MonkeyPatch) -> None:
+    case = Case.of(GaussianMLP, {"hidden": 8, "depth": 1}, spaces=(Space((3,)),))
+    assert checked(case, monkeypatch, cutting).status == "skipped"

@@ -1,0 +1,82 @@
+"""Every component that the registry offers learns on the device."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+from tests.cuda.parts import (
+    TEMPERATURES,
+    WALKS,
+    accepted_space,
+    all_on,
+    losses,
+    offers,
+    operator_of,
+    small,
+    train,
+)
+
+import walkback as wb
+
+pytestmark = pytest.mark.cuda
+
+UPDATES = ("online", "batch", "stacked")
+
+
+def assert_learned(trained: wb.Trained, device: torch.device, updates: int = WALKS) -> None:
+    """It trained on the device to the end: finite losses, so many updates, a finite bound."""
+    model = trained.model
+    assert trained.device.type == device.type
+    assert all_on(device, model.operator, model.prior)
+    assert len(losses(trained)) == WALKS
+    assert all(map(math.isfinite, losses(trained)))
+    assert trained.checkpoint.description.progress == {"walks": WALKS, "updates": updates}
+    assert trained.bound is not None
+    assert math.isfinite(trained.bound.nats)
+
+
+@pytest.mark.parametrize("updates", UPDATES)
+@pytest.mark.parametrize("name", offers()["operator"])
+def test_operators_learn_by_every_kind_of_update(device: torch.device, name: str, updates: str) -> None:
+    trained = train(device, name, settings={"training.updates": updates})
+    assert_learned(trained, device, WALKS * (len(TEMPERATURES) if updates == "online" else 1))
+
+
+@pytest.mark.parametrize("name", offers()["schedule"])
+def test_schedules(device: torch.device, name: str) -> None:
+    assert_learned(train(device, "gaussian-mlp", schedule=name), device)
+
+
+@pytest.mark.parametrize("name", offers()["prior"])
+def test_priors(device: torch.device, name: str) -> None:
+    support = accepted_space("prior", name).support
+    settings = {f"prior.{option}": value for option, value in small("prior", name).items()}
+    assert_learned(train(device, operator_of(support), prior=name, settings=settings), device)
+
+
+@pytest.mark.parametrize("support", ["real", "binary"])
+@pytest.mark.parametrize("name", offers()["process"])
+def test_processes(device: torch.device, name: str, support: str) -> None:
+    assert_learned(train(device, operator_of(support), process=name), device)
+
+
+@pytest.mark.parametrize("name", offers()["objective"])
+def test_objectives(device: torch.device, name: str) -> None:
+    """Those of whole walks bring a kind of update of their own."""
+    assert_learned(
+        train(device, "gaussian-mlp", objective=name, settings={"training.updates": "batch"}), device
+    )
+
+
+@pytest.mark.parametrize("checkpointing", ["always", "never"])
+def test_walks_that_are_differentiated_and_computed_again(device: torch.device, checkpointing: str) -> None:
+    settings = {"training.updates": "batch", "objective.checkpointing": checkpointing}
+    assert_learned(train(device, "gaussian-mlp", objective="elbo", settings=settings), device)
+
+
+@pytest.mark.parametrize("direction", ["cooling", "heating"])
+def test_starts_from_own_chains(device: torch.device, direction: str) -> None:
+    settings = {"training.own_starts": 0.5, "training.own_pool": 8, "training.own_direction": direction}
+    assert_learned(train(device, "gaussian-mlp", settings=settings), device)
