@@ -40,7 +40,7 @@ from walkback.kernels import Kernel, normal_at
 from walkback.networks import Network, Ports
 from walkback.operators import Conditional, DataAware, TransitionOperator
 from walkback.schedules import Level
-from walkback.state import Space, State, StateSpace, leaves
+from walkback.state import Context, Space, State, StateSpace, leaves
 from walkback.temperature import VARIANCE_LAW, TemperatureLaw
 from walkback_paper.moments import largest_variance
 from walkback_paper.parametrized import Fraction, Mean, Mixing, NonNegative, Numbers, Positive, told
@@ -150,14 +150,18 @@ class GaussianParametrization(nn.Module):
         """The T at which the law turns σ² into σ_max², the data's largest variance; at least 1."""
         return max(1.0, self._law.max_temperature(*self._numbers(self.max_variance, self.noise_variance)))
 
-    def forward(self, network: nn.Module, state: Tensor, level: Level) -> GaussianConditional:
+    def forward(
+        self, network: nn.Module, state: Tensor, level: Level, context: Context = None
+    ) -> GaussianConditional:
         """Run `network` at `state` `(B, *E)`."""
         noise = self._law.variance(self.noise_variance, level)
         centred = state - self.data_mean
         mixes = self.mixing.mean == "mix"
         scale = self.data_variance if mixes else noise + self.data_variance
         # The parametrization stays in the state's precision whatever autocast does to the network.
-        outputs = [head.to(state.dtype) for head in network(centred / scale.sqrt(), told(state, level))]
+        outputs = [
+            head.to(state.dtype) for head in network(centred / scale.sqrt(), told(state, level, context))
+        ]
         if mixes:
             target = self.data_mean + self.data_variance.sqrt() * outputs[0]
             mean = self.mixing(state, target)
@@ -219,7 +223,8 @@ class Gaussian(TransitionOperator, DataAware):
         temperature_law: TemperatureLaw | None = None,
     ) -> None:
         super().__init__()
-        shape = real_space(space).shape
+        leaf = real_space(space)
+        shape = leaf.shape
         self.parametrization = GaussianParametrization(
             shape,
             Mixing(mean, alpha, learn_alpha),
@@ -229,11 +234,15 @@ class Gaussian(TransitionOperator, DataAware):
             variance=variance,
             law=temperature_law or VARIANCE_LAW,
         )
-        self.network = network.build(Ports(shape, heads=1 if variance == "fixed" else 2))
+        self.network = network.build(
+            Ports(shape, heads=1 if variance == "fixed" else 2, classes=leaf.classes)
+        )
 
-    def forward(self, state: State, level: Level) -> GaussianConditional:
+    def forward(self, state: State, level: Level, context: Context = None) -> GaussianConditional:
         """Run the network at `state` `(B, *E)`."""
-        conditional: GaussianConditional = self.parametrization(self.network, leaves(state)[0], level)
+        conditional: GaussianConditional = self.parametrization(
+            self.network, leaves(state)[0], level, context
+        )
         return conditional
 
     @property
