@@ -30,14 +30,14 @@ from toys import SETS, relative_mmd
 from walkback.configuration.config import RunConfig
 from walkback.configuration.layering import resolve
 from walkback.data import Dataset
-from walkback.engine.preparation import Prepared, prepare
-from walkback.engine.training import Trainer
 from walkback.errors import WalkbackError
-from walkback.evaluation import estimate_bound
 from walkback.extensions.registry import Registry
+from walkback.measuring.bound import estimate_bound
 from walkback.model import Model
 from walkback.sampling import anneal, chain, last
-from walkback.seeding import generator
+from walkback.support.seeding import generator
+from walkback.training.preparation import Prepared, prepare
+from walkback.training.trainer import Trainer
 
 VARIANTS: Mapping[str, tuple[str, ...]] = {
     "base": (),

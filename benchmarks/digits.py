@@ -20,10 +20,10 @@ from sklearn.datasets import load_digits
 from sklearn.svm import SVC
 from torch import Tensor
 
-from walkback.engine.assembly import load_model
+from walkback.building.assembly import load_model
 from walkback.extensions.registry import Registry
 from walkback.sampling import anneal, chain, last
-from walkback.seeding import generator
+from walkback.support.seeding import generator
 from walkback_toys.digits import Digits
 
 NUM = 500

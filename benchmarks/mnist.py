@@ -31,16 +31,16 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy, one_hot
 
-from walkback.engine.assembly import load_model
-from walkback.engine.devices import autocast, resolve_device, resolve_precision
-from walkback.engine.held_out import data_for, first_states
+from walkback.building.assembly import load_model
+from walkback.building.data_of_model import data_for, first_states
+from walkback.building.devices import autocast, resolve_device, resolve_precision
 from walkback.extensions.registry import Registry
 from walkback.model import Model
 from walkback.pictures.images import grid, save_png
 from walkback.readout import read_out, require_readout
 from walkback.sampling import anneal, chain, last
-from walkback.seeding import generator
-from walkback.vocabulary import READOUTS
+from walkback.support.readouts import READOUTS
+from walkback.support.seeding import generator
 
 SIGMA = 0.05
 SURE = 0.9

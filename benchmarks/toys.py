@@ -22,15 +22,15 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from walkback.building.assembly import LoadedModel, build_dataset, load_model
 from walkback.configuration.config import component
 from walkback.data import Dataset
-from walkback.discrepancy import mmd_squared
-from walkback.engine.assembly import LoadedModel, build_dataset, load_model
-from walkback.evaluation import estimate_bound
 from walkback.extensions.registry import Registry
+from walkback.measuring.bound import estimate_bound
+from walkback.measuring.quality.mmd import mmd_squared
 from walkback.model import Model
 from walkback.sampling import anneal, chain, last
-from walkback.seeding import generator
+from walkback.support.seeding import generator
 from walkback_toys.figures import Mog
 
 NUM = 2000

@@ -22,9 +22,10 @@ from walkback.kernels import NormalKernel
 from walkback.operators import TransitionOperator
 from walkback.processes import TiedProcess
 from walkback.schedules import levels_from
-from walkback.seeding import generator
 from walkback.state import Space
-from walkback.walk import Transition, reference_walk, walk
+from walkback.support.seeding import generator
+from walkback.testing.reference import reference_walk
+from walkback.walk import Start, Transition, walk
 from walkback_paper.gaussian import GaussianMLP
 
 LEVELS = levels_from([1.0] * 5 + [2.0, 4.0, 8.0, 16.0, 32.0, 64.0])
@@ -66,7 +67,7 @@ def walks(rounds: int) -> None:
     process = TiedProcess()
 
     def heat(kind: Callable[..., Iterable[Transition]]) -> None:
-        learn(kind(operator, process, data, LEVELS, generator("cpu", 0, "bench")), operator)
+        learn(kind(operator, process.heating, Start(data), LEVELS, generator("cpu", 0, "bench")), operator)
 
     found = medians(
         {

@@ -26,7 +26,7 @@ from walkback.operators import Conditional, TransitionOperator
 from walkback.processes import TiedProcess
 from walkback.schedules import Level, levels_from
 from walkback.state import State, leaves
-from walkback.walk import walk
+from walkback.walk import Start
 
 
 @final
@@ -77,7 +77,7 @@ def shortfall(angle: float, *, a: float = 0.9, num_steps: int = 25, num_paths: i
     bound = torch.zeros(num_paths, dtype=torch.float64)
     last: State = origin
     levels = levels_from([1.0] * num_steps)
-    for step in walk(Autoregressive(a, angle), TiedProcess(), origin, levels, generator):
+    for step in TiedProcess().path(Autoregressive(a, angle), Start(origin), levels, generator):
         bound += step.log_p - step.log_q
         last = step.target
     return log_stationary(origin) - (bound + log_stationary(leaves(last)[0]))

@@ -153,7 +153,7 @@ def cells(picture: Path, rows: int, columns: int) -> Pixels:
 _WARM = """
 import json, os, signal, sys
 from walkback.cli.main import call
-import walkback.engine.runner
+import walkback.training.run
 
 def fork(arguments, log):
     child = os.fork()

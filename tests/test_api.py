@@ -23,9 +23,8 @@ from tests.toy.statistics import normal
 from torch import Tensor
 
 import walkback as wb
-from walkback.api.inputs import assignments
-from walkback.api.tensors import TensorData
-from walkback.configuration.overrides import parse_overrides
+from walkback.building.tensors import TensorData
+from walkback.configuration.overrides import assignments, parse_overrides
 from walkback.data import Dataset
 from walkback.diagnostics import Diagnostic, Subject
 from walkback.errors import CheckpointError, ConfigurationError, DataError, PluginError
@@ -33,9 +32,9 @@ from walkback.kernels import Kernel, NormalKernel
 from walkback.operators import Conditional, TransitionOperator
 from walkback.report import Figure, Report
 from walkback.schedules import Level
-from walkback.seeding import derive_seed
 from walkback.state import Space, State
 from walkback.storage.tensorfile import read_tensors
+from walkback.support.seeding import derive_seed
 from walkback_diagnostics.reversibility import Reversibility
 from walkback_paper.bernoulli import BernoulliMLP
 from walkback_paper.gaussian import GaussianMLP
@@ -306,10 +305,10 @@ def test_parts_suit_the_component_that_an_instance_is_of() -> None:
         ({"settings": {"training.stesp": 2}}, "did you mean 'training.steps'"),
         ({"operator": "gaussian-mpl"}, "did you mean 'gaussian-mlp'"),
         ({"operator": Shrink().requires_grad_(False)}, "without weights to learn"),
-        ({"data": torch.zeros(5, 2)}, "N >= 6"),
-        ({"data": torch.zeros(9)}, "N >= 6"),
-        ({"data": torch.full((9, 2), math.nan)}, "NaN or infinity"),
-        ({"data": torch.zeros(9, 2, dtype=torch.int64)}, "torch.int64"),
+        ({"data": torch.zeros(11, 2)}, "N >= 12"),
+        ({"data": torch.zeros(19)}, "N >= 12"),
+        ({"data": torch.full((19, 2), math.nan)}, "NaN or infinity"),
+        ({"data": torch.zeros(19, 2, dtype=torch.int64)}, "torch.int64"),
     ],
 )
 def test_wrong_requests_are_refused(
@@ -341,10 +340,10 @@ def test_the_type_of_a_tensor_says_what_its_states_are() -> None:
     states = grey.states(grey.examples("train"), noise)
     assert (grey.info.bins, grey.info.support) == (256, "real")
     assert bool(((states >= 200 / 256) & (states < 201 / 256)).all())
-    bits = TensorData(torch.tensor([[True, False]] * 10))
+    bits = TensorData(torch.tensor([[True, False]] * 20))
     assert (bits.info.bins, bits.info.support) == (None, "binary")
-    assert bits.states(bits.examples("test"), noise).tolist() == [[1.0, 0.0]] * 2
-    wide = TensorData(normal(10, 2).double())
+    assert bits.states(bits.examples("test"), noise).tolist() == [[1.0, 0.0]] * 4
+    wide = TensorData(normal(20, 2).double())
     assert wide.states(wide.examples("test"), noise).dtype is torch.float32
 
 
@@ -378,11 +377,13 @@ def test_chains_start_where_they_are_told(trained: wb.Trained) -> None:
     assert drawn.protocol["annealing_steps"] == 0
     with pytest.raises(ConfigurationError, match="expected states"):
         wb.sample(trained, start=start[:, 0], chain=2, progress=False)
-    with pytest.raises(ConfigurationError, match="one of them"):
-        wb.sample(trained, start=start, steps=3, progress=False)
+    with pytest.raises(
+        ConfigurationError, match=r"levels = 3 with start = 'states', expected start = 'noise'"
+    ):
+        wb.sample(trained, start=start, levels=3, progress=False)
 
 
-@pytest.mark.parametrize("options", [{"num": 0}, {"chain": 2, "every": 3}, {"extra": -1}, {"steps": 0}])
+@pytest.mark.parametrize("options", [{"num": 0}, {"chain": 2, "every": 3}, {"extra": -1}, {"levels": 0}])
 def test_samples_that_cannot_be_are_refused(trained: wb.Trained, options: dict[str, int]) -> None:
     with pytest.raises(ConfigurationError, match="expected at"):
         wb.sample(trained, **options, progress=False)  # type: ignore[arg-type]
@@ -436,7 +437,7 @@ def test_other_data_can_be_named_built_or_given(trained: wb.Trained) -> None:
     built = wb.evaluate(trained, data=Digits(), **FEW, progress=False)  # type: ignore[arg-type]
     assert named == built
     with pytest.raises(ConfigurationError, match="256 grey levels"):
-        wb.evaluate(trained, data=torch.zeros(20, 1, 8, 8, dtype=torch.uint8), progress=False)
+        wb.evaluate(trained, data=torch.full((20, 1, 8, 8), 200, dtype=torch.uint8), progress=False)
     with pytest.raises(ConfigurationError, match="binary"):
         wb.evaluate(trained, data="digits", settings={"binarize": "threshold"}, progress=False)
     with pytest.raises(ConfigurationError, match="not given by name"):
@@ -462,13 +463,13 @@ def test_wrong_measurements_are_refused(trained: wb.Trained, tmp_path: Path) -> 
         wb.diagnose(Nothing(), trained, progress=False)
     with pytest.raises(ConfigurationError, match="limit = 0"):
         wb.evaluate(trained, limit=0, progress=False)
-    with pytest.raises(ConfigurationError, match="classifier=True without samples"):
+    with pytest.raises(ConfigurationError, match="classifier = True without samples"):
         wb.evaluate(trained, classifier=True, progress=False)
     with pytest.raises(ConfigurationError, match="split = 'tset'"):
         wb.evaluate(trained, split="tset", progress=False)  # type: ignore[arg-type]
     with pytest.raises(CheckpointError):
         wb.load(tmp_path / "missing.safetensors")
-    with pytest.raises(DataError, match="N >= 6"):
+    with pytest.raises(DataError, match="N >= 12"):
         wb.evaluate(trained, data=torch.zeros(3, 2), progress=False)
 
 

@@ -15,10 +15,10 @@ from sklearn.mixture import GaussianMixture
 from tests.toy.statistics import LIMIT, normal, rng
 from torch import Tensor
 
-from walkback import baselines
-from walkback.baselines import baseline_figures
 from walkback.data import DataInfo
 from walkback.errors import WalkbackError
+from walkback.measuring import baselines
+from walkback.measuring.baselines import baseline_figures
 from walkback.report import Figure
 
 
@@ -193,7 +193,10 @@ def test_bit_models_are_probabilities() -> None:
     """Over all 2^5 states they sum to 1, which needs no sampling."""
     train = bits(300, 5, 0)
     every = torch.tensor(list(itertools.product((0.0, 1.0), repeat=5)), dtype=torch.float64)
-    found = baselines._of_bits(train.double(), every, DataInfo("x", (5,), "binary"), 0, 3)
+    found = [
+        *baselines.moment_models(train.double(), every, DataInfo("x", (5,), "binary"), 0),
+        baselines._mixture_of_bits(train.double(), every, 0, 3),
+    ]
     assert [name for name, _, _ in found] == ["uniform", "bernoulli", "mixture"]
     for _, nats, _ in found:
         assert float((-nats).exp().sum()) == pytest.approx(1, abs=1e-12)

@@ -19,14 +19,14 @@ from torch import nn
 from torch.optim.optimizer import register_optimizer_step_post_hook
 
 from walkback.configuration.layering import resolve
-from walkback.diagnostics import Unwatched
-from walkback.engine.benchmark_figures import CHAIN, benchmark_report
-from walkback.engine.benchmarking import WARMUP, BenchmarkPlan, Timing, Timings, Way, time_configuration
-from walkback.engine.preparation import Prepared, prepare
-from walkback.engine.training import levels_of_walk
 from walkback.extensions.registry import Registry
 from walkback.operators import TransitionOperator
+from walkback.speed.report import CHAIN, benchmark_report
+from walkback.speed.timings import WARMUP, BenchmarkPlan, Timing, Timings, Way, time_configuration
 from walkback.state import batch_size
+from walkback.support.watch import Silent
+from walkback.training.preparation import Prepared, prepare
+from walkback.training.trainer import levels_of_walk
 
 Install = Callable[..., Path]
 
@@ -109,7 +109,7 @@ def witnessed(work: Prepared, **plan: Any) -> tuple[Timings, list[Piece]]:
     """The timings of a configuration, and what ran in each timed piece, in order."""
     witness = Witness()
     with witness.watching():
-        timings = time_configuration(work, BenchmarkPlan(**plan), Unwatched(), witness.clock)
+        timings = time_configuration(work, BenchmarkPlan(**plan), Silent(), witness.clock)
     return timings, witness.measured
 
 

@@ -26,7 +26,8 @@ from walkback.storage.checkpoint import (
     save_checkpoint,
     save_training_state,
 )
-from walkback.storage.description import FORMAT, ComponentOrigin, describe, read_description
+from walkback.storage.description import ComponentOrigin, describe, read_description
+from walkback.storage.migrations import CHECKPOINT, TRAINING_STATE
 from walkback.storage.tensorfile import save_tensors
 
 DATA = DataInfo("digits", (1, 8, 8), bins=17, splits={"train": 10}, fingerprint="abc")
@@ -96,7 +97,9 @@ def test_tensors_of_neither_operator_nor_prior_are_refused(tmp_path: Path) -> No
 
 
 def test_a_newer_format_is_refused_naming_who_wrote_it(tmp_path: Path) -> None:
-    path = write(tmp_path / "a", document() | {"format": FORMAT + 1, "walkback": "9.9", "config": "new"})
+    path = write(
+        tmp_path / "a", document() | {"format": CHECKPOINT.format + 1, "walkback": "9.9", "config": "new"}
+    )
     with pytest.raises(CheckpointError, match=r"written by walkback '9\.9'.*upgrade walkback"):
         load_checkpoint(path)
 
@@ -199,7 +202,7 @@ def test_one_kind_is_not_taken_for_the_other(
 
 
 def test_a_training_state_without_document_is_refused(tmp_path: Path) -> None:
-    path = write(tmp_path / "a", {"kind": "training state", "format": FORMAT, "document": []})
+    path = write(tmp_path / "a", TRAINING_STATE.stamp() | {"document": []})
     with pytest.raises(CheckpointError, match="without its document"):
         load_training_state(path)
 

@@ -74,7 +74,7 @@ CASES = {
     ),
     "unknown schedule": (("--schedule", "dubling"), ["'dubling'", "'doubling'"]),
     "unknown recipe": (("--recipe", "nope"), ["'nope'", "digits"]),
-    "unknown logger": (("--set", 'run.loggers=["tensorbord"]'), ["'tensorbord'", "'tensorboard'"]),
+    "unknown logger": (("--logger", "tensorbord"), ["'tensorbord'", "'tensorboard'"]),
     "unknown key": (
         ("--set", "operator.sgima=1"),
         ["'operator.sgima'", "did you mean 'operator.sigma'", "hidden"],
@@ -97,10 +97,13 @@ CASES = {
     "negative steps": (("--steps", "-1"), ["training.steps", "-1", "0"]),
     "empty batch": (("--batch-size", "0"), ["training.batch_size", "got 0"]),
     "no learning rate": (("--lr", "nan"), ["training.lr", "finite"]),
-    "one example": (("--set", "evaluation.limit=1"), ["1 test example", "at least 2", "evaluation.limit"]),
+    "one example": (
+        ("--set", "evaluation.limit=1"),
+        ["evaluation.limit = 1", "at least 4", "raise evaluation.limit"],
+    ),
     "one example to validate": (
         ("--set", "training.validation_examples=1"),
-        ["1 validation example", "at least 2", "training.validation_examples"],
+        ["training.validation_examples = 1", "at least 4", "raise training.validation_examples"],
     ),
     "no processes": (("--nproc", "0"), ["run.nproc", "got 0"]),
     "negative seed": (("--seed", "-1"), ["run.seed", "-1"]),

@@ -12,14 +12,14 @@ from tests.program import TINY, walkback
 from torch import Tensor
 
 from walkback.configuration.settings import TrainingSettings
-from walkback.engine.training import Trainer
 from walkback.errors import ConfigurationError
 from walkback.kernels import BernoulliKernel, Kernel, NormalKernel, StackedKernel
 from walkback.model import Model
 from walkback.objectives import Objective
 from walkback.processes import TiedProcess
 from walkback.schedules import Level
-from walkback.seeding import generator
+from walkback.support.seeding import generator
+from walkback.training.trainer import Trainer
 from walkback.walk import Transition
 from walkback_paper.conditional import ConditionalLoss
 from walkback_paper.gaussian import GaussianMLP

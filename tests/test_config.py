@@ -17,7 +17,8 @@ from hypothesis import strategies as st
 from pydantic import AfterValidator, Field
 
 from walkback.component import KINDS, Component, DatasetSource, Kind, Recipe
-from walkback.configuration.config import RunConfig, component, component_table
+from walkback.configuration.components import component_table
+from walkback.configuration.config import RunConfig, component
 from walkback.configuration.layering import resolve, resolve_data
 from walkback.configuration.schema import component_options, validate
 from walkback.errors import ConfigurationError, PluginError
@@ -324,7 +325,8 @@ def test_unknown_source(registry: Registry, source: str) -> None:
         ("schedule.name=listed", "schedule.levels is missing: give it with --set schedule.levels=VALUE."),
         ("operator.name=7", "operator.name: got 7, expected the name"),
         ("run.device=gpu", 'run.device: got "gpu", expected a string like (auto|cpu|cuda'),
-        ('run.loggers=["bord"]', "Unknown logger 'bord'; no plugin offers any logger."),
+        ("loggers.bord=true", "Unknown logger 'bord'; no plugin offers any logger."),
+        ('run.loggers=["bord"]', "Unknown option 'run.loggers': it is 'loggers.NAME' now."),
     ],
 )
 def test_error_sentences(registry: Registry, override: str, message: str) -> None:

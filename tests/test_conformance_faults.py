@@ -6,7 +6,7 @@ import unittest
 from functools import partial
 
 import pytest
-from tests.toy import broken
+from tests.toy import broken, broken_parts, processes
 
 from walkback.component import Component
 from walkback.errors import ConfigurationError
@@ -25,11 +25,15 @@ SOUND = {
     "schedule": ("schedule", broken.BrokenSchedule, ()),
     "prior": ("prior", broken.BrokenPrior, (POINTS,)),
     "process": ("process", broken.BrokenProcess, (POINTS,)),
+    "jumps": ("process", processes.Jumps, (POINTS,)),
     "objective": ("objective", broken.BrokenObjective, ()),
     "path": ("objective", broken.BrokenPath, ()),
     "data": ("dataset", broken.BrokenData, ()),
     "diagnostic": ("diagnostic", broken.BrokenDiagnostic, ()),
     "logger": ("logger", broken.BrokenLogger, ()),
+    "network": ("network", broken_parts.BrokenNetwork, (POINTS, Space((1, 4, 4)))),
+    "law": ("temperature_law", broken_parts.BrokenLaw, ()),
+    "metric": ("metric", broken_parts.BrokenMetric, ()),
 }
 
 FAULTS = [
@@ -92,6 +96,11 @@ FAULTS = [
     ("prior", "count outside", "state-dict", "one more observe"),
     ("prior", "global prior", "generator", "global randomness"),
     ("prior", "data in place", "untouched", "in place"),
+    ("jumps", "reverse elsewhere", "path", "cooling kernel at the target"),
+    ("jumps", "twice", "path", "6 transitions through 3 levels"),
+    ("process", "fitted attribute", "state-dict", "buffers"),
+    ("process", "endless", "max-temperature", "inf"),
+    ("process", "cooler than one", "max-temperature", "0.5"),
     ("process", "cold samples", "samples", "disagree"),
     ("process", "no constant", "normalized", "normalizing constant"),
     ("process", "origin's batch", "rows-alone", "rows beside it"),
@@ -130,6 +139,37 @@ FAULTS = [
     ("logger", "finite only", "nonfinite", "nan"),
     ("logger", "closed once", "close", "idempotent"),
     ("logger", "only once", "again", "FileExistsError"),
+    ("network", "no module", "builds", "torch.nn.Module"),
+    ("network", "no tuple", "shapes", "expected a tuple of tensors"),
+    ("network", "one head", "shapes", "Got 1 outputs, expected 2"),
+    ("network", "flat", "shapes", r"\(B, \*E\)"),
+    ("network", "double", "shapes", "float64"),
+    ("network", "sees others", "rows-alone", "beside it"),
+    ("network", "one temperature", "row-levels", "different temperatures"),
+    ("network", "draws", "repeats", "global randomness"),
+    ("network", "own seed", "seeds", "equal seeds"),
+    ("network", "not kept", "file", "round trip"),
+    ("network", "detached", "gradient", "without gradient"),
+    ("network", "root", "gradient", "nan or infinity"),
+    ("network", "deaf", "labels", "every label"),
+    ("network", "last class", "labels", "no label"),
+    ("network", "in place", "untouched", "changed in place"),
+    ("law", "double", "shapes", "float64"),
+    ("law", "doubled", "one", "T = 1"),
+    ("law", "colder", "hotter", "does not grow"),
+    ("law", "first row", "row-levels", "own temperature"),
+    ("law", "root", "max-temperature", "has grown by"),
+    ("law", "a tensor", "max-temperature", "finite float"),
+    ("law", "detached", "gradient", "without gradient"),
+    ("law", "in place", "untouched", "changed in place"),
+    ("metric", "a list", "figures", "by name"),
+    ("metric", "a tensor", "figures", "a number"),
+    ("metric", "taken name", "figures", "of its own"),
+    ("metric", "finite only", "nonfinite", "nan"),
+    ("metric", "evaluation", "model", "evaluation mode"),
+    ("metric", "backward", "model", "gradients"),
+    ("metric", "moves", "model", "state changed"),
+    ("metric", "draws", "generator", "global randomness"),
 ]
 
 
@@ -166,6 +206,7 @@ def test_every_check_has_a_fault_that_it_finds():
     trivial |= {("process", name) for name in ("temperature", "row-levels", "repeats")} | {
         ("prior", "shapes")
     }
+    trivial |= {("operator", "compiled-gradients")}  # its faults are compilers: test_compiled_gradients.py
     assert everything - found - trivial == set()
 
 

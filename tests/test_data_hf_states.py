@@ -62,6 +62,7 @@ def test_info_describes_the_data(grey):
     info = prepared(Folder(path=str(grey), size=16)).info
     assert (info.name, info.shape, info.support, info.bins) == ("pictures", (1, 16, 16), "real", 256)
     assert info.preprocessing == (
+        "found 40 .png; no name says a split",
         "validation and test: 2 evenly spaced examples of all each",
         "one channel, grey",
         "shorter side resized to 16 (bicubic, antialiased)",

@@ -10,8 +10,8 @@ import pytest
 import torch
 from tests.program import digest, run
 
-import walkback.engine.runner as runner
-from walkback.engine.devices import deterministic
+import walkback.training.run as runner
+from walkback.building.devices import deterministic
 
 WANTED = ("--set", "run.deterministic=true")
 

@@ -13,14 +13,14 @@ from tests.toy.placed import Parts, require_no_wait_per_step, require_the_same, 
 from tests.toy.standin import DEVICE, DeviceError, standin
 from torch import Tensor
 
-import walkback.engine.training as engine
 import walkback.sampling as sampling
 import walkback.schedules as schedules
-from walkback.engine.finite import FiniteCheck
-from walkback.engine.own_chains import OwnChains
+import walkback.training.trainer as engine
 from walkback.kernels import BernoulliKernel, NormalKernel
 from walkback.processes import TiedProcess
 from walkback.state import map_state
+from walkback.training.finite import FiniteCheck
+from walkback.training.persistent_chains import OwnChains
 from walkback.work import ClippingCheck
 from walkback_paper.gaussian import GaussianParametrization
 from walkback_paper.objectives import WalkbackLoss

@@ -15,7 +15,7 @@ from tests.program import Done, records, run, tree, walkback
 from tests.test_conformance_builtins import NAMES, SMALL
 from tests.toy.standin import DEVICE, standin
 
-from walkback.quality.features import train_classifier
+from walkback.measuring.quality.features import train_classifier
 from walkback.storage.checkpoint import load_checkpoint
 
 DIAGNOSTICS = [name for kind, name in NAMES if kind == "diagnostic"]

@@ -22,10 +22,10 @@ from tests.toy.standin import CPU, DEVICE, standin
 from torch import Tensor
 
 from walkback.configuration.settings import TrainingSettings
-from walkback.engine.distributed import World
-from walkback.engine.own_chains import OwnChains
 from walkback.errors import ConfigurationError
 from walkback.state import leaves
+from walkback.training.distributed import World
+from walkback.training.persistent_chains import OwnChains
 
 UPDATES = ("online", "batch", "stacked")
 

@@ -10,9 +10,9 @@ import torch
 from tests.toy.statistics import LIMIT, normal, rng, z_score
 from torch import Tensor
 
-from walkback import discrepancy
-from walkback.discrepancy import mmd_squared
 from walkback.errors import ConfigurationError, WalkbackError
+from walkback.measuring.quality import mmd as discrepancy
+from walkback.measuring.quality.mmd import mmd_squared
 
 
 def by_double_loop(x: np.ndarray, y: np.ndarray, bandwidth: float) -> float:

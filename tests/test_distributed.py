@@ -28,14 +28,14 @@ from tests.program import (
     walkback,
 )
 
-from walkback.engine.distributed import World, joined_world, local_device
+from walkback.training.distributed import World, joined_world, local_device
 
 PAIR = """
 import hashlib, json, os, sys
 import torch
 from torch import nn
 import torch.distributed as dist
-from walkback.engine.distributed import World
+from walkback.training.distributed import World
 
 def pair(work):
     \"\"\"Run `work(world)` in two processes; prints what each returns, a line a rank.\"\"\"
@@ -83,10 +83,10 @@ print(json.dumps(flat(model)))
 """
 
 TRAINING = """
-from walkback.engine.assembly import build_dataset, build_model, build_objective, fit_to_data
+from walkback.building.assembly import build_dataset, build_model, build_objective, fit_to_data
 from walkback.configuration.layering import resolve
 from walkback.extensions.registry import Registry
-from walkback.engine.training import Trainer
+from walkback.training.trainer import Trainer
 
 registry = Registry.discover()
 overrides = ["operator.hidden=16", "operator.depth=1", "operator.dropout=0.2", "training.batch_size=4"]

@@ -21,11 +21,11 @@ import torch
 import typer
 import typer.main
 
+from walkback.building.assembly import load_model
 from walkback.cli.app import build_app
 from walkback.cli.main import call
 from walkback.configuration.config import RunConfig
 from walkback.configuration.layering import resolve
-from walkback.engine.assembly import load_model
 from walkback.errors import DataError
 from walkback.extensions.registry import Registry
 from walkback.storage.description import read_description

@@ -42,7 +42,7 @@ def _section(text: str, heading: str) -> str:
 
 
 def _page_of(kind: Kind) -> str:
-    return _page(hook_name(kind).removeprefix("walkback_"))
+    return _page(hook_name(kind).removeprefix("walkback_").replace("_", "-"))
 
 
 # --- hooks and laws

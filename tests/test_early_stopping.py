@@ -10,11 +10,11 @@ import pytest
 import torch
 from tests.program import TINY, Done, digest, elsewhere, figures, records, run, tree, walkback
 
-from walkback.engine.stopping import EarlyStopping
 from walkback.errors import ConfigurationError
 from walkback.storage.checkpoint import Checkpoint, TrainingState, load_checkpoint
 from walkback.storage.description import describe
 from walkback.storage.store import CheckpointStore
+from walkback.training.stopping import EarlyStopping
 
 STEPS = 40
 WORSE = (

@@ -9,7 +9,7 @@ import torch
 from scipy.stats import binom
 from tests.toy.statistics import rng
 
-from walkback.estimates import median_figure
+from walkback.measuring.estimates import median_figure
 
 
 def test_the_median_and_its_scale() -> None:

@@ -97,7 +97,7 @@ def test_the_same_call_gives_the_same_figures(report: dict[str, Any], checkpoint
 def test_an_interrupted_evaluation_goes_on_to_the_same_figures(
     report: dict[str, Any], checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from walkback.engine import evaluating
+    from walkback.measuring import path_works as evaluating
 
     calls: list[int] = []
     real = evaluating.heating_work
@@ -109,22 +109,22 @@ def test_an_interrupted_evaluation_goes_on_to_the_same_figures(
         return real(*arguments)
 
     monkeypatch.setattr(evaluating, "heating_work", failing)
-    assert walkback("evaluate", checkpoint, *FEW, "--keep", tmp_path / "kept").code == 130
+    assert walkback("evaluate", checkpoint, *FEW, "--cache", tmp_path / "kept").code == 130
     before = len(calls)
-    assert document("evaluate", checkpoint, *FEW, "--keep", tmp_path / "kept") == report
+    assert document("evaluate", checkpoint, *FEW, "--cache", tmp_path / "kept") == report
     assert len(calls) - before == 8  # four paths of two batches: the first was kept
-    assert document("evaluate", checkpoint, *FEW, "--keep", tmp_path / "kept") == report
+    assert document("evaluate", checkpoint, *FEW, "--cache", tmp_path / "kept") == report
     assert len(calls) - before == 8
 
 
 def test_kept_pieces_of_another_measurement_are_refused(checkpoint: Path, tmp_path: Path) -> None:
-    document("evaluate", checkpoint, *FEW, "--keep", tmp_path / "kept")
-    done = walkback("evaluate", checkpoint, *FEW, "--seed", "3", "--keep", tmp_path / "kept")
+    document("evaluate", checkpoint, *FEW, "--cache", tmp_path / "kept")
+    done = walkback("evaluate", checkpoint, *FEW, "--seed", "3", "--cache", tmp_path / "kept")
     assert done.code == 2
     assert "another measurement" in done.err
     (tmp_path / "other").mkdir()
     (tmp_path / "other" / "letter.txt").write_text("dear")
-    done = walkback("evaluate", checkpoint, *FEW, "--keep", tmp_path / "other")
+    done = walkback("evaluate", checkpoint, *FEW, "--cache", tmp_path / "other")
     assert (done.code, "other files" in done.err) == (2, True)
 
 
@@ -182,12 +182,28 @@ def test_data_that_do_not_match_are_refused(checkpoint: Path, altered: Any) -> N
     assert (done.code, "grey levels" in done.err) == (2, True)
 
 
-def test_too_few_examples_have_no_error(checkpoint: Path) -> None:
-    done = walkback(
-        "evaluate", checkpoint, "--limit", "2", "--paths", "2", "--simulated", "0", "--no-baselines"
-    )
-    assert done.code == 1
-    assert "at least 4 for a standard error" in done.err
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        (("--limit", "1"), "Got --limit = 1, expected at least 4"),
+        (("--limit", "3"), "Got --limit = 3, expected at least 4"),
+        (("--simulated", "2"), "Got --simulated 2, expected at least 4"),
+        (("--samples", "39"), "Got --samples 39, expected at least 40"),
+        (("--samples", "100000"), "Got 100000 samples"),
+    ],
+)
+def test_an_error_of_too_few_values_is_refused_before_work(
+    checkpoint: Path, monkeypatch: pytest.MonkeyPatch, options: tuple[str, ...], words: str
+) -> None:
+    from walkback.measuring import path_works
+
+    def worked(*_: Any) -> Any:
+        raise AssertionError("a path was heated")
+
+    monkeypatch.setattr(path_works, "heating_work", worked)
+    monkeypatch.setattr(path_works, "cooling_work", worked)
+    done = walkback("evaluate", checkpoint, "--paths", "2", "--no-baselines", *options)
+    assert (done.code, words in done.err) == (2, True), done.err
 
 
 def test_wrong_requests_are_refused_before_work(checkpoint: Path, tmp_path: Path) -> None:
@@ -222,7 +238,7 @@ QUICK = ("--set", "chains=6", "--set", "steps=10", "--set", "burn_in=2", "--set"
 
 def test_a_diagnostic_is_reported_with_its_options_and_protocol(checkpoint: Path) -> None:
     found = document("diagnose", "reversibility", checkpoint, *QUICK)
-    assert found["headline"] == "irreversibility"
+    assert found["headline"] == "entropy_production"
     assert found["protocol"]["diagnostic"]["chains"] == 6
     assert found["beyond"] == []
 
@@ -249,8 +265,7 @@ def test_wrong_names_and_options_are_refused(checkpoint: Path) -> None:
         (("reversibility", checkpoint, "--set", "data.noise=3"), "without --data"),
     ):
         done = walkback("diagnose", *arguments)
-        assert done.code in (1, 2)
-        assert words in done.err
+        assert (done.code, words in done.err) == (2, True)
 
 
 def test_series_are_finite_or_null(report: dict[str, Any]) -> None:

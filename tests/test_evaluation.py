@@ -15,8 +15,8 @@ from torch import Tensor
 
 from walkback.data import DataInfo
 from walkback.errors import WalkbackError
-from walkback.evaluation import estimate_bound, path_bound
 from walkback.kernels import NormalKernel, ProductKernel
+from walkback.measuring.bound import estimate_bound, path_bound
 from walkback.model import Model
 from walkback.operators import Conditional, Latent, TransitionOperator, initial_state, state_space, visible
 from walkback.priors import Prior
@@ -109,9 +109,9 @@ def test_a_bound_that_is_not_finite_is_refused() -> None:
         estimate_bound(learned(), [data], INFO, rng())
 
 
-def test_one_example_has_no_standard_error() -> None:
-    with pytest.raises(WalkbackError, match="at least 2"):
-        estimate_bound(reversible(), [normal(1, 2)], INFO, rng())
+def test_three_examples_have_no_standard_error() -> None:
+    with pytest.raises(WalkbackError, match="Got 3 examples, expected at least 4"):
+        estimate_bound(reversible(), [normal(3, 2)], INFO, rng())
 
 
 RHO = 0.6

@@ -29,14 +29,14 @@ from tests.toy.exact import (
 from tests.toy.statistics import LIMIT, normal, normal_log_density, rng, z_of_variance, z_score
 from torch import Tensor
 
-from walkback.evaluation import path_bound
 from walkback.kernels import NormalKernel
+from walkback.measuring.bound import path_bound
 from walkback.model import Model
 from walkback.operators import Conditional
 from walkback.sampling import anneal, chain, last
 from walkback.schedules import levels_from
 from walkback.state import Space, leaves
-from walkback.walk import walk
+from walkback.walk import Start
 
 DISCRETE = Space((1,), "binary")
 """Three places: the nearest that a space can say of a state with repeated values."""
@@ -214,11 +214,8 @@ def test_the_self_consistent_operator_leaves_wide_directions_alone() -> None:
 def test_the_self_consistent_operator_keeps_the_variance_of_data() -> None:
     operator = self_consistent(WIDE, sigma=0.2)
     data = WIDE.sqrt() * normal(40_000, 2)
-    steps = list(
-        walk(
-            operator, model(operator, gaussian(torch.zeros(2), WIDE), CONSTANT).process, data, CONSTANT, rng()
-        )
-    )
+    system = model(operator, gaussian(torch.zeros(2), WIDE), CONSTANT)
+    steps = list(system.walk(Start(data), CONSTANT, rng()))
     heated = leaves(steps[-1].target)[0]
     for dimension in range(2):
         assert abs(z_of_variance(heated[:, dimension], float(WIDE[dimension]))) < LIMIT
@@ -292,5 +289,5 @@ def test_entropy_is_produced_step_by_step() -> None:
     """log q - log p of the record of each step has the same mean, (p - q) log(p / q)."""
     prior = UniformPrior(DISCRETE)
     system = model(cycle(0.7), prior, levels_from([1.0] * 5))
-    for step in walk(system.operator, system.process, prior.sample(20_000, rng(1)), system.levels(), rng()):
+    for step in system.walk(Start(prior.sample(20_000, rng(1))), system.levels(), rng()):
         assert abs(z_score(step.log_q - step.log_p, 0.4 * math.log(0.7 / 0.3))) < LIMIT

@@ -26,7 +26,7 @@ from walkback.pictures.walks import IMAGES, draw_walk, steps_shown
 from walkback.sampling import anneal
 from walkback.schedules import Level, levels_from
 from walkback.state import Space, State, StateSpace, leaves
-from walkback.walk import walk
+from walkback.walk import Start
 
 POINTS = DataInfo("points", (2,))
 
@@ -209,7 +209,7 @@ def test_the_walk_of_images_shows_heated_ones_above_cooled_ones(tmp_path: Path) 
     draw_walk(tmp_path / "walk.png", system, info, data, rng(3), {"seed": 3})
 
     noise, start = rng(3), data[:IMAGES]
-    heated = [start, *(leaves(s.target)[0] for s in walk(operator, system.process, start, levels, noise))]
+    heated = [start, *(leaves(s.target)[0] for s in system.walk(Start(start), levels, noise))]
     cooled = [leaves(state)[0] for state in anneal(operator, prior, levels, IMAGES, noise)]
     shown = steps_shown(num_steps)
     with Image.open(tmp_path / "walk.png") as image:

@@ -12,11 +12,11 @@ from tests.toy.placed import Parts, everything
 from tests.toy.standin import CPU, DEVICE, standin
 from torch import Tensor
 
-import walkback.engine.training as engine
-from walkback.engine.finite import FiniteCheck
-from walkback.engine.training import Trainer
+import walkback.training.trainer as engine
 from walkback.errors import WalkbackError
 from walkback.objectives import Objective
+from walkback.training.finite import FiniteCheck
+from walkback.training.trainer import Trainer
 from walkback.walk import Transition
 from walkback_paper.objectives import WalkbackLoss
 

@@ -21,9 +21,9 @@ from tests.toy.learned import blind_bernoulli, seeing_gaussian
 from tests.toy.statistics import LIMIT, normal, rng, z_of_variance, z_score
 from torch import Tensor
 
+from walkback.building.assembly import load_model
+from walkback.building.data_of_model import data_for, first_states
 from walkback.data import DataInfo
-from walkback.engine.assembly import load_model
-from walkback.engine.held_out import data_for, first_states
 from walkback.errors import ConfigurationError, WalkbackError
 from walkback.extensions.registry import Registry
 from walkback.inpainting import fill_in, fill_steps, inpaint
@@ -34,9 +34,9 @@ from walkback.pictures.inpainted import read_mask
 from walkback.readout import read_out
 from walkback.sampling import COLD, anneal, last
 from walkback.schedules import Level, Levels, levels_from
-from walkback.seeding import generator
 from walkback.state import Space, State, StateSpace, leaves
-from walkback.vocabulary import Readout
+from walkback.support.readouts import Readout
+from walkback.support.seeding import generator
 
 LEVELS = levels_from([1.0, 1.0, 2.0, 4.0])
 MASK = torch.tensor([True, False, True, False])

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from tests.program import TINY, finish, running, wait_until, walkback
 
-from walkback.engine.interrupts import stoppable
+from walkback.support.interrupts import stoppable
 
 Install = Callable[..., Path]
 

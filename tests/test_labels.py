@@ -166,9 +166,9 @@ def test_a_folder_of_images_says_that_it_has_no_labels(tmp_path: Path) -> None:
     for number in range(20):
         (tmp_path / f"{number:02}.png").write_bytes(picture(number))
     data = prepared(Folder(path=str(tmp_path)))
-    with pytest.raises(DataError, match=r"folder of image files, .* no labels"):
+    with pytest.raises(DataError, match=r"folder of image files without labels, .* a folder for each class"):
         data.labels("test")
-    with pytest.raises(DataError, match="no labels"):
+    with pytest.raises(DataError, match="without labels"):
         _ = data.classes
 
 
@@ -193,13 +193,23 @@ def test_the_column_is_the_only_one_or_called_label(tmp_path: Path) -> None:
         prepared(Folder(path=str(unclear))).labels("train")
 
 
-@pytest.mark.parametrize("wrong", [None, -1, 3])
-def test_a_row_without_a_class_is_named(tmp_path: Path, wrong: int | None) -> None:
+@pytest.mark.parametrize("missing", [None, -1])
+def test_an_unlabelled_row_is_a_row_without_a_class(tmp_path: Path, missing: int | None) -> None:
+    """As `datasets` writes the rows of a ClassLabel that have no label."""
+    labels: list[int | None] = [0] * 20
+    labels[7] = missing
+    data = prepared(Folder(path=str(write(tmp_path / "x.parquet", range(20), labels))))
+    assert [data.labels(split).tolist().count(-1) for split in SPLITS] == [1, 0, 0]
+    assert set(data.labels("train").tolist()) == {0, -1}
+
+
+@pytest.mark.parametrize("wrong", [-2, 3])
+def test_a_row_of_no_class_is_named(tmp_path: Path, wrong: int) -> None:
     labels: list[int | None] = [0] * 20
     labels[7] = wrong
     data = prepared(Folder(path=str(write(tmp_path / "x.parquet", range(20), labels))))
     with pytest.raises(
-        DataError, match=r"row without a class, x.parquet, row 7; expected a number from 0 to 2"
+        DataError, match=rf"class {wrong}, x.parquet, row 7; expected a number from 0 to 2, or -1"
     ):
         data.labels("train")
     assert data.labels("test").tolist() == [0]

@@ -37,9 +37,8 @@ from tests.toy.trainers import CPU
 from torch import Tensor
 
 from walkback.configuration.settings import TrainingSettings
-from walkback.engine.training import Trainer
-from walkback.evaluation import estimate_bound, path_bound
 from walkback.kernels import NormalKernel
+from walkback.measuring.bound import estimate_bound, path_bound
 from walkback.model import Model
 from walkback.objectives import Objective
 from walkback.operators import TransitionOperator
@@ -47,7 +46,8 @@ from walkback.processes import TiedProcess
 from walkback.sampling import chain, last
 from walkback.schedules import levels_from
 from walkback.state import Space, leaves
-from walkback.walk import Transition, walk
+from walkback.training.trainer import Trainer
+from walkback.walk import Start, Transition
 from walkback_paper.objectives import WalkbackLoss
 from walkback_paper.priors import GaussianPrior
 
@@ -205,7 +205,7 @@ def test_heating_leaves_wide_directions_and_forgets_thin_ones(either: Learned) -
     data = Endless(np.diag(np.sqrt(VARIANCES)), REPLICATES, 1).states(torch.zeros(2000), rng(5))
     expected = np.maximum(VARIANCES, NOISE[:, None])
     exact = heated_variances(VARIANCES, either.heating, NOISE)[1:]
-    steps = walk(either.model.operator, either.model.process, data, either.model.levels(), rng(6))
+    steps = either.model.walk(Start(data), either.model.levels(), rng(6))
     with torch.no_grad():
         for number, step in enumerate(steps):
             found = leaves(step.target)[0].square().mean(0).numpy()  # (R, D)
@@ -377,7 +377,7 @@ def test_wide_directions_produce_no_entropy_at_temperature_one(at_one: tuple[Mod
     deviations = torch.from_numpy(np.sqrt(noise / (1 - a**2)))
     origin = deviations * torch.randn(20_000, *a.shape, generator=rng(3), dtype=torch.float64)
     with model.evaluating(), torch.no_grad():
-        (step,) = walk(model.operator, model.process, origin, model.levels(), rng(4))
+        (step,) = model.walk(Start(origin), model.levels(), rng(4))
         assert abs(z_score(step.log_q - step.log_p, float(exact.sum()))) < LIMIT
 
 
@@ -407,7 +407,7 @@ def test_a_turning_operator_learns_detailed_balance() -> None:
     origin = torch.randn(20_000, REPLICATES, 2, 1, generator=rng(3), dtype=torch.float64)
     with model.evaluating(), torch.no_grad():
         origin = (factors @ origin)[..., 0]
-        (step,) = walk(model.operator, model.process, origin, model.levels(), rng(4))
+        (step,) = model.walk(Start(origin), model.levels(), rng(4))
     produced = step.log_q - step.log_p
     assert abs(z_score(produced, float(after.sum()))) < LIMIT
     assert produced.mean() < 1e-3 * before * REPLICATES

@@ -15,7 +15,7 @@ from tests.toy.standin import CPU, DEVICE, standin
 import walkback as wb
 from walkback.errors import WalkbackError
 from walkback.kernels import NormalKernel
-from walkback.memory import send, within_memory
+from walkback.support.memory import send, within_memory
 
 FULL = "CUDA out of memory. Tried to allocate 20.00 GiB. GPU 0 has a total capacity of 79.11 GiB"
 
@@ -152,7 +152,7 @@ def test_a_run_ends_with_one_sentence(
 
 
 def test_drawing_says_it_too(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    import walkback.engine.run_pictures as pictures
+    import walkback.training.run_pictures as pictures
 
     def fail(*_: Any) -> Callable[..., Any]:
         raise torch.OutOfMemoryError(FULL)

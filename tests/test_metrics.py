@@ -13,7 +13,7 @@ import pytest
 
 from walkback.component import Component
 from walkback.errors import ConfigurationError, WalkbackError
-from walkback.metrics import FILE_NAME, JsonLines
+from walkback.loggers import FILE_NAME, JsonLines
 from walkback_loggers import plugin
 from walkback_loggers.tensorboard import TensorBoard
 
@@ -104,7 +104,7 @@ def test_resuming_without_a_file_starts_one(tmp_path: Path) -> None:
 def test_a_full_disk_is_said(tmp_path: Path) -> None:
     script = (
         "import resource, sys; from pathlib import Path\n"
-        "from walkback.errors import WalkbackError; from walkback.metrics import JsonLines\n"
+        "from walkback.errors import WalkbackError; from walkback.loggers import JsonLines\n"
         "resource.setrlimit(resource.RLIMIT_FSIZE, (100, 100))\n"
         "logger = JsonLines(Path(sys.argv[1]))\n"
         "try: [logger.log(n, {'loss': 1.0}) for n in range(10)]\n"

@@ -22,8 +22,7 @@ from tests.toy.trainers import (
 from torch import Tensor
 
 from walkback.configuration.settings import TrainingSettings
-from walkback.engine.optimization import WeightAverage, build_optimizer, clip_gradients, learning_rate
-from walkback.operators import TransitionOperator
+from walkback.training.optimization import WeightAverage, build_optimizer, clip_gradients, learning_rate
 
 
 @pytest.mark.parametrize("warmup", [0, 10])
@@ -88,9 +87,9 @@ def test_the_average_is_its_formula(updates: Updates) -> None:
     history: list[list[Tensor]] = []
     record = WeightAverage.update
 
-    def recording(average: WeightAverage, operator: TransitionOperator) -> None:
-        history.append([p.detach().clone() for p in operator.parameters()])
-        record(average, operator)
+    def recording(average: WeightAverage) -> None:
+        history.append([p.detach().clone() for p in worker.model.operator.parameters()])
+        record(average)
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(WeightAverage, "update", recording)

@@ -12,8 +12,8 @@ from torch.nn.functional import interpolate, silu
 
 from walkback.errors import ConfigurationError
 from walkback.schedules import Level
-from walkback.seeding import generator
 from walkback.state import Space
+from walkback.support.seeding import generator
 from walkback_paper.networks.unet import UNet, doubled
 from walkback_paper.unet import BernoulliUNet, GaussianUNet
 

@@ -27,14 +27,15 @@ from tests.toy.trainers import (
 from torch import Tensor
 
 from walkback.errors import ConfigurationError
-from walkback.evaluation import path_bound
 from walkback.kernels import BernoulliKernel, NormalKernel, ProductKernel, reparametrized
+from walkback.measuring.bound import path_bound
 from walkback.model import Model
 from walkback.operators import TransitionOperator
 from walkback.paths import path_loss, require_reparametrized
 from walkback.processes import TiedProcess
 from walkback.schedules import Levels, levels_from
 from walkback.state import Space, leaves
+from walkback.walk import Start
 from walkback_paper.gaussian import GaussianMLP
 from walkback_paper.objectives import NegativeBound
 
@@ -50,7 +51,7 @@ def tiny(levels: Levels = LEVELS, operator: TransitionOperator | None = None) ->
 
 def gradients(model: Model, how: Literal["never", "always"], levels: Levels = LEVELS) -> list[Tensor]:
     parameters = list(model.operator.parameters())
-    loss, _ = path_loss(model, NegativeBound(checkpointing=how), normal(5, 3), levels, rng(4))
+    loss, _ = path_loss(model, NegativeBound(checkpointing=how), Start(normal(5, 3)), levels, rng(4))
     return list(torch.autograd.grad(loss.mean(), parameters))
 
 
@@ -91,7 +92,7 @@ def test_bits_are_no_function_of_noise() -> None:
 @pytest.mark.parametrize("how", HOW)
 def test_the_loss_is_minus_the_bound_of_the_same_path(how: Literal["never", "always"]) -> None:
     model, data = tiny(), normal(50, 3)
-    loss, last = path_loss(model, NegativeBound(checkpointing=how), data, LEVELS, rng(3))
+    loss, last = path_loss(model, NegativeBound(checkpointing=how), Start(data), LEVELS, rng(3))
     torch.testing.assert_close(loss, -path_bound(model, data, LEVELS, rng(3)), rtol=1e-12, atol=1e-12)
     assert loss.shape == (50,)
     assert not leaves(last)[0].requires_grad
@@ -123,7 +124,7 @@ def test_the_gradient_reaches_data_independent_parts_of_the_prior() -> None:
     model = tiny()
     prior: Any = model.prior
     prior.mean.requires_grad_()
-    loss, last = path_loss(model, NegativeBound(), normal(5, 3), LEVELS, rng(4))
+    loss, last = path_loss(model, NegativeBound(), Start(normal(5, 3)), LEVELS, rng(4))
     (found,) = torch.autograd.grad(loss.sum(), [prior.mean])
     torch.testing.assert_close(found, -((leaves(last)[0] - prior.mean) / prior.variance).sum(0).detach())
 
@@ -170,7 +171,7 @@ def kept(how: Literal["never", "always"], steps: int) -> int:
     levels = levels_from([1.0] * steps)
     with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
         loss, _ = path_loss(
-            tiny(levels, operator), NegativeBound(checkpointing=how), normal(50, 3), levels, rng()
+            tiny(levels, operator), NegativeBound(checkpointing=how), Start(normal(50, 3)), levels, rng()
         )
     loss.mean().backward()  # type: ignore[no-untyped-call]
     return sum(tensor.numel() for tensor in held.values())
@@ -189,7 +190,7 @@ def test_auto_computes_long_walks_again(monkeypatch: pytest.MonkeyPatch) -> None
     monkeypatch.setattr("walkback.paths.checkpoint", lambda *a, **k: calls.append(a) or real(*a, **k))
     for steps in (19, 20):
         levels = levels_from([1.0] * steps)
-        path_loss(tiny(levels), NegativeBound(), normal(2, 3), levels, rng())
+        path_loss(tiny(levels), NegativeBound(), Start(normal(2, 3)), levels, rng())
         assert len(calls) == (0 if steps == 19 else 21)  # the network at s_0, and one a step
 
 
@@ -202,11 +203,13 @@ def test_one_update_is_adams_with_the_gradient_of_the_bound_per_step_and_dimensi
     worker.walk()
     moments = [value for name, value in worker.state()[0].items() if name.endswith("exp_avg")]
     again = trainer(n1=0)
-    from walkback.seeding import generator
+    from walkback.support.seeding import generator
 
     levels = again.model.levels(generator("cpu", 0, "schedule", 0))
     order = torch.randperm(50, generator=generator("cpu", 0, "order", 0))[:8]
-    loss, _ = path_loss(again.model, NegativeBound(), ROWS[order], levels, generator("cpu", 0, "noise", 0, 0))
+    loss, _ = path_loss(
+        again.model, NegativeBound(), Start(ROWS[order]), levels, generator("cpu", 0, "noise", 0, 0)
+    )
     expected = torch.autograd.grad(loss.mean() / len(levels) / 3, list(again.model.operator.parameters()))
     assert len(levels) == 3
     for moment, gradient in zip(moments, expected, strict=True):
@@ -252,7 +255,7 @@ def gap_after(objective: Any, steps: int) -> tuple[float, float]:
     from tests.toy.data import InMemory
 
     from walkback.configuration.settings import TrainingSettings
-    from walkback.engine.training import Trainer
+    from walkback.training.trainer import Trainer
 
     settings = TrainingSettings(steps=steps, batch_size=256, lr=1e-2, lr_schedule="cosine", ema=0.98)
     worker = Trainer(system, objective, InMemory(rows), settings, seed=0, device=CPU)
@@ -294,7 +297,9 @@ def test_bits_are_refused_before_training() -> None:
     assert (done.code, done.out) == (2, "")
     assert "Got a heating BernoulliKernel, expected" in done.err
     with pytest.raises(ConfigurationError, match="BernoulliKernel"):
-        path_loss(tiny(operator=blind_bernoulli()), NegativeBound(), torch.ones(2, 3).double(), LEVELS, rng())
+        path_loss(
+            tiny(operator=blind_bernoulli()), NegativeBound(), Start(torch.ones(2, 3).double()), LEVELS, rng()
+        )
 
 
 def test_a_run_with_the_bound_as_objective(tmp_path: Any) -> None:

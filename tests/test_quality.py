@@ -15,11 +15,11 @@ from torch import Tensor
 
 from walkback.data import DataInfo
 from walkback.errors import ConfigurationError, WalkbackError
-from walkback.quality.coverage import Distances
-from walkback.quality.figures import Rules, quality_figures
-from walkback.quality.frechet import classifier_score, frechet_distance, kernel_distance
-from walkback.quality.jackknife import jackknife
-from walkback.quality.wasserstein import (
+from walkback.measuring.jackknife import jackknife
+from walkback.measuring.quality.coverage import Distances
+from walkback.measuring.quality.frechet import classifier_score, frechet_distance, kernel_distance
+from walkback.measuring.quality.report import Rules, quality_figures
+from walkback.measuring.quality.wasserstein import (
     directions,
     entropic_wasserstein,
     sliced_wasserstein,

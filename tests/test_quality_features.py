@@ -8,8 +8,8 @@ from tests.toy.data import InMemory
 from tests.toy.statistics import normal
 
 from walkback.errors import ConfigurationError, WalkbackError
-from walkback.quality.features import Classifier, in_chunks, label_classifier, train_classifier
-from walkback.quality.figures import Rules, quality_figures
+from walkback.measuring.quality.features import Classifier, in_chunks, label_classifier, train_classifier
+from walkback.measuring.quality.report import Rules, quality_figures
 from walkback_toys.digits import Digits
 from walkback_toys.figures import Mog
 

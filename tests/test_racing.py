@@ -10,9 +10,11 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from walkback.diagnostics import Unwatched
-from walkback.engine.racing import Entrant, Outcome, race
-from walkback.engine.timing import Meter, cpu_threads, peak_of_process
+from walkback.speed.clock import Meter
+from walkback.speed.race import Entrant, Outcome, race
+from walkback.support.memory import peak_of_process
+from walkback.support.threads import cpu_threads
+from walkback.support.watch import Silent
 
 CPU = torch.device("cpu")
 
@@ -37,7 +39,7 @@ class Course:
         return Entrant(name, lambda: work, **options)
 
     def run(self, *entrants: Entrant, repeats: int, warmup: int = 1) -> Outcome:
-        return race(entrants, warmup=warmup, repeats=repeats, meter=self.meter(), watch=Unwatched())
+        return race(entrants, warmup=warmup, repeats=repeats, meter=self.meter(), watch=Silent())
 
 
 def failing_at(course: Course, name: str, time: int, error: BaseException, optional: bool = True) -> Entrant:
@@ -150,7 +152,7 @@ def test_memory_of_a_cuda_device_is_what_is_kept_and_the_largest_peak(
         warmup=1,
         repeats=3,
         meter=Meter(torch.device("cuda", 0), lambda: 0.0),
-        watch=Unwatched(),
+        watch=Silent(),
     )
     assert (entrant.memory, other.memory) == (20 + 50, 1000)
 

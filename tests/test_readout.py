@@ -15,7 +15,7 @@ from tests.toy.statistics import normal, rng
 from torch import Tensor
 
 import walkback as wb
-from walkback.engine.assembly import load_model
+from walkback.building.assembly import load_model
 from walkback.errors import ConfigurationError
 from walkback.extensions.registry import Registry
 from walkback.kernels import BernoulliKernel, Kernel, NormalKernel, ProductKernel, expectation

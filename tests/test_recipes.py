@@ -11,9 +11,9 @@ import pytest
 import torch
 
 from walkback.configuration.layering import resolve
-from walkback.engine.preparation import prepare
-from walkback.engine.training import Trainer
 from walkback.extensions.registry import Registry
+from walkback.training.preparation import prepare
+from walkback.training.trainer import Trainer
 
 FOLDER = Path(__file__).parent.parent / "plugins" / "walkback_paper" / "recipes"
 RECIPES = sorted(path.stem for path in FOLDER.glob("*.toml"))

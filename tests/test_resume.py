@@ -39,7 +39,9 @@ GATE = """
     import time
     from pathlib import Path
 
-    class Gate:
+    from walkback.loggers import Logger
+
+    class Gate(Logger):
         def __init__(self, directory):
             self.reached = Path(directory) / "reached"
 
@@ -122,7 +124,7 @@ def test_a_signal_stops_after_the_walk_with_a_checkpoint_and_a_way_to_go_on(
     install: Install, whole: Path, tmp_path: Path, number: signal.Signals
 ) -> None:
     directory, site = tmp_path / "a", install("gate", GATE)
-    options = ("--set", 'run.loggers=["gate"]', "--out", directory)
+    options = ("--logger", "gate", "--out", directory)
     with running("run", *WALKS, *SAVED, *options, PYTHONPATH=str(site)) as process:
         wait_until((directory / "reached").exists, process)
         process.send_signal(number)
@@ -134,7 +136,7 @@ def test_a_signal_stops_after_the_walk_with_a_checkpoint_and_a_way_to_go_on(
     names = [path.name for path in sorted((directory / "checkpoints").glob("step-6*"))]
     assert names == ["step-6.json", "step-6.safetensors", "step-6.state.safetensors"]
     assert not (directory / "final.safetensors").exists()
-    assert walkback("run", "--resume", directory, "--set", "run.loggers=[]").code == 0
+    assert walkback("run", "--resume", directory, "--set", "loggers.gate=false").code == 0
     assert_equal_runs(directory, whole)
 
 

@@ -22,7 +22,7 @@ from tests.toy.trainers import (
 )
 
 from walkback.errors import ConfigurationError
-from walkback.evaluation import path_bound
+from walkback.measuring.bound import path_bound
 from walkback.operators import TransitionOperator
 
 
@@ -64,9 +64,7 @@ def test_resuming_needs_the_moments_of_adam() -> None:
     tensors, document = stopped.state()
     forgetful = {k: torch.zeros_like(v) if k.endswith("exp_avg") else v.clone() for k, v in tensors.items()}
     again = trainer()
-    again.restore(
-        stopped.averaged_model.operator.state_dict(), stopped.model.prior.state_dict(), forgetful, document
-    )
+    again.restore(stopped.averaged_model.tensors(), forgetful, document)
     straight.walk()
     again.walk()
     assert any(
@@ -110,13 +108,13 @@ def test_a_state_of_another_run_is_refused(damage: str) -> None:
     worker = trainer()
     worker.walk()
     tensors, document = worker.state()
-    averaged, prior = worker.averaged_model.operator.state_dict(), worker.model.prior.state_dict()
+    averaged = worker.averaged_model.tensors()
     if damage == "seed":
         document = {**document, "seed": 5}
     elif damage == "operator":
         tensors = {**tensors, "operator.network.input.weight": torch.zeros(2, 2)}
     elif damage == "prior":
-        prior = {name: value for name, value in prior.items() if name != "mean"}
+        averaged = {name: value for name, value in averaged.items() if name != "prior.mean"}
     elif damage == "progress":
         document = {"seed": 0}
     elif damage == "moments missing":
@@ -124,4 +122,4 @@ def test_a_state_of_another_run_is_refused(damage: str) -> None:
     else:
         tensors = {k: torch.zeros(1) if k.endswith("exp_avg") else v for k, v in tensors.items()}
     with pytest.raises(ConfigurationError, match="Got a training state"):
-        trainer().restore(averaged, prior, tensors, document)
+        trainer().restore(averaged, tensors, document)

@@ -280,7 +280,7 @@ def test_states_that_cannot_be_drawn_are_noted_and_trained(install: Install, tmp
 
 
 def test_tensorboard_gets_the_figures(tmp_path: Path) -> None:
-    done = run(tmp_path / "a", "--set", 'run.loggers=["tensorboard"]', *LOGGED)
+    done = run(tmp_path / "a", "--logger", "tensorboard", *LOGGED)
     assert done.code == 0, done.err
     (events,) = (tmp_path / "a" / "tensorboard").iterdir()
     assert b"validation_nats" in events.read_bytes()
@@ -289,16 +289,23 @@ def test_tensorboard_gets_the_figures(tmp_path: Path) -> None:
 def test_a_logger_that_cannot_work_leaves_the_directory_free(install: Install, tmp_path: Path) -> None:
     code = """
         from walkback.errors import ConfigurationError
+        from walkback.loggers import Logger
 
-        class Needy:
+        class Needy(Logger):
             def __init__(self, directory):
                 raise ConfigurationError("Got no paper, expected some: buy it.")
+
+            def log(self, step, metrics):
+                pass
+
+            def close(self):
+                pass
 
         @hookimpl
         def walkback_loggers():
             yield Component("needy", "needy_main:Needy", "Needs paper")
     """
     install("needy", code)
-    done = run(tmp_path / "a", "--set", 'run.loggers=["needy"]')
+    done = run(tmp_path / "a", "--logger", "needy")
     assert (done.code, done.err.splitlines()[-1]) == (2, "error: Got no paper, expected some: buy it.")
     assert run(tmp_path / "a").code == 0

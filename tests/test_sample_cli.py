@@ -19,7 +19,7 @@ from safetensors import safe_open
 from tests.program import Done, cells, digest, elsewhere, run, tree, walkback
 from torch import Tensor
 
-from walkback.engine.assembly import load_model
+from walkback.building.assembly import load_model
 from walkback.extensions.registry import Registry
 from walkback.sampling import SamplePlan, sample_frames
 from walkback.storage.description import read_description
@@ -161,7 +161,7 @@ def test_a_process_of_its_own_draws_the_same(digits: Path, tmp_path: Path) -> No
 
 
 def test_more_annealing_steps_than_the_schedule_has(digits: Path, tmp_path: Path) -> None:
-    done = sample(digits, tmp_path / "a.png", "--steps", "40", "--json")
+    done = sample(digits, tmp_path / "a.png", "--levels", "40", "--json")
     assert (done.code, done.document()["annealing_steps"]) == (0, 40)
 
 
@@ -225,7 +225,7 @@ def test_an_existing_file_is_kept_unless_forced(digits: Path, tmp_path: Path) ->
 @pytest.mark.parametrize(
     ("options", "words"),
     [
-        (("--steps", "6"), ["6 annealing steps", "at least 7"]),
+        (("--levels", "6"), ["6 annealing steps", "at least 7"]),
         (("--chain", "5", "--every", "6"), ["--every 6", "--chain 5"]),
         (("--every", "2"), ["--every 2", "--chain 0"]),
         (("--num", "0"), ["--num"]),

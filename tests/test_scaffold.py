@@ -28,12 +28,16 @@ Install = Callable[..., Path]
 ROOT = Path(__file__).parent.parent
 
 
+def dashed(kind: str) -> str:
+    return kind.replace("_", "-")
+
+
 @pytest.fixture(scope="module")
 def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """One new distribution of every kind, each as `pip install -e` would leave it."""
     place = tmp_path_factory.mktemp("site")
     for kind in KINDS:
-        names = names_for(f"my-{kind}", kind)
+        names = names_for(f"my-{dashed(kind)}", kind)
         write_distribution(place / names.distribution, names)
         (place / names.package).symlink_to(place / names.distribution / "src" / names.package)
         project = tomllib.loads((place / names.distribution / "pyproject.toml").read_text())["project"]
@@ -238,7 +242,7 @@ def test_the_hook_offers_the_component(kind: Kind) -> None:
 
 def test_ruff_finds_nothing(site: Path) -> None:
     for kind in KINDS:
-        directory = site / f"walkback-my-{kind}"
+        directory = site / f"walkback-my-{dashed(kind)}"
         for command in (["check", "."], ["format", "--check", "."]):
             done = elsewhere(site, "-m", "ruff", *command, "--no-cache", cwd=directory)
             assert done.returncode == 0, done.stdout + done.stderr
@@ -257,13 +261,13 @@ def test_mypy_finds_nothing(site: Path, tmp_path: Path) -> None:
 
 
 def test_its_tests_pass(site: Path, tmp_path: Path) -> None:
-    tests = [str(site / f"walkback-my-{kind}" / "tests") for kind in KINDS]
+    tests = [str(site / f"walkback-my-{dashed(kind)}" / "tests") for kind in KINDS]
     options = ["-q", "-p", "no:cacheprovider", "--import-mode=importlib", "-c", os.devnull]
     report = tmp_path / "report.xml"
     done = elsewhere(site, "-m", "pytest", *options, "--rootdir", str(site), f"--junitxml={report}", *tests)
     assert done.returncode == 0, done.stdout
     for kind in KINDS:
-        assert f"walkback-my-{kind}.tests.test_conformance" in report.read_text()
+        assert f"walkback-my-{dashed(kind)}.tests.test_conformance" in report.read_text()
 
 
 def test_the_program_shows_and_checks_it(site: Path) -> None:

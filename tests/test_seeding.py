@@ -10,9 +10,9 @@ import torch
 from scipy import stats
 from tests.toy.statistics import LIMIT, z_of_p
 
-from walkback.engine.batches import BatchOrder
 from walkback.errors import DataError
-from walkback.seeding import derive_seed, generator
+from walkback.support.seeding import derive_seed, generator
+from walkback.training.batches import BatchOrder
 
 POSITIONS = [(), (0,), (1,), (0, 0), (0, 1), (1, 0), (2**32,), (2**32, 0), (0, 0, 0), (7, 2**40)]
 

@@ -19,9 +19,9 @@ from tests.toy.learned import seeing_gaussian
 from tests.toy.statistics import normal, rng
 from torch import Tensor
 
+from walkback.building.assembly import load_model
+from walkback.building.data_of_model import data_for, first_states
 from walkback.data import DataInfo
-from walkback.engine.assembly import load_model
-from walkback.engine.held_out import data_for, first_states
 from walkback.errors import ConfigurationError, WalkbackError
 from walkback.extensions.registry import Registry
 from walkback.operators import visible
@@ -29,9 +29,10 @@ from walkback.pictures.frames import open_sink
 from walkback.pictures.starts import MAX_STARTS, read_starts
 from walkback.sampling import SamplePlan, cool, last, sample_frames
 from walkback.schedules import levels_from
-from walkback.seeding import generator
 from walkback.state import leaves
+from walkback.storage.migrations import SAMPLES
 from walkback.storage.tensorfile import save_tensors
+from walkback.support.seeding import generator
 
 GREY = DataInfo("grey", (1, 4, 6))
 RGB = DataInfo("rgb", (3, 4, 6))
@@ -205,9 +206,7 @@ def test_states_that_are_not_finite_are_refused(tmp_path: Path, bad: float) -> N
     np.savez(tmp_path / "a.npz", states=states)
     with pytest.raises(ConfigurationError, match="NaN or infinity"):
         read_starts(tmp_path / "a.npz", POINTS)
-    save_tensors(
-        tmp_path / "a.safetensors", {"states": torch.from_numpy(states).float()}, {"kind": "samples"}
-    )
+    save_tensors(tmp_path / "a.safetensors", {"states": torch.from_numpy(states).float()}, SAMPLES.stamp())
     with pytest.raises(ConfigurationError, match="NaN or infinity"):
         read_starts(tmp_path / "a.safetensors", POINTS)
 
@@ -230,7 +229,7 @@ def test_tensors_of_another_kind_are_refused(tmp_path: Path) -> None:
         save_tensors(path, tensors, {"kind": kind})
         with pytest.raises(ConfigurationError, match="holds no samples"):
             read_starts(path, POINTS)
-    save_tensors(path, {"states": states}, {"kind": "samples"})
+    save_tensors(path, {"states": states}, SAMPLES.stamp())
     assert read_starts(path, POINTS).shape == (3, 2)
     path.write_bytes(path.read_bytes()[:-1])
     with pytest.raises(ConfigurationError, match=r"a\.safetensors"):
@@ -341,8 +340,8 @@ def refused(done: Done, *words: str) -> None:
 @pytest.mark.parametrize(
     ("options", "words"),
     [
-        (("--from", "data", "--steps", "20"), ["--steps 20", "--from data", "--from noise"]),
-        (("--from", "a.npz", "--steps", "20"), ["--steps 20", "--from a.npz"]),
+        (("--from", "data", "--levels", "20"), ["--levels 20", "--from data", "--from noise"]),
+        (("--from", "a.npz", "--levels", "20"), ["--levels 20", "--from a.npz"]),
         (("--split", "train"), ["--split train", "--from noise", "--from data"]),
         (("--from", "a.npz", "--split", "test"), ["--split test", "--from a.npz"]),
         (("--from", "data", "--num", "100000"), ["100000", "test split of digits"]),
@@ -366,7 +365,7 @@ def test_samples_of_other_data_are_refused(digits: Path, tmp_path: Path) -> None
 def test_data_that_have_changed_since_are_told(
     digits: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from walkback.engine import assembly
+    from walkback.building import assembly
 
     original = assembly.load_checkpoint
 

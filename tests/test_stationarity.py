@@ -25,12 +25,12 @@ from tests.toy.irreversible import (
 )
 from tests.toy.statistics import LIMIT, normal
 
-from walkback import traces
-from walkback.diagnostics import Watch
-from walkback.discrepancy import mmd_squared
 from walkback.errors import ConfigurationError, WalkbackError
+from walkback.measuring import traces
+from walkback.measuring.quality.mmd import mmd_squared
 from walkback.report import Report
-from walkback.storage.ledger import Ledger
+from walkback.storage.work_cache import WorkCache
+from walkback.support.watch import Watch
 from walkback_diagnostics.neighbours import Neighbours, entropy, neighbours
 from walkback_diagnostics.stationarity import Stationarity, departures, drifts, statistics
 
@@ -220,7 +220,7 @@ def test_an_interrupted_chain_goes_on_to_the_same_report(
 ) -> None:
     monkeypatch.setattr(traces, "_SAVE_SECONDS", -1.0)
 
-    def make(ledger: Ledger, watch: Watch) -> Report:
-        return SMALL.measure(subject(turning_line(0.8), real_prior(2), DATA, ledger=ledger, watch=watch))
+    def make(cache: WorkCache, watch: Watch) -> Report:
+        return SMALL.measure(subject(turning_line(0.8), real_prior(2), DATA, cache=cache, watch=watch))
 
     assert interrupted_then_resumed(tmp_path / "pieces", make, Impatient("Long chain", 40)) == calm()

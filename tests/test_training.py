@@ -23,18 +23,18 @@ from tests.toy.trainers import (
 )
 from torch import Tensor, nn
 
+from walkback.building.devices import autocast
 from walkback.configuration.settings import TrainingSettings
-from walkback.engine.devices import autocast
-from walkback.engine.training import Trainer
 from walkback.errors import WalkbackError
-from walkback.evaluation import path_bound
+from walkback.measuring.bound import path_bound
 from walkback.model import Model
 from walkback.objectives import Objective
 from walkback.processes import TiedProcess
 from walkback.schedules import Level
-from walkback.seeding import generator
 from walkback.state import Space, leaves
-from walkback.walk import Transition, walk
+from walkback.support.seeding import generator
+from walkback.training.trainer import Trainer
+from walkback.walk import Start, Transition
 from walkback_paper.gaussian import GaussianMLP
 from walkback_paper.objectives import WalkbackLoss
 from walkback_paper.priors import GaussianPrior
@@ -145,7 +145,7 @@ def first_walk(worker: Trainer) -> list[Transition]:
     noise = generator("cpu", 0, "noise", 0, 0)
     levels = worker.model.levels(generator("cpu", 0, "schedule", 0))
     order = torch.randperm(50, generator=generator("cpu", 0, "order", 0))[:8]
-    return list(walk(worker.model.operator, TiedProcess(), ROWS[order], levels, noise))
+    return list(worker.model.walk(Start(ROWS[order]), levels, noise))
 
 
 @pytest.mark.parametrize("updates", ["batch", "stacked"])
@@ -208,7 +208,7 @@ def test_under_bf16_every_weight_learns_and_densities_stay_in_single_precision(u
     worker.walk()
     assert all(not value.equal(before[name]) for name, value in weights(worker).items() if "weight" in name)
     with autocast(CPU, "bf16"):
-        steps = list(walk(operator, TiedProcess(), ROWS[:4].float(), worker.model.levels(), rng()))
+        steps = list(worker.model.walk(Start(ROWS[:4].float()), worker.model.levels(), rng()))
     assert (
         {spy(step).dtype for step in steps}
         == {leaves(step.target)[0].dtype for step in steps}

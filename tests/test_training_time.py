@@ -12,10 +12,10 @@ import torch
 from tests.program import TINY, Done, digest, elsewhere, records, run, walkback
 from tests.toy.trainers import trainer, weights
 
-import walkback.engine.training as engine
+import walkback.training.trainer as engine
 from walkback.configuration.settings import TrainingSettings
-from walkback.engine.optimization import learning_rate, share_done
 from walkback.storage.checkpoint import load_checkpoint
+from walkback.training.optimization import learning_rate, share_done
 
 MANY = 10**6
 

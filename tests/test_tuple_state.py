@@ -16,9 +16,8 @@ from torch import Tensor, nn
 
 from walkback.configuration.settings import TrainingSettings
 from walkback.data import DataInfo
-from walkback.engine.training import Trainer
-from walkback.evaluation import estimate_bound
 from walkback.kernels import BernoulliKernel, NormalKernel, ProductKernel, bernoulli_at, normal_at
+from walkback.measuring.bound import estimate_bound
 from walkback.model import Model
 from walkback.operators import Conditional, Latent, TransitionOperator, initial_state, state_space, visible
 from walkback.priors import ProductPrior
@@ -26,7 +25,9 @@ from walkback.processes import TiedProcess
 from walkback.sampling import anneal, chain, last
 from walkback.schedules import Level
 from walkback.state import Space, State, StateSpace, leaves
-from walkback.walk import Transition, reference_walk, walk
+from walkback.testing.reference import reference_walk
+from walkback.training.trainer import Trainer
+from walkback.walk import Start, Transition, walk
 from walkback_paper.objectives import WalkbackLoss
 from walkback_paper.priors import BernoulliPrior, GaussianPrior
 from walkback_paper.schedules import DoublingSchedule
@@ -172,8 +173,7 @@ def test_it_resumes_exactly() -> None:
         stopped.walk()
     tensors, document = stopped.state()
     fresh.restore(
-        stopped.averaged_model.operator.state_dict(),
-        stopped.model.prior.state_dict(),
+        stopped.averaged_model.tensors(),
         {name: value.clone() for name, value in tensors.items()},
         json.loads(json.dumps(document)),
     )
@@ -188,7 +188,7 @@ def test_its_transitions_are_scored_leaf_by_leaf(walker: Callable[..., Iterator[
     """log p of the pair is the sum of both leaves' own."""
     model = mixed_model()
     state, _ = initial_state(model.operator, striped(5, 0), rng())
-    for step in walker(model.operator, model.process, state, model.levels(), rng()):
+    for step in walker(model.operator, TiedProcess().heating, Start(state), model.levels(), rng()):
         parts = zip(step.reverse.kernels, leaves(step.source), strict=True)
         assert step.log_p.equal(torch.stack([kernel.log_prob(leaf) for kernel, leaf in parts]).sum(0))
 

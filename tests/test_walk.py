@@ -14,14 +14,15 @@ from torch import Tensor, nn
 
 from walkback.kernels import Kernel, NormalKernel
 from walkback.operators import Conditional, TransitionOperator
-from walkback.processes import Process, TiedProcess
+from walkback.processes import StepwiseProcess, TiedProcess
 from walkback.schedules import Level, Levels, levels_from, tensor_levels
 from walkback.state import State, leaves
-from walkback.walk import Transition, reference_walk, walk
+from walkback.testing.reference import reference_walk
+from walkback.walk import Heating, Start, Transition, walk
 
 LEVELS = levels_from([1.0, 1.0, 2.0, 4.0, 8.0])
-TIED = TiedProcess()
-Walk = Callable[[TransitionOperator, Process, State, Levels, torch.Generator], Iterator[Transition]]
+TIED = TiedProcess().heating
+Walk = Callable[[TransitionOperator, Heating, Start, Levels, torch.Generator], Iterator[Transition]]
 
 
 def bits() -> Tensor:
@@ -46,7 +47,7 @@ def forwards(module: nn.Module, run: Callable[[], object]) -> int:
 def test_a_walk_of_k_steps_runs_the_network_k_plus_1_times(num_steps: int) -> None:
     operator, levels = blind_gaussian(), LEVELS[:num_steps]
     assert (
-        forwards(operator.network, lambda: list(walk(operator, TIED, normal(6, 3), levels, rng())))
+        forwards(operator.network, lambda: list(walk(operator, TIED, Start(normal(6, 3)), levels, rng())))
         == num_steps + 1
     )
 
@@ -55,7 +56,7 @@ def test_a_walk_of_k_steps_runs_the_network_k_plus_1_times(num_steps: int) -> No
 def test_the_reference_walk_runs_it_2k_times(num_steps: int) -> None:
     operator, levels = blind_gaussian(), LEVELS[:num_steps]
     steps = forwards(
-        operator.network, lambda: list(reference_walk(operator, TIED, normal(6, 3), levels, rng()))
+        operator.network, lambda: list(reference_walk(operator, TIED, Start(normal(6, 3)), levels, rng()))
     )
     assert steps == 2 * num_steps
 
@@ -76,8 +77,8 @@ def test_both_walks_are_exactly_equal_where_the_network_does_not_see_the_level(n
     """Transitions, densities and accumulated gradients, bit by bit."""
     make, origin = CASES[name]
     one, two = make(), make()
-    ours, our_gradients = gradients(one, walk(one, TIED, origin(), LEVELS, rng(3)))
-    theirs, their_gradients = gradients(two, reference_walk(two, TIED, origin(), LEVELS, rng(3)))
+    ours, our_gradients = gradients(one, walk(one, TIED, Start(origin()), LEVELS, rng(3)))
+    theirs, their_gradients = gradients(two, reference_walk(two, TIED, Start(origin()), LEVELS, rng(3)))
     assert len(ours) == len(theirs) == len(LEVELS)
     for a, b in zip(ours, theirs, strict=True):
         assert a.level == b.level
@@ -91,8 +92,8 @@ def test_both_walks_are_exactly_equal_where_the_network_does_not_see_the_level(n
 def test_the_walks_differ_where_the_network_sees_the_level() -> None:
     """The comparison above has power: heating at the next level's mean is another walk."""
     operator = seeing_gaussian()
-    ours = list(walk(operator, TIED, normal(6, 3), LEVELS, rng(3)))
-    theirs = list(reference_walk(operator, TIED, normal(6, 3), LEVELS, rng(3)))
+    ours = list(walk(operator, TIED, Start(normal(6, 3)), LEVELS, rng(3)))
+    theirs = list(reference_walk(operator, TIED, Start(normal(6, 3)), LEVELS, rng(3)))
     assert leaves(ours[1].target)[0].equal(leaves(theirs[1].target)[0])
     assert not leaves(ours[2].target)[0].equal(leaves(theirs[2].target)[0])
 
@@ -100,8 +101,10 @@ def test_the_walks_differ_where_the_network_sees_the_level() -> None:
 def test_levels_held_as_tensors_make_the_same_walk() -> None:
     """What compilation uses, so that a temperature is not a constant of the program."""
     operator = seeing_gaussian()
-    plain = list(walk(operator, TIED, normal(6, 3), LEVELS, rng(3)))
-    tensors = list(walk(operator, TIED, normal(6, 3), tensor_levels(LEVELS, torch.device("cpu")), rng(3)))
+    plain = list(walk(operator, TIED, Start(normal(6, 3)), LEVELS, rng(3)))
+    tensors = list(
+        walk(operator, TIED, Start(normal(6, 3)), tensor_levels(LEVELS, torch.device("cpu")), rng(3))
+    )
     for a, b in zip(plain, tensors, strict=True):
         assert leaves(a.target)[0].equal(leaves(b.target)[0])
         assert a.log_p.equal(b.log_p)
@@ -109,7 +112,7 @@ def test_levels_held_as_tensors_make_the_same_walk() -> None:
 
 def test_transitions_form_a_chain_through_the_levels() -> None:
     origin = normal(6, 3)
-    steps = list(walk(blind_gaussian(), TIED, origin, LEVELS, rng()))
+    steps = list(walk(blind_gaussian(), TIED, Start(origin), LEVELS, rng()))
     assert steps[0].source is origin
     assert all(before.target is after.source for before, after in pairwise(steps))
     assert tuple(step.level for step in steps) == LEVELS
@@ -152,7 +155,7 @@ class Recorded(Conditional):
 def test_levels_that_each_state_and_kernel_sees() -> None:
     """s_t is seen at level t (s_0 at level 1); step t heats and cools at level t."""
     recorder, levels = Recorder(), LEVELS[1:4]
-    steps = list(walk(recorder, TIED, normal(2, 1), levels, rng()))
+    steps = list(walk(recorder, TIED, Start(normal(2, 1)), levels, rng()))
     assert recorder.seen == [levels[0], *levels]
     assert recorder.heated == recorder.cooled == list(levels)
     for step in steps:
@@ -166,13 +169,17 @@ def test_levels_that_each_state_and_kernel_sees() -> None:
 
 def test_the_reference_walk_sees_both_states_at_the_level_of_the_step() -> None:
     recorder = Recorder()
-    list(reference_walk(recorder, TIED, normal(2, 1), LEVELS[1:3], rng()))
+    list(reference_walk(recorder, TIED, Start(normal(2, 1)), LEVELS[1:3], rng()))
     assert recorder.seen == [LEVELS[1], LEVELS[1], LEVELS[2], LEVELS[2]]
 
 
 @final
-class Infusion(Process):
+class Infusion(StepwiseProcess):
     """Heats around where the walk came from: N(origin, T)."""
+
+    @property
+    def max_temperature(self) -> None:
+        """The operator's."""
 
     def heating(self, conditional: Conditional, source: State, level: Level, origin: State) -> Kernel:
         (x,) = leaves(origin)
@@ -182,7 +189,7 @@ class Infusion(Process):
 @pytest.mark.parametrize("walker", [walk, reference_walk])
 def test_a_process_decides_how_to_heat(walker: Walk) -> None:
     origin = 1000 + normal(6, 3)
-    steps = list(walker(Recorder(), Infusion(), origin, LEVELS, rng()))
+    steps = list(walker(Recorder(), Infusion().heating, Start(origin), LEVELS, rng()))
     assert all((leaves(step.target)[0] - origin).abs().max() < 20 for step in steps)
     noise = leaves(steps[-1].target)[0] - origin
     expected = torch.distributions.Normal(0.0, float(LEVELS[-1].temperature) ** 0.5).log_prob(noise).sum(1)
@@ -191,7 +198,7 @@ def test_a_process_decides_how_to_heat(walker: Walk) -> None:
 
 @pytest.mark.parametrize("walker", [walk, reference_walk])
 def test_states_are_detached(walker: Walk) -> None:
-    for step in walker(blind_gaussian(), TIED, normal(6, 3), LEVELS, rng()):
+    for step in walker(blind_gaussian(), TIED, Start(normal(6, 3)), LEVELS, rng()):
         assert not leaves(step.target)[0].requires_grad
         assert step.log_p.requires_grad
 
@@ -218,14 +225,14 @@ def derivative(function: Callable[[], Tensor], weight: Tensor, step: float = 1e-
 def rewalked(operator: TransitionOperator) -> Callable[[], Tensor]:
     """The loss of the walk taken anew with the same noise: it moves with the weights."""
     return lambda: torch.stack(
-        [-step.log_p.mean() for step in walk(operator, TIED, normal(6, 3), LEVELS, rng(3))]
+        [-step.log_p.mean() for step in walk(operator, TIED, Start(normal(6, 3)), LEVELS, rng(3))]
     ).sum()
 
 
 def test_no_gradient_flows_through_the_walk() -> None:
     """The gradient is the numerical one with the states frozen, and not the one of the moving walk."""
     operator = blind_gaussian()
-    steps = list(walk(operator, TIED, normal(6, 3), LEVELS, rng(3)))
+    steps = list(walk(operator, TIED, Start(normal(6, 3)), LEVELS, rng(3)))
     torch.stack([-step.log_p.mean() for step in steps]).sum().backward()
     frozen = [(step.source, step.target, step.level) for step in steps]
     for name, weight in operator.named_parameters():
@@ -242,7 +249,7 @@ def test_no_gradient_flows_through_the_walk() -> None:
 def test_an_update_in_the_middle_acts_from_the_next_network_call_on() -> None:
     """Online: s_{t+1} is drawn from the output at s_t of before the update, and judged by the new weights."""
     operator, old = blind_gaussian(), blind_gaussian()
-    steps = walk(operator, TIED, normal(6, 3), LEVELS, rng(3))
+    steps = walk(operator, TIED, Start(normal(6, 3)), LEVELS, rng(3))
     first = next(steps)
     with torch.no_grad():
         for weight in operator.parameters():
@@ -259,7 +266,8 @@ def test_a_walk_depends_on_its_generator_alone(walker: Walk) -> None:
     operator = seeing_gaussian().eval()
     before = torch.get_rng_state()
     ends = [
-        leaves(list(walker(operator, TIED, normal(6, 3), LEVELS, rng(s)))[-1].target)[0] for s in (1, 1, 2)
+        leaves(list(walker(operator, TIED, Start(normal(6, 3)), LEVELS, rng(s)))[-1].target)[0]
+        for s in (1, 1, 2)
     ]
     assert ends[0].equal(ends[1])
     assert not ends[0].equal(ends[2])

@@ -19,17 +19,17 @@ from torch import Tensor
 
 from walkback.configuration.layering import resolve
 from walkback.data import Dataset, Split
-from walkback.discrepancy import mmd_squared
-from walkback.engine.preparation import Prepared, prepare
-from walkback.engine.training import Trainer
-from walkback.evaluation import estimate_bound
 from walkback.extensions.registry import Registry
 from walkback.kernels import NormalKernel
+from walkback.measuring.bound import estimate_bound
+from walkback.measuring.quality.mmd import mmd_squared
 from walkback.model import Model
-from walkback.optional import require
 from walkback.sampling import COLD, anneal, chain, last
-from walkback.seeding import generator
 from walkback.state import State, leaves
+from walkback.support.extras import require
+from walkback.support.seeding import generator
+from walkback.training.preparation import Prepared, prepare
+from walkback.training.trainer import Trainer
 
 NAMES = {"walkback": "the paper: log p(s_{t-1} | s_t)", "released-code": "released code: log p(s_t | s_t)"}
 ALPHA, SIGMA, CHAIN, BANDWIDTH = 0.5, 0.1, 500, 0.2

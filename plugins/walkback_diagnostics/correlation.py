@@ -1,9 +1,19 @@
 """Autocorrelation, burn-in and relaxation of recorded chains, by arviz-stats, pymbar and deeptime.
 
 Series are `(N, C)` or `(N, C, S)`: recorded steps, chains, statistics. Errors are from leaving out one chain at a time
-(jackknife):
+(`walkback.measuring.jackknife`):
 
     error² = (C - 1)/C Σ_c (x_{without c} - mean)²
+
+That of an autocorrelation time misses what all chains share, where its sum over lags is cut off; the asymptotic error
+of a sum over a window of 5 τ/2 lags (Madras and Sokal 1988) is added in quadrature:
+
+    error² = 2 (5 τ + 1) / (C N) τ²
+
+Whether chains differ from one another is asked by an analysis of variance of the means of four pieces of each chain
+(ranks in the place of values), which are nearly independent where chains are many autocorrelation times long:
+
+    F = between chains / residual ~ F(C - 1, 3 (C - 1))        t = mean change from first to second half / its error
 """
 
 from __future__ import annotations
@@ -15,10 +25,15 @@ from contextlib import contextmanager
 from typing import Any
 
 import torch
+from scipy import stats
 from torch import Tensor
 
 from walkback.errors import WalkbackError
-from walkback.optional import require
+from walkback.measuring.jackknife import jackknife
+from walkback.support.extras import require
+
+PIECES = 4
+"""Of each chain, whose means are compared within and between chains."""
 
 _CANDIDATES = 50
 """Ends of the burn-in that are tried."""
@@ -41,6 +56,51 @@ def effective_sample_size(series: Tensor) -> float:
 def autocorrelation_time(series: Tensor) -> float:
     """τ in recorded steps, of `(N, C)`."""
     return series.numel() / effective_sample_size(series)
+
+
+def least_time(num: int) -> float:
+    """The autocorrelation time below which arviz-stats gives none for `num` values: 1 / log10 of them."""
+    return 1 / math.log10(num)
+
+
+def time_with_error(series: Tensor) -> tuple[float, float]:
+    """τ of `(N, C)` in recorded steps, and its standard error; see the module."""
+    time, jackknife = with_error(autocorrelation_time, series)
+    return time, math.hypot(jackknife, time * math.sqrt(2 * (5 * time + 1) / series.numel()))
+
+
+def p_of_mixed(series: Tensor) -> float:
+    """p-value of chains `(N, C)` that all have one law, by location and by spread, between chains and along them."""
+    size = len(series) // PIECES * PIECES
+    rows = series[len(series) - size :].double()
+    found = [_p_of_means(_normal_scores(values)) for values in (rows, (rows - rows.median()).abs())]
+    return min(1.0, 4 * min(map(min, found)))
+
+
+def _normal_scores(series: Tensor) -> Tensor:
+    """Ranks as quantiles of the normal law (Blom), ties as their mean: so means have a variance, whatever the law."""
+    ranks = torch.from_numpy(stats.rankdata(series.numpy(), axis=None)).reshape(series.shape)
+    scores: Tensor = torch.special.ndtri((ranks - 0.375) / (series.numel() + 0.25))
+    return scores
+
+
+def _p_of_means(scores: Tensor) -> tuple[float, float]:
+    """p-values of equal chains and of equal halves."""
+    chains = scores.shape[1]
+    means = scores.reshape(PIECES, -1, chains).mean(1)
+    of_chains = means.mean(0)
+    rest = means - of_chains - means.mean(1, keepdim=True) + means.mean()
+    residual = float(rest.square().sum()) / ((PIECES - 1) * (chains - 1))
+    between = PIECES * float(of_chains.var())
+    change = means[PIECES // 2 :].mean(0) - means[: PIECES // 2].mean(0)
+    spread = float(change.std()) / math.sqrt(chains)
+    drift = abs(float(change.mean()))
+    return (
+        float(stats.f.sf(between / residual, chains - 1, (PIECES - 1) * (chains - 1)))
+        if residual
+        else float(not between),
+        2 * float(stats.t.sf(drift / spread, chains - 1)) if spread else float(not drift),
+    )
 
 
 def r_hat(series: Tensor) -> float:
@@ -84,11 +144,10 @@ def implied_timescale(series: Tensor, lag: int) -> float:
 
 def with_error(estimate: Callable[[Tensor], float], series: Tensor) -> tuple[float, float]:
     """An estimate from chains `(N, C, …)` and its standard error."""
-    chains = series.shape[1]
-    keep = ~torch.eye(chains, dtype=torch.bool)
-    without = torch.tensor([estimate(series[:, row]) for row in keep], dtype=torch.float64)
-    spread = (without - without.mean()).square().sum() * (chains - 1) / chains
-    return estimate(series), float(spread.sqrt())
+    (value,), (error,) = jackknife(
+        lambda chains: (estimate(series[:, chains]),), series.shape[1], groups=None
+    )
+    return value, error
 
 
 def _arviz() -> Any:

@@ -24,7 +24,7 @@ from scipy.special import log_expit, logsumexp
 from torch import Tensor
 
 from walkback.errors import WalkbackError
-from walkback.optional import require
+from walkback.support.extras import require
 
 Array: TypeAlias = NDArray[np.float64]
 
@@ -34,32 +34,11 @@ _EQUAL = 1e-9
 """Relative spread of works that is rounding: the process is reversible, and every work is ΔF."""
 
 
-def exponential_average(work: Tensor) -> Tensor:
-    """-log mean exp(-W) over the last dimension, `(…, n)` → `(…)`: biased high by the finite n, nats."""
-    rows = work.double()
-    return math.log(rows.shape[-1]) - (-rows).logsumexp(-1)
+def bar(forward: Tensor, reverse: Tensor) -> float:
+    """ΔF by Bennett's acceptance ratio, nats.
 
-
-def effective_sample_size(work: Tensor) -> Tensor:
-    """(Σ exp(-W))² / Σ exp(-2 W) over the last dimension, `(…, n)` → `(…)`, from 1 to n."""
-    rows = -work.double()
-    return (2 * rows.logsumexp(-1) - (2 * rows).logsumexp(-1)).exp()
-
-
-def jarzynski(work: Tensor) -> tuple[float, float]:
-    """ΔF and its standard error (delta method), nats, from works `(n,)` of the forward process.
-
-    Raises:
-        WalkbackError: There are fewer than two works, or one is not finite.
-    """
-    values = _checked(work, 2)
-    weights = (values.min() - values).exp()
-    error = weights.std() / weights.mean() / math.sqrt(len(weights))
-    return exponential_average(values).item(), error.item()
-
-
-def bar(forward: Tensor, reverse: Tensor) -> tuple[float, float]:
-    """ΔF by Bennett's acceptance ratio, and its asymptotic standard error, nats.
+    Without error: the asymptotic one asks for many works of both directions that overlap, of which a caller has to make
+    sure; with few it is small and wrong.
 
     Args:
         forward: W_F, `(n_0,)`.
@@ -69,10 +48,10 @@ def bar(forward: Tensor, reverse: Tensor) -> tuple[float, float]:
         ConfigurationError: pymbar is not installed.
         WalkbackError: A work is missing or not finite, or the two ensembles do not overlap.
     """
-    w_f, w_r = _checked(forward, 1).numpy(), _checked(reverse, 1).numpy()
+    w_f, w_r = _checked(forward).numpy(), _checked(reverse).numpy()
     every = np.concatenate([w_f, -w_r])
     if np.ptp(every) <= _EQUAL * max(1.0, float(np.abs(every).max())):
-        return float(every.mean()), 0.0
+        return float(every.mean())
     # pymbar compares changes with ΔF itself: keep that away from 0 and from large numbers.
     shift = float(every.min()) - 1.0
     library = _pymbar()
@@ -85,7 +64,7 @@ def bar(forward: Tensor, reverse: Tensor) -> tuple[float, float]:
         value = float(found["Delta_f"]) + shift
         log_f, log_r = _log_shares(w_f, w_r, value)
         if abs(logsumexp(log_f) - logsumexp(log_r)) < _TOLERANCE:
-            return value, math.sqrt(max(0.0, _excess(log_f) + _excess(log_r)))
+            return value
     raise WalkbackError(
         f"Got works from {w_f.min():.4g} to {w_f.max():.4g} nats forward and {-w_r.max():.4g} to "
         f"{-w_r.min():.4g} in reverse that do not overlap, expected that they do: Bennett's ratio has no solution."
@@ -98,22 +77,17 @@ def _log_shares(w_f: Array, w_r: Array, value: float) -> tuple[Array, Array]:
     return log_expit(value - m - w_f), log_expit(m - w_r - value)
 
 
-def _excess(log_share: Array) -> float:
-    """Σ f² / (Σ f)² - 1 / n: this side's part of the variance (Bennett's eq. 10a, without overflow)."""
-    return float(np.exp(logsumexp(2 * log_share) - 2 * logsumexp(log_share))) - 1 / len(log_share)
-
-
 def _pymbar() -> ModuleType:
     # On import it announces that jax is missing, which is none of the user's business.
     logging.getLogger("pymbar").setLevel(logging.ERROR)
     return require("pymbar.other_estimators", "eval")
 
 
-def _checked(work: Tensor, fewest: int) -> Tensor:
+def _checked(work: Tensor) -> Tensor:
     values = work.detach().double().cpu().flatten()
-    if len(values) < fewest or not bool(torch.isfinite(values).all()):
+    if not len(values) or not bool(torch.isfinite(values).all()):
         raise WalkbackError(
             f"Got {len(values)} works, {int((~values.isfinite()).sum())} of them not finite, expected at least "
-            f"{fewest} and all finite."
+            "1 and all finite."
         )
     return values

@@ -53,9 +53,8 @@ def mirrored_layers(
         "mirrored_layers",
         sum(values) / len(values),
         "1",
-        math.hypot(*errors) / len(errors),
-        meaning=f"mean cosine of {len(values)} pairs of mirrored layers, 1 if tied; the error is that of unrelated "
-        "weights, which have 0",
+        meaning=f"mean cosine of {len(values)} pairs of mirrored layers, exact: 1 if tied; unrelated weights have "
+        f"0 ± {math.hypot(*errors) / len(errors):.2g}",
     )
     series = Series(
         "mirrored_layers",

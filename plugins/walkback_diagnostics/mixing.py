@@ -9,6 +9,10 @@
 Statistics: projections on the principal axes of the data, squared distance to their mean, log p(s' | s). τ and ESS are
 Geyer's estimates over split chains, R-hat is rank-normalized (Vehtari et al. 2021), both by arviz-stats; burn-in is
 where most effective samples are left (Chodera 2016), by pymbar; VAMP is deeptime's.
+
+R-hat of mixed chains is above 1, by √(1 + 2 τ / N) on the average: whether chains have mixed is judged by a test that
+knows its own chance (`walkback_diagnostics.correlation`). What chains cannot tell is a bound: τ of chains that have not
+mixed or are shorter than 10 τ, or of antithetic ones.
 """
 
 from __future__ import annotations
@@ -22,10 +26,10 @@ from torch import Tensor
 from walkback.data import has_classes
 from walkback.diagnostics import Diagnostic, Start, Subject
 from walkback.errors import ConfigurationError
-from walkback.estimates import require_enough
+from walkback.measuring.estimates import require_enough
+from walkback.measuring.traces import cold_level, settle, trace
 from walkback.operators import visible
 from walkback.report import Figure, Report
-from walkback.traces import cold_level, settle, trace
 from walkback.walk import Transition
 from walkback_diagnostics.correlation import burn_in, require_libraries
 from walkback_diagnostics.mixing_report import (
@@ -74,6 +78,7 @@ class Mixing(Diagnostic):
     ) -> None:
         if steps < _FEWEST:
             raise ConfigurationError(f"Got {steps} steps, expected at least {_FEWEST}: raise --set steps=….")
+        require_enough(chains, "chains", "--set chains=…")
         self._chains = chains
         self._steps = steps
         self._burn_in: Literal["auto"] | int = burn_in
@@ -87,7 +92,6 @@ class Mixing(Diagnostic):
     def measure(self, subject: Subject) -> Report:
         """Figures over independent chains; see `Diagnostic.measure`."""
         require_libraries(timescales=self._timescales)
-        require_enough(self._chains, "chains", "--set chains=…")
         values, names, num_classes, every = self._run(subject)
         looks = burn_in(values[..., : len(names)]) if self._burn_in == "auto" else 0
         first = min(looks, len(values) // 2)

@@ -3,26 +3,42 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import torch
+from scipy.stats import t as student_t
 from torch import Tensor
 
 from walkback.errors import WalkbackError
-from walkback.estimates import mean_figure
+from walkback.measuring.estimates import Side, mean_figure
 from walkback.report import Figure, Series
 from walkback_diagnostics.correlation import (
     autocorrelation_time,
-    effective_sample_size,
     implied_timescale,
+    least_time,
+    p_of_mixed,
     r_hat,
+    time_with_error,
     with_error,
 )
 
 _MIXED = 1.01
-"""R-hat above which chains are not taken for mixed (Vehtari et al. 2021)."""
+"""R-hat up to which chains are taken for mixed (Vehtari et al. 2021)."""
+
+_UNLIKELY = 1e-3
+"""p-value below which they are not, where R-hat is above that, as it is by chance in chains of less than 100 τ."""
 
 _LONG = 50
 """Autocorrelation times that a chain should be long."""
+
+_SHORT = 10
+"""Autocorrelation times below which a chain does not know its own."""
+
+_THIN = 2
+"""Recorded steps below which an autocorrelation time is lost between them."""
+
+_CAPPED = 1.05
+"""Times the least autocorrelation time of arviz-stats, within which an estimate may be that and no estimate."""
 
 _LAGS = 100
 """Lags at which the autocorrelation is drawn."""
@@ -46,56 +62,96 @@ def figures_of_statistics(values: Tensor, names: tuple[str, ...], every: int) ->
     if len(moving) < len(names):
         still = [name for i, name in enumerate(names) if i not in moving]
         warnings.append(f"Left out because they never change: {', '.join(still)}.")
-    times = [with_error(autocorrelation_time, values[..., i]) for i in moving]
-    hats = [r_hat(values[..., i]) for i in moving]
-    if not all(map(math.isfinite, (*(time for time, _ in times), *hats))):
+    rows = [values[..., i] for i in moving]
+    hats = [r_hat(row) for row in rows]
+    lowest = [autocorrelation_time(row) for row in rows]
+    if not all(map(math.isfinite, (*lowest, *hats))):
         raise WalkbackError("Got chains that stand still, each at its own place, expected chains that move.")
-    slowest = max(range(len(moving)), key=lambda k: times[k][0])
-    time, error = times[slowest][0] * every, times[slowest][1] * every
-    size = effective_sample_size(values[..., moving[slowest]])
-    which = names[moving[slowest]]
+    p = min(1.0, len(rows) * min(map(p_of_mixed, rows)))
+    mixed = max(hats) <= _MIXED or p >= _UNLIKELY
+    times = [_time(row, names[i], every, mixed) for i, row in zip(moving, rows, strict=True)]
+    slowest, estimate = max(times, key=lambda one: one[1])
+    which = slowest.name.removeprefix("autocorrelation_time_of_")
+    length = len(values) * every
     figures = [
-        Figure(
-            "autocorrelation_time",
-            time,
-            "steps",
-            error,
-            meaning=f"steps for one independent sample, of the slowest statistic ({which}); error by jackknife over "
-            "chains, as if that were the slowest in any case",
+        replace(
+            slowest,
+            name="autocorrelation_time",
+            meaning=f"steps for one independent sample, of the slowest statistic ({which}), as if that were the "
+            f"slowest in any case{_note(slowest, mixed)}",
         ),
-        Figure(
-            "effective_sample_size",
-            size,
-            "samples",
-            size * error / time,
-            meaning=f"of all chains together, of the slowest statistic ({which})",
-        ),
-        Figure(
-            "effective_sample_size_per_chain",
-            size / values.shape[1],
-            "samples",
-            size * error / time / values.shape[1],
-            meaning="the same, divided by the number of chains",
-        ),
+        *_sizes(slowest, values.shape[1], length, which),
         Figure(
             "r_hat",
             max(hats),
             "1",
-            meaning=f"largest of all statistics, without error; below {_MIXED} if mixed",
+            meaning=f"largest of all statistics; mixed chains of this length and autocorrelation time have about "
+            f"{_usual_hat(estimate, length):.3f}; to be seen beside mixed_p",
         ),
-        *(
-            Figure(
-                f"autocorrelation_time_of_{names[i]}",
-                t * every,
-                "steps",
-                e * every,
-                meaning=_meaning(names[i]),
-            )
-            for i, (t, e) in zip(moving, times, strict=True)
+        Figure(
+            "mixed_p",
+            p,
+            "1",
+            meaning="p-value of chains that all have the same law and do not drift, corrected for the number of "
+            f"statistics; not mixed below {_UNLIKELY}, where R-hat is above {_MIXED}",
         ),
+        *(figure for figure, _ in times),
     ]
-    series = [_autocorrelation(values[..., i], names[i], every) for i in moving]
-    return figures, series, warnings + _warnings(max(hats), time, len(values) * every, every)
+    series = [_autocorrelation(row, names[i], every) for i, row in zip(moving, rows, strict=True)]
+    return figures, series, warnings + _warnings((max(hats), p), slowest, estimate, length, every)
+
+
+def _time(series: Tensor, name: str, every: int, mixed: bool) -> tuple[Figure, float]:
+    """The autocorrelation time of `(N, C)`, with an error where chains tell it, else as a bound; and its estimate."""
+    # What chains that still relax have in common is no fluctuation, and would make the bound too high.
+    time, error = time_with_error(series if mixed else series - series.mean(1, keepdim=True))
+    quantile = float(student_t.ppf(0.975, series.shape[1] - 1))
+    figure = Figure(f"autocorrelation_time_of_{name}", time * every, "steps", meaning=_meaning(name))
+    estimate = figure.value
+    if not mixed or len(series) < _SHORT * time:
+        # The lower end of an interval of its logarithm: short chains are as often wrong upwards as downwards.
+        low = estimate * math.exp(-quantile * error / time)
+        return replace(figure, value=low, side="below"), estimate
+    if (every > 1 and time < _THIN) or time < _CAPPED * least_time(series.numel()):
+        return replace(figure, side="above"), estimate
+    interval = max(0.0, time - quantile * error) * every, (time + quantile * error) * every
+    return replace(figure, error=error * every, interval=interval), estimate
+
+
+def _note(time: Figure, mixed: bool) -> str:
+    """Why it is a bound."""
+    if time.side is None:
+        return ""
+    if time.side == "above":
+        return "; no more than this: it is too short to be told"
+    return (
+        "; at least this: chains have not mixed"
+        if not mixed
+        else "; at least this: chains are too short to tell"
+    )
+
+
+def _sizes(time: Figure, chains: int, length: int, which: str) -> list[Figure]:
+    """Effective sample sizes: the number of steps over the autocorrelation time, so bounded on the other side."""
+    size = chains * length / time.value
+    sides: dict[Side, Side] = {"above": "below", "below": "above", None: None}
+    relative = None if time.error is None else time.error / time.value
+    low, high = time.interval or (0.0, 0.0)
+
+    def figure(name: str, parts: int, meaning: str) -> Figure:
+        ends = (chains * length / parts / high, chains * length / parts / low) if low else None
+        error = None if relative is None else size / parts * relative
+        return Figure(name, size / parts, "samples", error, ends, meaning, sides[time.side])
+
+    return [
+        figure("effective_sample_size", 1, f"of all chains together, of the slowest statistic ({which})"),
+        figure("effective_sample_size_per_chain", chains, "the same, divided by the number of chains"),
+    ]
+
+
+def _usual_hat(time: float, length: int) -> float:
+    """R-hat of mixed half chains: means of N/2 steps have the variance 2 τ/N, of which 2/N is what R-hat expects."""
+    return math.sqrt(1 + 2 * max(0.0, time - 1) / length)
 
 
 def _meaning(name: str) -> str:
@@ -108,19 +164,21 @@ def _meaning(name: str) -> str:
     }[name]
 
 
-def _warnings(hat: float, time: float, length: int, every: int) -> list[str]:
-    warnings = []
-    if hat > _MIXED:
+def _warnings(
+    verdict: tuple[float, float], slowest: Figure, time: float, length: int, every: int
+) -> list[str]:
+    warnings, (hat, p) = [], verdict
+    if hat > _MIXED and p < _UNLIKELY:
         warnings.append(
-            f"R-hat is {hat:.3f}, above {_MIXED}: chains have not mixed, each knows a part of the law only, and the "
-            "autocorrelation time is a lower bound."
+            f"R-hat is {hat:.3f}, above {_MIXED}, and not by chance (p = {p:.1g}): chains have not mixed, each knows a "
+            "part of the law only, and the autocorrelation time is a lower bound."
         )
     if length < _LONG * time:
         warnings.append(
-            f"Chains are {length / time:.1f} autocorrelation times long, fewer than {_LONG}: the estimate is biased; "
-            "raise --set steps=…."
+            f"Chains are {length / time:.1f} autocorrelation times long, fewer than {_LONG}, with an R-hat of "
+            f"{hat:.3f}: they hardly tell how long it is, or whether they mix; raise --set steps=…."
         )
-    if every > 1 and time < 2 * every:
+    if every > 1 and slowest.side == "above":
         warnings.append(
             f"Only every {every} steps were recorded, too few for an autocorrelation time of {time:.1f} steps, which "
             "is an upper bound: raise --set frames=…."
@@ -163,11 +221,25 @@ def figures_of_timescales(values: Tensor, lag: int, every: int) -> list[Figure]:
             "steps",
             error,
             meaning=f"slowest relaxation seen in the projections at a lag of {lag * every} steps (VAMP): a lower bound",
+            side="below",
         ),
         Figure(
-            "spectral_gap", rate, "1/step", of_rate, meaning="1 - exp(-1/implied_timescale): an upper bound"
+            "spectral_gap",
+            rate,
+            "1/step",
+            of_rate,
+            meaning="1 - exp(-1/implied_timescale): an upper bound",
+            side="above",
         ),
     ]
+
+
+def _switches(rate: Tensor, length: int, meaning: str) -> Figure:
+    """Mean rate of chains `(C,)` of `length` steps; where none was seen, from 0 to what 2.5 % would have missed."""
+    figure = mean_figure("switches", rate, "1/step", meaning)
+    if figure.value:
+        return figure
+    return replace(figure, error=None, interval=(0.0, -math.log(0.025) / (len(rate) * length)))
 
 
 def figures_of_classes(kinds: Tensor, num_classes: int, every: int) -> tuple[list[Figure], list[Series]]:
@@ -177,7 +249,7 @@ def figures_of_classes(kinds: Tensor, num_classes: int, every: int) -> tuple[lis
     met = torch.nn.functional.one_hot(kinds, num_classes).any(0).double().sum(1)
     note = "" if every == 1 else f", as far as records every {every} steps show them"
     figures = [
-        mean_figure("switches", rate, "1/step", f"changes of class (nearest training state) a step{note}"),
+        _switches(rate, len(before) * every, f"changes of class (nearest training state) a step{note}"),
         mean_figure("classes_visited", met, "classes", f"by a chain, of {num_classes}"),
     ]
     if num_classes > _MOST_CLASSES:

@@ -39,7 +39,7 @@ class Neighbours:
 
 
 def neighbours(subject: Subject) -> Neighbours:
-    """Of at most 10,000 training states, drawn at random.
+    """Of at most 10,000 training states, drawn at random; where there are classes, of those that have one.
 
     Raises:
         DataError: The data cannot be had.
@@ -51,7 +51,10 @@ def neighbours(subject: Subject) -> Neighbours:
     if not (isinstance(dataset, Labelled) and has_classes(dataset)):
         return Neighbours(states - mean, mean, None, 0)
     labels = dataset.labels("train")[chosen].to(subject.device)
-    return Neighbours(states - mean, mean, labels, len(dataset.classes))
+    known = labels >= 0
+    if not bool(known.any()):
+        return Neighbours(states - mean, mean, None, 0)
+    return Neighbours(states[known] - mean, mean, labels[known], len(dataset.classes))
 
 
 def entropy(shares: Tensor) -> float:

@@ -21,9 +21,9 @@ from torch import Tensor
 
 from walkback.diagnostics import Subject
 from walkback.errors import ConfigurationError
+from walkback.measuring.traces import trace
 from walkback.schedules import Level
 from walkback.state import State, batch_size, leaves
-from walkback.traces import trace
 from walkback.walk import Transition
 
 FEWEST_IN_CELL = 5
@@ -73,7 +73,7 @@ def rank_test(subject: Subject, state: State, level: Level, num_steps: int, proj
     """Test the kernel at a level.
 
     Args:
-        subject: Model, seed, ledger and watch.
+        subject: Model, seed, cache and watch.
         state: x_M, `(C, *E)`: independent draws of the stationary law.
         level: Of all steps.
         num_steps: L - 1.

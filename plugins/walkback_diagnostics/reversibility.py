@@ -3,13 +3,17 @@
     e = 1/K Σ_t log p(s_{t+1} | s_t) - log p(s_t | s_{t+1})        0 if and only if p obeys detailed balance
     h = 1/K Σ_t -log p(s_{t+1} | s_t)                              irreversibility = e / h
 
-after a burn-in, as means over independent chains. On a chain that is not stationary e has (log π(s_K) - log π(s_0)) / K
-in it even where p is reversible: both halves of the chain are given for this reason.
+after a burn-in, as means over independent chains. h of continuous states is a differential entropy, which has no zero
+of its own: the ratio is given where h is clearly positive, and compares operators on the same data only.
+
+On a chain that is not stationary e has (log π(s_K) - log π(s_0)) / K in it even where p is reversible: both halves of
+the chain are given for this reason, and where they differ their difference is in the error of e.
 """
 
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from typing import Annotated, final
 
 import numpy as np
@@ -19,11 +23,11 @@ from torch import Tensor
 
 from walkback.diagnostics import Diagnostic, Start, Subject
 from walkback.errors import WalkbackError
-from walkback.estimates import mean_figure, ratio_figure, require_enough
+from walkback.measuring.estimates import mean_figure, ratio_figure, require_enough
+from walkback.measuring.traces import cold_level, settle, trace
 from walkback.report import Figure, Report, Series
 from walkback.schedules import Level
 from walkback.state import dimensions, spaces
-from walkback.traces import cold_level, settle, trace
 from walkback.walk import Transition
 from walkback.work import ClippingCheck
 from walkback_diagnostics.rank_test import RankTest, rank_test, require_enough_chains
@@ -65,6 +69,7 @@ class Reversibility(Diagnostic):
         rank_steps: PositiveInt = 15,
         rank_tests: PositiveInt = 3,
     ) -> None:
+        require_enough(chains, "chains", "--set chains=…")
         self._chains = chains
         self._burn_in = burn_in
         self._steps = steps
@@ -76,7 +81,6 @@ class Reversibility(Diagnostic):
 
     def measure(self, subject: Subject) -> Report:
         """Figures over independent chains; see `Diagnostic.measure`."""
-        require_enough(self._chains, "chains", "--set chains=…")
         level = cold_level(subject, self._temperature)
         state = subject.start(self._start, self._chains)
         state = settle(subject, state, level, self._burn_in)
@@ -85,8 +89,8 @@ class Reversibility(Diagnostic):
         production, rate = found.values.unbind(-1)
         kinds = {space.support for space in spaces(subject.model.prior.space)}
         figures, warnings = _figures(production, rate, dimensions(subject.model.prior.space))
-        warnings += _warnings_of_rate(figures[2], "real" in kinds)
-        figures += _of_bins(subject, production, rate)
+        ratios, further = _ratios(subject, production.mean(0), rate.mean(0), "real" in kinds)
+        figures, warnings = figures + ratios, warnings + further
         series = _series(production, found.block)
         if self._rank[0]:
             tested = self._test(subject, level)
@@ -101,7 +105,7 @@ class Reversibility(Diagnostic):
             "rank_chains, rank_steps, rank_tests": list(self._rank),
         }
         return Report(
-            "reversibility", "irreversibility", tuple(figures), tuple(series), tuple(warnings), protocol
+            "reversibility", "entropy_production", tuple(figures), tuple(series), tuple(warnings), protocol
         )
 
     def _test(self, subject: Subject, level: Level) -> RankTest:
@@ -146,78 +150,105 @@ class _BothWays:
 def _figures(production: Tensor, rate: Tensor, size: int) -> tuple[list[Figure], list[str]]:
     """All of `(blocks, C)`, and a warning where the two halves differ."""
     of_chain, rate_of_chain = production.mean(0), rate.mean(0)
-    per_dimension = 1 / size
+    halves, change = _halves(production)
+    produced = mean_figure("entropy_production", of_chain, "nats/step", _PRODUCTION)
+    doubtful = change is not None and abs(change.value) > _DOUBT * (change.error or 0.0) + 1e-12 * abs(
+        produced.value
+    )
+    if change is not None and doubtful:
+        produced = _widened(produced, abs(change.value))
+    per_dimension = replace(
+        produced,
+        name="entropy_production_per_dimension",
+        value=produced.value / size,
+        unit="nats/step/dim",
+        error=None if produced.error is None else produced.error / size,
+        interval=None
+        if produced.interval is None
+        else (produced.interval[0] / size, produced.interval[1] / size),
+        meaning="entropy_production / number of dimensions of the state",
+    )
     figures = [
-        ratio_figure("irreversibility", of_chain, rate_of_chain, "%", _IRREVERSIBILITY, scale=100.0),
-        mean_figure("entropy_production", of_chain, "nats/step", _PRODUCTION),
+        produced,
+        per_dimension,
         mean_figure("entropy_rate", rate_of_chain, "nats/step", _RATE),
-        mean_figure(
-            "entropy_production_per_dimension",
-            of_chain,
-            "nats/step/dim",
-            "entropy_production / number of dimensions of the state",
-            scale=per_dimension,
-        ),
         mean_figure(
             "entropy_rate_per_dimension",
             rate_of_chain,
             "nats/step/dim",
             "entropy_rate / number of dimensions of the state",
-            scale=per_dimension,
+            scale=1 / size,
         ),
+        *halves,
     ]
-    half = len(production) // 2
-    if not half:
-        return figures, []
-    early, late = production[:half].mean(0), production[-half:].mean(0)
-    meaning = "should equal that of the other half: else the chain is not stationary"
-    figures += [
-        mean_figure("entropy_production_first_half", early, "nats/step", meaning),
-        mean_figure("entropy_production_second_half", late, "nats/step", meaning),
-    ]
-    change = mean_figure("change", late - early, "nats/step")
-    if abs(change.value) <= _DOUBT * (change.error or 0.0) + 1e-12 * abs(figures[1].value):
+    if change is None or not doubtful:
         return figures, []
     return figures, [
         f"The entropy production of the second half of the chains differs from that of the first by "
         f"{change.value:+.4g} ± {change.error:.2g} nats/step, more than {_DOUBT:g} standard errors: the chain is not "
-        "stationary, and the entropy production holds a change of log π beside what is irreversible; raise "
-        "--set burn_in=…."
+        "stationary, and the entropy production holds a change of log π beside what is irreversible (the difference "
+        "is in its error); raise --set burn_in=…."
     ]
 
 
-def _of_bins(subject: Subject, production: Tensor, rate: Tensor) -> list[Figure]:
-    """The ratio for data that were grey levels: of the entropy of these, as bits/dim are."""
-    space = subject.model.prior.space
-    if subject.info.bins is None or isinstance(space, tuple):
-        return []
-    entropy = rate.mean(0) + dimensions(space) * math.log(subject.info.bins)
+def _halves(production: Tensor) -> tuple[list[Figure], Figure | None]:
+    """The entropy production of both halves of `(blocks, C)`, and its change; none of one block."""
+    half = len(production) // 2
+    if not half:
+        return [], None
+    early, late = production[:half].mean(0), production[-half:].mean(0)
+    meaning = "should equal that of the other half: else the chain is not stationary"
     return [
-        ratio_figure(
-            "irreversibility_of_grey_levels",
-            production.mean(0),
-            entropy,
-            "%",
-            f"entropy production / (entropy rate + D log {subject.info.bins}): the rate of states rounded to the grey "
-            "levels of the data, as far as these are finer than the noise of a step",
-            scale=100.0,
-        )
-    ]
+        mean_figure("entropy_production_first_half", early, "nats/step", meaning),
+        mean_figure("entropy_production_second_half", late, "nats/step", meaning),
+    ], mean_figure("change", late - early, "nats/step")
 
 
-def _warnings_of_rate(rate: Figure, continuous: bool) -> list[str]:
-    """What is wrong with the ratio."""
-    if rate.value <= 3 * (rate.error or 0.0):
-        return [
-            f"The entropy rate is {rate.value:.4g} ± {rate.error:.2g} nats/step, not clearly positive, so "
-            "irreversibility, which divides by it, means nothing: read entropy_production."
+def _widened(figure: Figure, bias: float) -> Figure:
+    """The same with a possible bias in its error and at both ends of its interval."""
+    low, high = figure.interval or (figure.value, figure.value)
+    return replace(figure, error=math.hypot(figure.error or 0.0, bias), interval=(low - bias, high + bias))
+
+
+def _ratios(
+    subject: Subject, production: Tensor, rate: Tensor, continuous: bool
+) -> tuple[list[Figure], list[str]]:
+    """Entropy production over entropy rate, of chains `(C,)`, as far as the rate is clearly positive; and what is lost.
+
+    For data that were grey levels also over the rate of these, as bits/dim are.
+    """
+    figures = []
+    space, bins = subject.model.prior.space, subject.info.bins
+    if _is_positive(rate):
+        figures.append(ratio_figure("irreversibility", production, rate, "%", _IRREVERSIBILITY, scale=100.0))
+    if bins is not None and not isinstance(space, tuple):
+        entropy = rate + dimensions(space) * math.log(bins)
+        if _is_positive(entropy):
+            meaning = (
+                f"entropy production / (entropy rate + D log {bins}): the rate of states rounded to the grey levels of "
+                "the data, as far as these are finer than the noise of a step"
+            )
+            figures.append(
+                ratio_figure("irreversibility_of_grey_levels", production, entropy, "%", meaning, scale=100.0)
+            )
+    if not _is_positive(rate):
+        figure = mean_figure("entropy_rate", rate, "nats/step")
+        return figures, [
+            f"The entropy rate is {figure.value:.4g} ± {figure.error:.2g} nats/step, not clearly positive, so the "
+            "ratio to it means nothing and is left out."
         ]
     if continuous:
-        return [
+        return figures, [
             "The entropy rate of continuous states is a differential entropy, which depends on their scale: compare "
             "irreversibility between operators on the same data only, or read entropy_production."
         ]
-    return []
+    return figures, []
+
+
+def _is_positive(rate: Tensor) -> bool:
+    """Whether the mean of the rates of chains is above 0 by more than three errors, and by more than Student's 95 %."""
+    figure = mean_figure("entropy_rate", rate, "nats/step")
+    return figure.value > 3 * (figure.error or 0.0) and (figure.interval or (0.0,))[0] > 0
 
 
 def _series(production: Tensor, block: int) -> list[Series]:

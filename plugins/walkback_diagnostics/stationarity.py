@@ -4,8 +4,10 @@
     on data     |mean of f over chains - mean of f over data after one step| < 4.5 errors + tolerance · std of f
 
 for statistics f of single states: mean and variance of the entries, distance to the nearest training state, and the
-class of that state where the data have classes. The fair reference is held-out data after one step of the same
-operator: a chain's states carry the noise of their last step, data do not. MMD² to held-out data sees the whole law.
+class of that state where the data have classes. A single entry has no variance: its squared deviation from the mean of
+the training states stands in. A change is given as the z of a normal law with the p of its Student's t. The fair
+reference is held-out data after one step of the same operator: a chain's states carry the noise of their last step,
+data do not. MMD² to held-out data sees the whole law.
 """
 
 from __future__ import annotations
@@ -18,17 +20,25 @@ from pydantic import Field, PositiveInt
 from torch import Tensor
 
 from walkback.diagnostics import Diagnostic, Start, Subject
-from walkback.discrepancy import mmd_squared
 from walkback.errors import ConfigurationError, WalkbackError
-from walkback.estimates import require_enough
+from walkback.measuring.estimates import require_enough, require_error_of_mean
+from walkback.measuring.quality.mmd import mmd_squared
+from walkback.measuring.traces import cold_level, trace
 from walkback.operators import initial_state, visible
 from walkback.report import Report
 from walkback.schedules import Level
 from walkback.state import State
-from walkback.traces import cold_level, trace
 from walkback.walk import Transition
 from walkback_diagnostics.neighbours import Neighbours, neighbours
-from walkback_diagnostics.stationarity_report import OUT, PLAIN, Measured, figures_of, series_of, warnings_of
+from walkback_diagnostics.stationarity_report import (
+    OUT,
+    Measured,
+    figures_of,
+    moving,
+    plain_names,
+    series_of,
+    warnings_of,
+)
 
 
 @final
@@ -60,6 +70,7 @@ class Stationarity(Diagnostic):
             raise ConfigurationError(
                 f"Got {steps} steps and {frames} frames, expected a step for each frame: raise --set steps=…."
             )
+        require_enough(chains, "chains", "--set chains=…")
         self._chains = chains
         self._steps = steps
         self._frames = frames
@@ -70,11 +81,13 @@ class Stationarity(Diagnostic):
 
     def measure(self, subject: Subject) -> Report:
         """Figures over independent chains; see `Diagnostic.measure`."""
-        require_enough(self._chains, "chains", "--set chains=…")
+        require_error_of_mean(subject.data(), "test", self._reference, "--set reference", None)
         level = cold_level(subject, self._temperature)
         found = self._run(subject, level)
         fifth = max(1, (len(found.steps) - 1) // 5)
-        z = drifts(found.chains[1 + fifth : 1 + 2 * fifth], found.chains[-fifth:])
+        t = drifts(found.chains[1 + fifth : 1 + 2 * fifth], found.chains[-fifth:])
+        if not bool(moving(found.chains[1:]).any()):
+            raise WalkbackError("Got chains on which no statistic ever changes, expected chains that move.")
         # Data have no noise of a step in them yet, so the frame before the first step is not judged.
         left = 1 + departures(found.chains[1:], found.stepped, self._tolerance)
         moved = departures(found.stepped[None], found.data, self._tolerance) == 0
@@ -90,9 +103,9 @@ class Stationarity(Diagnostic):
         return Report(
             "stationarity",
             "drift",
-            figures_of(found, z, left),
+            figures_of(found, t, left),
             series_of(found),
-            warnings_of(found, z, left, moved),
+            warnings_of(found, t, left, moved),
             protocol,
         )
 
@@ -127,7 +140,7 @@ class Stationarity(Diagnostic):
             statistics(held_out, known).cpu(),
             statistics(stepped, known).cpu(),
             chance,
-            (*PLAIN, *(f"share_of_class_{i}" for i in range(known.num_classes))),
+            (*plain_names(held_out[0].numel()), *(f"share_of_class_{i}" for i in range(known.num_classes))),
         )
 
     def _held_out(self, subject: Subject) -> tuple[Tensor, Tensor]:
@@ -140,18 +153,21 @@ class Stationarity(Diagnostic):
 def statistics(states: Tensor, known: Neighbours) -> Tensor:
     """Mean and variance of the entries, distance to the nearest training state, its class as 0 and 1.
 
+    In the place of the variance of a single entry stands its squared deviation from the mean of the training states.
+
     Returns:
         `(C, 3 + K)`, float64, of states `(C, *E)`.
     """
     rows = states.double().flatten(1)
     distance, kind = known.nearest(states)
     kinds = torch.nn.functional.one_hot(kind, max(known.num_classes, 1))[:, : known.num_classes]
-    plain = torch.stack([rows.mean(1), rows.var(1, correction=0), distance.double()], 1)
+    spread = rows.var(1, correction=0) if rows.shape[1] > 1 else (rows - known.mean).square().sum(1)
+    plain = torch.stack([rows.mean(1), spread, distance.double()], 1)
     return torch.cat([plain, kinds.double()], 1)
 
 
 def drifts(early: Tensor, late: Tensor) -> Tensor:
-    """z of the change from the frames `early` to the frames `late`, both `(F, C, S)`: `(S,)`."""
+    """Student's t of the change from the frames `early` to the frames `late`, both `(F, C, S)`: `(S,)`."""
     change = late.mean(0) - early.mean(0)
     error = change.std(0) / math.sqrt(len(change))
     return torch.where(change.mean(0) == 0, 0.0, change.mean(0) / error)

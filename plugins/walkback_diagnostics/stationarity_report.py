@@ -6,18 +6,22 @@ import math
 from dataclasses import dataclass
 
 import torch
+from scipy.stats import norm
 from scipy.stats import t as student_t
 from torch import Tensor
 
-from walkback.estimates import mean_figure
+from walkback.measuring.estimates import Side, mean_figure
 from walkback.report import Figure, Series
 from walkback_diagnostics.neighbours import entropy
 
-PLAIN = ("mean", "variance", "nearest")
-"""Statistics that are always there."""
+PLAIN = 3
+"""Statistics that are always there, see `plain_names`."""
 
 OUT = 4.5
 """Standard errors beyond which a statistic is not that of the data."""
+
+_LEAST_P = 1e-300
+"""p-value below which z is a bound."""
 
 _UNLIKELY = 1e-3
 """Corrected p-value below which a reader is told that the chain drifts."""
@@ -47,40 +51,59 @@ class Measured:
     names: tuple[str, ...]
 
 
-def figures_of(found: Measured, z: Tensor, left: Tensor) -> tuple[Figure, ...]:
+def plain_names(size: int) -> tuple[str, ...]:
+    """Names of the statistics of states of so many entries that do not depend on classes."""
+    return ("mean", "variance" if size > 1 else "squared_deviation", "nearest")
+
+
+def moving(chains: Tensor) -> Tensor:
+    """Which statistics of `(F, C, S)` change in any chain: `(S,)`."""
+    return (chains != chains[:1]).any(0).any(0)
+
+
+def figures_of(found: Measured, t: Tensor, left: Tensor) -> tuple[Figure, ...]:
     """All figures.
 
     Args:
         found: What was recorded.
-        z: Change of each statistic in its standard errors, `(S,)`.
+        t: Change of each statistic in its standard errors, `(S,)`.
         left: The frame from which on each is not that of the data, `(S,)`, at least 1.
     """
-    p = _p_values(z, found.chains.shape[1])
+    kept = moving(found.chains[1:])
+    names = tuple(name for name, moves in zip(found.names, kept.tolist(), strict=True) if moves)
+    p = _p_values(t[kept], found.chains.shape[1])
     fifth = max(1, (len(found.steps) - 1) // 5)
-    return (*_of_drift(z, found.names, p), _of_departure(left, found), *_of_states(found, fifth))
+    return (*_of_drift(t[kept], names, p), _of_departure(left, found), *_of_states(found, fifth))
 
 
-def _of_drift(z: Tensor, names: tuple[str, ...], p: Tensor) -> list[Figure]:
-    worst = int(z.abs().argmax())
+def _of_drift(t: Tensor, names: tuple[str, ...], p: Tensor) -> list[Figure]:
+    worst, single = int(t.abs().argmax()), p / len(p)
+    z = torch.from_numpy(norm.isf(single.clamp(min=_LEAST_P).numpy() / 2))
+    sides: list[Side] = ["below" if value <= _LEAST_P else None for value in single.tolist()]
     return [
         Figure(
             "drift",
-            float(z.abs().max()),
+            float(z[worst]),
             "standard errors",
             meaning=f"largest change of {len(z)} statistics from the second to the last fifth of the chain "
             f"({names[worst]}), in its standard errors over chains; below about 3 where nothing drifts",
+            side=sides[worst],
         ),
         Figure(
             "drift_p",
-            float(p.min()),
+            min(1.0, float(p.min())),
             "1",
             meaning="p-value of no drift, corrected for the number of statistics (Bonferroni): small means drift",
         ),
         *(
             Figure(
-                f"drift_of_{name}", float(value), "standard errors", meaning="standard normal without drift"
+                f"drift_of_{name}",
+                float(value.copysign(change)),
+                "standard errors",
+                meaning="standard normal without drift",
             )
-            for name, value in zip(names[: len(PLAIN)], z, strict=False)
+            for name, value, change in zip(names, z, t, strict=True)
+            if name in _MEANINGS
         ),
     ]
 
@@ -94,6 +117,7 @@ def _of_departure(left: Tensor, found: Measured) -> Figure:
             float(found.steps[-1]),
             "steps",
             meaning=f"the chain did not leave the data in all steps run: no statistic ended {margin}",
+            side="below",
         )
     return Figure(
         "steps_on_data",
@@ -106,14 +130,26 @@ def _of_departure(left: Tensor, found: Measured) -> Figure:
 
 def _of_states(found: Measured, fifth: int) -> list[Figure]:
     last, figures = found.chains[-fifth:].mean(0), []
-    units = {"mean": "data units", "variance": "data units²", "nearest": "data units"}
-    for column, name in enumerate(PLAIN):
+    for column, name in enumerate(found.names[:PLAIN]):
         figures += [
-            mean_figure(name, last[:, column], units[name], f"{_MEANINGS[name]}: chains, last fifth"),
             mean_figure(
-                f"{name}_after_one_step", found.stepped[:, column], units[name], "data after one step"
+                name,
+                last[:, column],
+                _UNITS.get(name, "data units"),
+                f"{_MEANINGS[name]}: chains, last fifth",
             ),
-            mean_figure(f"{name}_of_data", found.data[:, column], units[name], "held-out data as they are"),
+            mean_figure(
+                f"{name}_after_one_step",
+                found.stepped[:, column],
+                _UNITS.get(name, "data units"),
+                "data after one step",
+            ),
+            mean_figure(
+                f"{name}_of_data",
+                found.data[:, column],
+                _UNITS.get(name, "data units"),
+                "held-out data as they are",
+            ),
         ]
     by_chance = "" if found.by_chance is None else ", to be seen beside mmd_squared_after_one_step"
     figures.append(
@@ -135,24 +171,36 @@ def _of_states(found: Measured, fifth: int) -> list[Figure]:
                 strict=True,
             )
         ]
-    if len(found.names) > len(PLAIN):
-        shares = {"class_entropy": last, "class_entropy_after_one_step": found.stepped}
+    if len(found.names) > PLAIN:
         figures += [
-            Figure(
-                name,
-                entropy(rows[:, len(PLAIN) :].mean(0)),
-                "nats",
-                meaning="entropy of the shares of classes, by the nearest training state; without error, biased low by "
-                f"about {(len(found.names) - len(PLAIN) - 1) / (2 * len(rows)):.2g}",
-            )
-            for name, rows in shares.items()
+            entropy_figure("class_entropy", last[:, PLAIN:]),
+            entropy_figure("class_entropy_after_one_step", found.stepped[:, PLAIN:]),
         ]
     return figures
 
 
+def entropy_figure(name: str, rows: Tensor) -> Figure:
+    """Entropy of the mean of shares `(n, K)`, with error and bias of the jackknife, both in its error."""
+    num = len(rows)
+    meaning = "entropy of the shares of classes, by the nearest training state; its bias, downwards, is in its error"
+    total, value = rows.sum(0), entropy(rows.mean(0))
+    if int((total > 0).sum()) == 1:
+        return Figure(
+            name, 0.0, "nats", meaning=f"{meaning}; one class was seen in {num} values", side="below"
+        )
+    without = torch.tensor(
+        [entropy((total - row).clamp(min=0) / (num - 1)) for row in rows], dtype=torch.float64
+    )
+    bias = (num - 1) * float(without.mean() - value)
+    error = math.sqrt((num - 1) * float(without.var(correction=0)))
+    return Figure(name, value, "nats", math.hypot(error, bias), meaning=meaning)
+
+
+_UNITS = {"variance": "data units²", "squared_deviation": "data units²"}
 _MEANINGS = {
     "mean": "mean of a state's entries",
     "variance": "variance of a state's entries",
+    "squared_deviation": "squared deviation from the mean of the training states",
     "nearest": "distance to the nearest training state",
 }
 
@@ -165,11 +213,11 @@ def series_of(found: Measured) -> tuple[Series, ...]:
     for column, name in enumerate(found.names):
         rows = found.chains[..., column]
         error = rows.std(1) / math.sqrt(rows.shape[1])
-        kind = name if column < len(PLAIN) else "share of class"
-        y_label = f"{kind} ({'1' if column >= len(PLAIN) else 'data units²' if name == 'variance' else 'data units'})"
+        kind = name if column < PLAIN else "share of class"
+        y_label = f"{kind} ({'1' if column >= PLAIN else _UNITS.get(name, 'data units')})"
         means = tuple(rows.mean(1).tolist())
         series.append(Series(name, times, means, label, y_label, tuple(error.tolist())))
-        if column < len(PLAIN):
+        if column < PLAIN:
             height = float(found.stepped[:, column].mean())
             series.append(Series(f"{name}_after_one_step", ends, (height, height), label, y_label))
     distances = tuple(found.discrepancy.tolist())
@@ -177,17 +225,22 @@ def series_of(found: Measured) -> tuple[Series, ...]:
     return tuple(series)
 
 
-def warnings_of(found: Measured, z: Tensor, left: Tensor, moved: Tensor) -> tuple[str, ...]:
+def warnings_of(found: Measured, t: Tensor, left: Tensor, moved: Tensor) -> tuple[str, ...]:
     """What changed, and what is not as in the data; `moved` are statistics that one step changes, `(S,)`."""
     warnings = []
-    away = [name for name, value in zip(("mean", "variance"), moved.tolist(), strict=False) if value]
+    away = [name for name, value in zip(found.names[:2], moved.tolist(), strict=False) if value]
     if away:
         warnings.append(
             f"One step takes held-out data off the data ({', '.join(away)}), so that data after one step are no fair "
             "reference: compare with the figures of_data."
         )
-    p = _p_values(z, found.chains.shape[1])
-    changed = [name for name, value in zip(found.names, p.tolist(), strict=True) if value < _UNLIKELY]
+    kept = moving(found.chains[1:])
+    if not bool(kept.all()):
+        still = [name for name, moves in zip(found.names, kept.tolist(), strict=True) if not moves]
+        warnings.append(f"No drift is given of what never changes: {', '.join(still)}.")
+    p = _p_values(t[kept], found.chains.shape[1]).tolist()
+    names = [name for name, moves in zip(found.names, kept.tolist(), strict=True) if moves]
+    changed = [name for name, value in zip(names, p, strict=True) if value < _UNLIKELY]
     if changed:
         warnings.append(f"The chain drifts: {', '.join(changed)} changed from its second to its last fifth.")
     off = [name for name, frame in zip(found.names, left.tolist(), strict=True) if frame < len(found.steps)]
@@ -196,7 +249,7 @@ def warnings_of(found: Measured, z: Tensor, left: Tensor, moved: Tensor) -> tupl
     return tuple(warnings)
 
 
-def _p_values(z: Tensor, chains: int) -> Tensor:
-    """Two-sided, times the number of statistics (Bonferroni), at most 1: `(S,)`."""
-    p = torch.from_numpy(student_t.sf(z.abs().numpy(), chains - 1))
-    return (2 * len(z) * p).clamp(max=1)
+def _p_values(t: Tensor, chains: int) -> Tensor:
+    """Two-sided, times the number of statistics (Bonferroni): `(S,)`."""
+    p = torch.from_numpy(student_t.sf(t.abs().numpy(), chains - 1))
+    return 2 * len(t) * p

@@ -23,13 +23,13 @@ from torch import Tensor
 
 from walkback.diagnostics import Diagnostic, Start, Subject
 from walkback.errors import ConfigurationError, WalkbackError
-from walkback.estimates import ratio_figure, require_enough
 from walkback.kernels import BernoulliKernel, Kernel, NormalKernel, ProductKernel
+from walkback.measuring.estimates import ratio_figure, require_enough
+from walkback.measuring.traces import cold_level
 from walkback.operators import TransitionOperator
 from walkback.report import Figure, Report, Series
 from walkback.schedules import Level
 from walkback.state import State, batch_size, leaves, map_state
-from walkback.traces import cold_level
 from walkback_diagnostics.mirrored import mirrored_layers
 
 _NOTHING = 1e-20
@@ -62,6 +62,7 @@ class Symmetry(Diagnostic):
         start: Start = "data",
         batch: PositiveInt = 50,
     ) -> None:
+        require_enough(examples, "examples", "--set examples=…")
         self._examples = examples
         self._probes = probes
         self._temperature = temperature
@@ -75,7 +76,6 @@ class Symmetry(Diagnostic):
             ConfigurationError: The kernel is neither normal, Bernoulli nor a product of such.
             WalkbackError: The map is constant, cannot be differentiated twice, or there are too few states.
         """
-        require_enough(self._examples, "examples", "--set examples=…")
         level = cold_level(subject, self._temperature)
         operator = subject.model.operator
         with subject.model.evaluating(), torch.autocast(subject.device.type, enabled=False):
@@ -97,17 +97,17 @@ class Symmetry(Diagnostic):
         return Report("symmetry", figures[0].name, everything, series, (*further, *warnings), protocol)
 
     def _norms(self, subject: Subject, state: State, level: Level) -> Tensor:
-        """`squared_norms` of all states, `(N, 3)`; the ledger keeps each batch."""
+        """`squared_norms` of all states, `(N, 3)`; the cache keeps each batch."""
         found = []
         subject.watch.stage("Jacobians", self._examples)
         for number, first in enumerate(range(0, self._examples, self._batch)):
             some = map_state(lambda leaf, first=first: leaf[first : first + self._batch], state)
-            kept = subject.ledger.read(f"jacobian-{number}")
+            kept = subject.cache.read(f"jacobian-{number}")
             if kept is None:
                 noise = subject.generator("probes", number)
                 norms = squared_norms(subject.model.operator, some, level, self._probes, noise)
                 kept = {"norms": norms.double().cpu()}
-                subject.ledger.write(f"jacobian-{number}", kept)
+                subject.cache.write(f"jacobian-{number}", kept)
             found.append(kept["norms"])
             subject.watch.advance(first + batch_size(some), {})
         return torch.cat(found)

@@ -4,19 +4,21 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from walkback.estimates import mean_figure
+from walkback.measuring.estimates import Side, bracket_figure, mean_figure
 from walkback.report import Figure, Report, Series
-from walkback_diagnostics.free_energy import effective_sample_size, exponential_average
+from walkback.work import effective_sample_size, exponential_average
 
 _BINS = 30
 _LEVEL, _PRODUCTION = "level (step of the schedule)", "entropy production (nats/step)"
 _ALARM = 5.0
+_MISSED = 0.025
+"""Probability with which an overlap as large as the bound that is given would not have been seen."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,11 +59,6 @@ class Measured:
         """The same with the cooling path in the place of one heating path, `(N,)`."""
         return exponential_average(torch.cat([self.cooled_cooling[:, None], self.cooled_heating[:, 1:]], 1))
 
-    @property
-    def free_energy(self) -> Tensor:
-        """The middle of both, `(N,)`."""
-        return (self.above + self.below) / 2
-
 
 def thermodynamic_report(measured: Measured) -> Report:
     """All figures, series and warnings.
@@ -72,6 +69,7 @@ def thermodynamic_report(measured: Measured) -> Report:
     theorem = _fluctuation_theorem(measured)
     figures = [
         *_of_work(measured),
+        overlap_figure(measured.cooled_heating - measured.cooled_cooling[:, None]),
         *_of_free_energy(measured),
         *_split(measured),
         *_of_data(measured),
@@ -89,22 +87,51 @@ def thermodynamic_report(measured: Measured) -> Report:
     )
 
 
+def overlap_figure(difference: Tensor) -> Figure:
+    """How much heating and cooling paths have in common, from D = W_heat - W_cool `(N, P)`; see `thermodynamics`.
+
+    Below what N examples can show, the figure is an upper bound.
+
+    Raises:
+        WalkbackError: There are too few examples for an error.
+    """
+    values = 2 * (-difference).sigmoid().mean(1)
+    meaning = (
+        "2 E[1 / (1 + exp(D))], D = W_heat - W_cool: 1 where both directions are alike, 0 without overlap"
+    )
+    figure = mean_figure("overlap", values, "1", meaning)
+    if float(values.sum()) >= 2:  # as much as one example in which both are alike
+        return figure
+    # What comes up in a share s of examples is missed by all of them with the probability (1 - s)^N.
+    least = min(1.0, 2 * (1 - _MISSED ** (1 / len(values))))
+    unseen = f"{meaning}; too small to be seen in {len(values)} examples"
+    return Figure("overlap", least, "1", meaning=unseen, side="above")
+
+
 def per_dimension(figure: Figure, dimensions: int) -> Figure:
     """The same in nats per dimension."""
-    return Figure(
-        f"{figure.name}_per_dimension",
-        figure.value / dimensions,
-        "nats/dim",
-        None if figure.error is None else figure.error / dimensions,
-        None
+    return replace(
+        figure,
+        name=f"{figure.name}_per_dimension",
+        value=figure.value / dimensions,
+        unit="nats/dim",
+        error=None if figure.error is None else figure.error / dimensions,
+        interval=None
         if figure.interval is None
         else (figure.interval[0] / dimensions, figure.interval[1] / dimensions),
-        f"{figure.name} over {dimensions} dimensions",
+        meaning=f"{figure.name} over {dimensions} dimensions",
     )
 
 
-def _nats(name: str, values: Tensor, dimensions: int, meaning: str) -> Iterator[Figure]:
-    figure = mean_figure(name, values, "nats", meaning)
+def _nats(name: str, values: Tensor, dimensions: int, meaning: str, side: Side = None) -> Iterator[Figure]:
+    figure = mean_figure(name, values, "nats", meaning, side=side)
+    yield from (figure, per_dimension(figure, dimensions))
+
+
+def _between(name: str, low: Tensor, high: Tensor, dimensions: int, meaning: str) -> Iterator[Figure]:
+    figure = bracket_figure(
+        name, low, high, "nats", f"{meaning}; half the width of the bracket is in its error"
+    )
     yield from (figure, per_dimension(figure, dimensions))
 
 
@@ -121,40 +148,57 @@ def _of_work(measured: Measured) -> Iterator[Figure]:
 
 
 def _of_free_energy(measured: Measured) -> Iterator[Figure]:
-    heating, cooling, size = measured.cooled_heating, measured.cooled_cooling, measured.dimensions
+    heating, cooling, size = measured.cooled_heating.mean(1), measured.cooled_cooling, measured.dimensions
+    above, below = measured.above, measured.below
     yield from _nats(
         "free_energy_above",
-        measured.above,
+        above,
         size,
         "Jarzynski's estimate of E[-log p(s_0)] of cooled s_0, too high by the finite number of paths",
+        "above",
     )
     yield from _nats(
         "free_energy_below",
-        measured.below,
+        below,
         size,
         "the same with the cooling path in the place of one heating path: too low",
+        "below",
     )
-    free = measured.free_energy
-    yield from _nats(
+    yield from _between(
         "free_energy",
-        free,
+        below,
+        above,
         size,
-        "the middle of both, E[-log p(s_0)] of cooled s_0: the model's entropy; its bias is within them",
+        "the middle of both, E[-log p(s_0)] of cooled s_0: the model's entropy",
     )
     if measured.bennett is not None:
-        yield from _nats(
-            "free_energy_bennett",
-            measured.bennett,
-            size,
-            "the same by Bennett's ratio, biased as Jarzynski's estimate",
-        )
-    yield from _nats(
+        figure = _bennett_figure(measured.bennett, below, above)
+        yield from (figure, per_dimension(figure, size))
+    yield from _between(
         "dissipated_heating",
-        heating.mean(1) - free,
+        heating - above,
+        heating - below,
         size,
         "work of heating less free energy: the gap of the bound on cooled s_0 (eq. 6)",
     )
-    yield from _nats("dissipated_cooling", free - cooling, size, "free energy less work of cooling")
+    yield from _between(
+        "dissipated_cooling", below - cooling, above - cooling, size, "free energy less work of cooling"
+    )
+
+
+def _bennett_figure(bennett: Tensor, below: Tensor, above: Tensor) -> Figure:
+    """Its bias is not known, but the bracket is: the error reaches to the end that is farther off."""
+    bracket = bracket_figure("free_energy", below, above, "nats")
+    low, high = bracket.interval or (bracket.value, bracket.value)
+    figure = mean_figure("free_energy_bennett", bennett, "nats")
+    own = figure.interval or (figure.value, figure.value)
+    far = max(abs(figure.value - below.mean().item()), abs(figure.value - above.mean().item()))
+    return replace(
+        figure,
+        error=math.hypot(figure.error or 0.0, far),
+        interval=(min(low, own[0]), max(high, own[1])),
+        meaning="the same by Bennett's ratio, of unknown bias: its error reaches to the farther end of the bracket",
+    )
 
 
 def _split(measured: Measured) -> Iterator[Figure]:
@@ -169,14 +213,22 @@ def _split(measured: Measured) -> Iterator[Figure]:
         "term of eq. 8, whose average is over the heated path: 0 under detailed balance",
     )
     yield from (produced, per_dimension(produced, measured.dimensions))
-    gap = mean_figure("gap", measured.cooled_heating.mean(1) - measured.free_energy, "nats")
+    heating = measured.cooled_heating.mean(1)
+    gap = bracket_figure("gap", heating - measured.above, heating - measured.below, "nats")
+    ends = [
+        end - centre
+        for figure, centre in ((gap, gap.value), (produced, produced.value))
+        for end in figure.interval or ()
+    ]
+    value = gap.value - produced.value
     excess = Figure(
         "excess_heat",
-        gap.value - produced.value,
+        value,
         "nats",
         math.hypot(gap.error or 0.0, produced.error or 0.0),
-        meaning="dissipated work of heating less irreversibility, the second term of eq. 8: levels too far apart, and "
-        "where heating has a kernel of its own, how it differs from the cooling kernel",
+        (value - math.hypot(ends[0], ends[3]), value + math.hypot(ends[1], ends[2])),
+        "dissipated work of heating less irreversibility, the second term of eq. 8: levels too far apart, and where "
+        "heating has a kernel of its own, how it differs from the cooling kernel",
     )
     yield from (excess, per_dimension(excess, measured.dimensions))
 
@@ -196,6 +248,7 @@ def _of_data(measured: Measured) -> Iterator[Figure]:
         exponential_average(measured.data_heating),
         size,
         "Jarzynski's estimate of E[-log p] of held-out data (eq. 10), too high by the finite number of paths",
+        "above",
     )
 
 
@@ -256,7 +309,7 @@ def _warnings(measured: Measured, theorem: Figure) -> Iterator[str]:
         if dominated:
             yield (
                 f"One of the {works.shape[1]} heating paths outweighs the others at {dominated} of {len(works)} "
-                f"{what} (effective sample size below 2): free energies from them are biased; raise paths."
+                f"{what} (effective sample size below 2): free energies are known from both sides only; raise paths."
             )
     # Chance alone gives as much once in a million measurements.
     if abs(theorem.value) > _ALARM * (theorem.error or 0.0) and abs(theorem.value) > 1e-6:

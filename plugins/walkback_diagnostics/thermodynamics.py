@@ -8,9 +8,13 @@
 
 Swapping the two paths of a pair that share s_0 turns D into -D, so that ρ(D) / ρ(-D) = exp(D), Crooks' theorem. -log
 of the mean of exp(-W) over P heating paths is above F(s_0) on the average (Jarzynski), and below it where the cooling
-path stands in for one of them. With χ² the variance of exp(F - W), both are off by χ² / 2P, in opposite directions:
-their middle is off by O(1/P²) only, and stands for F here. Bennett's ratio, which one cooling path tells little, is off
-as far as Jarzynski's estimate.
+path stands in for one of them, for any P and any law of W. Their middle stands for F here; half their distance, which
+its bias cannot exceed, is in its error. (With χ² the variance of exp(F - W), both are off by χ² / 2P to first order, in
+opposite directions; where χ² is infinite, as it is for walks far from equilibrium, only the bracket is left.) Bennett's
+ratio, which one cooling path tells little, is between the same ends.
+
+overlap  2 E[1 / (1 + exp(D))] = ∫ 2 ρ(D) ρ(-D) / (ρ(D) + ρ(-D)) dD: 1 where heating and cooling are the same, 0 where
+nothing that one does is seen in the other, and no number of paths tells F.
 
 The gap is split as in eq. 8: what chains held at each T_t produce, irreversibility, and the rest, excess heat.
 """
@@ -27,13 +31,13 @@ from torch import Tensor
 
 from walkback.diagnostics import Diagnostic, Subject
 from walkback.errors import DataError, WalkbackError
-from walkback.estimates import require_enough
+from walkback.measuring.estimates import require_enough
+from walkback.measuring.traces import settle, trace
 from walkback.report import Report
 from walkback.sampling import anneal, last
 from walkback.schedules import Level
 from walkback.state import State, dimensions, map_state
-from walkback.traces import settle, trace
-from walkback.walk import walk
+from walkback.walk import Start
 from walkback.work import PathWork, cooling_work, heating_work, reheating_work
 from walkback_diagnostics.free_energy import bar
 from walkback_diagnostics.thermodynamic_report import Measured, thermodynamic_report
@@ -66,6 +70,9 @@ class Thermodynamics(Diagnostic):
         burn_in: NonNegativeInt = 20,
         bennett: bool = True,
     ) -> None:
+        require_enough(examples, "examples", "--set examples=…")
+        if stationary_steps:
+            require_enough(chains, "chains", "--set chains=…")
         self._examples = examples
         self._paths = paths
         self._batch = batch
@@ -81,13 +88,11 @@ class Thermodynamics(Diagnostic):
         Raises:
             WalkbackError: A work is not finite, states are clipped, or there are too few examples or chains.
         """
-        require_enough(self._examples, "examples", "--set examples=…")
-        if self._stationary_steps:
-            require_enough(self._chains, "chains", "--set chains=…")
         warnings: list[str] = []
+        available = self._available(subject, warnings) if self._data else 0
         with subject.model.evaluating():
             cooled = self._cooled(subject)
-            data = self._held_out(subject, warnings) if self._data else None
+            data = self._held_out(subject, available) if available else None
             stationary = self._stationary(subject) if self._stationary_steps else None
         measured = Measured(
             cooled_heating=cooled.heating,
@@ -130,15 +135,22 @@ class Thermodynamics(Diagnostic):
         found = _collect(subject, "work", self._examples, self._batch, compute)
         return _Cooled(**found)
 
-    def _held_out(self, subject: Subject, warnings: list[str]) -> tuple[Tensor, Tensor] | None:
-        """Works `(N, P)` and entropy productions `(N, K)` of heating from data; None where there are none."""
+    def _available(self, subject: Subject, warnings: list[str]) -> int:
+        """The number of held-out examples to heat; 0 where they cannot be had.
+
+        Raises:
+            ConfigurationError: There are too few for an error.
+        """
         try:
-            available = len(subject.data().examples("test"))
+            num = min(self._examples, len(subject.data().examples("test")))
         except DataError as error:
             warnings.append(f"Held-out data are left out: {error}")
-            return None
-        num = min(self._examples, available)
+            return 0
         require_enough(num, "held-out examples", "their number, or leave them out with --set data=false")
+        return num
+
+    def _held_out(self, subject: Subject, num: int) -> tuple[Tensor, Tensor]:
+        """Works `(N, P)` and entropy productions `(N, K)` of heating from data."""
         rows = subject.held_out("test", num)
         model, levels = subject.model, subject.model.levels()
 
@@ -188,7 +200,7 @@ def _heated_states(subject: Subject, num: int) -> Iterator[tuple[Level, State]]:
     model = subject.model
     levels, noise = model.levels(), subject.generator("heated-states")
     origin = last(anneal(model.operator, model.prior, levels, num, noise))
-    for step in walk(model.operator, model.process, origin, levels, noise):
+    for step in model.walk(Start(origin), levels, noise):
         yield step.level, map_state(torch.clone, step.target)
 
 
@@ -200,16 +212,16 @@ def _work(path: PathWork) -> Tensor:
 def _collect(
     subject: Subject, name: str, num: int, batch: int, compute: Callable[[int, int], dict[str, Tensor]]
 ) -> dict[str, Tensor]:
-    """The pieces that `compute(number, rows)` gives for batches of `num` rows, joined; the ledger keeps each."""
+    """The pieces that `compute(number, rows)` gives for batches of `num` rows, joined; the cache keeps each."""
     pieces: list[dict[str, Tensor]] = []
     subject.watch.stage(f"Paths ({name})", num)
     for number, first in enumerate(range(0, num, batch)):
         size = min(batch, num - first)
-        piece = subject.ledger.read(f"{name}-{number}")
+        piece = subject.cache.read(f"{name}-{number}")
         if piece is None:
             piece = {key: value.cpu() for key, value in compute(number, size).items()}
             _require_finite(piece, name)
-            subject.ledger.write(f"{name}-{number}", piece)
+            subject.cache.write(f"{name}-{number}", piece)
         pieces.append(piece)
         subject.watch.advance(first + size, {"work": float(piece["heating"].mean())})
     return {key: torch.cat([piece[key] for piece in pieces]) for key in pieces[0]}
@@ -227,7 +239,7 @@ def _require_finite(piece: dict[str, Tensor], name: str) -> None:
 def _bennett(heating: Tensor, cooling: Tensor, warnings: list[str]) -> Tensor | None:
     """F(s_0) `(N,)` by Bennett's ratio of the P heating paths and the cooling path of each; None where it fails."""
     try:
-        found = [bar(heats, -cools[None])[0] for heats, cools in zip(heating, cooling, strict=True)]
+        found = [bar(heats, -cools[None]) for heats, cools in zip(heating, cooling, strict=True)]
     except WalkbackError as error:
         warnings.append(f"Bennett's ratio is left out: {error}")
         return None

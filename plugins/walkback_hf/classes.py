@@ -43,7 +43,7 @@ def class_column(schema: Any, place: str) -> ClassColumn:
 
 
 def labels_in(column: Any, classes: tuple[str, ...], rows: Rows, place: str) -> Labels:
-    """The classes of some rows of a column.
+    """The classes of some rows of a column; -1 and null are rows without a class, as `datasets` writes them.
 
     Args:
         column: A `pyarrow.ChunkedArray` of integers.
@@ -52,15 +52,20 @@ def labels_in(column: Any, classes: tuple[str, ...], rows: Rows, place: str) -> 
         place: What the table is, for messages.
 
     Raises:
-        DataError: The column holds no integers, or a number is missing or no class.
+        DataError: The column holds no integers, or a number is no class.
     """
     if not pa.types.is_integer(column.type):
         raise DataError(f"Got classes of the type {column.type} in {place}, expected integers.")
-    numbers = np.asarray(column.cast(pa.int64()).fill_null(-1).to_numpy(), dtype=np.int64)[rows]
-    wrong = np.flatnonzero((numbers < 0) | (numbers >= len(classes)))
+    try:
+        numbers = np.asarray(column.cast(pa.int64()).fill_null(-1).to_numpy(), dtype=np.int64)[rows]
+    except (pa.ArrowException, IndexError) as error:  # beyond 64 bits, or fewer rows than the file says
+        raise DataError(f"Got classes that cannot be read in {place} ({error}); replace the file.") from error
+    wrong = np.flatnonzero((numbers < -1) | (numbers >= len(classes)))
     if wrong.size:
-        expected = f"expected a number from 0 to {len(classes) - 1}"
-        raise DataError(f"Got a row without a class, {place}, row {rows[wrong[0]]}; {expected}.")
+        raise DataError(
+            f"Got a row of the class {numbers[wrong[0]]}, {place}, row {rows[wrong[0]]}; expected a number from 0 to "
+            f"{len(classes) - 1}, or -1 for a row without a class."
+        )
     return Labels(classes, numbers)
 
 

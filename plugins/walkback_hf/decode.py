@@ -6,10 +6,12 @@ readers start programs), and whatever goes wrong becomes a DataError that names 
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from io import BytesIO
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -17,11 +19,23 @@ import PIL
 from PIL import ExifTags, Image, ImageOps
 
 from walkback.errors import DataError
+from walkback_hf.depth import (
+    PNG,
+    Deepest,
+    check_grey,
+    depth_of,
+    grey_values,
+    is_deep_colour,
+    is_deep_grey,
+    to_8_bits,
+)
 from walkback_hf.encoded import EncodedImage, Part
 
-_FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "GIF", "TIFF", "PPM")
+_FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "DIB", "GIF", "TIFF", "PPM")
+_READ = "PNG, JPEG, WebP, BMP, GIF, TIFF and PPM"
 _MAX_PIXELS = 64_000_000
 _BATCH = 1024
+_RULES = 2  # to be counted up with any change of the pixels that a file gives: pixels in the cache are then made anew
 
 Pixels = npt.NDArray[np.uint8]
 Mode = Literal["L", "RGB"]
@@ -35,19 +49,27 @@ class Layout:
         mode: "L" for one channel of grey, "RGB" for three of colour.
         convert: Whether colour images are turned grey where `mode` is "L"; otherwise they are refused.
         size: Side of the square to resize and crop to; None leaves images as they are.
+        bits: How many bits the values of files of 16 bits have.
     """
 
     mode: Mode
     convert: bool
     size: int | None
+    bits: int = 16
 
     @property
     def steps(self) -> tuple[str, ...]:
         """The steps in words."""
         colour = "one channel, grey" if self.mode == "L" else "three channels, RGB"
+        depth = (
+            ()
+            if self.bits == 16
+            else (f"files of 16 bits hold {self.bits}: v · 255 / {(1 << self.bits) - 1:,}",)
+        )
         if self.size is None:
-            return (colour,)
+            return (*depth, colour)
         return (
+            *depth,
             colour,
             f"shorter side resized to {self.size} (bicubic, antialiased)",
             f"centre crop {self.size}×{self.size}",
@@ -55,15 +77,27 @@ class Layout:
 
     @property
     def key(self) -> str:
-        """Everything that decides the pixels of a given file, Pillow's version included."""
-        return f"{self.mode} {self.convert} {self.size} Pillow {PIL.__version__}"
+        """Everything that decides the pixels of a given file, the rules here and Pillow's version included."""
+        return f"{self.mode} {self.convert} {self.size} {self.bits} rules {_RULES} Pillow {PIL.__version__}"
 
 
 def find_layout(image: EncodedImage, size: int | None, grayscale: bool | None) -> Layout:
     """The layout asked for; where `grayscale` is None, that of the first image decides."""
     if grayscale is None:
-        return Layout("L" if _is_grey(_open(image)) else "RGB", convert=False, size=size)
+        with _undecodable(image):
+            grey = _says_grey(_open(image), image)
+        return Layout("L" if grey else "RGB", convert=False, size=size)
     return Layout("L" if grayscale else "RGB", convert=True, size=size)
+
+
+def find_depth(image: EncodedImage) -> Deepest:
+    """The largest values of an image, if it has more than 8 bits.
+
+    Raises:
+        DataError: It cannot be decoded.
+    """
+    with _undecodable(image):
+        return depth_of(_open(image), image)
 
 
 def decode_batches(part: Part, layout: Layout, shape: tuple[int, ...]) -> Iterator[Pixels]:
@@ -92,38 +126,53 @@ def decode(image: EncodedImage, layout: Layout) -> Pixels:
     """The pixels `(C, H, W)` of one image.
 
     Raises:
-        DataError: The image is corrupt, truncated, too large, or does not fit the layout.
+        DataError: The image is corrupt, truncated, too large, has several frames, or does not fit the layout.
     """
-    try:
+    with _undecodable(image):
         pixels = np.asarray(_render(image, layout), dtype=np.uint8)
-    except (DataError, MemoryError):
-        raise
-    except Exception as error:  # Pillow raises nearly anything on bytes that are not what they seem
-        raise _undecodable(image, error) from error
     return pixels[None] if pixels.ndim == 2 else pixels.transpose(2, 0, 1)
 
 
-def _render(image: EncodedImage, layout: Layout) -> Image.Image:
-    picture = _upright(_open(image))
-    if layout.mode == "L" and not layout.convert and not _is_grey(picture):
-        raise DataError(
-            f"Got an image in colour, {image.place}, where the first one is grey; "
-            "set data.grayscale to true or false."
-        )
-    picture = _to_mode(picture, layout.mode, image.place)
-    return picture if layout.size is None else _square(picture, layout.size, image.place)
-
-
-def _open(image: EncodedImage) -> Image.Image:
+@contextmanager
+def _undecodable(image: EncodedImage) -> Iterator[None]:
+    """Whatever Pillow raises becomes a DataError that names the image; of what it only warns, pixels are whole."""
     try:
-        picture = Image.open(BytesIO(image.data), formats=_FORMATS)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            warnings.simplefilter("error", Image.DecompressionBombWarning)
+            yield
+    except (DataError, MemoryError):
+        raise
     except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
         raise DataError(
             f"Got an image of too many pixels, {image.place}; at most {_MAX_PIXELS:,} fit."
         ) from error
-    except Exception as error:  # as in `decode`
-        raise _undecodable(image, error) from error
+    except Exception as error:  # Pillow raises nearly anything on bytes that are not what they seem
+        unknown = isinstance(error, PIL.UnidentifiedImageError)
+        reason = f"no known image format; {_READ} are read" if unknown else f"{error}"
+        raise DataError(
+            f"Got an image that cannot be decoded, {image.place} ({reason:.300}); replace or remove it."
+        ) from error
+
+
+def _render(image: EncodedImage, layout: Layout) -> Image.Image:
+    picture = _upright(_open(image))
+    picture = _on_white(_to_8_bits(picture, image, layout.bits), image)
+    if layout.mode == "L" and not layout.convert and picture.mode not in ("1", "L"):
+        picture = _grey_channel(picture, image.place)
+    picture = picture if picture.mode == layout.mode else picture.convert(layout.mode)
+    return picture if layout.size is None else _square(picture, layout.size, image.place)
+
+
+def _open(image: EncodedImage) -> Image.Image:
+    picture = Image.open(BytesIO(image.data), formats=_FORMATS)
     _check_pixels(picture.size, image.place)
+    # Of the several pictures in a camera's JPEG (MPO), those after the first are previews and depths.
+    if picture.format != "MPO" and getattr(picture, "is_animated", False):
+        raise DataError(
+            f"Got an image of several pages or frames, {image.place} ({getattr(picture, 'n_frames', 2)}); expected one "
+            "a file: save each in a file of its own."
+        )
     return picture
 
 
@@ -134,13 +183,15 @@ def _check_pixels(size: tuple[int, int], place: str) -> None:
         )
 
 
-def _undecodable(image: EncodedImage, error: Exception) -> DataError:
-    reason = "no known image format" if isinstance(error, PIL.UnidentifiedImageError) else str(error)
-    return DataError(f"Got an image that cannot be decoded, {image.place} ({reason}); replace or remove it.")
-
-
-def _is_grey(picture: Image.Image) -> bool:
-    return picture.mode in ("1", "L", "LA", "La", "F") or picture.mode.startswith("I")
+def _says_grey(picture: Image.Image, image: EncodedImage) -> bool:
+    """Whether a file is one of greys: by its mode, or by the colours that its palette is used for."""
+    if picture.mode == "P":
+        colours = np.asarray(picture.convert("RGB"))
+        return bool((colours == colours[..., :1]).all())
+    grey_with_alpha = (
+        image.data[:8] == PNG and image.data[25:26] == b"\x04"
+    )  # which Pillow reads as RGBA, at 16 bits
+    return picture.mode in ("1", "L", "LA", "La", "F") or is_deep_grey(picture) or grey_with_alpha
 
 
 def _upright(picture: Image.Image) -> Image.Image:
@@ -149,24 +200,49 @@ def _upright(picture: Image.Image) -> Image.Image:
     return ImageOps.exif_transpose(picture)
 
 
-def _to_mode(picture: Image.Image, mode: Mode, place: str) -> Image.Image:
-    if picture.mode.startswith("I"):
-        picture = _to_8_bits(picture, place)
-    elif picture.mode == "F":
-        raise DataError(f"Got an image of floating-point values, {place}; expected 8 or 16 bits a channel.")
-    if picture.has_transparency_data:
-        layers = picture.convert("RGBA")
-        white = Image.new("RGBA", layers.size, (255, 255, 255, 255))
-        picture = Image.alpha_composite(white, layers)
-    return picture if picture.mode == mode else picture.convert(mode)
+def _to_8_bits(picture: Image.Image, image: EncodedImage, bits: int) -> Image.Image:
+    if picture.mode == "F":
+        raise DataError(
+            f"Got an image of floating-point values, {image.place}; expected 8 or 16 bits a channel."
+        )
+    clear = picture.info.get("transparency")
+    if is_deep_colour(picture, image.data) and clear is not None:
+        raise DataError(
+            f"Got a 16-bit image with a transparent colour, {image.place}; convert it to 8 bits a channel."
+        )
+    if not is_deep_grey(picture):
+        return picture
+    check_grey(picture, image.place)
+    values = grey_values(picture, image.place)
+    # Netpbm says the largest value, which Pillow has brought to 16 bits.
+    levels = to_8_bits(values, 16 if picture.format == "PPM" else bits)
+    if isinstance(clear, int):
+        levels[values == clear] = 255
+    return Image.fromarray(levels)
 
 
-def _to_8_bits(picture: Image.Image, place: str) -> Image.Image:
-    """Grey values of 16 bits, rounded to 8: v / 257."""
-    values: npt.NDArray[Any] = np.asarray(picture).astype(np.int64)
-    if values.min() < 0 or values.max() > 65535:
-        raise DataError(f"Got an image of more than 16 bits a channel, {place}; expected 8 or 16.")
-    return Image.fromarray(((values + 128) // 257).astype(np.uint8))
+def _on_white(picture: Image.Image, image: EncodedImage) -> Image.Image:
+    """What is transparent, laid over white."""
+    if not picture.has_transparency_data:
+        return picture
+    clear = picture.info.get("transparency")
+    if picture.mode == "L" and isinstance(clear, int) and image.data[:8] == PNG and image.data[24] in (2, 4):
+        # Pillow brings greys of 2 and 4 bits to 8, but not the one that is transparent.
+        picture.info["transparency"] = clear * 255 // ((1 << image.data[24]) - 1)
+    layers = picture.convert("RGBA")
+    white = Image.new("RGBA", layers.size, (255, 255, 255, 255))
+    flat = Image.alpha_composite(white, layers)
+    return flat.convert("RGB") if picture.mode not in ("1", "L", "LA", "La") else flat.convert("L")
+
+
+def _grey_channel(picture: Image.Image, place: str) -> Image.Image:
+    """The one channel of a picture that has the same three."""
+    colours = np.asarray(picture.convert("RGB"))
+    if not (colours == colours[..., :1]).all():
+        raise DataError(
+            f"Got an image in colour, {place}, where the first one is grey; set data.grayscale to true or false."
+        )
+    return Image.fromarray(np.ascontiguousarray(colours[..., 0]))
 
 
 def _square(picture: Image.Image, size: int, place: str) -> Image.Image:

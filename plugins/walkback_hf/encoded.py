@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple, TypeAlias, final
 
@@ -12,8 +13,10 @@ import numpy.typing as npt
 from typing_extensions import override
 
 from walkback.errors import DataError
+from walkback_hf.names import shown
 
 Rows: TypeAlias = npt.NDArray[np.int64]
+_MOST_BYTES = 1 << 29
 
 
 class EncodedImage(NamedTuple):
@@ -24,7 +27,7 @@ class EncodedImage(NamedTuple):
 
 
 class Labels(NamedTuple):
-    """Class numbers of images, `(N,)`, and the names of the classes by number."""
+    """Class numbers of images, `(N,)`, -1 where an image has none, and the names of the classes by number."""
 
     classes: tuple[str, ...]
     numbers: Rows
@@ -71,14 +74,40 @@ class Part(NamedTuple):
         return self.images.read(self.rows)
 
 
+@dataclass(frozen=True, slots=True)
+class Found:
+    """What a source was found to hold.
+
+    Attributes:
+        splits: The encoded images, by the source's own names of splits.
+        note: In one line, what was found, how it was split, and what was left alone; empty where a name says it all.
+        left_out: In words, images that are there and will not be used; empty where there are none.
+    """
+
+    splits: Mapping[str, EncodedImages]
+    note: str = ""
+    left_out: str = ""
+
+
 @final
 class ImageFiles(EncodedImages):
-    """One image a file."""
+    """One image a file.
 
-    def __init__(self, root: Path, paths: Sequence[Path]) -> None:
-        """Take the files at `paths`, which messages name relative to `root`."""
+    Attributes:
+        paths: The files, in order.
+    """
+
+    def __init__(self, root: Path, paths: Sequence[Path], labels: Labels | str) -> None:
+        """Take files.
+
+        Args:
+            root: What messages name the files relative to.
+            paths: The files, in order.
+            labels: The class of each, or why they have none, as the end of a sentence.
+        """
         self._root = root
-        self._paths = paths
+        self.paths = tuple(paths)
+        self._labels = labels
 
     @property
     @override
@@ -88,24 +117,34 @@ class ImageFiles(EncodedImages):
     @property
     @override
     def count(self) -> int:
-        return len(self._paths)
+        return len(self.paths)
 
     @override
     def read(self, rows: Rows) -> Iterator[EncodedImage]:
         for row in rows:
-            path = self._paths[row]
-            place = path.relative_to(self._root).as_posix()
-            try:
-                data = path.read_bytes()
-            except OSError as error:
-                raise DataError(
-                    f"Got an image file that cannot be read, {place} ({error.strerror})."
-                ) from error
-            yield EncodedImage(place, data)
+            path = self.paths[row]
+            place = shown(path.relative_to(self._root))
+            yield EncodedImage(place, read_file(path, place))
 
     @override
     def labels(self, rows: Rows) -> Labels:
-        raise DataError(
-            f"Got a folder of image files, {self.place}, which has no labels; expected parquet with a column "
-            "of the type ClassLabel."
-        )
+        if isinstance(self._labels, str):
+            raise DataError(f"Got a folder of image files without labels, {self.place}, {self._labels}.")
+        return Labels(self._labels.classes, self._labels.numbers[rows])
+
+
+def read_file(path: Path, place: str) -> bytes:
+    """The bytes of an image file.
+
+    Raises:
+        DataError: It cannot be read, or is larger than an image that is accepted can be.
+    """
+    try:
+        size = path.stat().st_size
+        if size > _MOST_BYTES:
+            raise DataError(
+                f"Got an image file of {size:,} bytes, {place}, expected at most {_MOST_BYTES:,}; remove it."
+            )
+        return path.read_bytes()
+    except OSError as error:
+        raise DataError(f"Got an image file that cannot be read, {place} ({error.strerror}).") from error

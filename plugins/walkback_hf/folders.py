@@ -1,81 +1,195 @@
-"""Local sources: a folder of images, a folder of parquet files, or one parquet file.
+"""Local sources: a folder of images, of parquet files, or as `datasets` saves one; or one parquet file.
 
-Splits are recognised by name: images by the first folder below the root (`train/…`, `valid/…`, `test/…`),
-parquet by the name of the file (`train-00000-of-00001.parquet`) or of a folder. Where nothing is called train
-all files are one pool. Parquet goes before images, so that a picture beside the data does no harm; hidden
-files are left alone.
+What `datasets.load_dataset` finds at a path is found here, by the rules of `sorting`; and what is left alone is told.
+Parquet with images goes before image files, so that a picture beside the data does no harm.
 """
 
 from __future__ import annotations
 
-import re
-from collections.abc import Callable, Iterable, Mapping, Sequence
+import os
+from collections.abc import Sequence
 from pathlib import Path
 
-from walkback.data import Split
-from walkback.errors import DataError
-from walkback_hf.encoded import EncodedImages, ImageFiles
-from walkback_hf.names import exists
-from walkback_hf.splits import split_named
-from walkback_hf.tables import ParquetFiles
+import pyarrow as pa
+import pyarrow.parquet as pq
 
-_IMAGES = frozenset(
-    (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".ppm", ".pgm", ".pbm", ".pnm")
+from walkback.errors import DataError
+from walkback_hf.cards import sort_as_declared
+from walkback_hf.columns import TABLE_ADVICE, holds_images
+from walkback_hf.encoded import Found
+from walkback_hf.files import METADATA, image_files, kinds, unlisted
+from walkback_hf.names import exists, shown
+from walkback_hf.saved import find_saved, is_saved
+from walkback_hf.sorting import Sorting, sort_by_split
+from walkback_hf.tables import ParquetFiles
+from walkback_hf.walk import Tree, walk
+
+IMAGES = frozenset(
+    (
+        *(
+            ".png",
+            ".apng",
+            ".jpg",
+            ".jpeg",
+            ".jpe",
+            ".jfif",
+            ".webp",
+            ".bmp",
+            ".dib",
+            ".gif",
+            ".tif",
+            ".tiff",
+        ),
+        *(".ppm", ".pgm", ".pbm", ".pnm"),
+        # Images to `datasets`, of formats that are not read here: refused by name rather than left out.
+        *(
+            ".jp2",
+            ".j2k",
+            ".jpc",
+            ".jpx",
+            ".tga",
+            ".ico",
+            ".icns",
+            ".pcx",
+            ".psd",
+            ".eps",
+            ".ps",
+            ".dds",
+            ".xbm",
+        ),
+        *(".sgi", ".ras", ".fits", ".avif", ".heic", ".heif"),
+    )
+)
+_ARCHIVES = frozenset((".zip", ".tar", ".gz", ".tgz", ".bz2", ".xz", ".7z", ".rar", ".zst"))
+_TABLES = frozenset(
+    (
+        ".npy",
+        ".npz",
+        ".csv",
+        ".tsv",
+        ".json",
+        ".jsonl",
+        ".h5",
+        ".hdf5",
+        ".mat",
+        ".pt",
+        ".pth",
+        ".safetensors",
+        ".arrow",
+    )
 )
 
 
-def find_local(path: Path, column: str | None = None) -> Mapping[str, EncodedImages]:
-    """The images at `path`, by split; a single split `all` where the files are not sorted into splits.
+def find_local(path: Path, column: str | None = None) -> Found:
+    """The images at `path`, by split; a single split `all` where no name says one.
 
     Args:
         path: A folder, or a parquet file.
-        column: The column of images in parquet files; None finds it.
+        column: The column of images in tables; None finds it.
 
     Raises:
         DataError: There is nothing at `path`, or nothing that can be read.
     """
     if not exists(path):
-        raise DataError(f"Got no file or folder at {path}; check the path.")
-    if path.is_file() and path.suffix == ".parquet":
-        return {"all": ParquetFiles(path.parent, [path], column)}
+        raise DataError(f"Got no file or folder at {shown(path)}; check the path.")
+    path = Path(os.path.abspath(path))  # noqa: PTH100 - Path.resolve would follow links, whose names users know
     if not path.is_dir():
-        raise DataError(f"Got the file {path} as data; expected a folder of images or a .parquet file.")
-    files = sorted(_visible(path))
-    parquet = [file for file in files if file.suffix == ".parquet"]
-    if parquet:
-        groups = _group(path, parquet, _split_of_parquet)
-        return {split: ParquetFiles(path, members, column) for split, members in groups.items()}
-    images = [file for file in files if file.suffix.lower() in _IMAGES]
+        return _find_file(path, column)
+    if is_saved(path):
+        return find_saved(path, column)
+    tree = walk(path)
+    parquet = [file for file in tree.files if file.suffix.lower() == ".parquet" and file.name not in METADATA]
+    images = [file for file in tree.files if file.suffix.lower() in IMAGES]
+    if parquet and (not images or any(_has_images(path / file) for file in parquet)):
+        return _find_parquet(tree, parquet, images, column)
     if not images:
-        raise DataError(f"Got no images in {path}; expected .parquet, .png, .jpg, .webp or the like.")
-    return {
-        split: ImageFiles(path, members) for split, members in _group(path, images, _split_of_image).items()
+        raise DataError(_no_images(tree))
+    return _find_images(tree, images, column)
+
+
+def _find_file(path: Path, column: str | None) -> Found:
+    suffix = path.suffix.lower()
+    if suffix == ".parquet" and path.is_file():
+        return Found({"all": ParquetFiles(path.parent, [path], column)})
+    advice = "expected a folder of images or a .parquet file"
+    if suffix in _TABLES:
+        advice = TABLE_ADVICE
+    elif suffix in _ARCHIVES:
+        advice = "unpack it, and give the folder"
+    elif suffix in IMAGES:
+        advice = "give the folder of images that it lies in"
+    raise DataError(f"Got the file {shown(path)} as data; {advice}.")
+
+
+def _sorted(tree: Tree, files: Sequence[Path]) -> Sorting:
+    return sort_as_declared(tree.root, files) or sort_by_split(files, shown(tree.root))
+
+
+def _find_parquet(tree: Tree, parquet: Sequence[Path], images: Sequence[Path], column: str | None) -> Found:
+    sorting = _sorted(tree, parquet)
+    splits = {
+        split: ParquetFiles(tree.root, [tree.root / file for file in files], column)
+        for split, files in sorting.groups.items()
     }
+    beside = (
+        [f"{len(images):,} image files beside parquet, but for those that its rows name"] if images else []
+    )
+    used = {file for files in sorting.groups.values() for file in files}
+    return Found(splits, *_told(tree, sorting, used | set(images), beside))
 
 
-def _visible(root: Path) -> Iterable[Path]:
-    for path in root.rglob("*"):
-        parts = path.relative_to(root).parts
-        if not any(part.startswith(".") or part == "__MACOSX" for part in parts) and path.is_file():
-            yield path
+def _find_images(tree: Tree, images: Sequence[Path], column: str | None) -> Found:
+    known = set(images)
+    sorting = _sorted(tree, [file for file in tree.files if file in known or file.name in METADATA])
+    splits = image_files(tree.root, sorting, column)
+    claimed = [file for files in sorting.groups.values() for file in files if file in known]
+    unused = unlisted(tree.root, splits, claimed)
+    missed = [f"{len(unused):,} images that no metadata list, such as {shown(unused[0])}"] if unused else []
+    used = {file for files in sorting.groups.values() for file in files}
+    return Found(splits, *_told(tree, sorting, used, missed))
 
 
-def _group(
-    root: Path, files: Sequence[Path], split_of: Callable[[Path], Split | None]
-) -> dict[str, list[Path]]:
-    groups: dict[str, list[Path]] = {}
-    for file in files:
-        split = split_of(file.relative_to(root))
-        if split is not None:
-            groups.setdefault(split, []).append(file)
-    return groups if "train" in groups else {"all": list(files)}
+def _told(tree: Tree, sorting: Sorting, used: set[Path], missed: Sequence[str]) -> tuple[str, str]:
+    """The note and what is left out, in words."""
+    unclaimed = sorting.left_out
+    rest = [file for file in tree.files if file not in used and file not in set(unclaimed)]
+    archives = [file for file in rest if file.suffix.lower() in _ARCHIVES]
+    left_out = list(missed)
+    if unclaimed:
+        left_out.append(f"{len(unclaimed):,} files whose names say no split, such as {shown(unclaimed[0])}")
+    if archives:
+        left_out.append(
+            f"{len(archives):,} archives, such as {shown(archives[0])}: unpack them to have them read"
+        )
+    others = [file for file in rest if file not in set(archives)]
+    alone = [*left_out, *([f"files of other kinds ({kinds(others)})"] if others else [])]
+    if tree.hidden:
+        alone.append(f"{tree.hidden:,} hidden")
+    found = kinds(file for files in sorting.groups.values() for file in files)
+    how = list(sorting.steps or ("no name says a split",))
+    if tree.links:
+        how.append(f"{tree.links:,} links to folders followed")
+    note = f"found {found}; {'; '.join(how)}" + (f"; left alone: {', '.join(alone)}" if alone else "")
+    return note, "; ".join(left_out)
 
 
-def _split_of_image(path: Path) -> Split | None:
-    return split_named(path.parts[0]) if len(path.parts) > 1 else None
+def _has_images(path: Path) -> bool:
+    """Whether a table has a column of images; True, too, for a damaged file, which reading will name."""
+    try:
+        with pq.ParquetFile(path) as file:
+            return any(holds_images(field.type) for field in file.schema_arrow)
+    except (pa.ArrowException, OSError):
+        return True
 
 
-def _split_of_parquet(path: Path) -> Split | None:
-    own = re.match(r"[A-Za-z]+(?=[-_.]|$)", path.stem)
-    names = [own.group()] if own else []
-    return next((split for name in (*names, *path.parts[:-1]) if (split := split_named(name))), None)
+def _no_images(tree: Tree) -> str:
+    root = shown(tree.root)
+    archives = [file for file in tree.files if file.suffix.lower() in _ARCHIVES]
+    tables = [file for file in tree.files if file.suffix.lower() in _TABLES]
+    if archives:
+        return f"Got no images in {root}, only archives such as {shown(archives[0])}; unpack them."
+    if tables:
+        return f"Got no images in {root}, but {shown(tables[0])}; {TABLE_ADVICE}."
+    beside = f" beside {kinds(tree.files)}" if tree.files else ""
+    hidden = f" ({tree.hidden:,} hidden)" if tree.hidden else ""
+    return f"Got no images in {root}{beside}{hidden}; expected .parquet, .png, .jpg, .webp or the like."

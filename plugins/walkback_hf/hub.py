@@ -15,17 +15,18 @@ from pathlib import Path
 from typing import Any
 
 from walkback.errors import DataError
-from walkback_hf.encoded import EncodedImages
+from walkback_hf.columns import image_column
+from walkback_hf.encoded import EncodedImages, Found
 from walkback_hf.folders import find_local
 from walkback_hf.names import local_path
 from walkback_hf.splits import split_named
-from walkback_hf.tables import ArrowColumn, image_column
+from walkback_hf.tables import ArrowColumn
 
 _PATIENCE = 3.0
 _SWITCHES = ("HF_HUB_OFFLINE", "HF_DATASETS_OFFLINE", "TRANSFORMERS_OFFLINE")
 
 
-def find_hub(hub_id: str, config: str | None, column: str | None) -> Mapping[str, EncodedImages]:
+def find_hub(hub_id: str, config: str | None, column: str | None) -> Found:
     """The images of a hub data set by split, from the mirror, the cache of `datasets` or the hub.
 
     Args:
@@ -38,14 +39,14 @@ def find_hub(hub_id: str, config: str | None, column: str | None) -> Mapping[str
     """
     mirrored = _mirrored(hub_id, config)
     if mirrored is not None:
-        return find_local(mirrored, column)
+        return Found(find_local(mirrored, column).splits)
     tables = _cached(hub_id, config) or _download(hub_id, config)
     found: dict[str, EncodedImages] = {}
     for split, table in tables.items():
         place = f"{hub_id} ({split})"
         images = table.data.column(image_column(table.data.schema, column, place))
         found[split] = ArrowColumn(place, images, table.data)
-    return found
+    return Found(found)
 
 
 def _mirrored(hub_id: str, config: str | None) -> Path | None:

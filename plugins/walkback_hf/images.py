@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 from abc import abstractmethod
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -13,10 +13,11 @@ from typing_extensions import override
 
 from walkback.data import Centred, DataInfo, Dataset, Labelled, Split
 from walkback.errors import ConfigurationError, DataError
-from walkback.grey import GreyLevels
+from walkback.pixels import GreyLevels
 from walkback_hf.cache import StoredPixels, cached_pixels
-from walkback_hf.decode import Layout, decode, decode_batches, find_layout
-from walkback_hf.encoded import EncodedImages, Labels, Part
+from walkback_hf.decode import Layout, decode, decode_batches, find_depth, find_layout
+from walkback_hf.depth import Deepest, joined_depths, may_be_deep
+from walkback_hf.encoded import Found, Labels, Part
 from walkback_hf.splits import plan_splits
 
 
@@ -44,13 +45,14 @@ class ImageOptions:
 class PreparedImages:
     """The pixels of every split, uint8 `(N, C, H, W)`, how they were made, and a digest of them.
 
-    `parts` are the encoded images behind them, row by row.
+    `parts` are the encoded images behind them, row by row; `note` says in a line what was found, or nothing.
     """
 
     pixels: Mapping[Split, Tensor]
     steps: tuple[str, ...]
     digest: str
     parts: Mapping[Split, Part]
+    note: str = ""
 
 
 class ImageDataset(Dataset, Centred):
@@ -64,7 +66,7 @@ class ImageDataset(Dataset, Centred):
         self._prepared: PreparedImages | None = None
 
     @abstractmethod
-    def find(self) -> Mapping[str, EncodedImages]:
+    def find(self) -> Found:
         """The encoded images, by the source's own names of splits.
 
         Raises:
@@ -74,7 +76,9 @@ class ImageDataset(Dataset, Centred):
     @override
     def prepare(self) -> None:
         if self._prepared is None:
-            self._prepared = prepare_images(self.find(), self._name, self._options)
+            prepared = prepare_images(self.find(), self._name, self._options)
+            self._states = suitable_levels(self._states, prepared.pixels, self._name)
+            self._prepared = prepared
 
     def source_labels(self, split: Split, limit: int | None = None) -> Labels:
         """The classes of the first `limit` images of a split, read from their source: no cache holds them.
@@ -95,7 +99,7 @@ class ImageDataset(Dataset, Centred):
             shape=tuple(prepared.pixels["train"].shape[1:]),
             support=self._states.support,
             bins=self._states.bins,
-            preprocessing=steps,
+            preprocessing=(prepared.note, *steps) if prepared.note else steps,
             splits={split: len(pixels) for split, pixels in prepared.pixels.items()},
             fingerprint=hashlib.sha256("\n".join((prepared.digest, *steps)).encode()).hexdigest()[:16],
         )
@@ -134,35 +138,70 @@ class LabelledImages(ImageDataset, Labelled):
         return torch.from_numpy(found.numbers)
 
 
-def prepare_images(sources: Mapping[str, EncodedImages], name: str, options: ImageOptions) -> PreparedImages:
+def prepare_images(found: Found, name: str, options: ImageOptions) -> PreparedImages:
     """Split, decode (or take from the cache) and describe the images of a source.
 
     Raises:
         DataError: A split is missing or empty, or an image is corrupt or of another size than the first.
     """
-    counts = {split: images.count for split, images in sources.items()}
-    plan = plan_splits(counts, name, {split: images.place for split, images in sources.items()})
-    parts = {split: Part(sources[own], rows) for split, (own, rows) in plan.rows.items()}
+    counts = {split: images.count for split, images in found.splits.items()}
+    plan = plan_splits(counts, name, {split: images.place for split, images in found.splits.items()})
+    parts = {split: Part(found.splits[own], rows) for split, (own, rows) in plan.rows.items()}
     train = Part(parts["train"].images, parts["train"].rows[: options.limit])
     parts["train"] = train
     first = next(train.read())
     layout = find_layout(first, options.size, options.grayscale)
     shape = decode(first, layout).shape
-    stored = {split: _pixels(part, layout, shape) for split, part in parts.items()}
+    contents = {split: _content(part) for split, part in parts.items()}
+    layout = replace(layout, bits=joined_depths(deepest for _, deepest in contents.values()).bits)
+    stored = {split: _pixels(part, contents[split][0], layout, shape) for split, part in parts.items()}
     return PreparedImages(
         pixels={split: torch.from_numpy(found.pixels) for split, found in stored.items()},
         steps=(*plan.steps, *layout.steps),
         digest=" ".join(f"{split} {found.digest}" for split, found in sorted(stored.items())),
         parts=parts,
+        note=found.note,
     )
 
 
-def _pixels(part: Part, layout: Layout, shape: tuple[int, ...]) -> StoredPixels:
-    """The pixels of one split, kept under a hash of its encoded bytes and of the layout."""
-    content = hashlib.sha256(f"{layout.key} {shape}".encode())
+def suitable_levels(states: GreyLevels, pixels: Mapping[Split, Tensor], name: str) -> GreyLevels:
+    """The rule from pixels to states that fits them: of masks of 0 and 1 there are two levels, not 256.
+
+    Args:
+        states: The rule asked for.
+        pixels: Of each split, uint8 `(N, C, H, W)`.
+        name: What they are, for messages.
+
+    Raises:
+        DataError: The threshold makes all pixels the same.
+    """
+    high = max(int(part.max()) for part in pixels.values())
+    if high <= 1:
+        states = replace(states, levels=2)
+    if states.binarize == "threshold":
+        low, middle = min(int(part.min()) for part in pixels.values()), states.levels // 2
+        if high < middle or low >= middle:
+            raise DataError(
+                f"Got grey levels from {low} to {high} in {name}, which data.binarize = 'threshold' makes all "
+                f"{int(low >= middle)} (1 where v >= {middle}); rescale the images, or set data.binarize to "
+                "'stochastic'."
+            )
+    return states
+
+
+def _content(part: Part) -> tuple[str, Deepest]:
+    """A hash of the encoded bytes of one split, and the largest values in files of more than 8 bits."""
+    content = hashlib.sha256()
+    deepest = Deepest()
     for image in part.read():
         content.update(len(image.data).to_bytes(8, "little"))
         content.update(image.data)
-    return cached_pixels(
-        content.hexdigest(), (part.rows.size, *shape), lambda: decode_batches(part, layout, shape)
-    )
+        if may_be_deep(image.data):
+            deepest = joined_depths((deepest, find_depth(image)))
+    return content.hexdigest(), deepest
+
+
+def _pixels(part: Part, content: str, layout: Layout, shape: tuple[int, ...]) -> StoredPixels:
+    """The pixels of one split, kept under a hash of its encoded bytes and of the layout."""
+    key = hashlib.sha256(f"{layout.key} {shape} {content}".encode()).hexdigest()
+    return cached_pixels(key, (part.rows.size, *shape), lambda: decode_batches(part, layout, shape))

@@ -2,19 +2,18 @@
 
 Their options mean the same everywhere: `size` resizes and centre-crops to a square, `grayscale` leaves one
 channel, `limit` takes the first training examples only, `binarize` and `dequantize` are those of
-`walkback.grey`.
+`walkback.pixels`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import final
 
 from pydantic import NonNegativeFloat, PositiveInt
 from typing_extensions import override
 
-from walkback.grey import Binarize, GreyLevels
-from walkback_hf.encoded import EncodedImages
+from walkback.pixels import Binarize, GreyLevels
+from walkback_hf.encoded import Found
 from walkback_hf.hub import find_hub
 from walkback_hf.images import ImageDataset, ImageOptions, LabelledImages
 
@@ -37,7 +36,7 @@ class Mnist(LabelledImages):
         )
 
     @override
-    def find(self) -> Mapping[str, EncodedImages]:
+    def find(self) -> Found:
         return find_hub("ylecun/mnist", "mnist", "image")
 
 
@@ -59,7 +58,7 @@ class FashionMnist(LabelledImages):
         )
 
     @override
-    def find(self) -> Mapping[str, EncodedImages]:
+    def find(self) -> Found:
         return find_hub("zalando-datasets/fashion_mnist", "fashion_mnist", "image")
 
 
@@ -82,7 +81,7 @@ class Cifar10(LabelledImages):
         )
 
     @override
-    def find(self) -> Mapping[str, EncodedImages]:
+    def find(self) -> Found:
         return find_hub("uoft-cs/cifar10", "plain_text", "img")
 
 
@@ -105,7 +104,7 @@ class Svhn(LabelledImages):
         )
 
     @override
-    def find(self) -> Mapping[str, EncodedImages]:
+    def find(self) -> Found:
         return find_hub("ufldl-stanford/svhn", "cropped_digits", "image")
 
 
@@ -128,7 +127,7 @@ class Celeba(ImageDataset):
         )
 
     @override
-    def find(self) -> Mapping[str, EncodedImages]:
+    def find(self) -> Found:
         return find_hub("flwrlabs/celeba", "img_align+identity+attr", "image")
 
 
@@ -153,5 +152,5 @@ class CelebaFaces(ImageDataset):
         )
 
     @override
-    def find(self) -> Mapping[str, EncodedImages]:
+    def find(self) -> Found:
         return find_hub("nielsr/CelebA-faces", None, "image")

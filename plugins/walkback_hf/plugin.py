@@ -36,8 +36,12 @@ def walkback_datasets() -> Iterator[Component]:
 
 @hookimpl
 def walkback_dataset_source(source: str) -> DatasetSource | None:
-    """An existing path is read as a folder, anything else of the form `owner/name` from the hub."""
-    if source and exists(local_path(source)):
+    """An existing path is read as a folder, anything else of the form `owner/name` from the hub.
+
+    What lies in an existing folder of the name `owner` is a path, mistyped, and nobody is asked for it.
+    """
+    place = local_path(source)
+    if source and (exists(place) or (is_hub_id(source) and place.parent.is_dir())):
         return DatasetSource("folder", {"path": source})
     if is_hub_id(source):
         return DatasetSource("hub", {"id": source})

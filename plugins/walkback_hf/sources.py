@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import warnings
 from typing import final
 
 from pydantic import NonNegativeFloat, PositiveInt
 from typing_extensions import override
 
 from walkback.errors import ConfigurationError
-from walkback.grey import Binarize, GreyLevels
-from walkback_hf.encoded import EncodedImages
+from walkback.pixels import Binarize, GreyLevels
+from walkback_hf.encoded import Found
 from walkback_hf.folders import find_local
 from walkback_hf.hub import find_hub
 from walkback_hf.images import ImageOptions, LabelledImages
@@ -58,7 +58,7 @@ class Hub(LabelledImages):
         self._where = (id, config, column)
 
     @override
-    def find(self) -> Mapping[str, EncodedImages]:
+    def find(self) -> Found:
         return find_hub(*self._where)
 
 
@@ -102,5 +102,8 @@ class Folder(LabelledImages):
         self._column = column
 
     @override
-    def find(self) -> Mapping[str, EncodedImages]:
-        return find_local(self._place, self._column)
+    def find(self) -> Found:
+        found = find_local(self._place, self._column)
+        if found.left_out:
+            warnings.warn(f"Left out of {self._place}: {found.left_out}.", stacklevel=2)
+        return found

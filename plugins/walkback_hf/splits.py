@@ -1,4 +1,4 @@
-"""Which rows of a source make up the train, validation and test splits.
+"""Which files and rows of a source make up the train, validation and test splits.
 
 Splits that the source has keep their rows. What is missing is cut off, the same way every time:
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, final
 
 from walkback.errors import ConfigurationError
-from walkback.metrics import Logger
+from walkback.loggers import Logger
 from walkback.storage.files import writing_to
 
 

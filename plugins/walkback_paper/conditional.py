@@ -31,11 +31,10 @@ from typing import Annotated, Literal, TypeAlias, final
 import torch
 from pydantic import Field
 from torch import Tensor
-from typing_extensions import override
 
 from walkback.errors import ConfigurationError
 from walkback.kernels import Kernel, NormalKernel, StackedKernel
-from walkback.objectives import Objective
+from walkback.objectives import Objective, Restricted
 from walkback.walk import Transition
 
 Weighting: TypeAlias = Literal["likelihood", "snr"]
@@ -45,7 +44,7 @@ _MAX_WEIGHT = 1e3
 
 
 @final
-class ConditionalLoss(Objective):
+class ConditionalLoss(Objective, Restricted):
     """The value is -log p_{T_t}(s_{t-1} | s_t), nats, `(B,)`; its gradient in the mean is that of the module's target.
 
     For operators with normal kernels.
@@ -89,8 +88,8 @@ class ConditionalLoss(Objective):
         turned = (slope * reverse.mean).flatten(1).sum(1)
         return loss + (turned - turned.detach())
 
-    @override
     def require_fitting(self, transition: Transition) -> None:
+        """Raises ConfigurationError as a call does."""
         self(transition)
 
 

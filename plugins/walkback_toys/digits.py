@@ -1,6 +1,6 @@
 """Real handwritten digits, 8×8 pixels of 17 grey levels (Alpaydin and Kaynak, 1998), shipped by scikit-learn.
 
-Pixels v = 0..16 become states in [0, 1] by the rules of `walkback.grey`.
+Pixels v = 0..16 become states in [0, 1] by the rules of `walkback.pixels`.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from typing_extensions import override
 
 from walkback.data import SPLITS, Centred, DataInfo, Dataset, Labelled, Split
 from walkback.errors import DataError
-from walkback.grey import Binarize, GreyLevels
+from walkback.pixels import Binarize, GreyLevels
 
 _HELD_OUT = 250
 

@@ -15,8 +15,9 @@ from typing import Any, Literal, TypeAlias
 import torch
 from torch import Tensor
 
-from walkback.errors import DataError
+from walkback.errors import ConfigurationError, DataError
 from walkback.state import Space
+from walkback.support.memory import send
 
 Split: TypeAlias = Literal["train", "validation", "test"]
 SPLITS: tuple[Split, ...] = ("train", "validation", "test")
@@ -128,6 +129,31 @@ class Dataset(ABC):
         """Starting states `(B, *E)`, float, from stored rows `(B, *E)` on the generator's device."""
 
 
+def states_of(dataset: Dataset, split: Split, rows: Tensor | slice, generator: torch.Generator) -> Tensor:
+    """Starting states `(B, *E)` of some examples of a split, on the generator's device.
+
+    Args:
+        dataset: Prepared.
+        split: The split.
+        rows: The examples: numbers `(B,)` on the CPU, or a slice.
+        generator: Draws the noise of the states.
+    """
+    return dataset.states(send(dataset.examples(split)[rows], generator.device), generator)
+
+
+def require_examples(dataset: Dataset, split: Split, num: int) -> None:
+    """Refuse to take more examples from a split than it has.
+
+    Raises:
+        ConfigurationError: It has fewer.
+    """
+    if num > len(dataset.examples(split)):
+        raise ConfigurationError(
+            f"Got {num} states to take from the {split} split of {dataset.info.name}, "
+            f"expected {len(dataset.examples(split))} at most."
+        )
+
+
 class Centred(ABC):
     """Capability of a data set: it knows what the states of an example are scattered around."""
 
@@ -146,7 +172,7 @@ class Labelled(ABC):
 
     @abstractmethod
     def labels(self, split: Split) -> Tensor:
-        """Class of each example of a split, `(N,)`, int64, in the order of `examples`."""
+        """Class of each example of a split, `(N,)`, int64, in the order of `examples`; -1 of one without a class."""
 
 
 def has_classes(dataset: Dataset) -> bool:

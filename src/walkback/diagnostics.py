@@ -9,46 +9,25 @@ of the subject's seed only, and raises `WalkbackError` rather than return a figu
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Literal, Protocol, TypeAlias, final
+from typing import Literal, TypeAlias
 
 import torch
 from torch import Tensor
 
-from walkback.data import DataInfo, Dataset, Split
-from walkback.errors import ConfigurationError
+from walkback.data import DataInfo, Dataset, Split, require_examples, states_of
 from walkback.model import Model
 from walkback.operators import initial_state
 from walkback.report import Report
 from walkback.sampling import anneal, last
-from walkback.seeding import generator
 from walkback.state import State
-from walkback.storage.ledger import Ledger
+from walkback.storage.work_cache import WorkCache
+from walkback.support.seeding import generator
+from walkback.support.watch import Silent, Watch
 
 Start: TypeAlias = Literal["annealed", "data"]
 """Where chains begin: cooled from the prior, or at held-out data."""
-
-
-class Watch(Protocol):
-    """Who is told how far the work is."""
-
-    def stage(self, text: str, total: int, done: int = 0) -> None:
-        """A stage of `total` units begins."""
-
-    def advance(self, done: int, figures: Mapping[str, float]) -> None:
-        """`done` of its units are done."""
-
-
-@final
-class Unwatched:
-    """Nobody."""
-
-    def stage(self, text: str, total: int, done: int = 0) -> None:
-        """Nothing."""
-
-    def advance(self, done: int, figures: Mapping[str, float]) -> None:
-        """Nothing."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,7 +40,7 @@ class Subject:
         data: Gives the prepared data set to compare with; called only by what needs data.
         device: Where to compute; the precision of networks is set around the measurement.
         seed: All randomness is derived from it.
-        ledger: Keeps finished pieces of long work.
+        cache: Keeps finished pieces of long work.
         watch: Is told of progress.
     """
 
@@ -70,8 +49,8 @@ class Subject:
     data: Callable[[], Dataset]
     device: torch.device = field(default_factory=lambda: torch.device("cpu"))
     seed: int = 0
-    ledger: Ledger = field(default_factory=Ledger)
-    watch: Watch = field(default_factory=Unwatched)
+    cache: WorkCache = field(default_factory=WorkCache)
+    watch: Watch = field(default_factory=Silent)
 
     def generator(self, stream: str, *indices: int) -> torch.Generator:
         """A generator on the device for one purpose."""
@@ -85,14 +64,10 @@ class Subject:
             DataError: The data cannot be had.
         """
         dataset = self.data()
-        rows = dataset.examples(split)
-        if num > len(rows):
-            raise ConfigurationError(
-                f"Got {num} states to take from the {split} split of {dataset.info.name}, "
-                f"expected {len(rows)} at most."
-            )
-        order = torch.randperm(len(rows), generator=generator("cpu", self.seed, "diagnose-rows"))[:num]
-        return dataset.states(rows[order].to(self.device), self.generator("data"))
+        require_examples(dataset, split, num)
+        order = generator("cpu", self.seed, "diagnose-rows")
+        rows = torch.randperm(len(dataset.examples(split)), generator=order)[:num]
+        return states_of(dataset, split, rows, self.generator("data"))
 
     def training(self, most: int, stream: str) -> tuple[Tensor, Tensor]:
         """At most so many training examples drawn at random: their numbers `(N,)` on the CPU, and states `(N, *E)`.
@@ -101,10 +76,10 @@ class Subject:
             DataError: The data cannot be had.
         """
         dataset = self.data()
-        rows = dataset.examples("train")
         draw = self.generator(stream)
-        chosen = torch.randperm(len(rows), generator=draw, device=draw.device)[:most].cpu()
-        return chosen, dataset.states(rows[chosen].to(self.device), draw)
+        count = len(dataset.examples("train"))
+        rows = torch.randperm(count, generator=draw, device=draw.device)[:most].cpu()
+        return rows, states_of(dataset, "train", rows, draw)
 
     def start(self, start: Start, num: int) -> State:
         """Where `num` chains begin: states `(num, *E)`, latent parts included."""

@@ -11,7 +11,8 @@ yielding light records::
         yield Component("my-operator", "my_package.operators:MyOperator", summary="…")
 
 The keyword-only arguments of the component's `__init__` are its configuration: their annotations are checked,
-unknown keys are refused, and their defaults show in `walkback run --dry-run`.
+unknown keys are refused, and their defaults show in `walkback run --dry-run`. An argument annotated with a class of
+`walkback.component.INTERFACES` is a component itself, and is configured by a table of its own.
 """
 
 from __future__ import annotations
@@ -31,6 +32,16 @@ hookimpl = pluggy.HookimplMarker("walkback")
 @hookspec
 def walkback_operators() -> Iterable[Component]:  # type: ignore[empty-body]
     """Transition operators: `walkback.operators.TransitionOperator`, built as `cls(space, **options)`."""
+
+
+@hookspec
+def walkback_networks() -> Iterable[Component]:  # type: ignore[empty-body]
+    """Networks inside operators: `walkback.networks.Network`, built as `cls(**options)`."""
+
+
+@hookspec
+def walkback_temperature_laws() -> Iterable[Component]:  # type: ignore[empty-body]
+    """Temperature laws: `walkback.temperature.TemperatureLaw`, built as `cls(**options)`."""
 
 
 @hookspec
@@ -70,7 +81,12 @@ def walkback_diagnostics() -> Iterable[Component]:  # type: ignore[empty-body]
 
 @hookspec
 def walkback_loggers() -> Iterable[Component]:  # type: ignore[empty-body]
-    """Metric loggers: `walkback.metrics.Logger`, built as `cls(directory)`: the run directory."""
+    """Metric loggers: `walkback.loggers.Logger`, built as `cls(directory, **options)` with the run directory."""
+
+
+@hookspec
+def walkback_metrics() -> Iterable[Component]:  # type: ignore[empty-body]
+    """Columns of `metrics.jsonl`: `walkback.metrics.Metric`, built as `cls(**options)`."""
 
 
 @hookspec

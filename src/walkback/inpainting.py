@@ -16,15 +16,15 @@ import torch
 from torch import Tensor
 
 from walkback.errors import WalkbackError
-from walkback.memory import within_memory
 from walkback.model import Model
 from walkback.operators import TransitionOperator, visible
 from walkback.readout import read_out
 from walkback.sampling import COLD, last
 from walkback.schedules import Levels
-from walkback.seeding import generator as seeded
 from walkback.state import State, leaves, map_state
-from walkback.vocabulary import Readout
+from walkback.support.memory import within_memory
+from walkback.support.readouts import Readout
+from walkback.support.seeding import generator as seeded
 
 BATCH = 250
 """Data that are filled in at a time."""

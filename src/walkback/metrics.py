@@ -1,99 +1,49 @@
-"""Where a run's figures go: `metrics.jsonl` always, and any logger that a plugin offers."""
+"""Metrics: further columns of `metrics.jsonl`, computed while a model is trained.
+
+The engine makes a `Moment` whenever it logs (`training.log_every`), and each metric returns figures by name from it.
+"""
 
 from __future__ import annotations
 
-import json
-import math
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
-from pathlib import Path
-from typing import Any, final
+from dataclasses import dataclass
 
-from walkback.errors import WalkbackError
-from walkback.storage.files import write_bytes, writing_to
-
-FILE_NAME = "metrics.jsonl"
+from walkback.model import Model
 
 
-class Logger(ABC):
-    """Takes the figures of a run.
+@dataclass(frozen=True, slots=True)
+class Moment:
+    """Training at the moment at which it is logged.
 
-    Built as `cls(directory)` with the run directory, in the one process that writes files; the
-    keyword-only arguments of `__init__` are its configuration. A resumed run may log steps a second time.
+    Attributes:
+        walks: Number of walks so far.
+        loss: Of the last walk, nats per step and example.
+        gradient_norm: Norm of the gradient of the last update, before clipping.
+        learning_rate: Of the last update.
+        seconds: Spent training so far.
+        model: The model in training. A metric that runs it does so in evaluation mode and without gradient
+            (`with model.evaluating()`), and draws from a generator of its own.
+        averaged: The model with averaged weights, the one that is evaluated and kept; `model` itself where weights are
+            not averaged.
     """
 
-    @abstractmethod
-    def log(self, step: int, metrics: Mapping[str, float]) -> None:
-        """Record figures by name after `step` walks."""
+    walks: int
+    loss: float
+    gradient_norm: float
+    learning_rate: float
+    seconds: float
+    model: Model
+    averaged: Model
+
+
+class Metric(ABC):
+    """Figures of a moment of training. Keyword-only `__init__` arguments are its configuration."""
 
     @abstractmethod
-    def close(self) -> None:
-        """Write out what is left (idempotent)."""
+    def measure(self, moment: Moment) -> Mapping[str, float]:
+        """Figures by name; they may be nan or infinite. Called in the one process that writes files.
 
-
-@final
-class JsonLines(Logger):
-    """Appends to `metrics.jsonl`, one JSON object a line: `{"step": 50, "loss": 1.2}`; each line is flushed.
-
-    JSON has no NaN or infinity: such figures are null, and `"nonfinite": {"loss": "nan"}` in the line says
-    what they were.
-    """
-
-    def __init__(self, directory: Path, *, resume_step: int | None = None) -> None:
-        """Open the file.
-
-        Args:
-            directory: The run directory.
-            resume_step: Drop the lines of later steps, and a last line that a kill cut short. None starts a
-                new file, which must not exist.
-
-        Raises:
-            WalkbackError: The file cannot be written.
+        It changes nothing: neither the model nor global randomness. The names must be none of the engine's (`loss`,
+        `seconds`, …) nor another metric's.
         """
-        self._path = directory / FILE_NAME
-        with writing_to(self._path):
-            if resume_step is not None and self._path.exists():
-                _rewind(self._path, resume_step)
-            self._file = self._path.open("x" if resume_step is None else "a", encoding="utf-8")
-
-    def log(self, step: int, metrics: Mapping[str, float]) -> None:
-        """Append one line; raises WalkbackError where it cannot be written."""
-        taken = {"step", "nonfinite"} & metrics.keys()
-        if taken:
-            raise WalkbackError(
-                f"Got a figure called {taken.pop()!r}, which is a reserved name; choose another."
-            )
-        nonfinite = {name: str(float(value)) for name, value in metrics.items() if not math.isfinite(value)}
-        record: dict[str, Any] = {"step": step}
-        record |= {name: None if name in nonfinite else value for name, value in metrics.items()}
-        if nonfinite:
-            record["nonfinite"] = nonfinite
-        with writing_to(self._path):
-            self._file.write(json.dumps(record, ensure_ascii=False, allow_nan=False) + "\n")
-            self._file.flush()
-
-    def close(self) -> None:
-        """Close the file (idempotent)."""
-        with writing_to(self._path):
-            self._file.close()
-
-
-def _rewind(path: Path, step: int) -> None:
-    """Keep the whole lines of a metrics file that belong to steps up to `step`."""
-    content = path.read_bytes()
-    kept = b"".join(line for line in content.splitlines(keepends=True) if _belongs(line, step))
-    if kept != content:
-        write_bytes(path, kept)
-
-
-def _belongs(line: bytes, step: int) -> bool:
-    """Whether a line is whole and not later than `step`."""
-    try:
-        record = json.loads(line)
-    except (ValueError, RecursionError):
-        return False
-    match record:
-        case {"step": int(logged)}:
-            return line.endswith(b"\n") and logged <= step
-        case _:
-            return False

@@ -6,17 +6,19 @@ process    q_T(· | s)          prior      p*(s_K)
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import chain
 
 import torch
+from torch import Tensor, nn
 
 from walkback.operators import TransitionOperator
 from walkback.priors import Prior
-from walkback.processes import Process
+from walkback.processes import Process, require_stepwise
 from walkback.schedules import Levels, Schedule
+from walkback.walk import Start, Transition, walk
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,32 +32,83 @@ class Model:
 
     @property
     def device(self) -> torch.device:
-        """Where the operator's parameters and buffers are, or the prior's; the CPU where neither has any."""
-        modules = (self.operator, self.prior)
+        """Where the parameters and buffers are: the operator's, else the prior's; the CPU where there are none."""
+        modules = (self.operator, self.prior, self.process)
         tensors = chain.from_iterable(chain(module.parameters(), module.buffers()) for module in modules)
         found = next(tensors, None)
         return torch.device("cpu") if found is None else found.device
 
+    @property
+    def modules(self) -> Mapping[str, nn.Module]:
+        """The parts that may have parameters and buffers, by the name under which a checkpoint has them."""
+        return {"operator": self.operator, "process": self.process, "prior": self.prior}
+
+    @property
+    def max_temperature(self) -> float:
+        """T_max: the process's own, else the operator's."""
+        own = self.process.max_temperature
+        return self.operator.max_temperature if own is None else own
+
     def levels(self, generator: torch.Generator | None = None) -> Levels:
-        """The schedule's levels up to the operator's T_max; random ones where a CPU generator is given."""
-        return self.schedule.levels(self.operator.max_temperature, generator)
+        """The schedule's levels up to T_max; random ones where a CPU generator is given."""
+        return self.schedule.levels(self.max_temperature, generator)
 
     def levels_of_length(self, num_steps: int) -> Levels:
         """The schedule's annealing up to T_max in exactly `num_steps` steps."""
-        return self.schedule.levels_of_length(self.operator.max_temperature, num_steps)
+        return self.schedule.levels_of_length(self.max_temperature, num_steps)
+
+    def path(self, start: Start, levels: Levels, generator: torch.Generator) -> Iterator[Transition]:
+        """What is learned from: see `Process.path`."""
+        return self.process.path(self.operator, start, levels, generator)
+
+    def walk(self, start: Start, levels: Levels, generator: torch.Generator) -> Iterator[Transition]:
+        """The whole walk from s_0 of `start` through all `levels`, step by step, K + 1 runs of the network.
+
+        Raises:
+            ConfigurationError: The process does not tell its single steps.
+        """
+        process = require_stepwise(self.process, "a walk")
+        return walk(self.operator, process.heating, start, levels, generator)
 
     def to(self, device: torch.device) -> Model:
         """The same model with its modules moved to `device` (in place, as modules are)."""
-        self.operator.to(device)
-        self.prior.to(device)
+        for module in self.modules.values():
+            module.to(device)
         return self
+
+    def tensors(self) -> dict[str, Tensor]:
+        """All parameters and buffers, live ones: `operator.…`, `process.…` and `prior.…`."""
+        return {
+            f"{part}.{name}": value
+            for part, module in self.modules.items()
+            for name, value in module.state_dict().items()
+        }
+
+    def load_tensors(self, tensors: Mapping[str, Tensor]) -> None:
+        """Inverse of `tensors`; names of other parts are passed over.
+
+        Raises:
+            RuntimeError: A part has other tensors; the message begins with its name.
+        """
+        for part, module in self.modules.items():
+            prefix = f"{part}."
+            own = {
+                name.removeprefix(prefix): value for name, value in tensors.items() if name.startswith(prefix)
+            }
+            try:
+                module.load_state_dict(own)
+            except RuntimeError as error:
+                raise RuntimeError(f"{part}: {error}") from error
 
     @contextmanager
     def evaluating(self) -> Iterator[None]:
         """Evaluation mode inside, the previous mode after."""
-        was_training = self.operator.training
-        self.operator.eval()
+        parts: tuple[nn.Module, ...] = (self.operator, self.process)
+        modes = [part.training for part in parts]
+        for part in parts:
+            part.eval()
         try:
             yield
         finally:
-            self.operator.train(was_training)
+            for part, was_training in zip(parts, modes, strict=True):
+                part.train(was_training)

@@ -27,7 +27,12 @@ class Objective(ABC):
     def __call__(self, transition: Transition) -> Tensor:
         """The loss of one step for each row, `(B,)`, nats."""
 
-    def require_fitting(self, transition: Transition) -> None:  # noqa: B027
+
+class Restricted(ABC):
+    """What an objective offers beside `Objective` that learns from some kinds of step only."""
+
+    @abstractmethod
+    def require_fitting(self, transition: Transition) -> None:
         """Look at one step before a run; raises ConfigurationError if the objective cannot learn from its like."""
 
 

@@ -56,11 +56,11 @@ class TransitionOperator(nn.Module, ABC):
 
 
 class DataAware(ABC):
-    """Capability of an operator: it sets something from the data before training."""
+    """Capability of an operator or a process: it sets something from the data before training."""
 
     @abstractmethod
     def fit_data(self, data: Tensor) -> None:
-        """Set buffers from starting data `(N, *E)`; called once, on a new operator."""
+        """Set buffers from starting data `(N, *E)`; called once, when it is new."""
 
 
 class Latent(ABC):

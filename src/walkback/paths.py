@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
+from dataclasses import replace
 from typing import Any, final
 
 import torch
@@ -24,30 +25,31 @@ from walkback.kernels import Kernel, Reparametrized, reparametrized
 from walkback.model import Model
 from walkback.objectives import PathObjective
 from walkback.operators import Conditional
+from walkback.processes import require_stepwise
 from walkback.schedules import Level, Levels
 from walkback.state import State, map_state
-from walkback.walk import Transition
+from walkback.walk import Start, Transition
 
 LONG_WALK = 20
 """Number of steps from which on `checkpointing = "auto"` computes them again in the backward pass."""
 
 
 def path_loss(
-    model: Model, objective: PathObjective, origin: State, levels: Levels, generator: torch.Generator
+    model: Model, objective: PathObjective, start: Start, levels: Levels, generator: torch.Generator
 ) -> tuple[Tensor, State]:
-    """The objective of one walk from each row of `origin` s_0 `(B, *E)`: loss `(B,)`, nats, and s_K, detached.
+    """The objective of one walk from each row of `start`: loss `(B,)`, nats, and s_K `(B, *E)`, detached.
 
     Raises:
-        ConfigurationError: A heating kernel cannot be differentiated through.
+        ConfigurationError: The process does not tell its single steps, or one cannot be differentiated through.
     """
-    source = map_state(torch.Tensor.detach, origin)
-    steps = _Steps(model, objective, source, again=_again(objective, levels))
+    source = map_state(torch.Tensor.detach, start.state)
+    steps = _Steps(model, objective, replace(start, state=source), again=_again(objective, levels))
     conditional = steps.look(source, levels[0])
     parts = []
     for level in levels:
         with torch.no_grad():  # here and not inside the step, so that computing it again sees the same noise
-            heating = require_reparametrized(model.process.heating(conditional, source, level, origin))
-            noise = heating.noise(generator)
+            _, moved = steps.heat(source, conditional, level)
+            noise = moved.noise(generator)
         source, conditional, part = steps.take(source, conditional, level, noise)
         parts.append(part)
     loss = torch.stack(parts).sum(0) + objective.end(model.prior.log_prob(source))
@@ -81,10 +83,11 @@ def require_reparametrized(kernel: Kernel) -> Reparametrized:
 class _Steps:
     """What a walk asks of the operator, each time computed again in the backward pass where that is wanted."""
 
-    def __init__(self, model: Model, objective: PathObjective, origin: State, *, again: bool) -> None:
-        self._model = model
+    def __init__(self, model: Model, objective: PathObjective, start: Start, *, again: bool) -> None:
+        self._operator = model.operator
+        self._process = require_stepwise(model.process, "an objective of whole walks")
         self._objective = objective
-        self._origin = origin
+        self._start = start
         self._checkpointed = again
         self._repeating = False
 
@@ -92,6 +95,11 @@ class _Steps:
         """The operator at `state`."""
         conditional: Conditional = self._run(self._look, state, level)
         return conditional
+
+    def heat(self, source: State, conditional: Conditional, level: Level) -> tuple[Kernel, Reparametrized]:
+        """q_{T_t}(· | s_{t-1}), and the same as a function of noise."""
+        kernel = self._process.heating(conditional, source, level, self._start.state)
+        return kernel, require_reparametrized(kernel)
 
     def take(
         self, source: State, conditional: Conditional, level: Level, noise: State
@@ -103,14 +111,14 @@ class _Steps:
     def _take(
         self, source: State, conditional: Conditional, level: Level, noise: State
     ) -> tuple[State, Conditional, Tensor]:
-        forward = self._model.process.heating(conditional, source, level, self._origin)
-        target = require_reparametrized(forward).transport(noise)
+        forward, moved = self.heat(source, conditional, level)
+        target = moved.transport(noise)
         following = self._look(target, level)
-        transition = Transition(source, target, level, forward, following.cooling(level))
+        transition = Transition(source, target, level, forward, following.cooling(level), self._start.anchor)
         return target, following, self._objective.step(transition)
 
     def _look(self, state: State, level: Level) -> Conditional:
-        operator = self._model.operator
+        operator = self._operator
         conditional: Conditional
         if self._repeating:
             # On copies of the buffers: layers that keep statistics, as batch norm does, have counted this batch.

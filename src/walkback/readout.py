@@ -20,9 +20,9 @@ from walkback.kernels import expectation
 from walkback.model import Model
 from walkback.operators import TransitionOperator, visible
 from walkback.schedules import Level
-from walkback.seeding import generator
 from walkback.state import State
-from walkback.vocabulary import Readout, readout_temperature
+from walkback.support.readouts import Readout, readout_temperature
+from walkback.support.seeding import generator
 
 
 @torch.no_grad()

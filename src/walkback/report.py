@@ -9,10 +9,13 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field, replace
-from typing import Any
+from typing import Any, Literal
 
-from walkback import markup
 from walkback.errors import WalkbackError
+from walkback.support import html as markup
+
+FEWEST = 4
+"""Independent values below which no standard error is given."""
 
 _MOST_PLACES = 8
 _ROUNDING = 1e-12  # relative; an error below it is that of floating point
@@ -27,9 +30,12 @@ class Figure:
         value: The estimate.
         unit: For instance "nats", "bits/dim", "nats/step", "steps", "s", "%", "×" (times as much); "1" for any other
             number without dimension.
-        error: One standard error, in the unit; None where the value is exact or has none, which `meaning` says.
+        error: One standard error, in the unit; where the bias is known to be within limits only, these are in it. None
+            where the value is exact or has none, which `meaning` says.
         interval: Ends of the 95 % confidence interval, where it is not ± 1.96 errors.
         meaning: One line for people: what it is, and what it should be.
+        side: Where the value lies, apart from its error: "above" what is asked for, which is at most the value, or
+            "below" it; None where it is neither.
     """
 
     name: str
@@ -38,6 +44,7 @@ class Figure:
     error: float | None = None
     interval: tuple[float, float] | None = None
     meaning: str = ""
+    side: Literal["above", "below"] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -146,16 +153,27 @@ class Report:
 
 
 def number(figure: Figure) -> str:
-    """`value ± error`, to two digits of the error.
+    """`value ± error`, to two digits of the error; `≤` or `≥` before a bound, both ends where there is no error.
 
     >>> number(Figure("a", 1.23456, "nats", 0.0123)), number(Figure("a", 1234.5, "nats"))
     ('1.235 ± 0.012', '1234.5')
+    >>> number(Figure("a", 1.23456, "nats", 0.0123, side="above")), number(Figure("a", 7.0, "steps", side="below"))
+    ('≤ 1.235 ± 0.012', '≥ 7')
+    >>> number(Figure("a", 0.0, "1/step", interval=(0.0, 0.00123)))
+    '0 to 0.00123'
     """
-    if figure.error is None:
-        return f"{figure.value:.5g}"
-    if figure.error <= _ROUNDING * max(1.0, abs(figure.value)):
-        return f"{figure.value:.5g} ± 0"
-    places = max(0, 1 - math.floor(math.log10(figure.error)))
+    sign = {"above": "≤ ", "below": "≥ ", None: ""}[figure.side]
+    if figure.error is None and figure.interval is not None:
+        return f"{sign}{figure.interval[0]:.4g} to {figure.interval[1]:.4g}"
+    return sign + _with_error(figure.value, figure.error)
+
+
+def _with_error(value: float, error: float | None) -> str:
+    if error is None:
+        return f"{value:.5g}"
+    if error <= _ROUNDING * max(1.0, abs(value)):
+        return f"{value:.5g} ± 0"
+    places = max(0, 1 - math.floor(math.log10(error)))
     if places > _MOST_PLACES:
-        return f"{figure.value:.4g} ± {figure.error:.2g}"
-    return f"{figure.value:.{places}f} ± {figure.error:.{places}f}"
+        return f"{value:.4g} ± {error:.2g}"
+    return f"{value:.{places}f} ± {error:.{places}f}"

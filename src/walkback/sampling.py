@@ -15,13 +15,13 @@ import torch
 from torch import Tensor
 
 from walkback.errors import WalkbackError
-from walkback.memory import within_memory
 from walkback.model import Model
 from walkback.operators import TransitionOperator, initial_state
 from walkback.priors import Prior
 from walkback.schedules import Level, Levels
-from walkback.seeding import generator as seeded
 from walkback.state import State, concatenate
+from walkback.support.memory import within_memory
+from walkback.support.seeding import generator as seeded
 
 COLD = Level(1, 1.0)
 """The level of a chain at temperature 1."""

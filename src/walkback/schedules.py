@@ -19,7 +19,7 @@ import torch
 from torch import Tensor
 
 from walkback.errors import ConfigurationError
-from walkback.memory import send
+from walkback.support.memory import send
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,6 +70,13 @@ def levels_from(temperatures: Sequence[float]) -> Levels:
 
 def stack_levels(levels: Levels, rows: int, device: torch.device) -> Level:
     """One level whose rows run through `levels`, each for `rows` rows: tensors of shape `(K·rows,)`."""
+    if any(isinstance(level.temperature, Tensor) for level in levels):
+        return Level(
+            torch.cat([torch.as_tensor(level.step, device=device).expand(rows) for level in levels]),
+            torch.cat(
+                [torch.as_tensor(level.temperature, device=device).double().expand(rows) for level in levels]
+            ),
+        )
     steps = send(torch.tensor([level.step for level in levels]), device)
     temperatures = send(torch.tensor([level.temperature for level in levels], dtype=torch.float64), device)
     return Level(steps.repeat_interleave(rows), temperatures.repeat_interleave(rows))

@@ -7,30 +7,48 @@ p_{T_t}(· | s_t), which is asked to walk back to s_{t-1}. States are detached: 
 
 The network runs once per state, K + 1 times a walk. Its output at s_t serves both to score s_{t-1} at T_t and to draw
 s_{t+1} at T_{t+1}; a network that looks at the level sees that of the state (t at s_t) in both roles, which leaves the
-bound valid because it holds for any heating kernel. `reference_walk` runs it for every kernel anew, 2 K times, at
-the level of the transition.
+bound valid because it holds for any heating kernel.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from typing import NamedTuple
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import NamedTuple, TypeAlias
 
 import torch
 from torch import Tensor
 
 from walkback.kernels import Kernel
-from walkback.operators import TransitionOperator
-from walkback.processes import Process
+from walkback.operators import Conditional, TransitionOperator
+from walkback.priors import Prior
 from walkback.schedules import Level, Levels
 from walkback.state import State
 
+Heating: TypeAlias = Callable[[Conditional, State, Level, State], Kernel]
+"""The operator at s_{t-1}, s_{t-1}, level t, s_0 → q_{T_t}(· | s_{t-1})."""
+
+
+@dataclass(frozen=True, slots=True)
+class Start:
+    """Where paths begin.
+
+    Attributes:
+        state: s_0, `(B, *E)`.
+        anchor: x, `(B, *E)`: what s_0 is scattered around, an example of the data without the noise that s_0 was
+            given; None stands for s_0.
+        prior: p*, for paths that begin at the hot end; None where there is none.
+    """
+
+    state: State
+    anchor: State | None = None
+    prior: Prior | None = None
+
 
 class Transition(NamedTuple):
-    """Step t of a heating walk: s_{t-1} → s_t, and the two kernels that judge it.
+    """Step t between a colder state s_{t-1} and a hotter one s_t, and the two kernels that judge it.
 
-    `anchor` is x, `(B, *E)`: what the walk's start is scattered around, an example of the data without the noise that
-    s_0 was given. It is s_0 where no more is known, and None for a transition that belongs to no walk.
+    `anchor` is that of the `Start`, s_0 where no more is known, and None for a transition that belongs to no walk.
     """
 
     source: State
@@ -53,37 +71,27 @@ class Transition(NamedTuple):
 
 def walk(
     operator: TransitionOperator,
-    process: Process,
-    origin: State,
+    heating: Heating,
+    start: Start,
     levels: Levels,
     generator: torch.Generator,
-    anchor: State | None = None,
 ) -> Iterator[Transition]:
-    """Heat `origin` s_0 `(B, *E)` through `levels`, running the network once per state (K + 1 times).
+    """Heat s_0 of `start` through `levels`, running the network once per state (K + 1 times).
 
     The operator is called when the next transition is asked for: a caller who updates its weights between two steps
-    (online learning) draws s_{t+1} from the output at s_t of just before the update. `anchor` x `(B, *E)` goes with
-    each transition; None stands for s_0.
+    (online learning) draws s_{t+1} from the output at s_t of just before the update.
     """
-    source = origin
-    anchor = origin if anchor is None else anchor
+    source = origin = start.state
+    anchor = origin if start.anchor is None else start.anchor
     conditional = operator(origin, levels[0])
     for level in levels:
-        forward = process.heating(conditional, source, level, origin)
+        forward = heating(conditional, source, level, origin)
         target = forward.sample(generator)
         conditional = operator(target, level)
         yield Transition(source, target, level, forward, conditional.cooling(level), anchor)
         source = target
 
 
-def reference_walk(
-    operator: TransitionOperator, process: Process, origin: State, levels: Levels, generator: torch.Generator
-) -> Iterator[Transition]:
-    """The same walk with two forwards a step (2 K): heating and cooling see the level of the transition."""
-    source = origin
-    for level in levels:
-        forward = process.heating(operator(source, level), source, level, origin)
-        target = forward.sample(generator)
-        reverse = operator(target, level).cooling(level)
-        yield Transition(source, target, level, forward, reverse, origin)
-        source = target
+def by_cooling(conditional: Conditional, source: State, level: Level, origin: State) -> Kernel:
+    """p_T(· | s) in the place of q_T: a walk at one level is then a chain of the model."""
+    return conditional.cooling(level)

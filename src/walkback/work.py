@@ -16,6 +16,7 @@ log q(h_0 | data) is added to W of heating from data; a cooled s_0 is a whole st
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import final
 
@@ -25,9 +26,10 @@ from torch import Tensor
 from walkback.errors import WalkbackError
 from walkback.model import Model
 from walkback.operators import initial_state
+from walkback.processes import require_stepwise
 from walkback.schedules import Levels
 from walkback.state import State, leaves, spaces
-from walkback.walk import walk
+from walkback.walk import Start
 
 _TIES = 4
 """Entries of one batch at the very same extreme value that a continuous kernel does not give."""
@@ -56,6 +58,7 @@ def heating_work(model: Model, data: Tensor, levels: Levels, generator: torch.Ge
     """Heat each row of `data` `(B, *E)` once.
 
     Raises:
+        ConfigurationError: The process does not tell its single steps.
         WalkbackError: States are clipped, so that their density is not what the kernel says.
     """
     state, log_latent = initial_state(model.operator, data, generator)
@@ -77,8 +80,10 @@ def cooling_work(
     Holds all K + 1 states at once, because a process may ask where the path ends.
 
     Raises:
+        ConfigurationError: The process does not tell its single steps.
         WalkbackError: States are clipped.
     """
+    process = require_stepwise(model.process, "the work of a path")
     state = model.prior.sample(num, generator)
     boundary = -model.prior.log_prob(state)
     states, conditionals, ways_back, clipping = [state], [], [], ClippingCheck(model)
@@ -97,7 +102,7 @@ def cooling_work(
     outputs = [model.operator(state, levels[0]), *reversed(conditionals)]
     production = []
     for number, level in enumerate(levels):
-        kernel = model.process.heating(outputs[number], states[number], level, state)
+        kernel = process.heating(outputs[number], states[number], level, state)
         production.append(kernel.log_prob(states[number + 1]) - ways_back[len(levels) - 1 - number])
     return state, PathWork(torch.stack(production, 1), boundary)
 
@@ -106,7 +111,7 @@ def _heat(
     model: Model, origin: State, levels: Levels, generator: torch.Generator, log_latent: Tensor
 ) -> PathWork:
     state, production, clipping = origin, [], ClippingCheck(model)
-    for transition in walk(model.operator, model.process, origin, levels, generator):
+    for transition in model.walk(Start(origin), levels, generator):
         state = transition.target
         clipping.look(state)
         production.append(transition.log_q - transition.log_p)
@@ -154,3 +159,16 @@ class ClippingCheck:
                     "different ones: the kernel clips its samples, and its density does not say so; leave them "
                     "unclipped to evaluate."
                 )
+
+
+def exponential_average(work: Tensor) -> Tensor:
+    """-log mean exp(-W) over the last dimension, `(…, P)` → `(…)`, nats, in float64.
+
+    Of P heating paths from s_0 it estimates -log p(s_0), from above by the finite P.
+    """
+    return math.log(work.shape[-1]) - (-work.double()).logsumexp(-1)
+
+
+def effective_sample_size(work: Tensor) -> Tensor:
+    """(Σ w)² / Σ w² of the weights w = exp(-W) over the last dimension, `(…, P)` → `(…)`, from 1 to P."""
+    return (-work.double()).softmax(-1).square().sum(-1).reciprocal()

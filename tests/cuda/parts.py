@@ -9,13 +9,13 @@ from typing import Any
 import torch
 from tests.program import walkback as program
 from torch import Tensor
+from walkback.seeding import generator
 
 import walkback as wb
 from walkback.errors import ConfigurationError
 from walkback.operators import DataAware, TransitionOperator
 from walkback.priors import Prior
 from walkback.schedules import Levels, levels_from, tensor_levels
-from walkback.seeding import generator
 from walkback.state import Space, leaves, spaces
 from walkback.testing import SPACES, Case
 

@@ -25,6 +25,7 @@ from tests.cuda.parts import (
 )
 from tests.cuda.same_noise import SameNoise
 from torch import Tensor
+from walkback.seeding import generator
 
 import walkback.kernels
 from walkback.kernels import BernoulliKernel, Kernel, NormalKernel, ProductKernel, StackedKernel
@@ -32,7 +33,6 @@ from walkback.model import Model
 from walkback.objectives import PathObjective
 from walkback.operators import TransitionOperator
 from walkback.paths import path_loss
-from walkback.seeding import generator
 from walkback.state import Space, leaves, map_state
 from walkback.testing import Case
 from walkback.walk import walk

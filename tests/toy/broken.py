@@ -15,11 +15,11 @@ from walkback.data import Centred, DataInfo, Dataset, Labelled, Split
 from walkback.diagnostics import Diagnostic, Subject
 from walkback.errors import ConfigurationError, WalkbackError
 from walkback.kernels import BernoulliKernel, Expecting, Kernel, NormalKernel
-from walkback.metrics import Logger
+from walkback.loggers import Logger
 from walkback.objectives import Checkpointing, Objective, PathObjective
 from walkback.operators import Conditional, DataAware, Latent, TransitionOperator
 from walkback.priors import Prior
-from walkback.processes import Process
+from walkback.processes import StepwiseProcess
 from walkback.report import Figure, Report
 from walkback.schedules import Level, Levels, Schedule, levels_from
 from walkback.state import Space, State, StateSpace, leaves, spaces, sum_events
@@ -363,17 +363,31 @@ class BrokenPrior(Prior):
 
 
 @final
-class BrokenProcess(Process):
+class BrokenProcess(StepwiseProcess, DataAware):
     """Noise around the state."""
 
     def __init__(self, *, fault: str = "") -> None:
+        super().__init__()
         self.fault = fault
+        self.size = 1.0
+        self.register_buffer("variance", torch.tensor(0.04))
+
+    @property
+    def max_temperature(self) -> float:
+        return {"endless": math.inf, "cooler than one": 0.5}.get(self.fault, 4.0)
+
+    def fit_data(self, data: Tensor) -> None:
+        variance = 0.6 * data.var()
+        if self.fault == "fitted attribute":
+            self.size = float(variance / 0.04)
+        else:
+            self.get_buffer("variance").copy_(variance)
 
     def heating(self, conditional: Conditional, source: State, level: Level, origin: State) -> Kernel:
         (x,) = leaves(source)
         if self.fault == "origin's batch":
             x = x + leaves(origin)[0].mean(0)
-        variance = 0.04 * level.temperature_like(x)
+        variance = self.size * self.get_buffer("variance") * level.temperature_like(x)
         return Broken(x, variance.expand(len(variance), *x.shape[1:]), self.fault, level)
 
 

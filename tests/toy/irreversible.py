@@ -18,14 +18,15 @@ from tests.toy.exact import Pair, Toy, bits, filled, gaussian, model
 from torch import Tensor
 
 from walkback.data import DataInfo, Dataset, Labelled, Split
-from walkback.diagnostics import Subject, Unwatched, Watch
+from walkback.diagnostics import Subject
 from walkback.errors import WalkbackError
 from walkback.kernels import Kernel, NormalKernel, ProductKernel, normal_at
 from walkback.operators import Conditional, Latent, TransitionOperator
 from walkback.priors import Prior, ProductPrior
 from walkback.schedules import Level, levels_from
 from walkback.state import Space, State, StateSpace, leaves
-from walkback.storage.ledger import Ledger
+from walkback.storage.work_cache import WorkCache
+from walkback.support.watch import Silent, Watch
 
 
 def turning(r: float, angle: float, variance: float, *, tempered: bool = False) -> Toy:
@@ -204,7 +205,7 @@ def subject(
     data: Dataset | None = None,
     *,
     seed: int = 0,
-    ledger: Ledger | None = None,
+    cache: WorkCache | None = None,
     watch: Watch | None = None,
 ) -> Subject:
     """What a diagnostic measures: cooling is one step at T = 1 from the prior."""
@@ -214,8 +215,8 @@ def subject(
         chosen.info,
         lambda: chosen,
         seed=seed,
-        ledger=ledger or Ledger(),
-        watch=watch or Unwatched(),
+        cache=cache or WorkCache(),
+        watch=watch or Silent(),
     )
 
 
@@ -245,11 +246,11 @@ class Impatient(Watch):
 
 
 def interrupted_then_resumed(
-    directory: Path, make: Callable[[Ledger, Watch], object], watch: Watch
+    directory: Path, make: Callable[[WorkCache, Watch], object], watch: Watch
 ) -> object:
-    """Run with a watch that interrupts, then again on the same ledger without it."""
+    """Run with a watch that interrupts, then again on the same cache without it."""
     try:
-        make(Ledger(directory, {"of": "a test"}), watch)
+        make(WorkCache(directory, {"of": "a test"}), watch)
     except Interrupted:
-        return make(Ledger(directory, {"of": "a test"}), Unwatched())
+        return make(WorkCache(directory, {"of": "a test"}), Silent())
     raise WalkbackError("Got a measurement that ended before it was interrupted.")

@@ -12,12 +12,12 @@ from tests.toy.statistics import normal
 from torch import Tensor
 
 from walkback.configuration.settings import TrainingSettings
-from walkback.engine.training import Trainer
 from walkback.model import Model
 from walkback.objectives import AnyObjective, Objective
 from walkback.operators import TransitionOperator
 from walkback.processes import TiedProcess
 from walkback.state import Space, leaves
+from walkback.training.trainer import Trainer
 from walkback.walk import Transition
 from walkback_paper.gaussian import GaussianConv, GaussianMLP
 from walkback_paper.objectives import WalkbackLoss
@@ -78,12 +78,9 @@ def batchnorm_conv() -> TransitionOperator:
 
 def resumed(worker: Trainer, fresh: Trainer) -> Trainer:
     """`fresh`, restored from what `worker` would write to files."""
-    averaged = {k: v.clone() for k, v in worker.averaged_model.operator.state_dict().items()}
-    prior = {k: v.clone() for k, v in worker.model.prior.state_dict().items()}
+    averaged = {k: v.clone() for k, v in worker.averaged_model.tensors().items()}
     tensors, document = worker.state()
-    fresh.restore(
-        averaged, prior, {k: v.clone() for k, v in tensors.items()}, json.loads(json.dumps(document))
-    )
+    fresh.restore(averaged, {k: v.clone() for k, v in tensors.items()}, json.loads(json.dumps(document)))
     return fresh
 
 
@@ -91,8 +88,7 @@ def everything(worker: Trainer) -> dict[str, Tensor]:
     """Weights, their average, moments of Adam and of the prior."""
     return {
         **worker.state()[0],
-        **{f"averaged.{k}": v for k, v in worker.averaged_model.operator.state_dict().items()},
-        **{f"prior.{k}": v for k, v in worker.model.prior.state_dict().items()},
+        **{f"averaged.{k}": v for k, v in worker.averaged_model.tensors().items()},
     }
 
 

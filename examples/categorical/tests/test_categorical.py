@@ -13,15 +13,15 @@ from walkback_categorical.kernel import CategoricalKernel, categorical_at, decod
 from walkback_categorical.potts import PottsChain
 
 from walkback.configuration.layering import resolve
-from walkback.engine.preparation import prepare
-from walkback.engine.training import Trainer
-from walkback.evaluation import estimate_bound
 from walkback.extensions.registry import Registry
+from walkback.measuring.bound import estimate_bound
 from walkback.model import Model
 from walkback.sampling import anneal, chain, last
 from walkback.schedules import Level
 from walkback.state import Space, leaves
 from walkback.testing import Case, Check, checks
+from walkback.training.preparation import prepare
+from walkback.training.trainer import Trainer
 
 J, FIELD, LIMIT = 1.5, 0.3, 4.5
 

@@ -10,14 +10,14 @@ from torch import Tensor
 from walkback_langevin.operator import Langevin
 
 from walkback.configuration.layering import resolve
-from walkback.engine.preparation import prepare
-from walkback.engine.training import Trainer
-from walkback.evaluation import estimate_bound
 from walkback.extensions.registry import Registry
 from walkback.kernels import NormalKernel
+from walkback.measuring.bound import estimate_bound
 from walkback.schedules import Level
 from walkback.state import Space
 from walkback.testing import Case, Check, checks
+from walkback.training.preparation import prepare
+from walkback.training.trainer import Trainer
 
 LEVEL = Level(2, 3.0)
 CASE = Case.of("langevin", {"hidden": 16})

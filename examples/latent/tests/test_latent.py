@@ -12,15 +12,15 @@ from walkback_latent.kernel import BlockedKernel, CodeKernel
 from walkback_latent.operator import Blocked
 
 from walkback.configuration.layering import resolve
-from walkback.engine.preparation import prepare
-from walkback.engine.training import Trainer
-from walkback.evaluation import estimate_bound
 from walkback.extensions.registry import Registry
 from walkback.kernels import NormalKernel
+from walkback.measuring.bound import estimate_bound
 from walkback.sampling import anneal, last
 from walkback.schedules import Level
 from walkback.state import Space, leaves
 from walkback.testing import Case, Check, checks
+from walkback.training.preparation import prepare
+from walkback.training.trainer import Trainer
 
 LIMIT = 4.5
 OPERATOR = Case.of(

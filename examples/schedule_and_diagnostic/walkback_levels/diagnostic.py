@@ -19,11 +19,11 @@ from torch import Tensor
 
 from walkback.diagnostics import Diagnostic, Subject
 from walkback.errors import WalkbackError
-from walkback.estimates import mean_figure
+from walkback.measuring.estimates import mean_figure
 from walkback.operators import initial_state, visible
 from walkback.report import Report, Series
 from walkback.sampling import anneal
-from walkback.walk import walk
+from walkback.walk import Start
 
 _UNIT = "units of the data"
 
@@ -98,7 +98,7 @@ class LevelMatch(Diagnostic):
         state, _ = initial_state(model.operator, data, subject.generator("latent"))
         yield visible(model.operator, state)
         noise = subject.generator("heat")
-        for step in walk(model.operator, model.process, state, model.levels(), noise):
+        for step in model.walk(Start(state), model.levels(), noise):
             yield visible(model.operator, step.target)
 
     def _cooled(self, subject: Subject) -> Iterator[Tensor]:

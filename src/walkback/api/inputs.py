@@ -1,17 +1,30 @@
-"""What callers pass: plugins, settings, numbers, names or instances."""
+"""What callers pass: models, data, names or instances; and what every function does with it."""
 
 from __future__ import annotations
 
 import os
 import warnings
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Mapping
+from functools import partial
+from pathlib import Path
+from typing import Any, TypeVar
 
-import tomli_w
+from rich.console import Console
+from torch import Tensor
 
+from walkback.api.records import Trained
+from walkback.building.tensors import TensorData
+from walkback.configuration.overrides import assignments
+from walkback.data import Dataset
 from walkback.errors import ConfigurationError
 from walkback.extensions.loader import chosen
 from walkback.extensions.registry import Registry
+from walkback.jobs import job as jobs
+from walkback.jobs.inputs import DataRequest, ModelRequest, PrecisionName
+from walkback.support.progress import ProgressBar
+
+Result = TypeVar("Result")
+Value = TypeVar("Value")
 
 
 def installed() -> Registry:
@@ -22,16 +35,55 @@ def installed() -> Registry:
     return registry
 
 
-def assignments(settings: Mapping[str, Any]) -> list[str]:
-    """`section.option=value`, as `--set` takes them, of Python values.
+def progress_bar(shown: bool) -> ProgressBar:
+    """A bar in terminals and notebooks if `shown`; warnings are Python's."""
+    console, warn = Console(stderr=True, highlight=False), partial(warnings.warn, stacklevel=2)
+    return ProgressBar(console, warn, shown=shown, lines=False)
 
-    >>> assignments({"training.ema": 0.99, "operator.channels": (16, 32), "run.compile": False})
-    ['training.ema=0.99', 'operator.channels=[16, 32]', 'run.compile=false']
+
+def carry_out(job: jobs.Job[Result], progress: bool) -> Result:
+    """Check a job and do its work, under a bar in terminals and notebooks if there is to be `progress`."""
+    with progress_bar(progress) as watch:
+        return jobs.carry_out(job, installed(), watch)
+
+
+def model_request(
+    model: Trained | str | os.PathLike[str], device: str, precision: PrecisionName = "auto"
+) -> ModelRequest:
+    """A model in memory, or in a file or the directory of a run."""
+    return ModelRequest(model.loaded if isinstance(model, Trained) else Path(model), device, precision)
+
+
+def data_request(data: object, settings: Mapping[str, Any] | None) -> DataRequest:
+    """Data by name, path or hub id, an instance, or a tensor `(N, *E)`; and options of those given by name.
 
     Raises:
-        ConfigurationError: A value is none that TOML has: text, numbers, booleans, lists and tables of them.
+        ConfigurationError: They are something else.
+        DataError: The tensor is no data set.
     """
-    return [f"{name}={_toml(name, value)}" for name, value in settings.items()]
+    dataset = as_dataset(data)
+    source = dataset if dataset is not None or data is None else os.fspath(data)  # type: ignore[call-overload]
+    return DataRequest(source, tuple(assignments(settings or {})))
+
+
+def path_or_none(path: str | os.PathLike[str] | None) -> Path | None:
+    """A path of a path-like; None of None."""
+    return None if path is None else Path(path)
+
+
+def as_dataset(data: object) -> Dataset | None:
+    """The data set that an argument is or holds; None of a name; raises as `data_request`."""
+    if data is None or isinstance(data, str | os.PathLike):
+        return None
+    if isinstance(data, Tensor):
+        return TensorData(data)
+    if isinstance(data, Dataset):
+        return data
+    what = type(data).__name__
+    advice = ": pass torch.from_numpy(data)" if what == "ndarray" else ""
+    raise ConfigurationError(
+        f"Got a {what} as data, expected a name, a path, a hub id, a Dataset or a tensor (N, *E){advice}."
+    )
 
 
 def split_choice(name: str, value: object, bases: tuple[type, ...]) -> tuple[str | None, Any]:
@@ -54,27 +106,13 @@ def split_choice(name: str, value: object, bases: tuple[type, ...]) -> tuple[str
     raise ConfigurationError(f"Got {what} as {name}, expected a name or an instance of {expected}.")
 
 
-def at_least(smallest: int, **numbers: int | None) -> None:
-    """Raise ConfigurationError for a number, not None, that is below `smallest`."""
-    for name, number in numbers.items():
-        if number is not None and number < smallest:
-            raise ConfigurationError(f"Got {name} = {number}, expected at least {smallest}.")
-
-
-def _toml(name: str, value: object) -> str:
-    match value:
-        case bool():
-            return str(value).lower()
-        case int() | float():
-            return repr(float(value) if isinstance(value, float) else int(value))
-        case str() | os.PathLike():
-            return tomli_w.dumps({"value": os.fspath(value)}).removeprefix("value = ").rstrip("\n")
-        case Mapping():
-            pairs = (f"{_toml(name, str(key))} = {_toml(name, item)}" for key, item in value.items())
-            return f"{{ {', '.join(pairs)} }}"
-        case Sequence():
-            return f"[{', '.join(_toml(name, item) for item in value)}]"
-    raise ConfigurationError(
-        f"Got a {type(value).__name__} for {name}, expected text, a number, true or false, or a list of them; "
-        "leave out what is to keep its default."
-    )
+def renamed(old: str, value: Value | None, new: str, given: Value | None) -> Value | None:
+    """The value of a keyword, also under its old name, of which is warned; raises ConfigurationError for both."""
+    if value is None:
+        return given
+    if given is not None:
+        raise ConfigurationError(
+            f"Got {old} and {new}, expected one of them: {old} is the old name of {new}."
+        )
+    warnings.warn(f"{old} is called {new} now, and will go.", DeprecationWarning, stacklevel=3)
+    return value

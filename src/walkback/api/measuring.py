@@ -4,25 +4,21 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
-from functools import partial
-from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from torch import Tensor
 
-from walkback.api.inputs import at_least, installed, split_choice
-from walkback.api.models import comparable_data, loaded_of, stamp_of, trained_of
-from walkback.api.progress import Bar
+from walkback.api.inputs import carry_out, data_request, model_request, path_or_none, renamed, split_choice
 from walkback.api.records import Trained
-from walkback.data import SPLITS, Dataset, Split
+from walkback.data import Dataset, Split
 from walkback.diagnostics import Diagnostic
-from walkback.engine.devices import Precision
-from walkback.engine.diagnosing import build_diagnostic, diagnose_model
-from walkback.engine.evaluating import EvaluationPlan
-from walkback.engine.measuring import evaluate_model
 from walkback.errors import ConfigurationError
+from walkback.jobs.diagnose import DiagnoseJob
+from walkback.jobs.evaluate import EvaluateJob
+from walkback.jobs.inputs import PrecisionName
+from walkback.measuring.path_works import EvaluationPlan
 from walkback.report import Report
-from walkback.vocabulary import Readout
+from walkback.support.readouts import Readout
 
 
 def evaluate(
@@ -38,20 +34,22 @@ def evaluate(
     readout: Readout = "state",
     classifier: bool = False,
     baselines: bool = True,
-    steps: int | None = None,
+    levels: int | None = None,
     batch_size: int = 250,
-    keep: str | os.PathLike[str] | None = None,
+    cache: str | os.PathLike[str] | None = None,
     seed: int = 0,
     device: str = "auto",
-    precision: Literal["auto", "fp32", "bf16"] = "auto",
+    precision: PrecisionName = "auto",
     progress: bool = True,
+    steps: int | None = None,
+    keep: str | os.PathLike[str] | None = None,
 ) -> Report:
     """Bound and importance-sampled likelihood of held-out data, in nats and bits/dim, with standard errors.
 
     The figures are those of `walkback evaluate` (docs/measuring.md).
 
     Args:
-        model: From `train` or `load`, or a checkpoint file.
+        model: From `train` or `load`, a checkpoint file, or the directory of a run.
         data: Name, path, hub id, instance or tensor `(N, *E)` of the model's shape; None takes the training's.
         settings: Options of data given by name.
         split: Of the data.
@@ -62,13 +60,15 @@ def evaluate(
         readout: What is compared of a sample: its state, or "mean", that of a step from it (`walkback.readout`).
         classifier: Whether to train a classifier on the data's labels, and to compare samples by its features too.
         baselines: Whether to judge simple models on the same examples.
-        steps: Number of levels; None takes those of the schedule.
+        levels: Number of annealing levels; None takes those of the schedule.
         batch_size: Examples computed at a time.
-        keep: Directory that keeps finished batches, to go on from.
+        cache: Directory that keeps finished batches, to go on from.
         seed: Of all randomness.
         device: Where to compute with a checkpoint file.
         precision: Of the networks; "auto" is fp32 here.
         progress: Show a bar in terminals and notebooks.
+        steps: The old name of `levels`.
+        keep: The old name of `cache`.
 
     Raises:
         ConfigurationError: The request is wrong, or the data are not comparable.
@@ -76,29 +76,25 @@ def evaluate(
         DataError: The data cannot be had.
         WalkbackError: A figure would be wrong.
     """
-    at_least(1, limit=limit, paths=paths, steps=steps, batch_size=batch_size)
-    at_least(0, simulated=simulated, samples=samples, seed=seed)
-    if split not in SPLITS:
-        raise ConfigurationError(f"Got split = {split!r}, expected one of {', '.join(SPLITS)}.")
-    if classifier and not samples:
-        raise ConfigurationError("Got classifier=True without samples, expected samples to compare.")
-    trained = trained_of(model, device)
-    dataset = comparable_data(trained, data, settings or {})
-    plan = EvaluationPlan(
-        split, limit, paths, simulated, baselines, samples, classifier, steps, batch_size, seed, readout
+    job = EvaluateJob(
+        model=model_request(model, device, precision),
+        data=data_request(data, settings),
+        plan=EvaluationPlan(
+            split=split,
+            limit=limit,
+            paths=paths,
+            simulated=simulated,
+            baselines=baselines,
+            samples=samples,
+            classifier=classifier,
+            levels=renamed("steps", steps, "levels", levels),
+            batch_size=batch_size,
+            seed=seed,
+            readout=readout,
+        ),
+        cache=renamed("keep", path_or_none(keep), "cache", path_or_none(cache)),
     )
-    chosen = _precision(precision)
-    with Bar(progress) as bar:
-        return evaluate_model(
-            loaded_of(trained),
-            dataset,
-            plan,
-            stamp_of(trained, chosen, seed),
-            device=trained.device,
-            precision=chosen,
-            directory=None if keep is None else Path(keep),
-            watch=bar,
-        )
+    return carry_out(job, progress)
 
 
 def diagnose(
@@ -107,26 +103,28 @@ def diagnose(
     *,
     data: str | os.PathLike[str] | Dataset | Tensor | None = None,
     settings: Mapping[str, Any] | None = None,
-    keep: str | os.PathLike[str] | None = None,
+    cache: str | os.PathLike[str] | None = None,
     seed: int = 0,
     device: str = "auto",
-    precision: Literal["auto", "fp32", "bf16"] = "auto",
+    precision: PrecisionName = "auto",
     progress: bool = True,
+    keep: str | os.PathLike[str] | None = None,
     **options: Any,
 ) -> Report:
     """Measure how a trained operator's chain behaves, with standard errors; the figures of `walkback diagnose`.
 
     Args:
         diagnostic: Name ("reversibility", "mixing", …) or instance.
-        model: From `train` or `load`, or a checkpoint file.
+        model: From `train` or `load`, a checkpoint file, or the directory of a run.
         data: Data to compare with, see `evaluate`.
         settings: Options whose names are taken here: `{"data": False}` is the diagnostic's option `data`, and
             `{"data.size": 32}` an option of data given by name.
-        keep: Directory that keeps finished pieces, to go on from.
+        cache: Directory that keeps finished pieces, to go on from.
         seed: Of all randomness.
         device: Where to compute with a checkpoint file.
         precision: Of the networks; "auto" is fp32 here.
         progress: Show a bar in terminals and notebooks.
+        keep: The old name of `cache`.
         options: Options of a diagnostic given by name.
 
     Raises:
@@ -136,45 +134,17 @@ def diagnose(
         PluginError: The diagnostic is at fault.
         WalkbackError: It refuses to give a figure.
     """
-    at_least(0, seed=seed)
-    of_data = {name: value for name, value in (settings or {}).items() if name.startswith("data.")}
-    own = options | {name: value for name, value in (settings or {}).items() if name not in of_data}
-    built, table = _built(diagnostic, own)
-    trained, chosen = trained_of(model, device), _precision(precision)
-    if of_data and (data is None or not isinstance(data, str | os.PathLike)):
-        raise ConfigurationError(
-            f"Got the setting {next(iter(of_data))!r} for data that are not given by name, expected data=NAME."
-        )
-    with Bar(progress) as bar:
-        return diagnose_model(
-            loaded_of(trained),
-            built,
-            table,
-            stamp_of(trained, chosen, seed),
-            partial(comparable_data, trained, data, of_data),
-            source=os.fspath(data) if isinstance(data, str | os.PathLike) else None,
-            device=trained.device,
-            precision=chosen,
-            seed=seed,
-            directory=None if keep is None else Path(keep),
-            watch=bar,
-        )
-
-
-def _built(diagnostic: str | Diagnostic, options: dict[str, Any]) -> tuple[Diagnostic, dict[str, Any]]:
-    """A diagnostic, and what the protocol says of it."""
     name, instance = split_choice("diagnostic", diagnostic, (Diagnostic,))
-    if name is not None:
-        return build_diagnostic(installed(), name, options)
-    if instance is None:
+    if name is None and instance is None:
         raise ConfigurationError("Got no diagnostic, expected a name or an instance of Diagnostic.")
-    if options:
-        raise ConfigurationError(
-            f"Got the option {next(iter(options))!r} with an instance, expected a name: set it in the instance."
-        )
-    return instance, {"name": type(instance).__qualname__}
-
-
-def _precision(name: Literal["auto", "fp32", "bf16"]) -> Precision:
-    """Densities are sums of thousands of terms: bf16 networks are an approximation that must be asked for."""
-    return "fp32" if name == "auto" else name
+    of_data = {name: value for name, value in (settings or {}).items() if name.startswith("data.")}
+    own = {name: value for name, value in (settings or {}).items() if name not in of_data}
+    job = DiagnoseJob(
+        diagnostic=name or instance,
+        model=model_request(model, device, precision),
+        options=options | own,
+        data=data_request(data, of_data),
+        cache=renamed("keep", path_or_none(keep), "cache", path_or_none(cache)),
+        seed=seed,
+    )
+    return carry_out(job, progress).report

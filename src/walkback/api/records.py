@@ -13,16 +13,18 @@ from typing import Any, final
 import torch
 from torch import Tensor
 
-from walkback import markup
+from walkback.building.assembly import LoadedModel
 from walkback.data import DataInfo, Dataset
 from walkback.errors import ConfigurationError
-from walkback.evaluation import BoundEstimate
+from walkback.measuring.bound import BoundEstimate
 from walkback.model import Model
 from walkback.pictures.figures import can_draw
 from walkback.pictures.frames import open_sink
 from walkback.pictures.sinks import FilmstripSink, Output
 from walkback.storage.checkpoint import Checkpoint, save_checkpoint
-from walkback.text import printable
+from walkback.storage.files import require_target
+from walkback.support import html as markup
+from walkback.support.text import printable
 
 _NEEDED = ("operator", "schedule", "process", "prior")
 """The sections without which nobody could build the model of a checkpoint."""
@@ -61,10 +63,16 @@ class Trained:
     bound: BoundEstimate | None = None
 
     @property
+    def loaded(self) -> LoadedModel:
+        """The same as jobs take it."""
+        return LoadedModel(
+            self.model, self.info, self.checkpoint, self.device, self.name, dataset=self.dataset
+        )
+
+    @property
     def operator_name(self) -> str:
         """The operator's component, or its class where it was an instance."""
-        origin = self.checkpoint.description.components.get("operator")
-        return type(self.model.operator).__name__ if origin is None else origin.name
+        return self.loaded.operator_name
 
     @property
     def num_parameters(self) -> int:
@@ -85,12 +93,7 @@ class Trained:
                 f"Got a model whose {' and '.join(instances)} was an instance, expected a component by name, which "
                 "a checkpoint needs: offer the class by a plugin (docs/plugins.md) and train by its name."
             )
-        if target.suffix != ".safetensors":
-            raise ConfigurationError(f"Got {target} to write to, expected a name that ends in .safetensors.")
-        if target.exists() and not overwrite:
-            raise ConfigurationError(
-                f"Got {target} to write to, which exists: choose another, or overwrite=True."
-            )
+        require_target(target, (".safetensors",), overwrite=overwrite)
         save_checkpoint(target, self.checkpoint)
         return target
 

@@ -7,32 +7,26 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from copy import deepcopy
 from dataclasses import fields
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any, Literal
 
-import torch
 from torch import Tensor
 
-from walkback.api.inputs import assignments, installed, split_choice
-from walkback.api.models import as_dataset
-from walkback.api.progress import Bar
+from walkback.api.inputs import as_dataset, installed, progress_bar, split_choice
 from walkback.api.records import Trained
 from walkback.configuration.config import COMPONENT_SECTIONS, RunConfig
 from walkback.configuration.layering import resolve
+from walkback.configuration.overrides import assignments
 from walkback.configuration.recipes import starting_layer
 from walkback.configuration.schema import component_options
 from walkback.data import Dataset
-from walkback.engine.interrupts import Stop, stoppable
-from walkback.engine.preparation import Given, Prepared, prepare
-from walkback.engine.runner import Run, RunResult
 from walkback.errors import ConfigurationError
 from walkback.extensions.registry import Registry
-from walkback.metrics import FILE_NAME
+from walkback.loggers import FILE_NAME
 from walkback.objectives import AnyObjective, Objective, PathObjective
 from walkback.operators import TransitionOperator
 from walkback.priors import Prior
@@ -40,6 +34,10 @@ from walkback.processes import Process
 from walkback.schedules import Schedule
 from walkback.storage.checkpoint import load_checkpoint
 from walkback.storage.rundir import RunDirectory, require_free
+from walkback.support.interrupts import Stop, stoppable
+from walkback.support.threads import cpu_threads
+from walkback.training.preparation import Given, Prepared, prepare
+from walkback.training.run import Run, RunResult
 
 
 def train(
@@ -127,7 +125,7 @@ def train(
         raise ConfigurationError(
             f"Got run.nproc = {config.run.nproc}, expected 1: several processes train by `walkback run`."
         )
-    with _threads(config.run.threads):
+    with cpu_threads(config.run.threads):
         return _train(config, registry, _copied(given), target, progress)
 
 
@@ -190,7 +188,7 @@ def _copied(given: Given) -> Given:
 
 def _train(config: RunConfig, registry: Registry, given: Given, out: Path | None, progress: bool) -> Trained:
     prepared = prepare(config, registry, given=given)
-    with Bar(progress) as bar:
+    with progress_bar(progress) as bar:
         if out is None:
             with (
                 TemporaryDirectory(prefix="walkback-") as place,
@@ -221,15 +219,3 @@ def _trained(prepared: Prepared, run: Run, result: RunResult | None, directory: 
         history=tuple(json.loads(line) for line in lines),
         bound=result.bound,
     )
-
-
-@contextmanager
-def _threads(number: int) -> Iterator[None]:
-    """That many threads inside (0: as many as there are), as many as before afterwards."""
-    before = torch.get_num_threads()
-    if number:
-        torch.set_num_threads(number)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)

@@ -21,7 +21,7 @@ from walkback.component import Command
 from walkback.errors import PluginError
 from walkback.extensions.registered import import_object
 from walkback.extensions.registry import Registry
-from walkback.text import one_line, printable
+from walkback.support.text import one_line, printable
 
 COMMANDS = (
     Command("run", "walkback.cli.run:run", "Train a transition operator, evaluate it and draw samples."),

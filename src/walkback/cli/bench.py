@@ -68,12 +68,11 @@ def bench(
 
     walkback bench --recipe mnist --repeats 20 --json > speed.json
     """
-    from walkback.cli.progress import ProgressBar
-    from walkback.cli.reports import show_report
+    from walkback.cli.reports import tell_report
     from walkback.configuration.layering import resolve
-    from walkback.engine.benchmark_figures import benchmark_report
-    from walkback.engine.benchmarking import BenchmarkPlan, time_configuration
-    from walkback.engine.preparation import prepare
+    from walkback.speed.report import benchmark_report
+    from walkback.speed.timings import BenchmarkPlan, time_configuration
+    from walkback.training.preparation import prepare
 
     settings = {
         "training.steps": steps,
@@ -98,9 +97,6 @@ def bench(
     with output.messages.status(plain(f"Preparing {config.data.name}")):
         prepared = prepare(config, registry)
     plan = BenchmarkPlan(repeats=repeats, compare=compare)
-    with ProgressBar(output) as bar:
+    with output.progress() as bar:
         report = benchmark_report(prepared, plan, time_configuration(prepared, plan, bar))
-    if json:
-        output.emit_json(report.to_dict())
-    else:
-        show_report(output, report)
+    tell_report(output, report, json=json)

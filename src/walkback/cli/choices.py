@@ -85,6 +85,16 @@ Assignments: TypeAlias = Annotated[
         rich_help_panel=COMPONENTS,
     ),
 ]
+LoggerNames: TypeAlias = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--logger",
+        metavar="NAME",
+        help="A further logger of metrics; may be repeated. Its options: --set loggers.NAME.OPTION=VALUE.",
+        rich_help_panel=COMPONENTS,
+        autocompletion=completion("logger"),
+    ),
+]
 Steps: TypeAlias = Annotated[
     int | None,
     typer.Option("--steps", help="Number of walks, one minibatch each.", rich_help_panel=TRAINING),
@@ -126,3 +136,8 @@ def overrides_of(settings: Mapping[str, Any], assignments: Sequence[str] | None)
         ),
         *(assignments or ()),
     ]
+
+
+def logger_overrides(names: Sequence[str] | None) -> list[str]:
+    """Loggers by name as assignments `loggers."name"=true`."""
+    return [f'loggers."{name}"=true' for name in names or ()]

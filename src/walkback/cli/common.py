@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Annotated, Any, Literal, TypeAlias
+from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeAlias, TypeVar
 
 import typer
 
@@ -14,8 +14,14 @@ from walkback.errors import ConfigurationError
 from walkback.extensions.loader import chosen
 from walkback.extensions.registered import Registered
 from walkback.extensions.registry import Registry
-from walkback.text import nearest
-from walkback.vocabulary import READOUTS, Readout
+from walkback.support.readouts import READOUTS, Readout
+from walkback.support.text import nearest
+
+if TYPE_CHECKING:
+    from walkback.jobs.job import Job
+
+Result = TypeVar("Result")
+Value = TypeVar("Value")
 
 Json: TypeAlias = Annotated[bool, typer.Option("--json", help="Print one JSON document on stdout.")]
 
@@ -59,7 +65,7 @@ def complete_recipe(ctx: typer.Context, incomplete: str) -> list[tuple[str, str]
 def kind_named(name: str) -> Kind:
     """The kind of component called `name`; raises ConfigurationError for any other word."""
     for kind in KINDS:
-        if name == kind:
+        if name.replace("-", "_") == kind:
             return kind
     raise ConfigurationError(f"Unknown kind {name!r}{nearest(name, KINDS)}; available: {', '.join(KINDS)}.")
 
@@ -101,24 +107,38 @@ def _report_broken(root: Any, registry: Registry) -> None:
     root.call_on_close(report_later)
 
 
+def carry_out(ctx: typer.Context, output: Output, job: Job[Result], *, shown: bool = True) -> Result:
+    """Check a job and do its work, under a progress bar if `shown`."""
+    from walkback.jobs import job as jobs
+
+    with output.progress(shown=shown) as watch:
+        return jobs.carry_out(job, registry_of(ctx), watch)
+
+
+def renamed(output: Output, old: str, value: Value | None, new: str, chosen: Value | None) -> Value | None:
+    """The value of an option, also under its old name, of which is warned; None where neither is given.
+
+    Raises:
+        ConfigurationError: Both are given.
+    """
+    if value is None:
+        return chosen
+    if chosen is not None:
+        raise ConfigurationError(
+            f"Got {old} and {new}, expected one of them: {old} is the old name of {new}."
+        )
+    output.warn(f"{old} is called {new} now, and will go.")
+    return value
+
+
 def data_overrides(assignments: Sequence[str] | None) -> list[str]:
     """`OPTION=VALUE` of a data set as overrides of the configuration, `data.OPTION=VALUE`."""
     return [a if "." in a.partition("=")[0] else f"data.{a}" for a in assignments or ()]
 
 
-def refuse_options_without_data(data: str | None, assignments: Sequence[str] | None) -> None:
-    """Refuse options of a data set that no `--data` names, before work starts.
-
-    Raises:
-        ConfigurationError: There are some.
-    """
-    if data is None and assignments:
-        raise ConfigurationError(
-            f"Got --set {assignments[0]} without --data, expected both: the checkpoint's own data are as they were."
-        )
-
-
-CheckpointFile: TypeAlias = Annotated[Path, typer.Argument(metavar="CKPT", help="Checkpoint (.safetensors).")]
+CheckpointFile: TypeAlias = Annotated[
+    Path, typer.Argument(metavar="CKPT", help="Checkpoint (.safetensors), or the directory of a run.")
+]
 DataSource: TypeAlias = Annotated[
     str | None,
     typer.Option(
@@ -144,7 +164,17 @@ Plot: TypeAlias = Annotated[
     Path | None,
     typer.Option(metavar="FILE.png", help="Draw the report's curves (needs the extra viz)."),
 ]
+WorkDirectory: TypeAlias = Annotated[
+    Path | None,
+    typer.Option(metavar="DIR", help="Keep finished pieces here, and go on from those that are there."),
+]
+OldKeep: TypeAlias = Annotated[Path | None, typer.Option("--keep", hidden=True)]
+OldSteps: TypeAlias = Annotated[int | None, typer.Option("--steps", min=1, hidden=True)]
+Force: TypeAlias = Annotated[bool, typer.Option("--force", help="Overwrite an existing file.")]
 ForcePlot: TypeAlias = Annotated[bool, typer.Option("--force", help="Overwrite an existing plot.")]
+DrawingPrecision: TypeAlias = Annotated[
+    Literal["auto", "fp32", "bf16"], typer.Option(help="Precision of the network; auto is bf16 on CUDA.")
+]
 MeasuringPrecision: TypeAlias = Annotated[
     Literal["auto", "fp32", "bf16"], typer.Option(help="Precision of the network; auto is fp32 here.")
 ]

@@ -10,13 +10,16 @@ import json
 import math
 import sys
 from collections.abc import Mapping, Sequence
-from typing import Any, final
+from typing import TYPE_CHECKING, Any, final
 
 from rich.console import Console, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from walkback.text import printable
+from walkback.support.text import printable
+
+if TYPE_CHECKING:
+    from walkback.support.progress import ProgressBar
 
 
 def plain(text: str, style: str = "") -> Text:
@@ -79,6 +82,12 @@ class Output:
     def error(self, text: str) -> None:
         """Say in one line on stderr what is wrong."""
         self._say(Text.assemble(("error: ", "bold red"), plain(text)))
+
+    def progress(self, *, shown: bool = True) -> ProgressBar:
+        """A bar on stderr, or lines now and then where that is no terminal; nothing but warnings if not `shown`."""
+        from walkback.support.progress import ProgressBar
+
+        return ProgressBar(self.messages, self.warn, shown=shown)
 
     def _say(self, text: Text) -> None:
         self.messages.print(text, soft_wrap=True)

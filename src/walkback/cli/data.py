@@ -47,7 +47,7 @@ def prepare_data(
     json: Json = False,
 ) -> None:
     """Download, decode and cache a data set now, and show what it is."""
-    from walkback.configuration.config import component_table
+    from walkback.configuration.components import component_table
     from walkback.configuration.layering import resolve_data
 
     registry, output = registry_of(ctx), Output()

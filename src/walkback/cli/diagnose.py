@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-from functools import partial
-from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import Annotated, Any
 
 import typer
 
@@ -14,18 +12,17 @@ from walkback.cli.common import (
     ForcePlot,
     Json,
     MeasuringPrecision,
+    OldKeep,
     Plot,
     Seed,
+    WorkDirectory,
+    carry_out,
     completion,
-    data_overrides,
-    refuse_options_without_data,
-    registry_of,
+    renamed,
 )
 from walkback.cli.console import Output
+from walkback.cli.reports import draw_report, tell_report
 from walkback.errors import ConfigurationError
-
-if TYPE_CHECKING:
-    from walkback.report import Report
 
 FAILED = 3
 """Exit code where a figure is beyond its threshold."""
@@ -63,10 +60,8 @@ def diagnose(
             help="Exit with 3 where the figure (default: the first of the report's kind) is above VALUE.",
         ),
     ] = None,
-    keep: Annotated[
-        Path | None,
-        typer.Option(metavar="DIR", help="Keep finished pieces here, and go on from those that are there."),
-    ] = None,
+    cache: WorkDirectory = None,
+    keep: OldKeep = None,
     plot: Plot = None,
     force: ForcePlot = False,
     seed: Seed = 0,
@@ -76,90 +71,55 @@ def diagnose(
 ) -> None:
     """Measure how a trained operator's chain behaves, with standard errors.
 
-    walkback diagnose reversibility runs/mine/final.safetensors
+    walkback diagnose reversibility runs/mine
 
-    walkback diagnose stationarity final.safetensors --set steps=100000 --keep work --plot drift.png
+    walkback diagnose stationarity final.safetensors --set steps=100000 --cache work --plot drift.png
 
     walkback diagnose reversibility final.safetensors --set chains=200 --threshold 5 --json
     """
-    from walkback.cli.progress import ProgressBar
-    from walkback.cli.reports import show_report
-    from walkback.configuration.overrides import parse_value
-    from walkback.engine.assembly import load_model
-    from walkback.engine.devices import resolve_device
-    from walkback.engine.diagnosing import build_diagnostic, diagnose_model
-    from walkback.engine.protocols import evaluation_data, protocol_of
-    from walkback.pictures.plots import check_plot_target, save_plot
+    from walkback.jobs.diagnose import DiagnoseJob
+    from walkback.jobs.inputs import DataRequest, ModelRequest
+    from walkback.jobs.job import flags
 
+    output, given = Output(), assignments or []
+    job = DiagnoseJob(
+        diagnostic=name,
+        model=ModelRequest(checkpoint, device, precision),
+        options=dict(_option(text) for text in given if not text.startswith("data.")),
+        data=DataRequest(data, tuple(text for text in given if text.startswith("data."))),
+        thresholds=tuple(_threshold(text) for text in thresholds or ()),
+        cache=renamed(output, "--keep", keep, "--cache", cache),
+        plot=plot,
+        overwrite=force,
+        seed=seed,
+        say=flags,
+    )
+    found = carry_out(ctx, output, job)
+    tell_report(output, found.report, json=json, beyond=list(found.beyond))
     if plot is not None:
-        check_plot_target(plot, force)
-    of_data = [a for a in assignments or () if a.startswith("data.")]
-    refuse_options_without_data(data, of_data)
-    options = dict(_option(a, parse_value) for a in assignments or () if not a.startswith("data."))
-    limits = [_limit(text) for text in thresholds or ()]
-    target, output, registry = resolve_device(device), Output(), registry_of(ctx)
-    chosen: Literal["fp32", "bf16"] = "fp32" if precision == "auto" else precision
-    # A wrong name or option is refused before the checkpoint is read.
-    diagnostic, table = build_diagnostic(registry, name, options)
-    loaded = load_model(checkpoint, registry, target)
-    with ProgressBar(output) as bar:
-        report = diagnose_model(
-            loaded,
-            diagnostic,
-            table,
-            protocol_of(loaded, checkpoint.name, target, chosen, seed),
-            partial(evaluation_data, loaded, registry, data, data_overrides(of_data)),
-            source=data,
-            device=target,
-            precision=chosen,
-            seed=seed,
-            directory=keep,
-            watch=bar,
-        )
-    beyond = _beyond(report, limits)
-    if plot is not None:
-        save_plot(plot, report)
-    if json:
-        output.emit_json({**report.to_dict(), "beyond": beyond})
-    else:
-        show_report(output, report)
-    for sentence in beyond:
+        draw_report(plot, found.report)
+    for sentence in found.beyond:
         output.error(sentence)
-    if beyond:
+    if found.unknown:
+        raise ConfigurationError(found.unknown)
+    if found.beyond:
         raise typer.Exit(FAILED)
 
 
-def _option(assignment: str, parse_value: object) -> tuple[str, object]:
+def _option(assignment: str) -> tuple[str, Any]:
+    """`OPTION=VALUE` of the diagnostic."""
+    from walkback.configuration.overrides import parse_value
+
     name, equals, value = assignment.partition("=")
-    if not (equals and name.strip()) or not callable(parse_value):
+    if not (equals and name.strip()):
         raise ConfigurationError(f"Got --set {assignment!r}, expected --set OPTION=VALUE.")
     return name.strip().removeprefix("diagnostic."), parse_value(value.strip())
 
 
-def _limit(text: str) -> tuple[str, float]:
-    """`FIGURE=VALUE` or `VALUE`, which means the headline."""
+def _threshold(text: str) -> tuple[str, float]:
+    """`FIGURE=VALUE`, or `VALUE`, which means the headline."""
     name, equals, value = text.rpartition("=")
     try:
         return name.strip() if equals else "", float(value)
     except ValueError as error:
         raise ConfigurationError(f"Got --threshold {text!r}, expected a number, or FIGURE=NUMBER.") from error
-
-
-def _beyond(report: Report, limits: list[tuple[str, float]]) -> list[str]:
-    """One sentence for each figure above its limit.
-
-    Raises:
-        ConfigurationError: There is no such figure.
-    """
-    found = []
-    for name, limit in limits:
-        try:
-            figure = report[name or report.headline]
-        except KeyError:
-            names = ", ".join(figure.name for figure in report.figures)
-            raise ConfigurationError(f"Got --threshold for {name!r}, expected one of: {names}.") from None
-        if figure.value > limit:
-            found.append(
-                f"{figure.name} = {figure.value:.5g} {figure.unit} is above the threshold of {limit:g}."
-            )
-    return found

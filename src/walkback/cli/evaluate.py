@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Annotated, Literal
 
 import typer
@@ -15,15 +14,17 @@ from walkback.cli.common import (
     ForcePlot,
     Json,
     MeasuringPrecision,
+    OldKeep,
+    OldSteps,
     Plot,
     ReadoutOption,
     Seed,
-    data_overrides,
-    refuse_options_without_data,
-    registry_of,
+    WorkDirectory,
+    carry_out,
+    renamed,
 )
-from walkback.cli.console import Output, plain
-from walkback.errors import ConfigurationError
+from walkback.cli.console import Output
+from walkback.cli.reports import draw_report, tell_report
 
 
 def evaluate(
@@ -55,14 +56,13 @@ def evaluate(
     baselines: Annotated[
         bool, typer.Option("--baselines/--no-baselines", help="Judge simple models on the same examples.")
     ] = True,
-    steps: Annotated[
-        int | None, typer.Option(min=1, help="Number of levels (default: those of the schedule).")
+    levels: Annotated[
+        int | None, typer.Option(min=1, help="Number of annealing levels (default: those of the schedule).")
     ] = None,
+    steps: OldSteps = None,
     batch_size: Annotated[int, typer.Option(min=1, help="Examples computed at a time.")] = 250,
-    keep: Annotated[
-        Path | None,
-        typer.Option(metavar="DIR", help="Keep finished batches here, and go on from those that are there."),
-    ] = None,
+    cache: WorkDirectory = None,
+    keep: OldKeep = None,
     plot: Plot = None,
     force: ForcePlot = False,
     seed: Seed = 0,
@@ -75,53 +75,38 @@ def evaluate(
     Also: what carries the estimate (effective sample size, Pareto's k), a bracket of the likelihood of the model's own
     samples from both sides, where the bound is lost level by level, and simple models for orientation.
 
-    walkback evaluate runs/mine/final.safetensors --limit 200 --paths 64 --plot evaluation.png
+    walkback evaluate runs/mine --limit 200 --paths 64 --plot evaluation.png
 
     walkback evaluate final.safetensors --samples 1000 --classifier --json > evaluation.json
     """
-    from walkback.cli.progress import ProgressBar
-    from walkback.cli.reports import show_report
-    from walkback.engine.assembly import load_model
-    from walkback.engine.devices import resolve_device
-    from walkback.engine.evaluating import EvaluationPlan
-    from walkback.engine.measuring import evaluate_model
-    from walkback.engine.protocols import evaluation_data, protocol_of
-    from walkback.pictures.plots import check_plot_target, save_plot
+    from walkback.jobs.evaluate import EvaluateJob
+    from walkback.jobs.inputs import DataRequest, ModelRequest
+    from walkback.jobs.job import flags
+    from walkback.measuring.path_works import EvaluationPlan
 
-    refuse_options_without_data(data, assignments)
-    if classifier and not samples:
-        raise ConfigurationError(
-            "Got --classifier without --samples, expected samples to compare: add --samples."
-        )
-    if readout != "state" and not samples:
-        raise ConfigurationError(
-            f"Got --readout {readout} without --samples, expected samples to compare: add --samples."
-        )
-    if plot is not None:
-        check_plot_target(plot, force)
-    target, output, registry = resolve_device(device), Output(), registry_of(ctx)
-    # Densities are sums of thousands of terms: bf16 networks are an approximation that must be asked for.
-    chosen: Literal["fp32", "bf16"] = "fp32" if precision == "auto" else precision
-    loaded = load_model(checkpoint, registry, target)
-    with output.messages.status(plain(f"Preparing {data or loaded.info.name}")):
-        dataset = evaluation_data(loaded, registry, data, data_overrides(assignments))
-    plan = EvaluationPlan(
-        split, limit, paths, simulated, baselines, samples, classifier, steps, batch_size, seed, readout
+    output = Output()
+    job = EvaluateJob(
+        model=ModelRequest(checkpoint, device, precision),
+        data=DataRequest(data, tuple(assignments or ())),
+        plan=EvaluationPlan(
+            split=split,
+            limit=limit,
+            paths=paths,
+            simulated=simulated,
+            baselines=baselines,
+            samples=samples,
+            classifier=classifier,
+            levels=renamed(output, "--steps", steps, "--levels", levels),
+            batch_size=batch_size,
+            seed=seed,
+            readout=readout,
+        ),
+        cache=renamed(output, "--keep", keep, "--cache", cache),
+        plot=plot,
+        overwrite=force,
+        say=flags,
     )
-    with ProgressBar(output) as bar:
-        report = evaluate_model(
-            loaded,
-            dataset,
-            plan,
-            protocol_of(loaded, checkpoint.name, target, chosen, seed),
-            device=target,
-            precision=chosen,
-            directory=keep,
-            watch=bar,
-        )
+    report = carry_out(ctx, output, job)
+    tell_report(output, report, json=json)
     if plot is not None:
-        save_plot(plot, report)
-    if json:
-        output.emit_json(report.to_dict())
-    else:
-        show_report(output, report)
+        draw_report(plot, report)

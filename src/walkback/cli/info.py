@@ -2,24 +2,24 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-from typing import Annotated, Any
+from typing import Any
 
-import typer
-
-from walkback.cli.common import Json
+from walkback.cli.common import CheckpointFile, Json
 from walkback.cli.console import Output, table
 
 
 def info(
-    checkpoint: Annotated[Path, typer.Argument(metavar="CKPT", help="Checkpoint (.safetensors).")],
+    checkpoint: CheckpointFile,
     json: Json = False,
 ) -> None:
     """Show what a checkpoint contains: components and their plugins, data, progress, configuration."""
     from walkback.storage.description import read_description
+    from walkback.storage.store import checkpoint_in
 
-    description = read_description(checkpoint)
-    output = Output()
+    output, path = Output(), checkpoint_in(checkpoint)
+    if path != checkpoint:
+        output.note(f"Taking {path}.")
+    description = read_description(path)
     if json:
         output.emit_json(description.model_dump(mode="json"))
         return

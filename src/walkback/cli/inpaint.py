@@ -12,15 +12,14 @@ from walkback.cli.common import (
     DataOptions,
     DataSource,
     Device,
+    DrawingPrecision,
+    Force,
     Json,
     ReadoutOption,
     Seed,
-    data_overrides,
-    refuse_options_without_data,
-    registry_of,
+    carry_out,
 )
-from walkback.cli.console import Output, plain
-from walkback.errors import ConfigurationError
+from walkback.cli.console import Output
 
 
 def inpaint(
@@ -51,71 +50,40 @@ def inpaint(
     out: Annotated[Path, typer.Option(help="File to write: .png, .npz or .safetensors.")] = Path(
         "inpainted.png"
     ),
-    force: Annotated[bool, typer.Option("--force", help="Overwrite an existing file.")] = False,
+    force: Force = False,
     seed: Seed = 0,
     device: Device = "auto",
-    precision: Annotated[
-        Literal["auto", "fp32", "bf16"], typer.Option(help="Precision of the network; auto is bf16 on CUDA.")
-    ] = "auto",
+    precision: DrawingPrecision = "auto",
     json: Json = False,
 ) -> None:
     """Fill in images: keep a part of each as it is at every step, and let the chain draw the rest.
 
     The picture has three rows: masked, filled, original.
 
-    walkback inpaint runs/mine/final.safetensors --keep top --num 8 --out faces.png
+    walkback inpaint runs/mine --keep top --num 8 --out faces.png
 
     walkback inpaint final.safetensors --keep mask.png --data ./photos --set size=32
     """
-    from walkback.cli.progress import ProgressBar
-    from walkback.engine.assembly import load_model
-    from walkback.engine.devices import autocast, resolve_device, resolve_precision
-    from walkback.engine.held_out import data_for, first_states
-    from walkback.engine.protocols import protocol_of
-    from walkback.inpainting import fill_in, fill_steps
-    from walkback.pictures.inpainted import check_target, read_mask, save_inpainted
-    from walkback.readout import require_readout
+    from walkback.jobs.inpaint import InpaintJob
+    from walkback.jobs.inputs import DataRequest, ModelRequest
+    from walkback.jobs.job import flags
 
-    refuse_options_without_data(data, assignments)
-    if not (anneal or extra):
-        raise ConfigurationError("Got --no-anneal and --extra 0, expected steps to take: raise --extra.")
-    check_target(out, force)
-    target = resolve_device(device)
-    chosen = resolve_precision(precision, target)
-    loaded = load_model(checkpoint, registry_of(ctx), target)
-    require_readout(loaded.model, readout)
-    mask = read_mask(keep, loaded.info)
     output = Output()
-    with output.messages.status(plain(f"Preparing {data or loaded.info.name}")):
-        overrides = data_overrides(assignments)
-        dataset = data_for(loaded, registry_of(ctx), data, overrides)
-        original = first_states(dataset, split, num, seed)
-    levels = loaded.model.levels() if anneal else ()
-    with ProgressBar(output) as bar, autocast(target, chosen):
-        bar.stage("Inpainting", fill_steps(len(original), levels, extra))
-        filled = fill_in(
-            loaded.model,
-            original,
-            mask,
-            levels,
-            extra=extra,
-            readout=readout,
-            seed=seed,
-            device=target,
-            on_step=lambda done: bar.advance(done, {}),
-        )
-    protocol = {
-        **protocol_of(loaded, checkpoint.name, target, chosen, seed),
-        "data": dataset.info.name,
-        "split": split,
-        "preprocessing": list(dataset.info.preprocessing),
-        "fingerprint": dataset.info.fingerprint,
-        "keep": keep,
-        "annealing_steps": len(levels),
-        "extra": extra,
-        "readout": readout,
-    }
-    save_inpainted(out, mask, filled, original, protocol)
+    job = InpaintJob(
+        model=ModelRequest(checkpoint, device, precision),
+        keep=keep,
+        data=DataRequest(data, tuple(assignments or ())),
+        split=split,
+        num=num,
+        extra=extra,
+        anneal=anneal,
+        readout=readout,
+        out=out,
+        overwrite=force,
+        seed=seed,
+        say=flags,
+    )
+    protocol = carry_out(ctx, output, job).protocol
     if json:
         output.emit_json({"file": str(out), "num": num, **protocol})
     else:

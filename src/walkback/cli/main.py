@@ -19,10 +19,10 @@ import typer.main
 
 from walkback.cli.app import build_app
 from walkback.cli.console import Output
-from walkback.engine.interrupts import Interrupted
-from walkback.engine.launch import is_child
 from walkback.errors import WalkbackError
-from walkback.text import one_line
+from walkback.support.interrupts import Interrupted
+from walkback.support.text import one_line
+from walkback.training.launch import is_child
 
 GLOBAL_FLAGS = ("--debug", "--no-plugins")
 """Flags of the program itself, accepted before and after the command."""

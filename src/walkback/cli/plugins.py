@@ -15,7 +15,7 @@ from walkback.errors import ConfigurationError
 from walkback.extensions.loader import RECORDS, hook_name
 from walkback.extensions.registered import Registered
 from walkback.extensions.registry import Registry
-from walkback.text import nearest
+from walkback.support.text import nearest
 
 app = typer.Typer(no_args_is_help=True, help="List, show, write and check plugins.")
 app.command("show")(show)

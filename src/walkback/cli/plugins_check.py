@@ -22,6 +22,9 @@ def check(
         list[str] | None,
         typer.Option("--set", metavar="OPTION=VALUE", help="Set an option of it; may be repeated."),
     ] = None,
+    thorough: Annotated[
+        bool, typer.Option("--thorough", help="Check what takes minutes too: compiled gradients.")
+    ] = False,
     json: Json = False,
 ) -> None:
     """Run the conformance tests of a component; exit code 4 where one fails."""
@@ -40,6 +43,7 @@ def check(
             kind_named(found.kind),
             found.reference,
             options,
+            thorough=thorough,
             watch=lambda outcome: spinner.update(f"{outcome.name}: {outcome.status}"),
         )
     failed = sum(outcome.status == "failed" for outcome in outcomes)

@@ -164,7 +164,7 @@ def _options(registry: Registry, found: Registered[Component]) -> tuple[list[dic
     from walkback.configuration.options import options_of
 
     try:
-        options = options_of(registry.load(found))
+        options = options_of(registry.load(found), found.spec.preset, registry)
     except PluginError as error:
         return [], Problem(str(error), "".join(traceback_module.format_exception(error)))
     return [asdict(option) for option in options], Problem()

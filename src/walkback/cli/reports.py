@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rich.padding import Padding
 from rich.text import Text
 
 from walkback.cli.console import Output, plain, table
-from walkback.text import printable
+from walkback.support.text import printable
 
 if TYPE_CHECKING:
     from walkback.report import Figure, Report
@@ -22,8 +23,11 @@ _SHOWN = (
 """What of the protocol people see; `--json` has all of it."""
 
 
-def show_report(output: Output, report: Report) -> None:
-    """Print a report for people: results on stdout, warnings on stderr."""
+def tell_report(output: Output, report: Report, *, json: bool, **more: Any) -> None:
+    """Print a report: one JSON document with `more`, or for people, with its warnings on stderr."""
+    if json:
+        output.emit_json({**report.to_dict(), **more})
+        return
     _show_figures(output, report.figures)
     protocol = [
         (key.replace("_", " "), _text(report.protocol[key])) for key in _SHOWN if key in report.protocol
@@ -31,6 +35,13 @@ def show_report(output: Output, report: Report) -> None:
     output.show("", table(("protocol", ""), protocol))
     for warning in report.warnings:
         output.warn(warning)
+
+
+def draw_report(path: Path, report: Report) -> None:
+    """Draw a report's series into a file; raises as `save_plot`."""
+    from walkback.pictures.plots import save_plot
+
+    save_plot(path, report)
 
 
 def _show_figures(output: Output, figures: Sequence[Figure]) -> None:

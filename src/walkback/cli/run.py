@@ -17,6 +17,7 @@ from walkback.cli.choices import (
     Compile,
     DataName,
     LearningRate,
+    LoggerNames,
     ObjectiveName,
     OperatorName,
     PriorName,
@@ -27,6 +28,7 @@ from walkback.cli.choices import (
     RunSeed,
     ScheduleName,
     Steps,
+    logger_overrides,
     overrides_of,
 )
 from walkback.cli.common import Json, registry_of
@@ -35,9 +37,9 @@ from walkback.errors import ConfigurationError
 
 if TYPE_CHECKING:
     from walkback.configuration.config import RunConfig
-    from walkback.engine.preparation import Prepared
-    from walkback.engine.runner import RunResult
     from walkback.extensions.registry import Registry
+    from walkback.training.preparation import Prepared
+    from walkback.training.run import RunResult
 
 
 def run(
@@ -48,6 +50,7 @@ def run(
     prior: PriorName = None,
     objective: ObjectiveName = None,
     process: ProcessName = None,
+    loggers: LoggerNames = None,
     recipe: RecipeName = None,
     assignments: Assignments = None,
     steps: Steps = None,
@@ -111,21 +114,24 @@ def run(
         "process": process,
     }
     registry = registry_of(ctx)
-    overrides = overrides_of(settings, assignments)
+    overrides = overrides_of(settings, [*logger_overrides(loggers), *(assignments or ())])
     config, resumed = _configure(registry, recipe, components, overrides, out, resume)
     if dry_run:
         _show(config, registry, Output(), json)
         return
     if config.run.nproc > 1:
-        from walkback.engine.interrupts import Interrupted
-        from walkback.engine.launch import STOPPED, is_child, launch
+        from walkback.support.interrupts import Interrupted
+        from walkback.training.launch import STOPPED, is_child, launch
 
         if not is_child():
             code = launch(config.run.nproc, sys.argv[1:])
             if code in STOPPED:  # and the first of them has said so
                 raise Interrupted(code - 128, None, 0)
             raise typer.Exit(code)
-    _execute(config, registry, out, resumed, json)
+    from walkback.support.threads import cpu_threads
+
+    with cpu_threads(config.run.threads):
+        _execute(config, registry, out, resumed, json)
 
 
 def _configure(
@@ -162,18 +168,13 @@ def _execute(
     config: RunConfig, registry: Registry, out: Path | None, resumed: Path | None, json: bool
 ) -> None:
     """Train for real."""
-    import torch
-
-    from walkback.cli.progress import ProgressBar
-    from walkback.engine.distributed import joined_world, local_device
-    from walkback.engine.interrupts import stoppable
-    from walkback.engine.preparation import prepare
-    from walkback.engine.runner import Run
     from walkback.storage.rundir import RunDirectory, default_stem
+    from walkback.support.interrupts import stoppable
+    from walkback.training.distributed import joined_world, local_device
+    from walkback.training.preparation import prepare
+    from walkback.training.run import Run
 
     output = Output()
-    if config.run.threads:
-        torch.set_num_threads(config.run.threads)
     with output.messages.status(plain(f"Preparing {config.data.name}")):
         prepared = prepare(config, registry, local_device(config.run.device))
 
@@ -192,7 +193,7 @@ def _execute(
         if directory is not None:
             output.note(_headline(prepared, directory.path))
         try:
-            with stoppable(warn) as stop, ProgressBar(output, shown=world.is_main) as bar:
+            with stoppable(warn) as stop, output.progress(shown=world.is_main) as bar:
                 job = Run(prepared, directory, bar, stop, world)
                 if resumed is not None:
                     job.resume(resumed)
@@ -248,7 +249,7 @@ def _peak(result: RunResult) -> str:
 
 def _show(config: RunConfig, registry: Registry, output: Output, json: bool) -> None:
     """--dry-run: the resolved configuration, and the size of the model."""
-    from walkback.engine.preparation import prepare
+    from walkback.training.preparation import prepare
 
     prepared = prepare(config, registry)
     levels = [level.temperature for level in prepared.model.levels()]

@@ -7,23 +7,32 @@
     [training]
     steps = 2000
 
-A section chooses a component and sets its options, or has settings of the engine. How a configuration comes
-from recipes, flags and defaults is in `layering.py`.
+A section chooses a component and sets its options, holds any number of components by name (`[loggers.tensorboard]`), or
+has settings of the engine. How a configuration comes from recipes, flags and defaults is in `layering.py`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
 from typing import Any
 
 import tomli_w
 from pydantic_core import to_jsonable_python
 
-from walkback.component import Kind
+from walkback.component import Component, Kind
+from walkback.configuration.components import (
+    ComponentConfig,
+    Options,
+    component_table,
+    configure,
+    options_table,
+    without_none,
+)
 from walkback.configuration.overrides import parse_tables, refuse_unknown_tables
-from walkback.configuration.schema import check, validate
+from walkback.configuration.schema import check
 from walkback.configuration.settings import (
+    RENAMED,
     EvaluationSettings,
     RunSettings,
     SampleSettings,
@@ -31,6 +40,7 @@ from walkback.configuration.settings import (
     TrainingSettings,
 )
 from walkback.errors import ConfigurationError
+from walkback.extensions.registered import Registered
 from walkback.extensions.registry import Registry
 
 COMPONENT_SECTIONS: Mapping[str, Kind] = {
@@ -43,6 +53,9 @@ COMPONENT_SECTIONS: Mapping[str, Kind] = {
 }
 """The kind of component that each of these sections chooses."""
 
+COLLECTIONS: Mapping[str, Kind] = {"loggers": "logger", "metrics": "metric"}
+"""The kind of component of which each of these sections holds any number, `[loggers.NAME]`."""
+
 SETTINGS_SECTIONS: Mapping[str, type[Settings]] = {
     "training": TrainingSettings,
     "evaluation": EvaluationSettings,
@@ -51,15 +64,7 @@ SETTINGS_SECTIONS: Mapping[str, type[Settings]] = {
 }
 """The sections that belong to the engine."""
 
-SECTIONS: tuple[str, ...] = (*COMPONENT_SECTIONS, *SETTINGS_SECTIONS)
-
-
-@dataclass(frozen=True, slots=True)
-class ComponentConfig:
-    """A chosen component: its name, and all of its options as its `__init__` takes them."""
-
-    name: str
-    options: Mapping[str, Any]
+SECTIONS: tuple[str, ...] = (*COMPONENT_SECTIONS, *SETTINGS_SECTIONS, *COLLECTIONS)
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,6 +81,8 @@ class RunConfig:
     evaluation: EvaluationSettings
     samples: SampleSettings
     run: RunSettings
+    loggers: tuple[ComponentConfig, ...] = ()
+    metrics: tuple[ComponentConfig, ...] = ()
     recipe: str | None = None
 
     def to_dict(self) -> dict[str, Any]:
@@ -83,9 +90,12 @@ class RunConfig:
         document: dict[str, Any] = {} if self.recipe is None else {"recipe": self.recipe}
         for section in SECTIONS:
             part = getattr(self, section)
-            document[section] = (
-                component_table(part) if isinstance(part, ComponentConfig) else _plain(dict(part))
-            )
+            if isinstance(part, ComponentConfig):
+                document[section] = component_table(part)
+            elif section in COLLECTIONS:
+                document[section] = {entry.name: options_table(entry) for entry in part}
+            else:
+                document[section] = to_jsonable_python(part)
         return document
 
     @classmethod
@@ -101,20 +111,18 @@ class RunConfig:
             section: component(registry, section, document.get(section, {})) for section in COMPONENT_SECTIONS
         }
         settings = {
-            section: check(section, model, document.get(section, {}))
+            section: check(section, model, document.get(section, {}), renamed=RENAMED.get(section))
             for section, model in SETTINGS_SECTIONS.items()
         }
-        return assemble({**parts, **settings}, document.get("recipe"))
+        collections = {
+            section: collection(registry, section, [Options(document.get(section, {}))])
+            for section in COLLECTIONS
+        }
+        return assemble({**parts, **settings, **collections}, document.get("recipe"))
 
     def to_toml(self) -> str:
         """TOML, which has no null: what is None is left out, and None again when it is read."""
-        tables = self.to_dict()
-        return tomli_w.dumps(
-            {
-                key: {k: v for k, v in table.items() if v is not None} if isinstance(table, dict) else table
-                for key, table in tables.items()
-            }
-        )
+        return tomli_w.dumps(without_none(self.to_dict()))
 
     @classmethod
     def from_toml(cls, text: str, registry: Registry) -> RunConfig:
@@ -141,21 +149,43 @@ def component(
     if not isinstance(name, str):
         raise ConfigurationError(f"Section [{section}] has no name, expected name = '…'.")
     registered = registry.find(COMPONENT_SECTIONS[section], name, prefer=prefer)
-    options = {option: value for option, value in table.items() if option != "name"}
-    checked = validate(section, registry.load(registered), options, registered.reference)
-    return ComponentConfig(registered.reference, checked)
+    return configure(registry, section, registered, [Options(table, prefer)])
 
 
-def component_table(part: ComponentConfig) -> dict[str, Any]:
-    """Inverse of `component`: plain JSON types."""
-    return {"name": part.name, **_plain(part.options)}
+def collection(registry: Registry, section: str, layers: Sequence[Options]) -> tuple[ComponentConfig, ...]:
+    """Read one section of components by name, `{NAME: {**options}, …}`.
+
+    Args:
+        registry: Where the names are looked up.
+        section: One of `COLLECTIONS`.
+        layers: Such tables, from weak to strong. In the place of options, true means none and false takes a component
+            out that a weaker layer has.
+
+    Raises:
+        ConfigurationError: A name or an option is unknown, or an option is ill-typed.
+        PluginError: A component cannot be imported.
+    """
+    found: dict[str, tuple[Registered[Component], list[Options]]] = {}
+    for layer in layers:
+        for name, table in layer.table.items():
+            registered = registry.find(COLLECTIONS[section], name, prefer=layer.distribution)
+            _, said = found.setdefault(registered.qualified_name, (registered, []))
+            if table is False:
+                del found[registered.qualified_name]
+            elif table is True:
+                said.append(Options({}))
+            elif isinstance(table, Mapping):
+                said.append(Options(table, layer.distribution, layer.proposed))
+            else:
+                raise ConfigurationError(
+                    f"{section}.{name}: got {table!r:.80}, expected a table of options, true or false."
+                )
+    return tuple(
+        configure(registry, f"{section}.{registered.spec.name}", registered, said)
+        for registered, said in found.values()
+    )
 
 
 def assemble(parts: Mapping[str, Any], recipe: str | None) -> RunConfig:
     """A RunConfig from its parts by section."""
     return RunConfig(**{field.name: parts[field.name] for field in fields(RunConfig)[:-1]}, recipe=recipe)
-
-
-def _plain(options: Mapping[str, Any]) -> dict[str, Any]:
-    plain: dict[str, Any] = to_jsonable_python(dict(options))
-    return plain

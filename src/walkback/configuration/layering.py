@@ -1,11 +1,14 @@
 """How a run's configuration comes about: in layers, each of which may change what is below it.
 
-    the options' own defaults
+    the options' own defaults < what the component presets (`Component.preset`)
     < what the data component proposes (`Component.defaults`) < what the operator component proposes
     < recipe < flags (--operator, --data, …) < --set
 
-Without recipe, operator and data the default recipe is used. With an operator or data alone, the other of the
-two comes from the default recipe, and everything else from what the components propose.
+Each layer of a component's options is merged into those below it, tables of records and of components inside included
+(`configuration.components`).
+
+Without recipe, operator and data the default recipe is used. With an operator or data alone, the other of the two comes
+from the default recipe, and everything else from what the components propose.
 """
 
 from __future__ import annotations
@@ -16,17 +19,20 @@ from pathlib import Path
 from typing import Any, final
 
 from walkback.component import Component
+from walkback.configuration.components import ComponentConfig, Options, configure
 from walkback.configuration.config import (
+    COLLECTIONS,
     COMPONENT_SECTIONS,
     SECTIONS,
     SETTINGS_SECTIONS,
-    ComponentConfig,
     RunConfig,
     assemble,
+    collection,
 )
 from walkback.configuration.overrides import Tables, parse_overrides
 from walkback.configuration.recipes import Layer, starting_layer
-from walkback.configuration.schema import check, component_options, validate
+from walkback.configuration.schema import annotations_of, check, merge
+from walkback.configuration.settings import RENAMED
 from walkback.errors import ConfigurationError
 from walkback.extensions.registered import Registered
 from walkback.extensions.registry import Registry
@@ -63,9 +69,11 @@ def resolve(
     parts: dict[str, Any] = {
         section: request.component(section, choice) for section, choice in choices.items()
     }
-    parts |= {section: check(section, *request.settings(section)) for section in SETTINGS_SECTIONS}
-    for name in parts["run"].loggers:
-        registry.find("logger", name)
+    parts |= {
+        section: check(section, *request.settings(section), renamed=RENAMED.get(section))
+        for section in SETTINGS_SECTIONS
+    }
+    parts |= {section: collection(registry, section, request.layers(section)) for section in COLLECTIONS}
     return assemble(parts, base.recipe)
 
 
@@ -114,28 +122,34 @@ class _Request:
 
     def component(self, section: str, choice: _Choice) -> ComponentConfig:
         """A chosen component with its options."""
-        cls = self.registry.load(choice.registered)
-        known = component_options(cls).model_fields
-        options: dict[str, Any] = {}
+        layers = []
         for proposal in self.proposals:
             table = proposal.tables.get(section, {})
             name = _text(section, table.get("name", choice.registered.qualified_name))
             if self._means(section, name, proposal.distribution, choice.registered):
-                options |= _known(table, known)
+                layers.append(Options(table, proposal.distribution, proposed=True))
         if choice.is_base:
-            options |= self.base.tables.get(section, {})
-        options |= {**choice.options, **self.changes.get(section, {})}
-        options.pop("name", None)
-        reference = choice.registered.reference
-        return ComponentConfig(reference, validate(section, cls, options, reference))
+            layers.append(Options(self.base.tables.get(section, {}), self.base.distribution))
+        layers += [Options(choice.options), Options(self.changes.get(section, {}))]
+        return configure(self.registry, section, choice.registered, layers)
+
+    def layers(self, section: str) -> list[Options]:
+        """What all layers say of a section of settings, or of components by name."""
+        proposed = [
+            Options(layer.tables.get(section, {}), layer.distribution, proposed=True)
+            for layer in self.proposals
+        ]
+        base = Options(self.base.tables.get(section, {}), self.base.distribution)
+        return [*proposed, base, Options(self.changes.get(section, {}))]
 
     def settings(self, section: str) -> tuple[Any, dict[str, Any]]:
         """The model of a section of settings, and its values."""
         model = SETTINGS_SECTIONS[section]
-        options: dict[str, Any] = {}
-        for proposal in self.proposals:
-            options |= _known(proposal.tables.get(section, {}), model.model_fields)
-        return model, options | {**self.base.tables.get(section, {}), **self.changes.get(section, {})}
+        known = annotations_of(model)
+        values: dict[str, Any] = {}
+        for layer in self.layers(section):
+            merge(values, _known(layer.table, known) if layer.proposed else layer.table, known)
+        return model, values
 
     def _fallbacks(self, section: str) -> Iterator[tuple[str, str]]:
         """Who names this section's component where the user does not: (name, preferred distribution)."""

@@ -1,6 +1,8 @@
 """The options of a component in words: type, default, and what its docstring says of each.
 
-    sigma   number > 0   0.03   σ, standard deviation of the noise at T = 1
+    sigma              number > 0         0.03     σ, standard deviation of the noise at T = 1
+    network            "mlp" or "unet"    "unet"   What learns
+    network.channels   list of integer    [64]     Feature maps at each resolution
 
 The result is what `walkback plugins show` prints.
 """
@@ -9,17 +11,20 @@ from __future__ import annotations
 
 import inspect
 import re
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
 from typing import Any
 
-from pydantic.fields import FieldInfo
-from pydantic_core import to_json
+from pydantic_core import to_json, to_jsonable_python
 
-from walkback.configuration.schema import component_options
+from walkback.component import spoken
+from walkback.configuration.schema import Nested, component_options, nested_in, record_fields
+from walkback.extensions.registry import Registry
 
 REQUIRED = "required"
 """What stands in the place of a default where there is none."""
+
+_MISSING = object()
 
 _TYPES = {
     "integer": "integer",
@@ -47,10 +52,10 @@ _ENTRY = re.compile(r"\*{0,2}(\w+)(?:\s*\(.*?\))?:\s*(.*)")
 
 @dataclass(frozen=True, slots=True)
 class Option:
-    """One keyword-only argument of a component's `__init__`.
+    """One option of a component, or of a record or a component among its options.
 
     Attributes:
-        name: As users type it.
+        name: As users type it, dotted where it is inside another.
         type: What values it takes, in words.
         default: The default as TOML writes it, "none", or `REQUIRED`.
         help: One line; empty where the docstring says nothing.
@@ -62,25 +67,83 @@ class Option:
     help: str
 
 
-def options_of(cls: type) -> tuple[Option, ...]:
-    """The options of a component class, in the order of its `__init__`.
+def options_of(
+    cls: type, preset: Mapping[str, Any] | None = None, registry: Registry | None = None
+) -> tuple[Option, ...]:
+    """The options of a component class, in the order of its `__init__`; each is followed by those inside it.
+
+    Args:
+        cls: The class.
+        preset: What the component sets of them, see `Component.preset`.
+        registry: Where components inside are looked up; None lists none of their options.
 
     Raises:
-        PluginError: The annotations cannot be read.
+        PluginError: The annotations cannot be read, or a component inside cannot be imported.
     """
     model = component_options(cls)
     schema = model.model_json_schema()
     properties, definitions = schema.get("properties", {}), schema.get("$defs", {})
     said = documented(cls)
-    return tuple(
-        Option(
-            name,
-            describe(properties.get(name, {}), definitions),
-            _default(field),
-            field.description or said.get(name, ""),
+    found: list[Option] = []
+    for name, field in model.model_fields.items():
+        default: Any = None if field.is_required() else field.get_default(call_default_factory=True)
+        value = (preset or {}).get(name, _MISSING if field.is_required() else default)
+        help_text = field.description or said.get(name, "")
+        nested = nested_in(field)
+        if nested is not None:
+            found += _component(
+                name, nested, value, default is None and not field.is_required(), help_text, registry
+            )
+        else:
+            found += _plain(name, field.annotation, properties.get(name, {}), definitions, value, help_text)
+    return tuple(found)
+
+
+def _plain(
+    name: str,
+    annotation: Any,
+    schema: Mapping[str, Any],
+    definitions: Mapping[str, Any],
+    value: Any,
+    help_text: str,
+) -> Iterator[Option]:
+    """A plain option; or a record, and its fields."""
+    record = record_fields(annotation)
+    if record is None:
+        yield Option(name, describe(schema, definitions), _written(value), help_text)
+        return
+    yield Option(name, "table", "none" if value is None else "", help_text)
+    inner = _properties(schema, definitions)
+    values = {} if value is None or value is _MISSING else to_jsonable_python(value)
+    said = documented(annotation) if isinstance(annotation, type) else {}
+    for part, hint in record.items():
+        own = inner.get(part, {})
+        yield from _plain(
+            f"{name}.{part}",
+            hint,
+            own,
+            definitions,
+            values.get(part, own.get("default", _MISSING)),
+            own.get("description", "") or said.get(part, ""),
         )
-        for name, field in model.model_fields.items()
-    )
+
+
+def _component(
+    name: str, nested: Nested, value: Any, optional: bool, help_text: str, registry: Registry | None
+) -> Iterator[Option]:
+    """An option that is a component; and the options of the one that it is by default."""
+    offers = () if registry is None else registry.components(nested.kind)
+    names = " or ".join(offer.reference for offer in offers) or spoken(nested.kind)
+    kind = f"list of {names}" if nested.many else f"{names}, or none" if optional else names
+    table = {"name": value} if isinstance(value, str) else value if isinstance(value, Mapping) else {}
+    chosen = table.get("name")
+    yield Option(name, kind, _written(chosen if chosen else value), help_text)
+    if registry is None or not chosen:
+        return
+    found = registry.find(nested.kind, str(chosen))
+    inner = options_of(registry.load(found), {**found.spec.preset, **table}, registry)
+    for option in inner:
+        yield replace(option, name=f"{name}.{option.name}")
 
 
 def documented(cls: type) -> dict[str, str]:
@@ -136,11 +199,20 @@ def _number(value: Any) -> str:
     return f"{value:g}" if isinstance(value, float) else str(value)
 
 
-def _default(field: FieldInfo) -> str:
-    if field.is_required():
+def _written(value: Any) -> str:
+    if value is _MISSING:
         return REQUIRED
-    value = field.get_default(call_default_factory=True)
     return "none" if value is None else to_json(value, fallback=str).decode()
+
+
+def _properties(schema: Mapping[str, Any], definitions: Mapping[str, Any]) -> Mapping[str, Any]:
+    """The fields of a record's schema, which may be one of a union with null."""
+    for branch in (schema, *schema.get("anyOf", ()), *schema.get("allOf", ())):
+        found = definitions.get(branch.get("$ref", "").rpartition("/")[2], branch)
+        if "properties" in found:
+            properties: Mapping[str, Any] = found["properties"]
+            return properties
+    return {}
 
 
 def _arguments(docstring: str) -> dict[str, str]:

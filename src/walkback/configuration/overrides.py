@@ -1,16 +1,26 @@
-"""Settings as users write them: TOML documents, and `--set section.option=value`."""
+"""Settings as users write them: TOML documents, and `--set section.option=value`.
+
+The path of an option may go on into tables, `operator.network.channels`. Names with dots in them are quoted, as in
+TOML: `loggers."a.b".project`.
+"""
 
 from __future__ import annotations
 
+import os
+import re
 import tomllib
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Any, TypeAlias
 
+import tomli_w
+
 from walkback.errors import ConfigurationError
-from walkback.text import nearest, one_line
+from walkback.support.text import nearest, one_line
 
 Tables: TypeAlias = dict[str, dict[str, Any]]
-"""Plain values by section and option."""
+"""Plain values by section and option; a value may be a table itself."""
+
+_STEP = re.compile(r'"([^"]+)"|([^."]+)')
 
 
 def parse_value(text: str) -> Any:
@@ -35,12 +45,62 @@ def parse_overrides(assignments: Iterable[str], sections: Collection[str]) -> Ta
     tables: Tables = {}
     for assignment in assignments:
         path, equals, value = assignment.partition("=")
-        section, dot, option = path.strip().partition(".")
-        if not (equals and dot and option):
+        steps = _steps(path.strip())
+        if not equals or len(steps) < 2:
             raise ConfigurationError(f"Got --set {assignment!r}, expected --set SECTION.OPTION=VALUE.")
+        section, *options = steps
         refuse_unknown_section(section, sections)
-        tables.setdefault(section, {})[option] = parse_value(value.strip())
+        assign(tables.setdefault(section, {}), options, parse_value(value.strip()))
     return tables
+
+
+def assignments(settings: Mapping[str, Any]) -> list[str]:
+    """`section.option=value`, as `--set` takes them, of Python values.
+
+    >>> assignments({"training.ema": 0.99, "operator.channels": (16, 32), "run.compile": False})
+    ['training.ema=0.99', 'operator.channels=[16, 32]', 'run.compile=false']
+
+    Raises:
+        ConfigurationError: A value is none that TOML has: text, numbers, booleans, lists and tables of them.
+    """
+    return [f"{name}={_toml(name, value)}" for name, value in settings.items()]
+
+
+def assign(table: dict[str, Any], path: Sequence[str], value: Any) -> None:
+    """Put a value into a table, and tables on the way to it where there are none.
+
+    A component may be named by a string in the place of its table, and goes on to be one where an option of it follows;
+    the options of another component than the one named are dropped.
+
+    >>> table = {}
+    >>> assign(table, ["network"], "unet")
+    >>> assign(table, ["network", "channels"], [32, 96])
+    >>> table
+    {'network': {'name': 'unet', 'channels': [32, 96]}}
+    """
+    first, *rest = path
+    below = table.get(first)
+    if rest:
+        inner = (
+            dict(below) if isinstance(below, Mapping) else {"name": below} if isinstance(below, str) else {}
+        )
+        assign(inner, rest, value)
+        table[first] = inner
+    elif isinstance(below, Mapping) and isinstance(value, str):
+        table[first] = {**below, "name": value} if below.get("name", value) == value else {"name": value}
+    else:
+        table[first] = value
+
+
+def _steps(path: str) -> list[str]:
+    """The names of a dotted path; none where it is no such path.
+
+    >>> _steps("operator.network.channels"), _steps('loggers."a.b".project'), _steps("a..b")
+    (['operator', 'network', 'channels'], ['loggers', 'a.b', 'project'], [])
+    """
+    steps = [quoted or bare for quoted, bare in _STEP.findall(path)]
+    whole = ".".join(match[0] for match in _STEP.finditer(path))
+    return steps if whole == path else []
 
 
 def parse_tables(
@@ -85,3 +145,22 @@ def refuse_unknown_section(section: str, sections: Collection[str], origin: str 
         raise ConfigurationError(
             f"Unknown section {section!r}{where}{nearest(section, sections)}; there are: {listing}."
         )
+
+
+def _toml(name: str, value: object) -> str:
+    match value:
+        case bool():
+            return str(value).lower()
+        case int() | float():
+            return repr(float(value) if isinstance(value, float) else int(value))
+        case str() | os.PathLike():
+            return tomli_w.dumps({"value": os.fspath(value)}).removeprefix("value = ").rstrip("\n")
+        case Mapping():
+            pairs = (f"{_toml(name, str(key))} = {_toml(name, item)}" for key, item in value.items())
+            return f"{{ {', '.join(pairs)} }}"
+        case Sequence():
+            return f"[{', '.join(_toml(name, item) for item in value)}]"
+    raise ConfigurationError(
+        f"Got a {type(value).__name__} for {name}, expected text, a number, true or false, or a list of them; "
+        "leave out what is to keep its default."
+    )

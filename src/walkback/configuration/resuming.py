@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 from walkback.configuration.config import COMPONENT_SECTIONS, RunConfig
 from walkback.configuration.layering import resolve
@@ -48,10 +49,19 @@ def resumed_config(
 def _refuse_changes(recorded: RunConfig, config: RunConfig, directory: Path) -> None:
     old, new = recorded.to_dict(), config.to_dict()
     for section, only in FIXED.items():
-        for option, value in new[section].items():
-            before = old[section].get(option)
-            if only in (None, option) and value != before:
-                raise ConfigurationError(
-                    f"Got {section}.{option} = {value!r} for the run in {directory}, which has been trained with "
-                    f"{before!r}: leave that out to go on with it, or start another run with --out."
-                )
+        options = new[section] if only is None else {only: new[section][only]}
+        for path, before, value in _changes(section, old[section], options):
+            raise ConfigurationError(
+                f"Got {path} = {value!r} for the run in {directory}, which has been trained with "
+                f"{before!r}: leave that out to go on with it, or start another run with --out."
+            )
+
+
+def _changes(path: str, old: Mapping[str, Any], new: Mapping[str, Any]) -> Iterator[tuple[str, Any, Any]]:
+    """Options that differ: dotted path, value before, value now."""
+    for option, value in new.items():
+        before = old.get(option)
+        if isinstance(before, Mapping) and isinstance(value, Mapping):
+            yield from _changes(f"{path}.{option}", before, value)
+        elif value != before:
+            yield f"{path}.{option}", before, value

@@ -1,6 +1,10 @@
-"""Options: the keyword-only arguments of a component's `__init__`, checked against their annotations.
+"""Options: arguments of a component's `__init__`, checked against their annotations.
 
-    def __init__(self, space, *, sigma: PositiveFloat = 0.03, mean: Literal["mix", "preconditioned"] = "mix")
+    def __init__(self, space, network: Network, *, sigma: PositiveFloat = 0.03, mean: Literal["mix", "plain"] = "mix")
+
+The keyword-only arguments are options, and so are the others that are components themselves, such as `network`. An
+option is a plain value, a record (a dataclass or pydantic model: a table inside the section), or a component (a table
+with a name, see `configuration.components`).
 
 TOML, JSON and the command line carry the same plain values, so all are checked as strict JSON: a list may be
 a tuple and a string a path, but a string is no number, 1.0 no integer and 1 no boolean.
@@ -9,35 +13,41 @@ a tuple and a string a path, but a string is no number, 1.0 no integer and 1 no 
 from __future__ import annotations
 
 import inspect
+import types
 import typing
 import warnings
-from collections.abc import Iterable, Mapping
-from typing import Any, TypeVar
+from collections.abc import Mapping
+from dataclasses import dataclass, fields, is_dataclass
+from typing import Annotated, Any, TypeVar, Union
 
 from pydantic import BaseModel, ConfigDict, ValidationError, create_model
-from pydantic_core import ErrorDetails, PydanticSerializationError, to_json
+from pydantic.fields import FieldInfo
+from pydantic_core import PydanticSerializationError, to_json, to_jsonable_python
 
+from walkback.component import INTERFACES, Kind
+from walkback.configuration.sentences import refuse_unknown, sentence
 from walkback.errors import ConfigurationError, PluginError
-from walkback.text import nearest
 
 Model = TypeVar("Model", bound=BaseModel)
 
-_EXPECTED = {
-    "int_type": "an integer",
-    "float_type": "a number",
-    "bool_type": "true or false",
-    "string_type": "a string",
-    "tuple_type": "a list",
-    "list_type": "a list",
-    "dict_type": "a table",
-    "missing": "more items",
-}
+_KIND_OF: Mapping[str, Kind] = {target: kind for kind, targets in INTERFACES.items() for target in targets}
 
-_LENGTHS = {"too_short": ("min_length", "at least"), "too_long": ("max_length", "at most")}
+
+@dataclass(frozen=True, slots=True)
+class Nested:
+    """An option that is a component.
+
+    Attributes:
+        kind: Of the component.
+        many: Whether the option is a list of such components.
+    """
+
+    kind: Kind
+    many: bool = False
 
 
 def component_options(cls: type) -> type[BaseModel]:
-    """The options of a component class as a pydantic model; positional arguments come from the engine.
+    """The options of a component class as a pydantic model; other positional arguments come from the engine.
 
     Raises:
         PluginError: The annotations cannot be read, or an option has a name that a configuration cannot hold.
@@ -50,8 +60,49 @@ def component_options(cls: type) -> type[BaseModel]:
         ) from error
 
 
+def nested_in(field: FieldInfo) -> Nested | None:
+    """What kind of component an option is; None for plain values and records."""
+    return next((note for note in field.metadata if isinstance(note, Nested)), None)
+
+
+def record_fields(annotation: Any) -> Mapping[str, Any] | None:
+    """Annotations by field of a record, a dataclass or pydantic model, or None; None for all else."""
+    annotation = _without_none(annotation)
+    if not isinstance(annotation, type):
+        return None
+    if issubclass(annotation, BaseModel):
+        return {name: field.annotation for name, field in annotation.model_fields.items()}
+    if is_dataclass(annotation):
+        hints = typing.get_type_hints(annotation, include_extras=True)
+        return {entry.name: hints[entry.name] for entry in fields(annotation) if entry.init}
+    return None
+
+
+def merge(options: dict[str, Any], table: Mapping[str, Any], known: Mapping[str, Any]) -> None:
+    """Put the values of a table over options; tables of records go into one another.
+
+    Args:
+        options: Changed in place.
+        table: Plain values.
+        known: Annotations by option.
+    """
+    for name, value in table.items():
+        inner, below = record_fields(known.get(name)), options.get(name)
+        if inner is not None and isinstance(value, Mapping) and isinstance(below, Mapping):
+            together = dict(below)
+            merge(together, value, inner)
+            options[name] = together
+        else:
+            options[name] = value
+
+
+def annotations_of(model: type[BaseModel]) -> dict[str, Any]:
+    """Annotations by option of a model."""
+    return {name: field.annotation for name, field in model.model_fields.items()}
+
+
 def validate(section: str, cls: type, options: Mapping[str, Any], name: str = "") -> dict[str, Any]:
-    """Check the options of a component, and fill in the defaults of those that are not given.
+    """Check the options of a component whose options are no components, and fill in defaults.
 
     Args:
         section: The section of the configuration, for messages.
@@ -70,21 +121,41 @@ def validate(section: str, cls: type, options: Mapping[str, Any], name: str = ""
     return {name: getattr(model, name) for name in type(model).model_fields}
 
 
-def check(section: str, model: type[Model], options: Mapping[str, Any], name: str = "") -> Model:
-    """Check options against a pydantic model; raises as `validate`."""
-    _refuse_unknown(section, options, model.model_fields, name)
-    fields = model.model_fields.items()
-    defaults = {
-        name: field.get_default(call_default_factory=True)
-        for name, field in fields
-        if not field.is_required()
-    }
+def check(
+    section: str,
+    model: type[Model],
+    options: Mapping[str, Any],
+    name: str = "",
+    renamed: Mapping[str, str] | None = None,
+) -> Model:
+    """Check options against a pydantic model.
+
+    Args:
+        section: The section of the configuration, for messages.
+        model: Of the options.
+        options: Plain values by option.
+        name: The component's name, which a message about an unknown option names.
+        renamed: Where former options are now, dotted, from the section on.
+
+    Raises:
+        ConfigurationError: An option is unknown, missing or ill-typed.
+        PluginError: A default is none that the annotations allow, or no value of a file.
+    """
+    known = annotations_of(model)
+    _refuse_unknown(section, options, known, name, renamed or {})
     try:
-        return model.model_validate_json(to_json({**defaults, **options}), strict=True)
+        defaults = {
+            option: to_jsonable_python(field.get_default(call_default_factory=True))
+            for option, field in model.model_fields.items()
+            if not field.is_required()
+        }
+        given = dict(defaults)
+        merge(given, to_jsonable_python(dict(options)), known)
+        return model.model_validate_json(to_json(given), strict=True)
     except PydanticSerializationError as error:
         raise PluginError(f"Section [{section}] has a value that a file cannot hold: {error}.") from error
     except ValidationError as error:
-        problem = _sentence(section, error)
+        problem = sentence(section, error, known, record_fields)
         if error.errors()[0]["loc"][0] in defaults.keys() - options.keys():
             raise PluginError(f"The default of {problem}") from error
         raise ConfigurationError(problem) from error
@@ -93,74 +164,69 @@ def check(section: str, model: type[Model], options: Mapping[str, Any], name: st
 def _options_model(cls: type) -> type[BaseModel]:
     initializer = cls.__init__  # type: ignore[misc]
     hints = typing.get_type_hints(initializer, include_extras=True)
-    fields: dict[str, Any] = {
-        p.name: (hints.get(p.name, Any), ... if p.default is p.empty else p.default)
-        for p in inspect.signature(initializer).parameters.values()
-        if p.kind is p.KEYWORD_ONLY
-    }
-    if "name" in fields:
+    options: dict[str, Any] = {}
+    for parameter in inspect.signature(initializer).parameters.values():
+        hint = hints.get(parameter.name, Any)
+        nested = _nested(hint)
+        if parameter.kind is not parameter.KEYWORD_ONLY and nested is None:
+            continue
+        default = ... if parameter.default is parameter.empty else parameter.default
+        if nested is not None:
+            if default not in (..., None, ()):
+                raise PluginError(
+                    f"the option {parameter.name!r} is a component, whose default can be None only: propose one in "
+                    "`Component.preset`"
+                )
+            hint = Annotated[Any, nested]
+        options[parameter.name] = (hint, default)
+    if "name" in options:
         raise PluginError("an option cannot be called 'name', which is the component's")
     config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False, protected_namespaces=())
     with warnings.catch_warnings():
         warnings.simplefilter(
             "ignore", UserWarning
         )  # an option may be called `copy`, as BaseModel's method is
-        return create_model(cls.__name__, __config__=config, **fields)
+        return create_model(cls.__name__, __config__=config, **options)
 
 
-def _refuse_unknown(section: str, options: Iterable[str], known: Iterable[str], component: str) -> None:
-    more = f" (see walkback plugins show {component})" if component and known else ""
-    for name in options:
-        if name not in known:
-            paths = [f"{section}.{option}" for option in known]
-            listing = f"the options are: {', '.join(known)}" if paths else "there are no options"
-            path = f"{section}.{name}"
-            raise ConfigurationError(f"Unknown option {path!r}{nearest(path, paths)}; {listing}{more}.")
+def _nested(hint: Any) -> Nested | None:
+    """Which component an annotation asks for: an interface, one or None, or a tuple of them."""
+    hint = _without_none(hint)
+    if typing.get_origin(hint) is tuple:
+        first, *rest = typing.get_args(hint) or (None,)
+        inner = _nested(first) if rest == [...] else None
+        return None if inner is None or inner.many else Nested(inner.kind, many=True)
+    if not isinstance(hint, type):
+        return None
+    kind = _KIND_OF.get(f"{hint.__module__}:{hint.__qualname__}")
+    return None if kind is None else Nested(kind)
 
 
-def _sentence(section: str, error: ValidationError) -> str:
-    """What is wrong with the first option at fault; the branches of a union are joined by "or"."""
-    problems = error.errors(include_url=False)
-    first, others = problems[0], {problem["loc"][0] for problem in problems}
-    where = _path(section, first)
-    if first["type"] == "missing" and len(first["loc"]) == 1:
-        sentence = f"{where} is missing: give it with --set {where}=VALUE"
-    else:
-        branches = [_complaint(problem) for problem in problems if _path(section, problem) == where]
-        said = " or ".join(dict.fromkeys(branches)).replace(" or expected ", " or ")
-        # A validator of a component may say itself what it got.
-        got = "" if said.startswith("got ") else f"got {to_json(first['input']).decode():.80}, "
-        sentence = f"{where}: {got}{said}"
-    more = f" (and {len(others) - 1} more at fault)" if len(others) > 1 else ""
-    return f"{sentence}{more}."
+def _without_none(hint: Any) -> Any:
+    """X of `X`, `Annotated[X, …]`, `X | None` and unions of one interface's classes; else the annotation itself."""
+    if typing.get_origin(hint) is Annotated:
+        return _without_none(typing.get_args(hint)[0])
+    if typing.get_origin(hint) in (Union, types.UnionType):
+        others = [branch for branch in typing.get_args(hint) if branch is not types.NoneType]
+        return _without_none(others[0]) if len(others) == 1 else hint
+    return hint
 
 
-def _path(section: str, problem: ErrorDetails) -> str:
-    """`section.option`, with the index of a list's item; what follows names branches of a union."""
-    option, *rest = problem["loc"]
-    index = f"[{rest[0]}]" if rest and isinstance(rest[0], int) and problem["type"] != "missing" else ""
-    return f"{section}.{option}{index}"
-
-
-def _complaint(problem: ErrorDetails) -> str:
-    if problem["type"] in _EXPECTED:
-        return f"expected {_EXPECTED[problem['type']]}"
-    if problem["type"] == "string_pattern_mismatch":
-        return f"expected a string like {problem['ctx']['pattern'].strip('^$')}"
-    if problem["type"] in _LENGTHS:
-        bound, words = _LENGTHS[problem["type"]]
-        return f"expected {words} {problem['ctx'][bound]} items"
-    message = (
-        " ".join(problem["msg"].split())
-        .removeprefix("Value error, ")
-        .removeprefix("Assertion failed, ")
-        .rstrip(". ")
-    )
-    if not message.startswith("Input should be "):
-        return message[:1].lower() + message[1:]
-    expected = message.removeprefix("Input should be ")
-    return (
-        f"expected a number {expected}"
-        if expected.startswith(("greater", "less"))
-        else f"expected {expected}"
-    )
+def _refuse_unknown(
+    section: str,
+    options: Mapping[str, Any],
+    known: Mapping[str, Any],
+    component: str,
+    renamed: Mapping[str, str],
+) -> None:
+    """Refuse options that do not exist, also inside records."""
+    refuse_unknown(section, options, known, component, renamed)
+    for name, value in options.items():
+        inner = record_fields(known[name])
+        if inner is not None and isinstance(value, Mapping):
+            below = {
+                old.removeprefix(f"{name}."): new
+                for old, new in renamed.items()
+                if old.startswith(f"{name}.")
+            }
+            _refuse_unknown(f"{section}.{name}", value, inner, component, below)

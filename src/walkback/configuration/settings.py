@@ -5,6 +5,7 @@ Components (operator, schedule, …) bring their own options; what is here is co
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Annotated, Literal, TypeAlias
 
 from pydantic import (
@@ -18,7 +19,7 @@ from pydantic import (
     PositiveInt,
 )
 
-from walkback.vocabulary import Readout, readout_temperature
+from walkback.support.readouts import Readout, readout_temperature
 
 Decay: TypeAlias = Annotated[float, Field(ge=0.0, lt=1.0)]
 Share: TypeAlias = Annotated[float, Field(ge=0.0, le=1.0)]
@@ -126,4 +127,7 @@ class RunSettings(Settings):
     )
     threads: NonNegativeInt = Field(0, description="CPU threads; 0 leaves torch's choice.")
     nproc: PositiveInt = 1
-    loggers: tuple[str, ...] = ()
+
+
+RENAMED: Mapping[str, Mapping[str, str]] = {"run": {"loggers": "loggers.NAME"}}
+"""Where former settings are now, by section: paths in the configuration."""

@@ -24,7 +24,7 @@ import pluggy
 from walkback import hookspecs
 from walkback.component import API_VERSION, KINDS, Command, Component, Recipe
 from walkback.errors import PluginError
-from walkback.text import nearest, one_line
+from walkback.support.text import nearest, one_line
 
 CORE_DISTRIBUTION = "walkback"
 """The distribution whose plugins are always loaded."""
@@ -239,5 +239,11 @@ def _check(hook: str, record: Any, expected: type[Record]) -> None:
         raise PluginError(
             f"{hook} gave {record.name!r} with defaults {defaults!r:.80}, expected them by section"
         )
+    if isinstance(record, Component):
+        for word, table in (("preset", record.preset), ("renamed", record.renamed)):
+            if not (isinstance(table, Mapping) and all(isinstance(option, str) for option in table)):
+                raise PluginError(
+                    f"{hook} gave {record.name!r} with {word} {table!r:.80}, expected a mapping by option"
+                )
     if not isinstance(record.summary, str):
         raise PluginError(f"{hook} gave {record.name!r} with summary {record.summary!r:.80}, expected text")

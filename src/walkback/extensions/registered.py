@@ -9,10 +9,10 @@ from dataclasses import dataclass
 from importlib.resources import files
 from typing import Any, Generic, NoReturn, TypeVar
 
-from walkback.component import Command, Component, Recipe
+from walkback.component import Command, Component, Recipe, spoken
 from walkback.errors import PluginError
 from walkback.extensions.loader import FAILURES, Plugin, Record, quiet_stdout
-from walkback.text import one_line
+from walkback.support.text import one_line
 
 Spec = TypeVar("Spec", bound=Record)
 
@@ -112,5 +112,5 @@ def read_resource(registered: Registered[Recipe]) -> str:
 def _blame(registered: Registered[Any], problem: str, cause: BaseException | None = None) -> NoReturn:
     source = f"distribution {registered.distribution} {registered.version}"
     raise PluginError(
-        f"The {registered.kind} {registered.spec.name!r} of {source} is broken: {problem}."
+        f"The {spoken(registered.kind)} {registered.spec.name!r} of {source} is broken: {problem}."
     ) from cause

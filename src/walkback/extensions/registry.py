@@ -9,12 +9,12 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping, Sequence
 from typing import Any, NoReturn, final
 
-from walkback.component import Command, Component, DatasetSource, Kind, Recipe
+from walkback.component import Command, Component, DatasetSource, Kind, Recipe, spoken
 from walkback.errors import ConfigurationError, PluginError
 from walkback.extensions import loader
 from walkback.extensions.loader import FAILURES, Plugin, PluginStatus, canonical, quiet_stdout
 from walkback.extensions.registered import Registered, import_class, import_target, offered, read_resource
-from walkback.text import nearest
+from walkback.support.text import nearest
 
 
 @final
@@ -183,11 +183,13 @@ class Registry:
             if len(set(names)) == 1:
                 claims = " and ".join(offer.plugin for offer in found)
                 raise PluginError(
-                    f"The {kind} {reference!r} is offered twice by {found[0].distribution} ({claims})."
+                    f"The {spoken(kind)} {reference!r} is offered twice by {found[0].distribution} ({claims})."
                 )
             owners = " and ".join(repr(offer.distribution) for offer in found)
             choices = " or ".join(repr(name) for name in names)
-            raise ConfigurationError(f"The {kind} {reference!r} is offered by {owners}: ask for {choices}.")
+            raise ConfigurationError(
+                f"The {spoken(kind)} {reference!r} is offered by {owners}: ask for {choices}."
+            )
         return found[0]
 
     def _refuse_unknown(self, kind: str, reference: str, hint: str) -> NoReturn:
@@ -195,14 +197,18 @@ class Registry:
         for status in self.plugins:
             if distribution and canonical(status.distribution) == distribution:
                 if status.status == "broken":
-                    raise PluginError(f"No {kind} {reference!r}: {status.name} is broken ({status.error}).")
+                    raise PluginError(
+                        f"No {spoken(kind)} {reference!r}: {status.name} is broken ({status.error})."
+                    )
                 if status.status == "blocked":
                     switch = "WALKBACK_PLUGINS or --no-plugins"
-                    raise ConfigurationError(f"No {kind} {reference!r}: {switch} leaves out {status.name}.")
+                    raise ConfigurationError(
+                        f"No {spoken(kind)} {reference!r}: {switch} leaves out {status.name}."
+                    )
         names = sorted({offer.reference for offer in self._offers[kind]})
         clauses = [
-            f"Unknown {kind} {reference!r}{nearest(reference, names)}",
-            f"available: {', '.join(names)}" if names else f"no plugin offers any {kind}",
+            f"Unknown {spoken(kind)} {reference!r}{nearest(reference, names)}",
+            f"available: {', '.join(names)}" if names else f"no plugin offers any {spoken(kind)}",
             hint,
             self._suspicion(),
         ]

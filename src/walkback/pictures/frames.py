@@ -29,7 +29,7 @@ from walkback.pictures.sinks import (
     Output,
     SafetensorsSink,
 )
-from walkback.storage.files import atomic_file, writing_to
+from walkback.storage.files import atomic_file, require_target, writing_to
 
 MAX_FILMSTRIP_VALUES = 2**26
 """Largest number of pixel values of a filmstrip."""
@@ -65,20 +65,11 @@ def open_sink(
             `.gif` as its comment, a `.npz` as the text `protocol`, `.safetensors` in the header.
 
     Raises:
-        ConfigurationError: The extension is unknown, the file exists (unless `overwrite`), its directory does
-            not, or the states cannot be drawn or are too many for a filmstrip.
+        ConfigurationError: The file cannot be written, see `require_target`, or the states cannot be drawn or are too
+            many for a filmstrip.
     """
-    kind = _FORMATS.get(path.suffix.lower())
-    if kind is None:
-        raise ConfigurationError(
-            f"Got {path} to write to, expected a name that ends in {', '.join(_FORMATS)}."
-        )
-    if path.exists() and not overwrite:
-        raise ConfigurationError(
-            f"Got {path} to write to, which exists; choose another name, or pass --force."
-        )
-    if not path.parent.is_dir():
-        raise ConfigurationError(f"Got {path} to write to, whose directory does not exist; make it first.")
+    require_target(path, _FORMATS, overwrite=overwrite)
+    kind = _FORMATS[path.suffix.lower()]
     if kind in (FilmstripSink, FilmSink):
         require_drawable(info)
     shape = (num_frames, num_chains, *info.shape)

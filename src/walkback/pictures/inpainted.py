@@ -23,8 +23,8 @@ from walkback.errors import ConfigurationError
 from walkback.pictures.archives import add_array
 from walkback.pictures.images import Picture, protocol_text, save_png, tile, to_uint8
 from walkback.pictures.starts import read_pixels
-from walkback.storage.description import FORMAT
-from walkback.storage.files import write_bytes
+from walkback.storage.files import require_target, write_bytes
+from walkback.storage.migrations import INPAINTED
 from walkback.storage.tensorfile import save_tensors
 
 GREY = 0.5
@@ -59,21 +59,8 @@ def read_mask(keep: str, info: DataInfo) -> Tensor:
 
 
 def check_target(path: Path, overwrite: bool) -> None:
-    """Refuse, before any work, a file that `save_inpainted` could not write.
-
-    Raises:
-        ConfigurationError: The extension is unknown, the file exists (unless `overwrite`), or its directory does not.
-    """
-    if path.suffix.lower() not in _WRITERS:
-        raise ConfigurationError(
-            f"Got {path} to write to, expected a name that ends in {', '.join(_WRITERS)}."
-        )
-    if path.exists() and not overwrite:
-        raise ConfigurationError(
-            f"Got {path} to write to, which exists; choose another name, or pass --force."
-        )
-    if not path.parent.is_dir():
-        raise ConfigurationError(f"Got {path} to write to, whose directory does not exist; make it first.")
+    """Refuse, before any work, a file that `save_inpainted` could not write; raises as `require_target`."""
+    require_target(path, _WRITERS, overwrite=overwrite)
 
 
 def save_inpainted(
@@ -139,7 +126,7 @@ def _save_npz(path: Path, images: Mapping[str, Tensor], mask: Tensor, protocol: 
 def _save_safetensors(
     path: Path, images: Mapping[str, Tensor], mask: Tensor, protocol: Mapping[str, Any]
 ) -> None:
-    metadata = {"kind": "inpainted", "format": FORMAT, "protocol": dict(protocol)}
+    metadata = {**INPAINTED.stamp(), "protocol": dict(protocol)}
     save_tensors(path, {**images, "mask": mask}, metadata)
 
 

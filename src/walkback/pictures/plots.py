@@ -12,9 +12,10 @@ from typing import Any
 import numpy as np
 
 from walkback.errors import ConfigurationError
-from walkback.optional import require
 from walkback.pictures.images import save_png
 from walkback.report import Report, Series
+from walkback.storage.files import require_target
+from walkback.support.extras import require
 
 _WIDTH, _HEIGHT, _DPI = 5.2, 3.6, 110
 _WIDE = 30.0
@@ -25,12 +26,9 @@ def check_plot_target(path: Path, overwrite: bool) -> None:
     """Refuse a target before work starts.
 
     Raises:
-        ConfigurationError: It is no .png, exists, or matplotlib is not installed.
+        ConfigurationError: It cannot be written, see `require_target`, or matplotlib is not installed.
     """
-    if path.suffix.lower() != ".png":
-        raise ConfigurationError(f"Got {path}, expected a name that ends in .png.")
-    if path.exists() and not overwrite:
-        raise ConfigurationError(f"Got {path}, which exists: choose another name, or pass --force.")
+    require_target(path, (".png",), overwrite=overwrite)
     require("matplotlib", "viz")
 
 

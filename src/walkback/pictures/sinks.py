@@ -34,8 +34,8 @@ from walkback.pictures.images import (
     tile,
     window_of,
 )
-from walkback.storage.description import FORMAT
 from walkback.storage.files import writing_to
+from walkback.storage.migrations import SAMPLES
 from walkback.storage.tensorheader import TensorSpec, encode_header
 
 PANEL = 240
@@ -186,7 +186,7 @@ class SafetensorsSink(FrameSink):
     def __init__(self, output: Output) -> None:
         super().__init__(output)
         steps = TensorSpec("I64", output.shape[:1])
-        metadata = {"kind": "samples", "format": FORMAT, "data": output.info.to_dict()}
+        metadata = {**SAMPLES.stamp(), "data": output.info.to_dict()}
         if output.protocol is not None:
             metadata["protocol"] = dict(output.protocol)
         header = encode_header({"steps": steps, "states": TensorSpec("F32", output.shape)}, metadata)

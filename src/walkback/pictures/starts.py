@@ -24,6 +24,7 @@ from torch import Tensor
 
 from walkback.data import DataInfo
 from walkback.errors import ConfigurationError
+from walkback.storage.migrations import SAMPLES
 from walkback.storage.tensorheader import opened, parse_header
 
 Pixels: TypeAlias = npt.NDArray[np.uint8]
@@ -108,10 +109,11 @@ def _read_safetensors(path: Path, info: DataInfo, num: int | None) -> Tensor:
     with opened(path) as file:
         header = parse_header(file)
         spec = header.tensors.get("states")
-        if header.metadata.get("kind") != "samples" or spec is None or spec.dtype != "F32":
+        if header.metadata.get("kind") != SAMPLES.name or spec is None or spec.dtype != "F32":
             raise ConfigurationError(
                 f"Got {path}, which holds no samples, expected a file of `walkback sample`."
             )
+        SAMPLES.migrated(header.metadata, path, ConfigurationError)
         skip, take = _span(path, spec.shape, info, num)
         for name, before in header.tensors.items():
             if name == "states":

@@ -24,7 +24,7 @@ from walkback.pictures.images import Picture, filmstrip, save_png, scatter, tile
 from walkback.sampling import anneal
 from walkback.schedules import Levels
 from walkback.state import State
-from walkback.walk import walk
+from walkback.walk import Start
 
 PANELS = 8
 """Largest number of steps that are shown."""
@@ -56,14 +56,15 @@ def draw_walk(
         protocol: Written into the picture.
 
     Raises:
+        ConfigurationError: The process does not tell its single steps.
         WalkbackError: The file cannot be written.
     """
     data = data[:IMAGES] if info.is_image else data
     levels = model.levels()
     shown = steps_shown(len(levels))
     origin, _ = initial_state(model.operator, data, generator)
-    heating = (step.target for step in walk(model.operator, model.process, origin, levels, generator))
-    heated = _picked(model, chain([origin], heating), shown)
+    steps = model.walk(Start(origin), levels, generator)
+    heated = _picked(model, chain([origin], (step.target for step in steps)), shown)
     cooling = anneal(model.operator, model.prior, levels, len(data), generator)
     cooled = _picked(model, cooling, [len(levels) - t for t in reversed(shown)])
     draw = _strips if info.is_image else _plots

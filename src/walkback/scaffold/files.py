@@ -25,6 +25,8 @@ from walkback.storage.files import TEMPORARY, writing_to
 
 NOUNS: Mapping[Kind, str] = {
     "operator": "transition operator",
+    "network": "network",
+    "temperature_law": "temperature law",
     "schedule": "annealing schedule",
     "prior": "prior",
     "process": "heating process",
@@ -32,11 +34,14 @@ NOUNS: Mapping[Kind, str] = {
     "dataset": "data set",
     "diagnostic": "diagnostic",
     "logger": "metric logger",
+    "metric": "metric",
 }
 """What each kind is called in a sentence."""
 
 _SUMMARIES: Mapping[Kind, str] = {
     "operator": "Gaussian step, small residual network",
+    "network": "Multilayer perceptron, told temperature and label with the state",
+    "temperature_law": "The variance grows as a power of T",
     "schedule": "T grows by one factor, in a given number of steps",
     "prior": "Factorized Laplace distribution that follows s_K",
     "process": "Heat with the operator at a temperature that is higher by a factor",
@@ -44,17 +49,21 @@ _SUMMARIES: Mapping[Kind, str] = {
     "dataset": "Points on a Lissajous curve",
     "diagnostic": "Mean squared length of a step at T = 1",
     "logger": "Figures as a table, metrics.csv",
+    "metric": "Norm of the weights, and the largest of them",
 }
 
 _USAGE: Mapping[Kind, str] = {
     "operator": "walkback run --operator {name} --data swiss-roll --steps 600 --lr 2e-3 --set training.updates=stacked",
+    "network": "walkback run --operator gaussian --set operator.network={name} --steps 200",
+    "temperature_law": "walkback run --operator gaussian --set operator.temperature_law={name} --steps 200",
     "schedule": "walkback run --schedule {name} --steps 200",
     "prior": "walkback run --prior {name} --steps 200",
     "process": "walkback run --process {name} --steps 200",
     "objective": "walkback run --objective {name} --steps 200",
     "dataset": "walkback run --data {name} --operator gaussian-mlp --steps 200",
     "diagnostic": "walkback diagnose {name} runs/gaussian-mlp-digits/final.safetensors",
-    "logger": "walkback run --set 'run.loggers=[\"{name}\"]' --steps 200",
+    "logger": "walkback run --logger {name} --steps 200",
+    "metric": "walkback run --set metrics.{name}=true --steps 200",
 }
 
 _DEFAULTS = """

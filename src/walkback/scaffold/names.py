@@ -12,7 +12,7 @@ import importlib.util
 import re
 from dataclasses import dataclass
 
-from walkback.component import Kind
+from walkback.component import Kind, spoken
 from walkback.errors import ConfigurationError
 from walkback.extensions.registry import Registry
 
@@ -51,14 +51,14 @@ def names_for(name: str, kind: Kind) -> Names:
     component = name.removeprefix(PREFIX)
     if not _NAME.fullmatch(component) or len(component) > MAX_LENGTH:
         suggestion = re.sub(r"[^a-z0-9]+", "-", component.lower())[:MAX_LENGTH].strip("-0123456789")
-        example = suggestion if _NAME.fullmatch(suggestion) else f"my-{kind}"
+        example = suggestion if _NAME.fullmatch(suggestion) else f"my-{kind.replace('_', '-')}"
         raise ConfigurationError(
             f"Got the name {name!r:.80}, expected lower-case letters and digits joined by single hyphens, a "
             f"letter first, {MAX_LENGTH} characters at most: choose another, e.g. {example!r}."
         )
-    words = component.split("-")
-    if words[-1] != kind:
-        words.append(kind)
+    words, ending = component.split("-"), kind.split("_")
+    if words[-len(ending) :] != ending:
+        words += ending
     cls = "".join(word.capitalize() for word in words)
     distribution = PREFIX + component
     return Names(kind, component, distribution, distribution.replace("-", "_"), cls)
@@ -78,7 +78,7 @@ def require_unused(names: Names, registry: Registry) -> None:
     if others:
         raise ConfigurationError(
             f"Got the name {names.component!r}, which {others[0].distribution} gives to {article(names.kind)} "
-            f"{names.kind} already: choose another."
+            f"{spoken(names.kind)} already: choose another."
         )
     if importlib.util.find_spec(names.package) is not None and not _is_installed(names.distribution):
         raise ConfigurationError(

@@ -17,13 +17,12 @@ from torch import Tensor
 
 from walkback.data import DataInfo
 from walkback.errors import CheckpointError, DataError, WalkbackError
-from walkback.storage.description import FORMAT, Description, parse_description, require_kind
+from walkback.storage.description import Description, parse_description
+from walkback.storage.migrations import TRAINING_STATE
 from walkback.storage.tensorfile import read_tensors, save_tensors
 
-PREFIXES = ("operator.", "prior.")
+PREFIXES = ("operator.", "process.", "prior.")
 """What the names of a checkpoint's tensors start with."""
-
-_STATE = "training state"
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,8 +105,7 @@ def save_training_state(path: Path, state: TrainingState) -> None:
         WalkbackError: The file cannot be written.
     """
     document = {
-        "kind": _STATE,
-        "format": FORMAT,
+        **TRAINING_STATE.stamp(),
         "walkback": version("walkback"),
         "torch": version("torch"),
         "document": dict(state.document),
@@ -122,8 +120,7 @@ def load_training_state(path: Path, device: str | torch.device = "cpu") -> Train
         CheckpointError: The file cannot be read, or is not a training state that this version understands.
     """
     tensors, metadata = read_tensors(path, device)
-    require_kind(path, metadata, _STATE)
-    document = metadata.get("document")
+    document = TRAINING_STATE.migrated(metadata, path).get("document")
     if not isinstance(document, dict):
         raise CheckpointError(
             f"Got the training state {path} without its document, expected one of walkback."
@@ -135,7 +132,7 @@ def _problem(tensors: Mapping[str, Tensor]) -> str | None:
     """Why these cannot be the tensors of a model; None if they can."""
     for name, tensor in tensors.items():
         if not name.startswith(PREFIXES):
-            return f"its tensor {name!r} belongs to neither operator nor prior"
+            return f"its tensor {name!r} belongs to neither operator, process nor prior"
         if tensor.is_floating_point() and not bool(tensor.isfinite().all()):
             return f"its tensor {name!r} holds NaN or infinity"
     return None

@@ -15,10 +15,8 @@ from pydantic import AllowInfNan, BaseModel, ConfigDict, JsonValue, StrictFloat,
 
 from walkback.component import API_VERSION
 from walkback.errors import CheckpointError
+from walkback.storage.migrations import CHECKPOINT
 from walkback.storage.tensorheader import read_metadata
-
-FORMAT = 1
-"""Version of the checkpoint format that is written, and the newest that is read."""
 
 
 class ComponentOrigin(BaseModel):
@@ -36,7 +34,7 @@ class Description(BaseModel):
 
     Attributes:
         kind: What the file is.
-        format: Version of the format, see `FORMAT`.
+        format: Version of the format, see `walkback.storage.migrations`.
         walkback: Version of walkback that wrote it.
         api: Version of the plugin interface (`walkback.component.API_VERSION`).
         torch: Version of torch that trained it.
@@ -75,8 +73,7 @@ def describe(
     `config` and `data` hold what JSON can hold; tuples become lists.
     """
     return Description(
-        kind="checkpoint",
-        format=FORMAT,
+        **CHECKPOINT.stamp(),
         walkback=version("walkback"),
         api=API_VERSION,
         torch=version("torch"),
@@ -98,10 +95,10 @@ def read_description(path: Path) -> Description:
 
 
 def parse_description(path: Path, document: Mapping[str, Any]) -> Description:
-    """Check the document found in the file `path`; raises as `read_description`."""
-    require_kind(path, document, "checkpoint")
+    """Check the document found in the file `path`, of any format; raises as `read_description`."""
+    current = CHECKPOINT.migrated(document, path)
     try:
-        return Description.model_validate(document)
+        return Description.model_validate(current)
     except ValidationError as error:
         first = error.errors(include_url=False, include_input=False)[0]
         where = ".".join(str(key) for key in first["loc"])
@@ -111,27 +108,7 @@ def parse_description(path: Path, document: Mapping[str, Any]) -> Description:
         ) from error
 
 
-def require_kind(path: Path, document: Mapping[str, Any], kind: str) -> None:
-    """Refuse documents of another kind, and those of a newer format, saying which version wrote them."""
-    found, written = document.get("kind"), document.get("format")
-    if found != kind:
-        raise CheckpointError(f"Got {path}, which holds {_quoted(found)}, expected {_quoted(kind)}.")
-    if type(written) is not int or written < 1:
-        raise CheckpointError(f"Got {path}, whose format {_quoted(written)} is unknown, expected {FORMAT}.")
-    if written > FORMAT:
-        raise CheckpointError(
-            f"Got {path} in format {written}, written by walkback {_quoted(document.get('walkback'))}, "
-            f"but this version reads formats up to {FORMAT}; upgrade walkback."
-        )
-
-
 def _plain(record: Mapping[str, Any]) -> dict[str, Any]:
     """A record as it will come back from JSON."""
     plain: dict[str, Any] = json.loads(json.dumps(dict(record), allow_nan=False))
     return plain
-
-
-def _quoted(value: Any) -> str:
-    """A value from a file, fit for a sentence: quoted, and not longer than it should be."""
-    text = repr(value)
-    return text if len(text) <= 60 else text[:57] + "..."

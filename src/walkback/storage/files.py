@@ -14,12 +14,12 @@ import hashlib
 import json
 import os
 import secrets
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from walkback.errors import WalkbackError
+from walkback.errors import ConfigurationError, WalkbackError
 
 TEMPORARY = ".walkback-*.tmp"
 """Pattern of the names of temporary files."""
@@ -33,7 +33,36 @@ _REASONS = {
     errno.EROFS: "the file system is read-only; choose another place",
     errno.ENOENT: "its directory does not exist; make it first",
     errno.ENOTDIR: "its parent is not a directory; choose another place",
+    errno.EEXIST: "there is a file of that name; choose another place",
 }
+
+
+def require_target(path: Path, endings: Collection[str], *, overwrite: bool = False) -> None:
+    """Refuse, before any work, a file that cannot be written when the work is done.
+
+    Args:
+        path: The file.
+        endings: Those that its name may have, as `.png`.
+        overwrite: Whether a file that is there may be replaced.
+
+    Raises:
+        ConfigurationError: The ending is another, the file exists (unless `overwrite`) or is no regular file, or its
+            directory does not exist or cannot be written to.
+    """
+    if path.suffix.lower() not in endings:
+        raise ConfigurationError(
+            f"Got {path} to write to, expected a name that ends in {', '.join(endings)}."
+        )
+    if path.exists() and not overwrite:
+        raise ConfigurationError(
+            f"Got {path} to write to, which exists; choose another name, or overwrite it (--force, overwrite=True)."
+        )
+    if path.exists() and not path.is_file():
+        raise ConfigurationError(f"Got {path} to write to, which is not a regular file; choose another name.")
+    if not path.parent.is_dir():
+        raise ConfigurationError(f"Got {path} to write to, whose directory does not exist; make it first.")
+    if not os.access(path.parent, os.W_OK):
+        raise ConfigurationError(f"Got {path} to write to, but {_REASONS[errno.EACCES]}.")
 
 
 @contextmanager

@@ -10,16 +10,17 @@ final.safetensors    the trained model
 
 from __future__ import annotations
 
-import fcntl
 import os
 import re
 from pathlib import Path
 from types import TracebackType
-from typing import BinaryIO, Self, final
+from typing import Self, final
+
+from filelock import FileLock, Timeout
 
 from walkback.errors import ConfigurationError
 from walkback.storage.files import TEMPORARY, remove_temporaries, writing_to
-from walkback.storage.store import CheckpointStore
+from walkback.storage.store import FINAL, CheckpointStore
 
 _LOCK = ".lock"
 
@@ -35,7 +36,7 @@ class RunDirectory:
         checkpoints: Its checkpoints.
     """
 
-    def __init__(self, path: Path, lock: BinaryIO) -> None:
+    def __init__(self, path: Path, lock: FileLock) -> None:
         self.path = path
         self.checkpoints = CheckpointStore(path / "checkpoints")
         self._lock = lock
@@ -93,7 +94,7 @@ class RunDirectory:
 
     def close(self) -> None:
         """Release the lock (idempotent)."""
-        self._lock.close()
+        self._lock.release()
 
     @property
     def config(self) -> Path:
@@ -103,7 +104,7 @@ class RunDirectory:
     @property
     def final(self) -> Path:
         """Path of the trained model."""
-        return self.path / "final.safetensors"
+        return self.path / FINAL
 
     def sample(self, name: str) -> Path:
         """Path of a picture, e.g. `samples/step-100.png` for "step-100"."""
@@ -169,22 +170,19 @@ def _make_next(stem: Path) -> Path:
                 return path
 
 
-def _acquire(path: Path) -> BinaryIO:
+def _acquire(path: Path) -> FileLock:
     """Lock a directory for this process; the kernel drops the lock of a process that dies in any way."""
-    lock_path = path / _LOCK
-    with writing_to(lock_path):
-        lock = lock_path.open("a+b")
+    file = path / _LOCK
+    lock = FileLock(file, timeout=0, thread_local=False)
+    with writing_to(file):
         try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            lock.seek(0)
-            holder = lock.read(20).decode("ascii", "replace").strip() or "of unknown number"
-            lock.close()
+            lock.acquire()
+        except Timeout as error:
+            with file.open("rb") as held:
+                holder = held.read(20).decode("ascii", "replace").strip() or "of unknown number"
             raise ConfigurationError(
                 f"Got the run directory {path}, in which process {holder} is working; "
                 "wait for it, stop it, or choose another --out."
             ) from error
-        lock.truncate(0)
-        lock.write(f"{os.getpid()}\n".encode())
-        lock.flush()
+        file.write_text(f"{os.getpid()}\n")
     return lock

@@ -5,6 +5,8 @@ step-N.state.safetensors    what training needs beyond it
 step-N.json                 SHA-256 of both; written last, so a step that has it is whole
 best-N.safetensors          the best model on validation data, where a run looks for one; of those, the ones that the
                             steps kept here name in their step-N.json, with its SHA-256
+
+Looking for a checkpoint does not import torch, which only writing one needs.
 """
 
 from __future__ import annotations
@@ -14,10 +16,18 @@ import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, final
+from typing import TYPE_CHECKING, Any, final
 
-from walkback.storage.checkpoint import Checkpoint, TrainingState, save_checkpoint, save_training_state
+from walkback.errors import CheckpointError
 from walkback.storage.files import sha256, write_json, writing_to
+from walkback.storage.migrations import STEP
+
+if TYPE_CHECKING:
+    from walkback.storage.checkpoint import Checkpoint, TrainingState
+
+
+FINAL = "final.safetensors"
+"""Name of the trained model in the directory of a run."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,6 +62,8 @@ class CheckpointStore:
         Raises:
             WalkbackError: A file cannot be written; earlier checkpoints are intact.
         """
+        from walkback.storage.checkpoint import save_checkpoint, save_training_state
+
         saved = self._files(step)
         save_checkpoint(saved.checkpoint, checkpoint)
         save_training_state(saved.state, state)
@@ -68,6 +80,8 @@ class CheckpointStore:
         Raises:
             WalkbackError: The file cannot be written.
         """
+        from walkback.storage.checkpoint import save_checkpoint
+
         save_checkpoint(self.best(step), checkpoint)
 
     def latest(self) -> tuple[SavedStep | None, list[str]]:
@@ -124,13 +138,35 @@ class CheckpointStore:
                 self.best(step).unlink(missing_ok=True)
 
 
+def checkpoint_in(path: Path) -> Path:
+    """The checkpoint that `path` is, or that is in it where it is the directory of a run.
+
+    That is the trained model, `final.safetensors`, or the newest whole checkpoint of a run that has not ended.
+
+    Raises:
+        CheckpointError: The directory has neither.
+    """
+    if not path.is_dir():
+        return path
+    if (path / FINAL).is_file():
+        return path / FINAL
+    checkpoints = path / "checkpoints"
+    newest, _ = CheckpointStore(checkpoints).latest() if checkpoints.is_dir() else (None, [])
+    if newest is None:
+        raise CheckpointError(
+            f"Got {path}, a directory without {FINAL} and without a whole checkpoint, expected a checkpoint "
+            "(.safetensors) or the directory of a run."
+        )
+    return newest.checkpoint
+
+
 def _manifest(saved: SavedStep, best: int | None) -> dict[str, Any]:
     """The digests of a step's files, and of the best model where there is one."""
     paths = [saved.checkpoint, saved.state]
     if best is not None:
         paths.append(saved.checkpoint.with_name(f"best-{best}.safetensors"))
     digests = {path.name: sha256(path) for path in paths}
-    return {"step": saved.step, "sha256": digests} | ({} if best is None else {"best": best})
+    return STEP.stamp() | {"step": saved.step, "sha256": digests} | ({} if best is None else {"best": best})
 
 
 def _best_of(manifest: Path) -> int | None:
@@ -149,13 +185,15 @@ def _best_of(manifest: Path) -> int | None:
 def _problem(saved: SavedStep) -> str | None:
     """Why a step cannot be resumed from; None if its files are those that were saved."""
     try:
-        manifest = json.loads(saved.manifest.read_bytes())
+        manifest = STEP.migrated(json.loads(saved.manifest.read_bytes()), saved.manifest.name)
         if manifest != _manifest(saved, _best_of(saved.manifest)):
             return "its files are not those that were saved"
     except FileNotFoundError as error:
         return f"{Path(error.filename).name} is missing"
     except OSError as error:
         return f"it cannot be read ({error.strerror})"
-    except (ValueError, RecursionError):
+    except CheckpointError as error:
+        return str(error).removeprefix("Got ").rstrip(".")
+    except (ValueError, RecursionError, AttributeError):
         return f"{saved.manifest.name} cannot be read"
     return None

@@ -12,27 +12,34 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal, TypeAlias, final
 
-from walkback.component import Kind
-from walkback.configuration.schema import validate
+from walkback.building.assembly import built_options
+from walkback.component import Kind, spoken
+from walkback.configuration.components import Options, configure
+from walkback.configuration.schema import component_options, nested_in, validate
 from walkback.data import Dataset
 from walkback.diagnostics import Diagnostic
 from walkback.errors import ConfigurationError, PluginError
 from walkback.extensions.loader import quiet_stdout
 from walkback.extensions.registry import Registry
-from walkback.metrics import Logger
+from walkback.loggers import Logger
+from walkback.metrics import Metric
+from walkback.networks import Network
 from walkback.objectives import Objective, PathObjective
 from walkback.operators import TransitionOperator
 from walkback.priors import Prior
 from walkback.processes import Process
 from walkback.schedules import Schedule
-from walkback.seeding import lent_seed
 from walkback.state import Space, StateSpace
-from walkback.text import one_line
+from walkback.support.seeding import lent_seed
+from walkback.support.text import one_line
+from walkback.temperature import TemperatureLaw
 
 Status: TypeAlias = Literal["passed", "failed", "expected", "skipped"]
 
 BASES: Mapping[Kind, tuple[type, ...]] = {
     "operator": (TransitionOperator,),
+    "network": (Network,),
+    "temperature_law": (TemperatureLaw,),
     "schedule": (Schedule,),
     "prior": (Prior,),
     "process": (Process,),
@@ -40,6 +47,7 @@ BASES: Mapping[Kind, tuple[type, ...]] = {
     "dataset": (Dataset,),
     "diagnostic": (Diagnostic,),
     "logger": (Logger,),
+    "metric": (Metric,),
 }
 """What a component of each kind derives from."""
 
@@ -67,9 +75,11 @@ class Case:
         label: What messages call it.
         component: A name for the registry, or what makes the component: its class, or a factory with the same
             positional arguments (`space` for operators and priors, `directory` for loggers, nothing for others).
-        options: Keyword arguments; those of a name or a class are checked as in a configuration.
+        options: Keyword arguments; those of a name or a class are checked as in a configuration. Components among those
+            of a class are instances.
         spaces: Spaces to try for operators, priors and processes.
         registry: Looks up names.
+        thorough: Whether to check what takes minutes too.
     """
 
     label: str
@@ -77,6 +87,7 @@ class Case:
     options: Mapping[str, Any] = field(default_factory=dict)
     spaces: tuple[StateSpace, ...] = SPACES
     registry: Registry | None = None
+    thorough: bool = False
 
     @classmethod
     def of(
@@ -86,6 +97,7 @@ class Case:
         *,
         spaces: Sequence[StateSpace] = (),
         registry: Registry | None = None,
+        thorough: bool = False,
     ) -> Case:
         """A case from a registered name, a class or a factory; see the attributes.
 
@@ -94,11 +106,12 @@ class Case:
             options: Its options.
             spaces: Spaces that it accepts, where the usual ones (`SPACES`) are not for it.
             registry: Looks up names; None finds the installed plugins.
+            thorough: Whether to check what takes minutes too.
         """
         by_name = isinstance(component, str)
         label = component if isinstance(component, str) else getattr(component, "__name__", repr(component))
         found = Registry.discover() if by_name and registry is None else registry
-        return cls(label, component, dict(options or {}), tuple(spaces) or SPACES, found)
+        return cls(label, component, dict(options or {}), tuple(spaces) or SPACES, found, thorough)
 
     def build(self, kind: Kind, *arguments: Any, seed: int = 0) -> Any:
         """A new component, its initial weights drawn from `seed`.
@@ -107,7 +120,7 @@ class Case:
             ConfigurationError: It refuses the arguments, or the options are wrong.
             ConformanceError: It cannot be built, or is of another kind.
         """
-        make, options = self._maker(kind)
+        make, options = self._maker(kind, *arguments)
         try:
             with lent_seed(seed), quiet_stdout():
                 part = make(*arguments, **options)
@@ -115,23 +128,28 @@ class Case:
             raise
         except Exception as error:
             raise ConformanceError(
-                f"Got {one_line(error)} when the {kind} {self.label!r} was built, expected a component, or a "
+                f"Got {one_line(error)} when the {spoken(kind)} {self.label!r} was built, expected a component, or a "
                 "ConfigurationError that says what it cannot do."
             ) from error
         if not isinstance(part, BASES[kind]):
             bases = " or ".join(f"{base.__module__}.{base.__qualname__}" for base in BASES[kind])
             raise ConformanceError(
-                f"Got {type(part).__qualname__} as the {kind} {self.label!r}, expected a subclass of {bases}."
+                f"Got {type(part).__qualname__} as the {spoken(kind)} {self.label!r}, expected a subclass of {bases}."
             )
         return part
 
-    def _maker(self, kind: Kind) -> tuple[Callable[..., Any], Mapping[str, Any]]:
+    def _maker(self, kind: Kind, *arguments: Any) -> tuple[Callable[..., Any], Mapping[str, Any]]:
         component = self.component
         if isinstance(component, str):
             registry = self.registry or Registry.discover()
-            component = registry.load(registry.find(kind, component))
+            registered = registry.find(kind, component)
+            config = configure(registry, kind, registered, [Options(self.options)])
+            return registry.load(registered), built_options(registry, kind, config, *arguments)
         if isinstance(component, type):
-            return component, validate(kind, component, self.options)
+            fields = component_options(component).model_fields.items()
+            nested = [name for name, entry in fields if nested_in(entry) is not None]
+            parts = {name: self.options[name] for name in nested if name in self.options}
+            return component, validate(kind, component, {**self.options, **dict.fromkeys(parts)}) | parts
         return component, self.options
 
 

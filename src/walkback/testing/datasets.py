@@ -10,8 +10,8 @@ from torch import Tensor
 
 from walkback.data import SPLITS, Centred, DataInfo, Dataset, Labelled, Split
 from walkback.errors import DataError
-from walkback.seeding import generator
 from walkback.state import Space
+from walkback.support.seeding import generator
 from walkback.testing.cases import Case, ConformanceError, NotApplicable, Suite
 from walkback.testing.probes import drawn_from, require_state, same
 
@@ -182,8 +182,8 @@ def _labels(case: Case) -> None:
                 f"Got {split} labels of shape {tuple(labels.shape)} and {labels.dtype}, expected ({num},) of "
                 "torch.int64, one an example."
             )
-        if int(labels.min()) < 0 or int(labels.max()) >= len(classes):
+        if int(labels.min()) < -1 or int(labels.max()) >= len(classes):
             raise ConformanceError(
                 f"Got {split} labels from {int(labels.min())} to {int(labels.max())}, expected 0 to "
-                f"{len(classes) - 1}: numbers of classes."
+                f"{len(classes) - 1}, numbers of classes, or -1 for an example without one."
             )

@@ -13,8 +13,8 @@ import torch
 
 from walkback.kernels import Kernel, expectation
 from walkback.schedules import Level, levels_from, stack_levels
-from walkback.seeding import generator
 from walkback.state import State, StateSpace, batch_size, concatenate, leaves, map_state, spaces
+from walkback.support.seeding import generator
 from walkback.testing.cases import ConformanceError, NotApplicable
 from walkback.testing.laws import Law, repeated, require_normalized, require_samples
 from walkback.testing.probes import (

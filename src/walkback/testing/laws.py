@@ -20,8 +20,8 @@ from typing import final
 import torch
 from torch import Tensor
 
-from walkback.seeding import generator
 from walkback.state import Space, State, dimensions, leaves, map_state, sum_events
+from walkback.support.seeding import generator
 from walkback.testing.cases import ConformanceError
 
 LIMIT = 4.5

@@ -8,7 +8,7 @@ import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
-from walkback.metrics import Logger
+from walkback.loggers import Logger
 from walkback.testing.cases import Case, ConformanceError, Suite
 
 LOGGERS = Suite()

@@ -18,12 +18,12 @@ from walkback.objectives import AnyObjective, Checkpointing, Objective, PathObje
 from walkback.paths import path_loss
 from walkback.processes import TiedProcess
 from walkback.schedules import levels_from
-from walkback.seeding import generator
 from walkback.state import Space, State, leaves
+from walkback.support.seeding import generator
 from walkback.testing.cases import Case, ConformanceError, NotApplicable, Suite
 from walkback.testing.probes import data_like, drawn_from, require_close, require_rows, untouched
 from walkback.testing.reference import Listed, Reversible, Stationary
-from walkback.walk import Transition
+from walkback.walk import Start, Transition
 
 OBJECTIVES = Suite()
 
@@ -139,7 +139,11 @@ def _path(case: Case) -> None:
         operator = Reversible(_SPACE)
         model = Model(operator, Listed(), TiedProcess(), Stationary(_SPACE))
         loss, _ = path_loss(
-            model, objective, data_like(_SPACE, _ROWS), levels_from([1.0, 2.0]), generator("cpu", 0, "path")
+            model,
+            objective,
+            Start(data_like(_SPACE, _ROWS)),
+            levels_from([1.0, 2.0]),
+            generator("cpu", 0, "path"),
         )
         require_rows(loss, _ROWS, "the loss of a walk")
         torch.autograd.backward(loss.mean())

@@ -19,8 +19,8 @@ from walkback.kernels import Kernel
 from walkback.operators import Conditional, DataAware, Latent, TransitionOperator, initial_state, state_space
 from walkback.processes import TiedProcess
 from walkback.schedules import Level, levels_from, tensor_levels
-from walkback.seeding import generator
 from walkback.state import State, StateSpace, map_state, spaces
+from walkback.support.seeding import generator
 from walkback.testing import kernels
 from walkback.testing.cases import Case, ConformanceError, NotApplicable, Suite
 from walkback.testing.kernels import COLD, HOT, Source
@@ -34,7 +34,7 @@ from walkback.testing.probes import (
     same,
     through_file,
 )
-from walkback.walk import walk
+from walkback.walk import Start
 
 OPERATORS = Suite()
 
@@ -209,13 +209,8 @@ def _gradients(case: Case) -> None:
         if not wanted:
             raise NotApplicable("The operator has no parameters to learn.")
         with torch.random.fork_rng(devices=[]):  # dropout draws from there
-            steps = walk(
-                operator,
-                TiedProcess(),
-                probe.states(8),
-                levels_from([1.0, 2.0, 4.0]),
-                generator("cpu", 0, "walk"),
-            )
+            levels, noise = levels_from([1.0, 2.0, 4.0]), generator("cpu", 0, "walk")
+            steps = TiedProcess().path(operator, Start(probe.states(8)), levels, noise)
             loss = -torch.stack([step.log_p.mean() for step in steps]).sum()
         if not loss.requires_grad:
             raise ConformanceError(
@@ -243,13 +238,8 @@ def _state_dict(case: Case) -> None:
     for probe in probes(case):
         operator = probe.operator.train()
         with torch.no_grad(), torch.random.fork_rng(devices=[]):
-            for _ in walk(
-                operator,
-                TiedProcess(),
-                probe.states(8),
-                levels_from([1.0, 2.0]),
-                generator("cpu", 0, "walk"),
-            ):
+            levels, noise = levels_from([1.0, 2.0]), generator("cpu", 0, "walk")
+            for _ in TiedProcess().path(operator, Start(probe.states(8)), levels, noise):
                 pass  # what keeps statistics of training has some now
         operator.eval()
         new = built(case, probe.space, seed=1, fitted=False)

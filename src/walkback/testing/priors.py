@@ -9,8 +9,8 @@ import torch
 from torch import Tensor
 
 from walkback.priors import Prior
-from walkback.seeding import generator
 from walkback.state import Space, State, StateSpace, leaves, map_state, spaces
+from walkback.support.seeding import generator
 from walkback.testing.cases import SPACES, Case, ConformanceError, NotApplicable, Suite
 from walkback.testing.laws import Law, require_normalized, require_samples
 from walkback.testing.probes import (

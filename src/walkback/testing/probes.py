@@ -14,9 +14,9 @@ import torch
 from torch import Tensor, nn
 
 from walkback.errors import ConfigurationError
-from walkback.seeding import generator
 from walkback.state import State, StateSpace, leaves, map_state, spaces
 from walkback.storage.tensorfile import read_tensors, save_tensors
+from walkback.support.seeding import generator
 from walkback.testing.cases import Case, ConformanceError
 
 Answer = TypeVar("Answer")

@@ -1,67 +1,168 @@
-"""Laws of heating processes: kernels like any others, conditioned on where the walk is and where it began.
+"""Laws of processes: paths that can be learned from, and kernels like any others where they are told step by step.
 
-A process is tried on operators that are known: an autoregressive one on points, flips on bits.
+A process is tried on operators that are known: an autoregressive one on points, flips on bits. One that takes something
+from data is shown some first.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import math
+from collections.abc import Callable, Iterator
 
 import torch
+from torch import Tensor
 
 from walkback.errors import ConfigurationError
 from walkback.kernels import Kernel
-from walkback.processes import Process
-from walkback.schedules import Level
-from walkback.state import Space, State, map_state, spaces
+from walkback.operators import DataAware, TransitionOperator
+from walkback.processes import Process, Stepwise
+from walkback.schedules import Level, levels_from
+from walkback.state import Space, State, concatenate, map_state, spaces
+from walkback.support.seeding import generator
 from walkback.testing import kernels
-from walkback.testing.cases import SPACES, Case, ConformanceError, Suite
-from walkback.testing.kernels import COLD, Source
-from walkback.testing.probes import data_like
-from walkback.testing.reference import Reversible
+from walkback.testing.cases import SPACES, Case, ConformanceError, NotApplicable, Suite
+from walkback.testing.kernels import Source
+from walkback.testing.probes import (
+    data_like,
+    describe,
+    drawn_from,
+    require_close,
+    require_rows,
+    require_state,
+    same,
+    through_file,
+    untouched,
+)
+from walkback.testing.reference import Reversible, Stationary
+from walkback.walk import Start, Transition
 
 PROCESSES = Suite()
 
 SINGLE = (Space((2,)), Space((4,), "binary"))
 """Spaces that are tried where the case names none."""
 
+_LEVELS = levels_from([1.0, 1.0, 2.0])
+_ROWS = 7
 
-def _sources(case: Case) -> Iterator[Source]:
-    """The process on points and on bits; it may refuse one of them."""
+
+def _built(case: Case, space: Space, seed: int = 0, *, fitted: bool = True) -> Process:
+    process: Process = case.build("process", seed=seed)
+    data = data_like(space, 256, "fit")
+    if fitted and isinstance(process, DataAware) and isinstance(data, Tensor):
+        process.fit_data(data)
+    return process.eval()
+
+
+def _found(case: Case) -> Iterator[tuple[Space, Process, TransitionOperator]]:
+    """The process, and an operator, on points and on bits; it may refuse one of them."""
     refusal: ConfigurationError | None = None
     works = False
     for space in SINGLE if case.spaces == SPACES else (part for own in case.spaces for part in spaces(own)):
-        process: Process = case.build("process")
-        source = _source(process, space)
+        operator = Reversible(space).eval()
         try:
-            source.kernel(source.states(2), COLD)
+            process = _built(case, space)
+            _path(process, operator, space)
         except ConfigurationError as error:
             refusal = error
             continue
         works = True
-        yield source
+        yield space, process, operator
     if not works:
         raise ConformanceError(
-            f"Got no operator that {case.label!r} heats (the last answer: {refusal}), expected Normal or Bernoulli "
-            "kernels to do."
+            f"Got no operator that {case.label!r} works with (the last answer: {refusal}), expected Normal or "
+            "Bernoulli kernels to do."
         ) from refusal
 
 
-def _source(process: Process, space: Space) -> Source:
-    operator = Reversible(space).eval()
+def _path(
+    process: Process, operator: TransitionOperator, space: Space, noise: torch.Generator | None = None
+) -> list[Transition]:
+    state = data_like(space, _ROWS)
+    start = Start(state, prior=Stationary(space))
+    return list(process.path(operator, start, _LEVELS, noise or generator("cpu", 0, "path")))
 
+
+def _sources(case: Case) -> Iterator[Source]:
+    """The kernel of a step on points and on bits."""
+    for space, process, operator in _found(case):
+        if not isinstance(process, Stepwise):
+            raise NotApplicable("The process does not tell its single steps.")
+        yield Source("heating", space, _states(space), _kernel(process, operator))
+
+
+def _states(space: Space) -> Callable[[int], State]:
+    return lambda num: data_like(space, num)
+
+
+def _kernel(process: Stepwise, operator: TransitionOperator) -> Callable[[State, Level], Kernel]:
     def kernel(state: State, level: Level) -> Kernel:
         # Every row has an origin of its own, a function of the row, so that rows can be taken apart.
         origin = map_state(lambda leaf: leaf.roll(1, -1), state)
         return process.heating(operator(state, level), state, level, origin)
 
-    return Source("heating", space, lambda num: data_like(space, num), kernel)
+    return kernel
 
 
 @PROCESSES.check("builds", "it is a process, built from its options, that heats points or bits")
 def _builds(case: Case) -> None:
-    for _ in _sources(case):
+    for _ in _found(case):
         pass
+
+
+@PROCESSES.check(
+    "path", "a path has K transitions of B rows, detached; reverse is the operator at the target"
+)
+def _paths(case: Case) -> None:
+    for space, process, operator in _found(case):
+        path = _path(process, operator, space)
+        if len(path) != len(_LEVELS):
+            raise ConformanceError(
+                f"Got a path of {len(path)} transitions through {len(_LEVELS)} levels, expected one for each."
+            )
+        for step in path:
+            require_state(step.source, space, _ROWS, "the source of a transition")
+            require_state(step.target, space, _ROWS, "the target of a transition")
+            if any(state.requires_grad for state in (step.source, step.target) if isinstance(state, Tensor)):
+                raise ConformanceError("Got states with a graph in a transition, expected them detached.")
+            require_rows(step.log_q, _ROWS, "log_q of a transition")
+            expected = operator(step.target, step.level).cooling(step.level).log_prob(step.source)
+            require_close(
+                step.log_p, expected, "`reverse` is not the operator's cooling kernel at the target"
+            )
+            if not step.log_p.requires_grad:
+                raise ConformanceError(
+                    "Got log_p without gradient, expected that of the operator's parameters."
+                )
+
+
+@PROCESSES.check("max-temperature", "max_temperature is None, or a finite number of at least 1")
+def _max_temperature(case: Case) -> None:
+    for space, process, _ in _found(case):
+        found = process.max_temperature
+        if found is not None and not (isinstance(found, float | int) and math.isfinite(found) and found >= 1):
+            raise ConformanceError(
+                f"Got max_temperature = {found!r} on {describe(space)}, expected a finite number of at least 1, the "
+                "temperature at which one step forgets the state, or None for the operator's."
+            )
+
+
+@PROCESSES.check("state-dict", "parameters and buffers hold all that was learned: paths repeat bit by bit")
+@torch.no_grad()
+def _state_dict(case: Case) -> None:
+    for space, process, operator in _found(case):
+        new = _built(case, space, seed=1, fitted=False)
+        through_file(process, new)
+        ends = [_ends(_path(part, operator, space)) for part in (process, new)]
+        if not same(*ends) or process.max_temperature != new.max_temperature:
+            raise ConformanceError(
+                f"Got another path on {describe(space)} after the state_dict went through a file, expected the same "
+                "bit by bit: keep what is learned or fitted in parameters and (persistent) buffers."
+            )
+
+
+def _ends(path: list[Transition]) -> State:
+    """All targets of a path."""
+    return concatenate([step.target for step in path])
 
 
 @PROCESSES.check("shapes", "samples are (B, *E), detached, and log_prob is (B,), for every B, in float32")
@@ -99,11 +200,20 @@ def _rows_alone(case: Case) -> None:
         kernels.rows_alone(source)
 
 
-@PROCESSES.check("generator", "samples depend on the generator only, and global randomness is left alone")
+@PROCESSES.check("generator", "paths depend on the generator only, and global randomness is left alone")
 @torch.no_grad()
 def _generator(case: Case) -> None:
-    for source in _sources(case):
-        kernels.generators(source)
+    for space, process, operator in _found(case):
+
+        def draw(
+            noise: torch.Generator,
+            space: Space = space,
+            process: Process = process,
+            operator: TransitionOperator = operator,
+        ) -> State:
+            return _ends(_path(process, operator, space, noise))
+
+        drawn_from(draw, "a path of the process")
 
 
 @PROCESSES.check("repeats", "the same state gives the same kernel")
@@ -114,5 +224,10 @@ def _repeats(case: Case) -> None:
 
 @PROCESSES.check("untouched", "no state is changed in place")
 def _untouched(case: Case) -> None:
-    for source in _sources(case):
-        kernels.mutations(source)
+    for space, process, operator in _found(case):
+        state = data_like(space, _ROWS)
+        with untouched(state, "the process"):
+            start = Start(state, prior=Stationary(space))
+            list(process.path(operator, start, _LEVELS, generator("cpu", 0, "path")))
+        if isinstance(process, Stepwise):
+            kernels.mutations(Source("heating", space, _states(space), _kernel(process, operator)))

@@ -6,6 +6,7 @@ binary    logit ρ = c (2 s - 1) / T                 flips of equal probability:
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import final
 
 import torch
@@ -18,8 +19,9 @@ from walkback.operators import Conditional, TransitionOperator
 from walkback.priors import Prior
 from walkback.processes import TiedProcess
 from walkback.schedules import Level, Levels, Schedule, levels_from
-from walkback.seeding import generator
 from walkback.state import Space, State, StateSpace, leaves, spaces
+from walkback.support.seeding import generator
+from walkback.walk import Heating, Start, Transition
 
 MEAN, DEVIATION, CORRELATION = 0.5, 0.2, 0.7
 _LOGIT = 1.5
@@ -139,6 +141,24 @@ class Drawn(Dataset):
     def states(self, rows: Tensor, generator: torch.Generator) -> Tensor:
         """As they are."""
         return rows.to(generator.device)
+
+
+def reference_walk(
+    operator: TransitionOperator,
+    heating: Heating,
+    start: Start,
+    levels: Levels,
+    generator: torch.Generator,
+) -> Iterator[Transition]:
+    """`walk` as it is written in Algorithm 1: two runs of the network a step (2 K), at the level of the transition."""
+    source = start.state
+    anchor = start.state if start.anchor is None else start.anchor
+    for level in levels:
+        forward = heating(operator(source, level), source, level, start.state)
+        target = forward.sample(generator)
+        reverse = operator(target, level).cooling(level)
+        yield Transition(source, target, level, forward, reverse, anchor)
+        source = target
 
 
 def reversible_model(space: Space, memory: float | None = None) -> Model:

@@ -7,24 +7,29 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
-from walkback.component import KINDS, Kind
+from walkback.component import KINDS, Kind, spoken
 from walkback.errors import ConfigurationError
 from walkback.extensions.loader import quiet_stdout
 from walkback.extensions.registry import Registry
 from walkback.state import StateSpace
+from walkback.support.text import nearest
 from walkback.testing.cases import Case, Check, Outcome, Suite
+from walkback.testing.compiled import OPERATORS
 from walkback.testing.datasets import DATASETS
 from walkback.testing.diagnostics import DIAGNOSTICS
 from walkback.testing.loggers import LOGGERS
+from walkback.testing.metrics import METRICS
+from walkback.testing.networks import NETWORKS
 from walkback.testing.objectives import OBJECTIVES
-from walkback.testing.operators import OPERATORS
 from walkback.testing.priors import PRIORS
 from walkback.testing.processes import PROCESSES
 from walkback.testing.schedules import SCHEDULES
-from walkback.text import nearest
+from walkback.testing.temperature_laws import TEMPERATURE_LAWS
 
 SUITES: Mapping[Kind, Suite] = {
     "operator": OPERATORS,
+    "network": NETWORKS,
+    "temperature_law": TEMPERATURE_LAWS,
     "schedule": SCHEDULES,
     "prior": PRIORS,
     "process": PROCESSES,
@@ -32,6 +37,7 @@ SUITES: Mapping[Kind, Suite] = {
     "dataset": DATASETS,
     "diagnostic": DIAGNOSTICS,
     "logger": LOGGERS,
+    "metric": METRICS,
 }
 """The checks of each kind."""
 
@@ -56,7 +62,7 @@ def checks(kind: Kind, expected: Mapping[str, str] | None = None) -> tuple[Check
     for name, reason in reasons.items():
         if name not in names:
             raise ConfigurationError(
-                f"Unknown check {name!r} of a {kind}{nearest(name, names)}; available: {', '.join(names)}."
+                f"Unknown check {name!r} of a {spoken(kind)}{nearest(name, names)}; available: {', '.join(names)}."
             )
         if not reason:
             raise ConfigurationError(f"Got no reason for the failure of {name!r}, expected one.")
@@ -95,6 +101,7 @@ def check_component(
     options: Mapping[str, Any] | None = None,
     *,
     spaces: Sequence[StateSpace] = (),
+    thorough: bool = False,
     expected: Mapping[str, str] | None = None,
     watch: Callable[[Outcome], None] | None = None,
 ) -> tuple[Outcome, ...]:
@@ -106,6 +113,7 @@ def check_component(
         name: `name` or `distribution:name`.
         options: Of the component.
         spaces: Spaces that it accepts; () tries the usual ones.
+        thorough: Whether to check what takes minutes too.
         expected: See `checks`.
         watch: Is told each outcome as it comes.
 
@@ -115,7 +123,7 @@ def check_component(
     """
     checks(kind, expected)
     registry.load(registry.find(kind, name))
-    case = Case.of(name, options, spaces=spaces, registry=registry)
+    case = Case.of(name, options, spaces=spaces, registry=registry, thorough=thorough)
     return outcomes(kind, case, expected=expected, watch=watch)
 
 

@@ -1,0 +1,1 @@
+"""From names to objects: devices, models, data sets."""

@@ -1,0 +1,244 @@
+"""From names to objects: builds data sets, objectives and models from a configuration or a checkpoint."""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeVar
+
+import torch
+from torch import nn
+
+from walkback.building.devices import Precision, autocast
+from walkback.building.origins import recorded_component
+from walkback.component import INTERFACES, Kind, spoken
+from walkback.configuration.components import ComponentConfig
+from walkback.configuration.config import RunConfig
+from walkback.configuration.schema import component_options, nested_in
+from walkback.data import DataInfo, Dataset, states_of
+from walkback.errors import CheckpointError, PluginError, WalkbackError
+from walkback.extensions.registry import Registry
+from walkback.loggers import Logger
+from walkback.metrics import Metric
+from walkback.model import Model
+from walkback.objectives import AnyObjective, Objective, PathObjective
+from walkback.operators import DataAware, TransitionOperator, initial_state, state_space
+from walkback.priors import Prior
+from walkback.processes import Process
+from walkback.schedules import Schedule
+from walkback.state import StateSpace
+from walkback.storage.checkpoint import Checkpoint, load_checkpoint
+from walkback.support.seeding import derive_seed, generator, lent_seed
+
+FIT_EXAMPLES = 5000
+"""Number of training examples that set the data's moments before training."""
+
+_SPACED: frozenset[Kind] = frozenset({"operator", "prior"})
+"""Kinds that are built for the space of their states."""
+
+Part = TypeVar("Part")
+
+
+@dataclass(frozen=True, slots=True)
+class LoadedModel:
+    """A trained model, in evaluation mode, and how it computes.
+
+    Attributes:
+        model: Operator, schedule, process and prior, on `device`.
+        info: The data that it was trained on.
+        checkpoint: Its weights and its description.
+        device: Where it computes.
+        name: Of its file, for protocols.
+        precision: Of its networks.
+        dataset: The data that it was trained on, prepared, where they are at hand.
+    """
+
+    model: Model
+    info: DataInfo
+    checkpoint: Checkpoint
+    device: torch.device
+    name: str
+    precision: Precision = "fp32"
+    dataset: Dataset | None = None
+
+    @property
+    def operator_name(self) -> str:
+        """The operator's component, or its class where the model was made of an instance."""
+        origin = self.checkpoint.description.components.get("operator")
+        return type(self.model.operator).__name__ if origin is None else origin.name
+
+    @contextmanager
+    def computing(self) -> Iterator[None]:
+        """Evaluation mode, and networks in `precision`, inside."""
+        with self.model.evaluating(), autocast(self.device, self.precision):
+            yield
+
+
+def build_dataset(config: ComponentConfig, registry: Registry) -> Dataset:
+    """The data set of a configuration, not yet prepared."""
+    return build_part(registry, "dataset", config, Dataset)  # type: ignore[type-abstract]
+
+
+def build_objective(config: ComponentConfig, registry: Registry) -> AnyObjective:
+    """The objective of a configuration, local or of whole walks."""
+    cls = registry.load(registry.find("objective", config.name))
+    if issubclass(cls, PathObjective):
+        return build_part(registry, "objective", config, PathObjective)  # type: ignore[type-abstract]
+    return build_part(registry, "objective", config, Objective)  # type: ignore[type-abstract]
+
+
+def build_metrics(config: RunConfig, registry: Registry) -> tuple[Metric, ...]:
+    """The metrics of a configuration."""
+    return tuple(build_part(registry, "metric", part, Metric) for part in config.metrics)  # type: ignore[type-abstract]
+
+
+def build_loggers(config: RunConfig, registry: Registry, directory: Path) -> Iterator[Logger]:
+    """The loggers of a configuration, one after another, for a run directory."""
+    for part in config.loggers:
+        yield build_part(registry, "logger", part, Logger, directory)  # type: ignore[type-abstract]
+
+
+def build_model(
+    parts: Mapping[str, ComponentConfig],
+    registry: Registry,
+    data_space: StateSpace,
+    seed: int,
+    given: Mapping[str, Any] | None = None,
+) -> Model:
+    """A new model: weights drawn from the seed, moments not yet fitted.
+
+    Args:
+        parts: The chosen operator, schedule, process and prior, by section.
+        registry: The plugins.
+        data_space: Space of the data.
+        seed: Seed of the initial weights.
+        given: Instances in the place of parts, by section; the others are what they would be without these.
+
+    Raises:
+        ConfigurationError: A component does not fit the data.
+        PluginError: A component cannot be built.
+    """
+    instances = given or {}
+
+    def part(kind: Kind, base: type[Part], *arguments: Any) -> Part:
+        own: Part | None = instances.get(kind)
+        return build_part(registry, kind, parts[kind], base, *arguments) if own is None else own
+
+    with lent_seed(derive_seed(seed, "weights")):
+        operator = part("operator", TransitionOperator, data_space)  # type: ignore[type-abstract]
+        prior = part("prior", Prior, state_space(operator, data_space))  # type: ignore[type-abstract]
+        process = part("process", Process)  # type: ignore[type-abstract]
+    schedule = part("schedule", Schedule)  # type: ignore[type-abstract]
+    operator.train()
+    process.train()
+    prior.train()
+    return Model(operator, schedule, process, prior)
+
+
+def fit_to_data(model: Model, dataset: Dataset, seed: int) -> None:
+    """Show (at most 5,000) training examples to operator, process and prior; the model is on the CPU."""
+    order = generator("cpu", seed, "fit-order")
+    some = torch.randperm(len(dataset.examples("train")), generator=order)[:FIT_EXAMPLES]
+    noise = generator("cpu", seed, "fit")
+    data = states_of(dataset, "train", some, noise)
+    for part in (model.operator, model.process):
+        if isinstance(part, DataAware):
+            part.fit_data(data)
+    with torch.no_grad():
+        state, _ = initial_state(model.operator, data, noise)
+    model.prior.fit(state)
+
+
+def load_model(path: Path, registry: Registry, device: torch.device) -> LoadedModel:
+    """The model in a checkpoint file, in evaluation mode, built by the plugins that it names.
+
+    Raises:
+        CheckpointError: The file is not a usable checkpoint, or needs a plugin that is not installed.
+        PluginError: A plugin that it needs is broken.
+    """
+    checkpoint = load_checkpoint(path)
+    description = checkpoint.description
+    parts = {
+        section: recorded_component(path, section, description, registry)
+        for section in ("operator", "schedule", "process", "prior")
+    }
+    model = build_model(parts, registry, checkpoint.data.space, seed=0)
+    try:
+        model.load_tensors(checkpoint.tensors)
+    except RuntimeError as error:
+        part = str(error).partition(":")[0]
+        origin = description.components[part]
+        raise CheckpointError(
+            f"Got {path}, whose weights do not fit the {part} '{origin.name}' of this installation; "
+            f"it was written with {origin.distribution} {origin.version}."
+        ) from error
+    model.operator.eval().requires_grad_(False)
+    model.process.eval().requires_grad_(False)
+    return LoadedModel(model.to(device), checkpoint.data, checkpoint, device, path.name)
+
+
+def build_part(
+    registry: Registry, kind: Kind, config: ComponentConfig, base: type[Part], *arguments: Any
+) -> Part:
+    """Construct a component of a kind, a subclass of `base`; what goes wrong inside is its plugin's fault.
+
+    Components among its options are built first, as `cls(**options)`. An operator or prior inside of one is given the
+    same space.
+
+    Raises:
+        PluginError: It cannot be built.
+        WalkbackError: It says itself what is wrong.
+    """
+    registered = registry.find(kind, config.name)
+    cls = registry.load(registered)
+    if not issubclass(cls, base):
+        raise PluginError(
+            f"Got {cls.__qualname__} as the {spoken(kind)} '{registered.qualified_name}', "
+            f"expected a subclass of {base.__module__}.{base.__qualname__}."
+        )
+    options = built_options(registry, kind, config, *arguments)
+    try:
+        part = cls(*arguments, **options)
+    except WalkbackError:
+        raise
+    except Exception as error:
+        raise PluginError(
+            f"The {spoken(kind)} '{registered.qualified_name}' of {registered.distribution} {registered.version} "
+            f"cannot be built: {error!r}."
+        ) from error
+    if isinstance(part, nn.Module):
+        part.train()
+    return part
+
+
+def built_options(registry: Registry, kind: Kind, config: ComponentConfig, *arguments: Any) -> dict[str, Any]:
+    """The options of a component with instances in the place of the components among them.
+
+    Raises:
+        PluginError: One of these cannot be built.
+        WalkbackError: It says itself what is wrong.
+    """
+    fields = component_options(registry.load(registry.find(kind, config.name))).model_fields
+
+    def built(name: str, value: Any) -> Any:
+        nested = nested_in(fields[name])
+        if nested is None:
+            return value
+        if isinstance(value, tuple):
+            return tuple(built(name, item) for item in value)
+        if value is None:
+            return None
+        given = arguments if {kind, nested.kind} <= _SPACED else ()
+        return build_part(registry, nested.kind, value, _interface(nested.kind), *given)
+
+    return {name: built(name, value) for name, value in config.options.items()}
+
+
+def _interface(kind: Kind) -> type:
+    """The class that a component of a kind derives from; an objective inside another component judges steps."""
+    module, _, name = INTERFACES[kind][0].partition(":")
+    found: type = getattr(importlib.import_module(module), name)
+    return found

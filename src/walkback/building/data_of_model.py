@@ -1,0 +1,97 @@
+"""The data for a trained model: those of its checkpoint, or others that fit it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from torch import Tensor
+
+from walkback.building.assembly import LoadedModel, build_dataset
+from walkback.building.origins import recorded_component
+from walkback.configuration.layering import resolve_data
+from walkback.data import Dataset, Split, require_examples, states_of
+from walkback.errors import ConfigurationError
+from walkback.extensions.registry import Registry
+from walkback.support.seeding import generator
+
+
+def data_for(
+    loaded: LoadedModel,
+    registry: Registry,
+    source: str | Dataset | None = None,
+    overrides: Sequence[str] = (),
+) -> Dataset:
+    """A prepared data set whose states are of the model's kind.
+
+    Args:
+        loaded: The model and what its checkpoint says of its data.
+        registry: The plugins.
+        source: A name, a path or a hub id, or a data set; None takes the data that the model was trained on.
+        overrides: `data.option=value` assignments for data given by name.
+
+    Raises:
+        CheckpointError: The checkpoint's own data set is not installed.
+        ConfigurationError: There are no such data, or they differ from the checkpoint's in shape or support.
+        DataError: The data cannot be had.
+    """
+    dataset = _unprepared(loaded, registry, source, overrides)
+    dataset.prepare()
+    found, expected = dataset.info, loaded.info
+    if (found.shape, found.support) != (expected.shape, expected.support):
+        raise ConfigurationError(
+            f"Got {found.name} of shape {found.shape} and {found.support} support, expected data like the "
+            f"checkpoint's: shape {expected.shape}, {expected.support} support; choose others, or set their options."
+        )
+    return dataset
+
+
+def is_as_trained_on(dataset: Dataset, loaded: LoadedModel) -> bool:
+    """Whether prepared data of the name of the model's own have the content that it was trained on."""
+    return dataset.info.fingerprint == loaded.info.fingerprint
+
+
+def require_comparable(dataset: Dataset, loaded: LoadedModel, *, own: bool) -> None:
+    """Refuse prepared data whose likelihood says nothing beside that of the model's own.
+
+    Args:
+        dataset: From `data_for`.
+        loaded: The model.
+        own: Whether they stand for the data that the model was trained on.
+
+    Raises:
+        ConfigurationError: They have other grey levels, or are the model's own by name and others by content.
+    """
+    found, expected = dataset.info, loaded.info
+    if found.bins != expected.bins:
+        raise ConfigurationError(
+            f"Got {found.name} with {found.bins} grey levels, expected {expected.bins} as in the checkpoint's data: "
+            "their bits/dim are not comparable."
+        )
+    if own and not is_as_trained_on(dataset, loaded):
+        raise ConfigurationError(
+            f"Got {found.name} with other content than the data that the checkpoint was trained on: its held-out "
+            "split may hold training examples; name the data (--data, data=) if that is meant."
+        )
+
+
+def first_states(dataset: Dataset, split: Split, num: int, seed: int) -> Tensor:
+    """States `(num, *E)` on the CPU of the first examples of a split.
+
+    Raises:
+        ConfigurationError: The split has fewer.
+    """
+    require_examples(dataset, split, num)
+    return states_of(dataset, split, slice(num), generator("cpu", seed, "held-out"))
+
+
+def _unprepared(
+    loaded: LoadedModel, registry: Registry, source: str | Dataset | None, overrides: Sequence[str]
+) -> Dataset:
+    if isinstance(source, Dataset):
+        return source
+    if source is not None:
+        return build_dataset(resolve_data(registry, source, overrides), registry)
+    if loaded.dataset is not None:
+        return loaded.dataset
+    recorded = recorded_component(None, "data", loaded.checkpoint.description, registry)
+    return build_dataset(recorded, registry)

@@ -1,0 +1,118 @@
+"""Where the components of a checkpoint come from, components inside others included.
+
+    "operator": gaussian of walkback 0.1,   "operator.network": unet of somebody-else 2.0
+
+A checkpoint is read with the components that it was written with, whatever else claims their names since.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from walkback.component import Kind, spoken
+from walkback.configuration.components import ComponentConfig
+from walkback.configuration.config import COMPONENT_SECTIONS, RunConfig, component
+from walkback.configuration.renaming import moved_component
+from walkback.configuration.schema import component_options, nested_in
+from walkback.errors import CheckpointError
+from walkback.extensions.registry import Registry
+from walkback.storage.description import ComponentOrigin, Description
+
+
+def origins(config: RunConfig, registry: Registry) -> dict[str, ComponentOrigin]:
+    """Origin of each component of a configuration, by dotted path."""
+    return {
+        path: ComponentOrigin(
+            name=registered.spec.name, distribution=registered.distribution, version=registered.version
+        )
+        for section, kind in COMPONENT_SECTIONS.items()
+        for path, registered in _registered(registry, kind, section, getattr(config, section))
+    }
+
+
+def recorded_component(
+    path: Path | None, section: str, description: Description, registry: Registry
+) -> ComponentConfig:
+    """One component section of a checkpoint, if the plugins for it are installed.
+
+    Args:
+        path: The checkpoint's file, for messages.
+        section: One of `COMPONENT_SECTIONS`.
+        description: Of the checkpoint.
+        registry: The plugins.
+
+    Raises:
+        CheckpointError: The checkpoint has no such section, or needs a plugin that is not installed.
+        PluginError: A plugin that it needs is broken.
+    """
+    what = "a checkpoint" if path is None else str(path)
+    table = description.config.get(section)
+    if section not in description.components or not isinstance(table, dict):
+        raise CheckpointError(f"Got {what} without its {section}, expected a checkpoint of `walkback run`.")
+    kind = COMPONENT_SECTIONS[section]
+    pinned = _pinned(registry, kind, section, table, description, what)
+    return component(registry, section, pinned)
+
+
+def _registered(
+    registry: Registry, kind: Kind, path: str, config: ComponentConfig
+) -> Iterator[tuple[str, Any]]:
+    """The components of one section by dotted path, outer ones first."""
+    registered = registry.find(kind, config.name)
+    yield path, registered
+    for name, nested in _nested(registry, registered).items():
+        value = config.options[name]
+        for place, item in _items(f"{path}.{name}", value):
+            if isinstance(item, ComponentConfig):
+                yield from _registered(registry, nested, place, item)
+
+
+def _pinned(
+    registry: Registry, kind: Kind, path: str, table: Mapping[str, Any], description: Description, what: str
+) -> dict[str, Any]:
+    """The table with the names of the distributions that are recorded, as this version writes it."""
+    origin = description.components.get(path)
+    if origin is None:  # written before components could be inside others: the name alone is known
+        return dict(table)
+    reference = f"{origin.distribution}:{origin.name}"
+    _refuse_missing(registry, kind, origin, what)
+    result = moved_component(registry, kind, {**table, "name": reference})
+    for registered in registry.matches(kind, reference):
+        for name, nested in _nested(registry, registered).items():
+            value = result.get(name)
+            if isinstance(value, Mapping):
+                result[name] = _pinned(registry, nested, f"{path}.{name}", value, description, what)
+            elif isinstance(value, list):
+                result[name] = [
+                    _pinned(registry, nested, place, item, description, what)
+                    for place, item in _items(f"{path}.{name}", value)
+                ]
+    return result
+
+
+def _refuse_missing(registry: Registry, kind: Kind, origin: ComponentOrigin, what: str) -> None:
+    broken = any(
+        status.distribution == origin.distribution and status.status == "broken"
+        for status in registry.plugins
+    )
+    if not registry.matches(kind, f"{origin.distribution}:{origin.name}") and not broken:
+        raise CheckpointError(
+            f"Got {what}, which needs the {spoken(kind)} '{origin.name}' of {origin.distribution} {origin.version}: "
+            f"install that with pip install {origin.distribution}=={origin.version}."
+        )
+
+
+def _nested(registry: Registry, registered: Any) -> dict[str, Kind]:
+    """Kinds of the components among a component's options."""
+    fields = component_options(registry.load(registered)).model_fields
+    found = {name: nested_in(field) for name, field in fields.items()}
+    return {name: nested.kind for name, nested in found.items() if nested is not None}
+
+
+def _items(path: str, value: Any) -> list[tuple[str, Any]]:
+    """An option's component, or its components, by dotted path."""
+    if isinstance(value, tuple | list):
+        return [(f"{path}[{number}]", item) for number, item in enumerate(value)]
+    return [(path, value)]

@@ -1,1 +1,0 @@
-"""The run itself: building parts, training, evaluating, stopping and resuming."""

@@ -1,0 +1,142 @@
+"""The request to evaluate a model: the likelihood of data, with errors, and what it is compared with."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from walkback.building.assembly import LoadedModel
+from walkback.data import SPLITS, Dataset
+from walkback.errors import ConfigurationError
+from walkback.extensions.registry import Registry
+from walkback.jobs.inputs import DataRequest, ModelRequest
+from walkback.jobs.job import Say, at_least, keywords, one_of
+from walkback.measuring.estimates import FEWEST, require_error_of_mean
+from walkback.measuring.evaluate import evaluate_model, plan_facts
+from walkback.measuring.jackknife import FEWEST_ROWS
+from walkback.measuring.path_works import EvaluationPlan
+from walkback.measuring.provenance import Provenance
+from walkback.measuring.quality.features import require_labels
+from walkback.pictures.plots import check_plot_target
+from walkback.readout import require_readout
+from walkback.report import Report
+from walkback.schedules import Levels
+from walkback.storage.work_cache import WorkCache
+from walkback.support.extras import require
+from walkback.support.watch import Watch
+
+
+@dataclass(frozen=True, slots=True)
+class EvaluateJob:
+    """Evaluate a model.
+
+    Attributes:
+        model: The model; "auto" precision is fp32.
+        data: What it is evaluated on.
+        plan: What is computed.
+        cache: Directory of finished batches, to go on from; None keeps none.
+        plot: File that the report is to be drawn into.
+        overwrite: Whether it may be there already.
+        say: How refusals name options.
+    """
+
+    model: ModelRequest
+    data: DataRequest = field(default_factory=DataRequest)
+    plan: EvaluationPlan = field(default_factory=EvaluationPlan)
+    cache: Path | None = None
+    plot: Path | None = None
+    overwrite: bool = False
+    say: Say = keywords
+
+    def check(self, registry: Registry, watch: Watch) -> CheckedEvaluation:
+        """See `Job`."""
+        self._require_consistent()
+        self._require_libraries()
+        plan, seed = self.plan, self.plan.seed
+        loaded = self.model.open(registry, watch, densities=True)
+        require_readout(loaded.model, plan.readout)
+        levels = loaded.model.levels() if plan.levels is None else loaded.model.levels_of_length(plan.levels)
+        dataset = self.data.open(loaded, registry, watch, comparable=True)
+        self._require_enough(dataset)
+        facts = plan_facts(plan, levels, dataset)
+        protocol = Provenance.of(loaded, seed, **facts).on(dataset.info).to_dict()
+        cache = WorkCache(self.cache, {**protocol, "device": str(loaded.device)})
+        return CheckedEvaluation(loaded, dataset, plan, levels, protocol, cache)
+
+    def _require_consistent(self) -> None:
+        plan, say = self.plan, self.say
+        at_least(1, say, limit=plan.limit, paths=plan.paths, levels=plan.levels, batch_size=plan.batch_size)
+        at_least(0, say, simulated=plan.simulated, samples=plan.samples, seed=plan.seed)
+        one_of(SPLITS, say, split=plan.split)
+        self.data.check(say)
+        comparing = {"classifier": plan.classifier, "readout": plan.readout}
+        for name, value in comparing.items():
+            if value not in (False, "state") and not plan.samples:
+                raise ConfigurationError(
+                    f"Got {say(name, value)} without {say('samples')}, expected samples to compare: add "
+                    f"{say('samples')}."
+                )
+        for name, number, fewest in (
+            ("simulated", plan.simulated, FEWEST),
+            ("samples", plan.samples, FEWEST_ROWS),
+        ):
+            if 0 < number < fewest:
+                raise ConfigurationError(
+                    f"Got {say(name, number)}, expected at least {fewest} for a standard error, or 0 for none."
+                )
+
+    def _require_libraries(self) -> None:
+        """Those of figures that were asked for; the others are left out with a warning where theirs are missing."""
+        if self.plan.samples:
+            require("geomloss", "eval")
+        if self.plan.classifier:
+            require("torchmetrics", "eval")
+        if self.plot is not None:
+            check_plot_target(self.plot, self.overwrite)
+
+    def _require_enough(self, dataset: Dataset) -> None:
+        plan, say = self.plan, self.say
+        require_error_of_mean(dataset, plan.split, plan.limit, say("limit"), say("split"))
+        held_out, train = len(dataset.examples(plan.split)), len(dataset.examples("train"))
+        where = f"the {plan.split} split of {dataset.info.name}"
+        if plan.samples > held_out:
+            raise ConfigurationError(
+                f"Got {plan.samples} samples to compare with the {held_out} examples of {where}, expected at most as "
+                f"many: lower {say('samples')}."
+            )
+        if plan.samples and train < FEWEST_ROWS:
+            raise ConfigurationError(
+                f"Got {train} training examples of {dataset.info.name} to compare samples with, expected at least "
+                f"{FEWEST_ROWS}: leave {say('samples')} out."
+            )
+        if plan.classifier:
+            require_labels(dataset)
+
+
+@dataclass(frozen=True, slots=True)
+class CheckedEvaluation:
+    """An evaluation that can be made.
+
+    Attributes:
+        loaded: The model.
+        dataset: What it is evaluated on.
+        plan: What is computed.
+        levels: Of the heating paths.
+        protocol: How the figures are made.
+        cache: Of finished batches.
+    """
+
+    loaded: LoadedModel
+    dataset: Dataset
+    plan: EvaluationPlan
+    levels: Levels
+    protocol: Mapping[str, Any]
+    cache: WorkCache
+
+    def run(self, watch: Watch) -> Report:
+        """Evaluate."""
+        return evaluate_model(
+            self.loaded, self.dataset, self.plan, self.levels, self.protocol, self.cache, watch
+        )

@@ -1,0 +1,173 @@
+"""The request to fill in what is missing of states, see `walkback.inpainting`."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from walkback.building.assembly import LoadedModel
+from walkback.building.data_of_model import first_states
+from walkback.data import SPLITS, DataInfo, Split
+from walkback.errors import ConfigurationError
+from walkback.extensions.registry import Registry
+from walkback.inpainting import fill_in, fill_steps
+from walkback.jobs.inputs import DataRequest, ModelRequest, require_states
+from walkback.jobs.job import Say, at_least, keywords, one_of
+from walkback.measuring.provenance import Provenance
+from walkback.pictures.inpainted import check_target, read_mask, save_inpainted
+from walkback.readout import require_readout
+from walkback.schedules import Levels
+from walkback.support.readouts import Readout
+from walkback.support.watch import Watch
+
+
+@dataclass(frozen=True, slots=True)
+class InpaintResult:
+    """What was filled in.
+
+    Attributes:
+        mask: True where states were kept; broadcasts to `(N, *E)`.
+        filled: `(N, *E)`.
+        original: `(N, *E)`.
+        protocol: How it was made, plain JSON types.
+        info: What the states are like.
+    """
+
+    mask: Tensor
+    filled: Tensor
+    original: Tensor
+    protocol: Mapping[str, Any]
+    info: DataInfo
+
+
+@dataclass(frozen=True, slots=True)
+class InpaintJob:
+    """Keep a part of states as it is at every step, and let the chain draw the rest.
+
+    Attributes:
+        model: What draws it.
+        keep: "top", "bottom", "left", "right" or an image file, white where kept; or a bool tensor that broadcasts to
+            `(N, *E)`, true where kept.
+        known: States `(N, *E)`; None takes examples.
+        data: The data that examples are of.
+        split: That examples are of.
+        num: Number of examples, the first ones of the split.
+        extra: Steps at T = 1 after annealing.
+        anneal: Whether to cool from the prior first.
+        readout: What is filled in, see `walkback.readout`.
+        out: File to write; None writes none.
+        overwrite: Whether it may be there already.
+        seed: Of all randomness.
+        say: How refusals name options.
+    """
+
+    model: ModelRequest
+    keep: str | Tensor
+    known: Tensor | None = None
+    data: DataRequest = field(default_factory=DataRequest)
+    split: Split = "test"
+    num: int = 8
+    extra: int = 100
+    anneal: bool = True
+    readout: Readout = "state"
+    out: Path | None = None
+    overwrite: bool = False
+    seed: int = 0
+    say: Say = keywords
+
+    def check(self, registry: Registry, watch: Watch) -> CheckedInpainting:
+        """See `Job`."""
+        self._require_consistent()
+        if self.out is not None:
+            check_target(self.out, self.overwrite)
+        loaded = self.model.open(registry, watch)
+        require_readout(loaded.model, self.readout)
+        mask = self.keep if isinstance(self.keep, Tensor) else read_mask(self.keep, loaded.info)
+        known, data = self._known(loaded, registry, watch)
+        _require_mask(mask, known)
+        levels = loaded.model.levels() if self.anneal else ()
+        return CheckedInpainting(self, loaded, known, mask, levels, self._protocol(loaded, levels, data))
+
+    def _require_consistent(self) -> None:
+        say = self.say
+        at_least(1, say, num=self.num)
+        at_least(0, say, extra=self.extra, seed=self.seed)
+        one_of(SPLITS, say, split=self.split)
+        self.data.check(say)
+        if not (self.anneal or self.extra):
+            raise ConfigurationError(
+                f"Got {say('anneal', False)} and {say('extra', 0)}, expected steps to take: raise {say('extra')}."
+            )
+
+    def _known(self, loaded: LoadedModel, registry: Registry, watch: Watch) -> tuple[Tensor, DataInfo | None]:
+        """States `(N, *E)` on the CPU, and the data set that they are of."""
+        if self.known is not None:
+            return require_states(self.known, loaded.info, "known"), None
+        dataset = self.data.open(loaded, registry, watch, comparable=False)
+        return first_states(dataset, self.split, self.num, self.seed), dataset.info
+
+    def _protocol(self, loaded: LoadedModel, levels: Levels, data: DataInfo | None) -> dict[str, Any]:
+        details: dict[str, Any] = {"from": "states"} if data is None else {"split": self.split}
+        details |= {
+            "keep": "mask" if isinstance(self.keep, Tensor) else Path(self.keep).name,
+            "annealing_steps": len(levels),
+            "extra": self.extra,
+            "readout": self.readout,
+        }
+        return Provenance.of(loaded, self.seed, **details).on(data).to_dict()
+
+
+@dataclass(frozen=True, slots=True)
+class CheckedInpainting:
+    """States that can be filled in.
+
+    Attributes:
+        request: What was asked for.
+        loaded: What fills them in.
+        known: States `(N, *E)` on the CPU.
+        mask: True where they are kept.
+        levels: Cooled through first.
+        protocol: How it is made.
+    """
+
+    request: InpaintJob
+    loaded: LoadedModel
+    known: Tensor
+    mask: Tensor
+    levels: Levels
+    protocol: Mapping[str, Any]
+
+    def run(self, watch: Watch) -> InpaintResult:
+        """Fill in, and write the file."""
+        request = self.request
+        with self.loaded.computing():
+            watch.stage("Inpainting", fill_steps(len(self.known), self.levels, request.extra))
+            filled = fill_in(
+                self.loaded.model,
+                self.known,
+                self.mask,
+                self.levels,
+                extra=request.extra,
+                readout=request.readout,
+                seed=request.seed,
+                device=self.loaded.device,
+                on_step=lambda done: watch.advance(done, {}),
+            )
+        if request.out is not None:
+            save_inpainted(request.out, self.mask, filled, self.known, self.protocol)
+        return InpaintResult(self.mask, filled, self.known, self.protocol, self.loaded.info)
+
+
+def _require_mask(mask: Tensor, known: Tensor) -> None:
+    sizes = zip(reversed(mask.shape), reversed(known.shape), strict=False)
+    fits = mask.dim() <= known.dim() and all(own in (1, wanted) for own, wanted in sizes)
+    if mask.dtype is not torch.bool or not fits:
+        raise ConfigurationError(
+            f"Got a mask of {mask.dtype} and shape {tuple(mask.shape)}, expected bool that broadcasts to "
+            f"{tuple(known.shape)}: true where kept."
+        )

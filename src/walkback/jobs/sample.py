@@ -1,0 +1,243 @@
+"""The request to draw samples and chains.
+
+noise         s_K ~ p*, cooled to s_0, `extra` steps at T = 1, then the recorded chain
+data, file    s_0 as given, `extra` steps at T = 1, then the recorded chain
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Protocol, final
+
+import torch
+from torch import Tensor
+
+from walkback.building.assembly import LoadedModel
+from walkback.building.data_of_model import first_states
+from walkback.data import SPLITS, DataInfo, Split
+from walkback.errors import ConfigurationError
+from walkback.extensions.registry import Registry
+from walkback.jobs.inputs import DataRequest, ModelRequest, require_states
+from walkback.jobs.job import Say, at_least, keywords, one_of
+from walkback.measuring.provenance import Provenance
+from walkback.pictures.frames import open_sink
+from walkback.pictures.starts import read_starts
+from walkback.readout import read_out, require_readout
+from walkback.sampling import SamplePlan, sample_frames
+from walkback.schedules import Levels
+from walkback.support.readouts import Readout
+from walkback.support.watch import Watch
+
+NUM = 64
+"""Number of samples, where neither the request nor a file says how many."""
+
+FRAMES = 20
+"""Number of recorded frames after the first, where the request does not say how often."""
+
+
+@dataclass(frozen=True, slots=True)
+class SampleResult:
+    """What was drawn.
+
+    Attributes:
+        num: Number of samples, or of chains.
+        steps: Steps of the chain at T = 1 at each recorded frame.
+        protocol: How they were made, plain JSON types.
+        info: What the states are like.
+        frames: The states `(F, N, *E)`, float32 on the CPU; none, F = 0, where a file has them.
+    """
+
+    num: int
+    steps: tuple[int, ...]
+    protocol: Mapping[str, Any]
+    info: DataInfo
+    frames: Tensor
+
+
+@dataclass(frozen=True, slots=True)
+class SampleJob:
+    """Draw samples.
+
+    Attributes:
+        model: What draws them.
+        num: Number of samples, or of chains; None: as many as the start has, else 64.
+        start: "noise", "data" for held-out examples, a file of samples or an image, or states `(N, *E)`.
+        split: That "data" takes; None: test.
+        levels: Number of annealing levels; None: those of the schedule.
+        extra: Steps at T = 1 before anything is recorded.
+        chain: Steps at T = 1 that are recorded then.
+        every: Steps between two recorded frames; None: so many that there are 20.
+        readout: What is recorded of a state, see `walkback.readout`.
+        out: File to stream frames to; None keeps them in memory.
+        overwrite: Whether it may be there already.
+        batch_size: Samples computed at a time; each batch has its own noise.
+        seed: Of all randomness.
+        say: How refusals name options.
+    """
+
+    model: ModelRequest
+    num: int | None = None
+    start: str | Tensor = "noise"
+    split: Split | None = None
+    levels: int | None = None
+    extra: int = 0
+    chain: int = 0
+    every: int | None = None
+    readout: Readout = "state"
+    out: Path | None = None
+    overwrite: bool = False
+    batch_size: int = 1000
+    seed: int = 0
+    say: Say = keywords
+
+    def check(self, registry: Registry, watch: Watch) -> CheckedSampling:
+        """See `Job`."""
+        self._require_consistent()
+        loaded = self.model.open(registry, watch)
+        require_readout(loaded.model, self.readout)
+        start, data, levels = None, None, self._levels(loaded) if self._origin == "noise" else ()
+        if self._origin != "noise":
+            start, data = self._starts(loaded, registry, watch)
+        plan = SamplePlan(
+            num=(self.num or NUM) if start is None else len(start),
+            extra=self.extra,
+            chain=self.chain,
+            every=self.every or max(1, self.chain // FRAMES),
+            seed=self.seed,
+            batch_size=self.batch_size,
+        )
+        protocol = self._protocol(loaded, levels, data)
+        recorder = self._recorder(loaded.info, plan, protocol)
+        return CheckedSampling(loaded, plan, levels, start, self.readout, protocol, recorder)
+
+    @property
+    def _origin(self) -> str:
+        """What chains start from, in a word."""
+        if isinstance(self.start, Tensor):
+            return "states"
+        return self.start if self.start in ("noise", "data") else Path(self.start).name
+
+    def _require_consistent(self) -> None:
+        say, origin = self.say, self.start if isinstance(self.start, str) else "states"
+        at_least(1, say, num=self.num, levels=self.levels, every=self.every, batch_size=self.batch_size)
+        at_least(0, say, extra=self.extra, chain=self.chain, seed=self.seed)
+        one_of(SPLITS, say, split=self.split)
+        if self.every is not None and self.every > max(self.chain, 1):
+            raise ConfigurationError(
+                f"Got {say('every', self.every)} with {say('chain', self.chain)}, expected at most the chain's length."
+            )
+        if origin != "noise" and self.levels is not None:
+            raise ConfigurationError(
+                f"Got {say('levels', self.levels)} with {say('start', origin)}, expected {say('start', 'noise')}: such "
+                "a chain starts at T = 1, and is not annealed."
+            )
+        if origin != "data" and self.split is not None:
+            raise ConfigurationError(
+                f"Got {say('split', self.split)} with {say('start', origin)}, expected {say('start', 'data')}."
+            )
+
+    def _levels(self, loaded: LoadedModel) -> Levels:
+        model = loaded.model
+        return model.levels() if self.levels is None else model.levels_of_length(self.levels)
+
+    def _starts(
+        self, loaded: LoadedModel, registry: Registry, watch: Watch
+    ) -> tuple[Tensor, DataInfo | None]:
+        """Where chains start, `(num, *E)` on the CPU, and the data set that they are from."""
+        if isinstance(self.start, Tensor):
+            states = require_states(self.start, loaded.info, "start")
+            if self.num is not None and self.num > len(states):
+                raise ConfigurationError(
+                    f"Got {self.say('num', self.num)} with {len(states)} states to start from, expected at most that."
+                )
+            return states[: self.num], None
+        if self.start != "data":
+            return read_starts(Path(self.start), loaded.info, self.num), None
+        dataset = DataRequest().open(loaded, registry, watch, comparable=False)
+        return first_states(dataset, self.split or "test", self.num or NUM, self.seed), dataset.info
+
+    def _protocol(self, loaded: LoadedModel, levels: Levels, data: DataInfo | None) -> dict[str, Any]:
+        details: dict[str, Any] = {} if data is None else {"split": self.split or "test"}
+        details |= {
+            "from": self._origin,
+            "annealing_steps": len(levels),
+            "extra": self.extra,
+            "chain": self.chain,
+            "readout": self.readout,
+            "batch_size": self.batch_size,
+        }
+        return Provenance.of(loaded, self.seed, **details).on(data).to_dict()
+
+    def _recorder(
+        self, info: DataInfo, plan: SamplePlan, protocol: Mapping[str, Any]
+    ) -> AbstractContextManager[Recorder]:
+        if self.out is None:
+            return nullcontext(_Memory())
+        return open_sink(
+            self.out,
+            info,
+            num_frames=plan.num_frames,
+            num_chains=plan.num,
+            overwrite=self.overwrite,
+            protocol=protocol,
+        )
+
+
+class Recorder(Protocol):
+    """Takes recorded frames, in order."""
+
+    def add(self, step: int, state: Tensor) -> None:
+        """The states `(N, *E)` after `step` steps."""
+
+
+@final
+@dataclass(frozen=True, slots=True)
+class _Memory:
+    """Keeps frames in memory."""
+
+    frames: list[Tensor] = field(default_factory=list)
+
+    def add(self, step: int, state: Tensor) -> None:
+        """The next frame."""
+        self.frames.append(state.detach().float().cpu())
+
+
+@dataclass(frozen=True, slots=True)
+class CheckedSampling:
+    """Samples that can be drawn.
+
+    Attributes:
+        loaded: What draws them.
+        plan: How many.
+        levels: Cooled through first.
+        start: Where chains start, `(N, *E)`; None: at the prior.
+        readout: What is recorded of a state.
+        protocol: How the samples are made.
+        recorder: Takes the frames.
+    """
+
+    loaded: LoadedModel
+    plan: SamplePlan
+    levels: Levels
+    start: Tensor | None
+    readout: Readout
+    protocol: Mapping[str, Any]
+    recorder: AbstractContextManager[Recorder]
+
+    def run(self, watch: Watch) -> SampleResult:
+        """Draw, and record frames as they come."""
+        model, steps = self.loaded.model, []
+        with self.recorder as recorder, self.loaded.computing():
+            watch.stage("Sampling", self.plan.total_steps(self.levels))
+            drawn = sample_frames(model, self.levels, self.plan, self.loaded.device, self.start)
+            for done, step, state in drawn:
+                if step is not None and state is not None:
+                    recorder.add(step, read_out(model.operator, state, self.readout))
+                    steps.append(step)
+                watch.advance(done, {})
+        kept = recorder.frames if isinstance(recorder, _Memory) else ()
+        frames = torch.stack(kept) if kept else torch.empty(0, self.plan.num, *self.loaded.info.shape)
+        return SampleResult(self.plan.num, tuple(steps), self.protocol, self.loaded.info, frames)

@@ -1,0 +1,71 @@
+"""What an evaluation compares a model with: simple models on the same examples, and samples with data."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from walkback.data import Dataset, Split, states_of
+from walkback.errors import ConfigurationError, WalkbackError
+from walkback.measuring.baselines import baseline_figures
+from walkback.measuring.path_works import EvaluationPlan
+from walkback.measuring.quality.features import label_classifier
+from walkback.measuring.quality.report import quality_figures
+from walkback.model import Model
+from walkback.readout import read_out
+from walkback.report import Figure
+from walkback.sampling import SamplePlan, sample_frames
+from walkback.schedules import Levels
+from walkback.support.seeding import generator
+from walkback.support.watch import Watch
+
+_MOST = 10_000
+"""Training examples that baselines and sample quality look at."""
+
+
+def comparison_figures(
+    model: Model, levels: Levels, dataset: Dataset, plan: EvaluationPlan, device: torch.device, watch: Watch
+) -> tuple[tuple[Figure, ...], tuple[str, ...]]:
+    """Baselines and sample quality, as far as the plan asks for them; and what had to be left out, in words."""
+    if not (plan.baselines or plan.samples):
+        return (), ()
+    lost: tuple[str, ...] = ()
+    train = _states(dataset, "train", _MOST, plan.seed)
+    found: tuple[Figure, ...] = ()
+    if plan.baselines:
+        watch.stage("Baselines", 1)
+        test = _states(dataset, plan.split, plan.limit, plan.seed)
+        try:
+            found = baseline_figures(train, test, dataset.info, plan.seed)
+        except WalkbackError as error:
+            lost = (f"no baselines: {error}",)
+        watch.advance(1, {})
+    if plan.samples:
+        real = _states(dataset, plan.split, plan.samples, plan.seed)
+        samples = _samples(model, levels, plan, device, watch)
+        watch.stage("Comparing", 1)
+        judge = label_classifier(dataset, plan.seed) if plan.classifier else None
+        found += quality_figures(samples, real, train, dataset.info, seed=plan.seed, classifier=judge)
+        watch.advance(1, {})
+    return found, lost
+
+
+def _states(dataset: Dataset, split: Split, most: int, seed: int) -> Tensor:
+    """States of the first `most` examples of a split, or of fewer, on the CPU."""
+    return states_of(dataset, split, slice(most), generator("cpu", seed, f"evaluate-{split}"))
+
+
+def _samples(
+    model: Model, levels: Levels, plan: EvaluationPlan, device: torch.device, watch: Watch
+) -> Tensor:
+    """Annealed samples, on the CPU."""
+    wanted = SamplePlan(num=plan.samples, seed=plan.seed, batch_size=plan.batch_size)
+    watch.stage("Sampling", wanted.total_steps(levels))
+    found: Tensor | None = None
+    for done, step, state in sample_frames(model, levels, wanted, device):
+        watch.advance(done, {})
+        if step is not None and state is not None:
+            found = read_out(model.operator, state, plan.readout).float().cpu()
+    if found is None:
+        raise ConfigurationError(f"Got {plan.samples} samples to draw, expected at least 1.")
+    return found

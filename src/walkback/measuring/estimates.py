@@ -1,0 +1,223 @@
+"""Means with errors, from values that are independent of one another: of chains, of examples.
+
+    x̄ = 1/n Σ x_i        error² = Σ (x_i - x̄)² / (n (n - 1))        95 %: x̄ ± t_{n-1} error
+
+What is correlated (the steps of one chain) is first averaged into one value, so no autocorrelation has to be modelled:
+the scatter between chains has it in it. The ratio of two means has the error of the linearized ratio (delta method) and
+Fieller's interval, which is refused where the lower mean may be 0.
+
+A share of n values has no scatter where all of them agree, and an error all the same:
+
+    p = k / n        error² = p′ (1 - p′) / n,  p′ = (k + ½) / (n + 1)        95 %: Clopper and Pearson
+
+What is known from both sides, a ≤ x ≤ b, has the middle as value, and an error that the bias cannot exceed:
+
+    x̂ = (a + b) / 2        error² = var(x̂) + (b - a)² / 4        95 %: from the lower end of a's to the upper end of b's
+
+Times on a machine that others use have long tails, so of them the median is given:
+
+    m = median x_i        error = √(π/2) σ̂ / √n,  σ̂ = 1.4826 median |x_i - m|        95 %: order statistics of x_i
+"""
+
+from __future__ import annotations
+
+import math
+import statistics
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Literal, TypeAlias
+
+from scipy.stats import beta, binom
+from scipy.stats import t as student_t
+from torch import Tensor
+
+from walkback.data import SPLITS, DataInfo, Dataset, Split
+from walkback.errors import ConfigurationError, WalkbackError
+from walkback.report import FEWEST as FEWEST
+from walkback.report import Figure
+
+Side: TypeAlias = Literal["above", "below"] | None
+"""See `walkback.report.Figure`."""
+
+_NORMAL = 1.4826  # standard deviation of a normal law over its median absolute deviation
+
+
+def require_enough(num: int, what: str, option: str) -> None:
+    """Refuse a standard error from too few independent values, before they are computed.
+
+    Args:
+        num: How many there would be.
+        what: Of what, e.g. "chains".
+        option: What to raise, e.g. "--set chains=…".
+
+    Raises:
+        ConfigurationError: There are fewer than `FEWEST`.
+    """
+    if num < FEWEST:
+        raise ConfigurationError(
+            f"Got {num} {what}, expected at least {FEWEST} for a standard error: raise {option}."
+        )
+
+
+def require_error_of_mean(
+    dataset: Dataset, split: Split, limit: int, option: str, choice: str | None
+) -> None:
+    """Refuse the error of a mean over too few examples, before anything is computed of them.
+
+    Args:
+        dataset: Prepared.
+        split: The split whose first examples are taken.
+        limit: How many at most.
+        option: What limits them, e.g. "--limit".
+        choice: What chooses the split, e.g. "--split"; None where nothing does.
+
+    Raises:
+        ConfigurationError: There are fewer than `FEWEST`, with what can be done about it.
+    """
+    if limit < FEWEST:
+        raise ConfigurationError(
+            f"Got {option} = {limit}, expected at least {FEWEST} examples for a standard error: raise {option}."
+        )
+    num = len(dataset.examples(split))
+    if num >= FEWEST:
+        return
+    others = [name for name in SPLITS if name != split and len(dataset.examples(name)) >= FEWEST]
+    ways = [f"choose another split ({choice} {' or '.join(others)})"] if choice and others else []
+    raise ConfigurationError(
+        f"Got {num} example{'s' * (num != 1)} in the {split} split of {dataset.info.name}, expected at least {FEWEST} "
+        f"for a standard error: {' or '.join([*ways, 'give more data'])}."
+    )
+
+
+def mean_figure(
+    name: str, values: Tensor, unit: str, meaning: str = "", *, scale: float = 1.0, side: Side = None
+) -> Figure:
+    """The mean of independent values `(n,)`, times `scale` > 0, with its error and Student's interval.
+
+    Raises:
+        WalkbackError: There are fewer than `FEWEST` values, or one is not finite.
+    """
+    rows = _checked(name, values) * scale
+    mean = rows.mean().item()
+    figure = _figure(name, mean, rows.std().item() / math.sqrt(len(rows)), len(rows), unit, meaning)
+    return replace(figure, side=side)
+
+
+def nll_figures(name: str, nats: Tensor, info: DataInfo, meaning: str, *, side: Side = None) -> list[Figure]:
+    """The mean of negative log-likelihoods `(N,)` in nats; and in bits/dim, as `name_bits`, where the data have such.
+
+    Raises:
+        WalkbackError: As `mean_figure`.
+    """
+    figures = [mean_figure(name, nats, "nats", meaning, side=side)]
+    zero = info.bits_per_dimension(0.0)
+    if zero is not None:
+        slope = 1 / (info.space.size * math.log(2))
+        figures.append(mean_figure(f"{name}_bits", nats * slope + zero, "bits/dim", meaning, side=side))
+    return figures
+
+
+def share_figure(name: str, hits: Tensor, meaning: str = "") -> Figure:
+    """The share of independent hits `(n,)`, bool, in %, with an error also where all of them agree (see the module).
+
+    Raises:
+        WalkbackError: There are fewer than `FEWEST`.
+    """
+    num, count = len(hits), int(hits.sum())
+    _refuse_few(num, name)
+    middle = (count + 0.5) / (num + 1)
+    low = float(beta.ppf(0.025, count, num - count + 1)) if count else 0.0
+    high = float(beta.ppf(0.975, count + 1, num - count)) if count < num else 1.0
+    error = math.sqrt(middle * (1 - middle) / num)
+    return Figure(name, 100 * count / num, "%", 100 * error, (100 * low, 100 * high), meaning)
+
+
+def bracket_figure(name: str, low: Tensor, high: Tensor, unit: str, meaning: str = "") -> Figure:
+    """A mean that is known from both sides, from pairs `(n,)` whose means are below and above it on the average.
+
+    The middle's bias is at most half the width, and is in the error: the root of the mean squared error is not larger.
+
+    Raises:
+        WalkbackError: There are fewer than `FEWEST` pairs, or one is not finite.
+    """
+    below, above = (mean_figure(name, values, unit) for values in (low, high))
+    middle = mean_figure(name, (low.double() + high.double()) / 2, unit, meaning)
+    ends = [*(below.interval or ()), *(above.interval or ())]
+    error = math.hypot(middle.error or 0.0, (above.value - below.value) / 2)
+    return replace(middle, error=error, interval=(min(ends), max(ends)))
+
+
+def ratio_figure(
+    name: str, above: Tensor, below: Tensor, unit: str, meaning: str = "", *, scale: float = 1.0
+) -> Figure:
+    """mean(above) / mean(below) × scale > 0 for pairs `(n,)`, with the error of the linearized ratio.
+
+    The interval is Fieller's: the ratios r for which mean(above) - r mean(below) is not clearly different from 0.
+
+    Raises:
+        WalkbackError: There are fewer than `FEWEST` pairs, one is not finite, or the lower mean is not clearly
+            different from 0, so that the ratio may be anything.
+    """
+    top, bottom = _checked(name, above), _checked(name, below)
+    num, mean = len(top), bottom.mean().item()
+    over, under = top / math.sqrt(num), bottom / math.sqrt(num)  # whose variances are those of the means
+    squared = float(student_t.ppf(0.975, num - 1)) ** 2
+    room = mean**2 - squared * under.var().item()
+    if room <= 0:
+        raise WalkbackError(
+            f"Got a mean of {mean:.4g} ± {under.std().item():.2g} to divide by in {name}, expected one that is "
+            "clearly not 0: the ratio is undefined."
+        )
+    ratio = top.mean().item() / mean
+    error = ((over - ratio * under) / mean).std().item()
+    # The ends are the roots of room r² - 2 cross r + rest.
+    covariance = float(((over - over.mean()) * (under - under.mean())).sum()) / (num - 1)
+    cross = top.mean().item() * mean - squared * covariance
+    rest = top.mean().item() ** 2 - squared * over.var().item()
+    half = math.sqrt(max(0.0, cross**2 - room * rest))
+    interval = scale * (cross - half) / room, scale * (cross + half) / room
+    return Figure(name, ratio * scale, unit, error * scale, interval, meaning)
+
+
+def median_figure(
+    name: str, values: Sequence[float], unit: str, meaning: str = "", *, scale: float = 1.0
+) -> Figure:
+    """The median of independent values, times `scale` > 0, with its error and the interval between two of the values.
+
+    Fewer than `FEWEST` values have no error, and fewer than 6 no interval: even their ends would not hold 95 %.
+    """
+    rows = sorted(scale * value for value in values)
+    middle = statistics.median(rows)
+    error = None
+    if len(rows) >= FEWEST:
+        deviation = _NORMAL * statistics.median(abs(value - middle) for value in rows)
+        error = math.sqrt(math.pi / 2 / len(rows)) * deviation
+    rank = int(
+        binom.ppf(0.025, len(rows), 0.5)
+    )  # the largest with P(fewer values than that below the median) < 0.025
+    interval = (rows[rank - 1], rows[-rank]) if rank else None
+    return Figure(name, middle, unit, error, interval, meaning)
+
+
+def _figure(name: str, mean: float, error: float, num: int, unit: str, meaning: str) -> Figure:
+    half = float(student_t.ppf(0.975, num - 1)) * error
+    return Figure(name, mean, unit, error, (mean - half, mean + half), meaning)
+
+
+def _refuse_few(num: int, name: str) -> None:
+    if num < FEWEST:
+        raise WalkbackError(
+            f"Got {num} independent values of {name}, expected at least {FEWEST} for a standard error."
+        )
+
+
+def _checked(name: str, values: Tensor) -> Tensor:
+    _refuse_few(len(values), name)
+    rows = values.detach().double().cpu()
+    if not bool(rows.isfinite().all()):
+        count = int((~rows.isfinite()).sum())
+        raise WalkbackError(
+            f"Got {count} of {len(rows)} values of {name} that are not finite, expected finite log-densities: "
+            "the operator diverges, or its kernel has no density."
+        )
+    return rows

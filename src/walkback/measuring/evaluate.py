@@ -1,0 +1,106 @@
+"""The evaluation of a checkpoint, as a report stamped with its protocol.
+
+heated examples → figures and series      simulated ones → bracket      data and samples → comparisons
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from torch import Tensor
+
+from walkback.building.assembly import LoadedModel
+from walkback.data import Dataset
+from walkback.measuring.comparison import comparison_figures
+from walkback.measuring.likelihood_report import (
+    bracket_figures,
+    likelihood_figures,
+    likelihood_series,
+    tail_figures,
+    warnings_of,
+)
+from walkback.measuring.path_works import EvaluationPlan, bracket_simulated, heat_data
+from walkback.measuring.verdict import outdone
+from walkback.report import Figure, Report
+from walkback.schedules import Levels
+from walkback.storage.work_cache import WorkCache
+from walkback.support.extras import MissingLibraryError
+from walkback.support.memory import within_memory
+from walkback.support.watch import Watch
+
+
+def evaluate_model(
+    loaded: LoadedModel,
+    dataset: Dataset,
+    plan: EvaluationPlan,
+    levels: Levels,
+    protocol: Mapping[str, Any],
+    cache: WorkCache,
+    watch: Watch,
+) -> Report:
+    """Likelihood, bracket, baselines and sample quality of a model.
+
+    Args:
+        loaded: The model.
+        dataset: Prepared, and comparable with the data that it was trained on.
+        plan: What to evaluate.
+        levels: Of the heating paths.
+        protocol: What the report says of how it was made.
+        cache: Keeps finished batches, so that an interrupted evaluation can go on.
+        watch: Is told of progress.
+
+    Raises:
+        WalkbackError: A figure would be wrong: works that are not finite, clipped states, too few examples.
+    """
+    model, device = loaded.model, loaded.device
+    limit = within_memory(
+        f"evaluating {plan.batch_size} examples at a time", "lower the batch size (--batch-size)"
+    )
+    with limit, loaded.computing():
+        heated = heat_data(model, dataset, plan, levels, device, cache, watch)
+        figures = likelihood_figures(heated, dataset.info)
+        tails, k, missing = _tails(heated.work)
+        simulated = None
+        if plan.simulated:
+            simulated = bracket_simulated(model, plan, levels, device, cache, watch)
+            tails = [*tails, *bracket_figures(simulated, dataset.info)]
+        compared, lost = comparison_figures(model, levels, dataset, plan, device, watch)
+    return Report(
+        name="evaluate",
+        headline="bound",
+        figures=(*figures, *tails, *compared),
+        series=tuple(likelihood_series(heated, levels, simulated)),
+        warnings=(
+            *outdone((*figures, *compared), dataset.info),
+            *warnings_of(heated.work, k),
+            *missing,
+            *lost,
+        ),
+        protocol=protocol,
+    )
+
+
+def _tails(work: Tensor) -> tuple[list[Figure], Tensor | None, list[str]]:
+    """Pareto's k as figures and of each example; and a warning where the library that fits it is not installed."""
+    if work.shape[1] == 1:
+        return [], None, []
+    try:
+        return *tail_figures(work), []
+    except MissingLibraryError as error:
+        return [], None, [f"no Pareto's k: {error}"]
+
+
+def plan_facts(plan: EvaluationPlan, levels: Levels, dataset: Dataset) -> dict[str, Any]:
+    """What a report says of the plan, plain JSON types."""
+    return {
+        "split": plan.split,
+        "examples": min(plan.limit, len(dataset.examples(plan.split))),
+        "paths": plan.paths,
+        "simulated": plan.simulated,
+        "samples": plan.samples,
+        **({"readout": plan.readout} if plan.samples else {}),
+        "levels": len(levels),
+        "max_temperature": float(levels[-1].temperature),
+        "batch_size": plan.batch_size,
+    }

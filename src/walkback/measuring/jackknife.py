@@ -1,0 +1,54 @@
+"""Standard errors of statistics of whole sets: the delete-a-group jackknife.
+
+    error² = (G - 1) / G Σ_g (θ_g - θ̄)²        θ_g: the statistic without the g-th of G groups
+
+Row i is in group i mod G.
+
+Two sets that lose their g-th groups together give the error of a statistic of both. A bootstrap would draw rows twice,
+and what rests on nearest neighbours or on covariances takes a double for structure.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+
+import torch
+from torch import Tensor
+
+from walkback.errors import WalkbackError
+
+GROUPS = 10
+
+FEWEST_ROWS = 4 * GROUPS
+"""Rows below which there is no error."""
+
+
+def jackknife(
+    measure: Callable[[Tensor], Sequence[float]], num: int, groups: int | None = GROUPS
+) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    """Values of statistics of `num` exchangeable rows, and their standard errors.
+
+    Args:
+        measure: The statistics of the rows of an index `(n,)`, ascending.
+        num: How many rows there are, in no order.
+        groups: G; None leaves out one row at a time.
+
+    Raises:
+        WalkbackError: There are fewer than four rows a group.
+    """
+    if groups is not None and num < 4 * groups:
+        raise WalkbackError(
+            f"Got {num} examples, expected at least {4 * groups} for errors: raise their number."
+        )
+    count = groups or num
+    rows = torch.arange(num)
+    left = [tuple(measure(rows[rows % count != group])) for group in range(count)]
+    columns = list(zip(*left, strict=True))
+    return tuple(measure(rows)), tuple(_error(column) for column in columns)
+
+
+def _error(values: Sequence[float]) -> float:
+    count = len(values)
+    mean = math.fsum(values) / count
+    return math.sqrt((count - 1) / count * math.fsum((value - mean) ** 2 for value in values))

@@ -1,0 +1,170 @@
+"""Evaluation of a checkpoint: heat held-out examples many times, bracket simulated ones, compare with simple models.
+
+    data → heated: W (N, P), Δ_t (N, K) → bound, IS-NLL, sample sizes, gap by level
+    prior → cooled s_0 → heated again   → bracket of E[-log p(s_0)]
+    training and held-out data          → baselines
+
+Works of a batch are one entry of the cache: what is finished is never computed again.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from walkback.data import Dataset, Split, states_of
+from walkback.errors import ConfigurationError, WalkbackError
+from walkback.model import Model
+from walkback.schedules import Levels
+from walkback.storage.work_cache import WorkCache
+from walkback.support.readouts import Readout
+from walkback.support.seeding import generator
+from walkback.support.watch import Silent, Watch
+from walkback.work import PathWork, cooling_work, heating_work, reheating_work
+
+
+@dataclass(frozen=True, slots=True)
+class EvaluationPlan:
+    """What to evaluate.
+
+    Attributes:
+        split: Of the data.
+        limit: Number of examples, the first ones of the split; fewer where the split has fewer.
+        paths: Heating paths P of each example.
+        simulated: Examples drawn from the model and bracketed; 0 leaves that out.
+        baselines: Whether to judge simple models on the same examples.
+        samples: Samples drawn to be compared with the data; 0 leaves that out.
+        readout: What is compared of a sample: its state, or the mean of a step from it (`walkback.readout`).
+        classifier: Whether to train a classifier on the data's labels, for figures made of its features.
+        levels: Number of levels; None takes the schedule's.
+        batch_size: Examples heated at a time.
+        seed: Of all randomness.
+    """
+
+    split: Split = "test"
+    limit: int = 1000
+    paths: int = 32
+    simulated: int = 100
+    baselines: bool = True
+    samples: int = 0
+    classifier: bool = False
+    levels: int | None = None
+    batch_size: int = 250
+    seed: int = 0
+    readout: Readout = "state"
+
+
+@dataclass(frozen=True, slots=True)
+class HeatedExamples:
+    """Works of N examples, P paths each, in nats, float64, on the CPU.
+
+    Attributes:
+        work: `(N, P)`.
+        production: Δ_t averaged over paths, `(N, K)`, coldest level first.
+        cooling: Work of the cooling path that ended in each example, `(N,)`; None for data.
+    """
+
+    work: Tensor
+    production: Tensor
+    cooling: Tensor | None = None
+
+
+def heat_data(
+    model: Model,
+    dataset: Dataset,
+    plan: EvaluationPlan,
+    levels: Levels,
+    device: torch.device,
+    cache: WorkCache,
+    watch: Watch | None = None,
+) -> HeatedExamples:
+    """Heat the plan's examples.
+
+    Raises:
+        ConfigurationError: There are none.
+        WalkbackError: A work is not finite, or states are clipped.
+    """
+    num = min(plan.limit, len(dataset.examples(plan.split)))
+    if not num:
+        raise ConfigurationError(f"Got no examples in the {plan.split} split of {dataset.info.name}.")
+
+    def heat(number: int, size: int) -> Iterator[PathWork]:
+        first = number * plan.batch_size
+        noise = generator(device, plan.seed, "evaluate", number)
+        data = states_of(dataset, plan.split, slice(first, first + size), noise)
+        return (heating_work(model, data, levels, noise) for _ in range(plan.paths))
+
+    return _in_batches("Heating", num, plan, cache, watch or Silent(), heat)
+
+
+def bracket_simulated(
+    model: Model,
+    plan: EvaluationPlan,
+    levels: Levels,
+    device: torch.device,
+    cache: WorkCache,
+    watch: Watch | None = None,
+) -> HeatedExamples:
+    """Cool examples from the prior and heat them again, with the work of both directions; raises as `heat_data`."""
+
+    def heat(number: int, num: int) -> Iterator[PathWork]:
+        noise = generator(device, plan.seed, "simulate", number)
+        state, cooled = cooling_work(model, num, levels, noise)
+        yield cooled
+        for _ in range(plan.paths):
+            yield reheating_work(model, state, levels, noise)
+
+    return _in_batches("Simulating", plan.simulated, plan, cache, watch or Silent(), heat, cooled_first=True)
+
+
+def _in_batches(
+    stage: str,
+    num: int,
+    plan: EvaluationPlan,
+    cache: WorkCache,
+    watch: Watch,
+    heat: Callable[[int, int], Iterator[PathWork]],
+    *,
+    cooled_first: bool = False,
+) -> HeatedExamples:
+    """All batches of a stage, also those in the cache; with `cooled_first` each begins with its cooling paths."""
+    count = -(-num // plan.batch_size)
+    each = plan.paths + cooled_first
+    watch.stage(stage, num * each)
+    parts, done = [], 0
+    for number in range(count):
+        size = min(plan.batch_size, num - number * plan.batch_size)
+        entry = f"{stage.lower()}-{number}"
+        part = cache.read(entry)
+        if part is None:
+            works, production = [], None
+            for path in heat(number, size):
+                works.append(path.work.double().cpu())
+                if len(works) > cooled_first:
+                    found = path.production.double().cpu()
+                    production = found if production is None else production + found
+                watch.advance(done + size * len(works), {})
+            if production is None:
+                raise ConfigurationError("Got 0 paths, expected at least 1: raise --paths.")
+            part = {"work": torch.stack(works, 1), "production": production / plan.paths}
+            _require_finite(part, stage)
+            cache.write(entry, part)
+        parts.append(part)
+        done += size * each
+        watch.advance(done, {})
+    work = torch.cat([part["work"] for part in parts])
+    production = torch.cat([part["production"] for part in parts])
+    return HeatedExamples(work[:, cooled_first:], production, work[:, 0] if cooled_first else None)
+
+
+def _require_finite(part: dict[str, Tensor], stage: str) -> None:
+    bad = ~torch.cat([part["work"], part["production"]], 1).isfinite().all(1)
+    if bool(bad.any()):
+        raise WalkbackError(
+            f"Got paths whose work is not finite for {int(bad.sum())} of {len(bad)} examples ({stage.lower()}), "
+            "expected finite log-densities: a kernel has no density (variance 0, or a certain bit), the prior "
+            "excludes a state, or the network gives NaN."
+        )

@@ -1,0 +1,96 @@
+"""Do samples lie where data do, and do they reach everywhere? By balls around states that reach their k-th neighbour.
+
+    precision   share of samples inside any ball of the data           (Kynkäänniemi et al., 2019)
+    recall      share of data inside any ball of the samples
+    density     balls of the data that a sample is in, each over      (Naeem et al., 2020)
+                the number of other data in it, mean over samples
+    coverage    share of balls of the data with a sample inside
+
+A ball has k other data in it, and more where several are equally far, as bits are. Density is near 1 for samples of the
+data's own law and not bounded by it; coverage is then 1 - 2^-k for large sets of equal size, and more with ties.
+Precision and recall let one odd state's large ball cover much; density and coverage do not.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import NamedTuple, final
+
+import torch
+from torch import Tensor
+
+from walkback.errors import WalkbackError
+from walkback.measuring.quality.wasserstein import flat_pair
+
+
+class Scores(NamedTuple):
+    """Numbers without dimension; all but `density` within 0 and 1."""
+
+    precision: float
+    recall: float
+    density: float
+    coverage: float
+
+
+@final
+@dataclass(frozen=True, slots=True)
+class Distances:
+    """Euclidean distances among data `(N, N)`, among samples `(M, M)`, and from data to samples `(N, M)`."""
+
+    data: Tensor
+    samples: Tensor
+    between: Tensor
+
+    @classmethod
+    def of(cls, data: Tensor, samples: Tensor) -> Distances:
+        """Those of two sets of states or features, `(N, *E)` and `(M, *E)`.
+
+        Raises:
+            WalkbackError: A set is empty or not finite, or their event shapes differ.
+        """
+        first, second = flat_pair(data, samples)
+        return cls(_distances(first, first), _distances(second, second), _distances(first, second))
+
+    def among(self, rows: Tensor) -> Distances:
+        """Those of the rows `(n,)` of both sets."""
+        kept = rows.to(self.data.device)
+        return Distances(self.data[kept][:, kept], self.samples[kept][:, kept], self.between[kept][:, kept])
+
+    def scores(self, neighbours: int) -> Scores:
+        """Precision, recall, density and coverage.
+
+        Args:
+            neighbours: k; a state is no neighbour of itself.
+
+        Raises:
+            WalkbackError: A set has no more than k states.
+        """
+        fewest = min(len(self.data), len(self.samples))
+        if not 0 < neighbours < fewest:
+            raise WalkbackError(
+                f"Got {neighbours} neighbours among {fewest} states, expected 1 to {fewest - 1}."
+            )
+        radii = _radii(self.data, neighbours)[:, None]
+        inside_data = self.between <= radii
+        others = (self.data <= radii).double().sum(1) - 1  # k of them, or more where there are ties
+        inside_samples = self.between <= _radii(self.samples, neighbours)[None, :]
+        return Scores(
+            precision=_share(inside_data.any(0)),
+            recall=_share(inside_samples.any(1)),
+            density=float((inside_data.double() / others[:, None]).sum(0).mean()),
+            coverage=_share(inside_data.any(1)),
+        )
+
+
+def _distances(x: Tensor, y: Tensor) -> Tensor:
+    # Not through x·y, which gives equal states a distance: bits have many equal ones.
+    return torch.cdist(x, y, compute_mode="donot_use_mm_for_euclid_dist")
+
+
+def _radii(distances: Tensor, neighbours: int) -> Tensor:
+    """Distance of each state to its k-th neighbour `(N,)`; the smallest distance is that to itself."""
+    return distances.kthvalue(neighbours + 1, dim=1).values
+
+
+def _share(hits: Tensor) -> float:
+    return float(hits.double().mean())

@@ -1,0 +1,234 @@
+"""A feature network from the labels of the data at hand: a small classifier, trained in seconds to a minute.
+
+It takes the place that Inception has in FID, KID and the Inception score: its last hidden layer is the space in which
+sets are compared. It knows what tells the classes of these data apart, and nothing else; its accuracy on held-out
+examples says how much that is.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TypeAlias, final
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from walkback.data import Dataset, Labelled, Split, states_of
+from walkback.errors import ConfigurationError, DataError, WalkbackError
+from walkback.measuring.estimates import share_figure
+from walkback.report import Figure
+from walkback.support.memory import send
+from walkback.support.seeding import generator
+
+FeatureMap: TypeAlias = Callable[[Tensor], Tensor]
+"""States `(B, *E)`, on the CPU, to features `(B, F)`, each row by itself."""
+
+FEATURES = 64
+
+_BATCH = 128
+_CHUNK = 512
+
+
+@final
+class _Network(nn.Module):
+    """Convolutions for images, a perceptron for other states: features `(B, 64)`, then logits `(B, K)`."""
+
+    def __init__(self, shape: tuple[int, ...], classes: int, mean: float, std: float) -> None:
+        super().__init__()
+        self._mean, self._std, self.scale = mean, std, 1.0
+        layers = _convolutions(shape) if len(shape) == 3 and min(shape[1:]) >= 8 else []
+        width = FEATURES * (_halved(shape[1], 2) * _halved(shape[2], 2)) if layers else math.prod(shape)
+        hidden = [] if layers else [nn.Linear(width, 128), nn.ReLU()]
+        last = nn.Linear(width if layers else 128, FEATURES)
+        self.body = nn.Sequential(*layers, nn.Flatten(), *hidden, last, nn.ReLU())
+        self.head = nn.Linear(FEATURES, classes)
+
+    def forward(self, states: Tensor) -> Tensor:
+        """Logits `(B, K)`."""
+        return self.head(self._hidden(states))  # type: ignore[no-any-return]
+
+    def features(self, states: Tensor) -> Tensor:
+        """The last hidden layer `(B, 64)`, not negative, over `scale`."""
+        return self._hidden(states) / self.scale
+
+    def _hidden(self, states: Tensor) -> Tensor:
+        return self.body((states - self._mean) / self._std)  # type: ignore[no-any-return]
+
+
+@final
+@dataclass(frozen=True, slots=True)
+class Classifier:
+    """A trained classifier.
+
+    Attributes:
+        network: In evaluation mode; states to logits.
+        classes: Names of the classes by number.
+        accuracy: On held-out examples, in %.
+    """
+
+    network: _Network
+    classes: tuple[str, ...]
+    accuracy: Figure
+
+    def features(self, states: Tensor) -> Tensor:
+        """The last hidden layer of states `(N, *E)`, of mean square 1 in training: `(N, 64)`, on the CPU."""
+        return in_chunks(self.network.features, states, self._device)
+
+    def log_probs(self, states: Tensor) -> Tensor:
+        """log p(y | x) of states `(N, *E)`: `(N, K)`, on the CPU."""
+        return in_chunks(self.network, states, self._device).log_softmax(1)
+
+    @property
+    def _device(self) -> torch.device:
+        return next(self.network.parameters()).device
+
+
+@torch.no_grad()
+def in_chunks(features: FeatureMap, states: Tensor, device: torch.device | None = None) -> Tensor:
+    """Features `(N, F)` of states `(N, *E)`, float64 on the CPU, computed a few at a time.
+
+    Args:
+        features: What to compute.
+        states: States anywhere.
+        device: Where `features` wants them; None leaves them.
+
+    Raises:
+        WalkbackError: The result is no finite matrix of one row a state.
+    """
+    parts = [features(part.to(device or part.device)).double().cpu() for part in torch.split(states, _CHUNK)]
+    rows = torch.cat(parts)
+    if rows.ndim != 2 or len(rows) != len(states) or not bool(rows.isfinite().all()):
+        raise WalkbackError(
+            f"Got features of shape {tuple(rows.shape)}, expected a finite row for each of {len(states)} states."
+        )
+    return rows
+
+
+def label_classifier(
+    data: Dataset, seed: int, device: torch.device | str = "cpu", *, steps: int = 500, num: int = 20_000
+) -> Classifier:
+    """A classifier of a data set with labels: trained on its training split, judged on its test split.
+
+    Args:
+        data: Prepared.
+        seed: Of weights, batches and the noise of states.
+        device: Where to train.
+        steps: Of Adam, with batches of 128.
+        num: Largest number of examples of a split to use, the first in a shuffled order.
+
+    Raises:
+        ConfigurationError: The data set has no labels.
+        DataError: The source of the data has none, or a split has only examples without a class.
+        WalkbackError: Training diverged.
+    """
+    labelled = require_labels(data)
+    place = torch.device(device)
+
+    def some(split: Split) -> tuple[Tensor, Tensor]:
+        order = generator("cpu", seed, f"classifier-{split}")
+        rows, labels = torch.randperm(len(data.examples(split)), generator=order), labelled.labels(split)
+        rows = rows[labels[rows] >= 0][:num]
+        if not len(rows):
+            raise DataError(f"Got no {split} example of {data.info.name} that has a class; expected some.")
+        noise = generator(place, seed, f"classifier-states-{split}")
+        return states_of(data, split, rows, noise), labels[rows]
+
+    return train_classifier(some("train"), some("test"), labelled.classes, seed, steps=steps)
+
+
+def require_labels(data: Dataset) -> Labelled:
+    """A prepared data set whose examples have classes.
+
+    Raises:
+        ConfigurationError: They have none.
+        DataError: The source of the data has none.
+    """
+    if not isinstance(data, Labelled) or not data.classes:
+        raise ConfigurationError(
+            f"Got the data {data.info.name}, which have no labels, expected such as digits, mnist, cifar10: "
+            "leave the figures of features out, or give features of your own."
+        )
+    return data
+
+
+def train_classifier(
+    train: tuple[Tensor, Tensor],
+    test: tuple[Tensor, Tensor],
+    classes: tuple[str, ...],
+    seed: int,
+    *,
+    steps: int = 500,
+) -> Classifier:
+    """A small classifier, by Adam with a rate that falls to 0.
+
+    Args:
+        train: States `(N, *E)`, on the device to train on, and classes `(N,)`.
+        test: The same of held-out examples, which judge its accuracy.
+        classes: Names of the classes.
+        seed: Of weights and batches.
+        steps: Updates, each of 128 examples.
+
+    Raises:
+        WalkbackError: Training diverged, or there are too few held-out examples.
+    """
+    states, labels = train[0].detach().float(), train[1].to(train[0].device)
+    mean, std = states.mean().item(), states.std().item() or 1.0
+    # As a rule the caller measures without gradients.
+    with torch.inference_mode(False), torch.enable_grad():
+        with torch.random.fork_rng(devices=[]):
+            network = _Network(tuple(states.shape[1:]), len(classes), mean, std)
+        _initialize(network, generator("cpu", seed, "classifier-weights"))
+        network.to(states.device)
+        optimizer = torch.optim.Adam(network.parameters(), lr=2e-3)
+        batches = generator("cpu", seed, "classifier-batches")
+        for step in range(steps):
+            rows = send(
+                torch.randint(len(states), (min(_BATCH, len(states)),), generator=batches), states.device
+            )
+            for group in optimizer.param_groups:
+                group["lr"] = 2e-3 * (1 - step / steps)
+            optimizer.zero_grad(set_to_none=True)
+            loss = functional.cross_entropy(network(states[rows]), labels[rows])
+            loss.backward()  # type: ignore[no-untyped-call]
+            optimizer.step()
+    network.eval().requires_grad_(False)
+    network.scale = in_chunks(network.features, states).square().mean().sqrt().item() or 1.0
+    logits = in_chunks(network, test[0].float(), states.device)
+    hits = logits.argmax(1) == test[1].cpu()
+    meaning = f"of the feature network on {len(hits)} held-out examples; chance is {100 / len(classes):.3g} %"
+    return Classifier(network, classes, share_figure("classifier_accuracy", hits, meaning))
+
+
+def _convolutions(shape: tuple[int, ...]) -> list[nn.Module]:
+    """To `(B, 64, H, W)` of a quarter of the sides; four times less of large images."""
+    return [
+        _convolution(shape[0], 16, stride=1 if max(shape[1:]) < 16 else 2),
+        nn.ReLU(),
+        _convolution(16, 32, stride=2),
+        nn.ReLU(),
+        _convolution(32, FEATURES, stride=2 if max(shape[1:]) < 16 else 1),
+        nn.ReLU(),
+    ]
+
+
+def _halved(side: int, times: int) -> int:
+    """A side after convolutions of stride 2 with padding."""
+    for _ in range(times):
+        side = (side + 1) // 2
+    return side
+
+
+def _convolution(inputs: int, outputs: int, stride: int) -> nn.Conv2d:
+    return nn.Conv2d(inputs, outputs, 3, stride=stride, padding=1)
+
+
+def _initialize(network: nn.Module, rng: torch.Generator) -> None:
+    """He's weights and no biases, from a generator: torch's own initialization knows only the global one."""
+    for layer in network.modules():
+        if isinstance(layer, nn.Linear | nn.Conv2d):
+            nn.init.kaiming_normal_(layer.weight, nonlinearity="relu", generator=rng)
+            if layer.bias is not None:
+                nn.init.zeros_(layer.bias)

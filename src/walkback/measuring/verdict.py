@@ -1,0 +1,108 @@
+"""Whether models without learning do better: what a reader of a likelihood has to be told in a line.
+
+uniform     0 nats on [0, 1]^D (log2 bins bits/dim), D log 2 for bits      no training data at all
+Gaussian    the better of independent coordinates and a covariance         moments of the training data
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+
+from torch import Tensor
+
+from walkback.data import DataInfo, Dataset, Split
+from walkback.errors import WalkbackError
+from walkback.measuring.bound import BoundEstimate
+from walkback.report import Figure
+from walkback.support.seeding import generator
+
+MOST_NUMBERS = 2**23
+"""Numbers in the training states that `simple_nats` looks at; 64 MiB."""
+
+_GAUSSIANS = ("diagonal_gaussian", "gaussian", "bernoulli")
+_WORDS = {
+    "diagonal_gaussian": "a Gaussian with independent coordinates",
+    "gaussian": "a Gaussian",
+    "bernoulli": "independent coins with the training frequencies",
+}
+
+
+def uniform_nats(info: DataInfo) -> float | None:
+    """-log p of any state under the uniform law; None where states are not confined."""
+    if info.support == "binary":
+        return info.space.size * math.log(2)
+    return None if info.bins is None else 0.0
+
+
+def simple_nats(train: Tensor, test: Tensor, info: DataInfo, seed: int) -> dict[str, float]:
+    """Mean -log p of held-out states `(M, *E)` under models of the moments of `train` `(N, *E)`, by name.
+
+    There are none where the training states have no Gaussian, e.g. a constant coordinate.
+    """
+    from walkback.measuring.baselines import (
+        moment_models,
+    )  # scikit-learn: a training run needs it at its end only
+
+    try:
+        return {
+            name: float(nats.mean())
+            for name, nats, _ in moment_models(train, test, info, seed)
+            if name in _GAUSSIANS
+        }
+    except WalkbackError:
+        return {}
+
+
+def nats_of(figures: Sequence[Figure]) -> dict[str, float]:
+    """The same of an evaluation's baselines."""
+    values = {figure.name: figure.value for figure in figures}
+    return {name: values[f"baseline_{name}"] for name in _GAUSSIANS if f"baseline_{name}" in values}
+
+
+def verdict(what: str, nats: float, info: DataInfo, others: Mapping[str, float]) -> tuple[str, ...]:
+    """One sentence where a model is worse than the uniform law, or than the best of others; else none.
+
+    Args:
+        what: What was measured of the model, e.g. "bound".
+        nats: Its mean.
+        info: The data.
+        others: Means of `simple_nats` or `nats_of`.
+    """
+    uniform = uniform_nats(info)
+    if uniform is not None and nats > uniform:
+        law = "fair coins" if info.support == "binary" else "uniform grey levels"
+        return (
+            f"The {what} is {_told(nats, info)}, above the {_told(uniform, info)} of {law}: as a density the model is "
+            "worse than no model, as far as this figure tells.",
+        )
+    name = min(others, key=others.__getitem__, default=None)
+    if name is None or nats <= others[name]:
+        return ()
+    return (
+        f"The {what} is {_told(nats, info)}, above the {_told(others[name], info)} of {_WORDS[name]} fitted to the "
+        "training data: as a density the model is worse than that, as far as this figure tells.",
+    )
+
+
+def outdone(figures: Sequence[Figure], info: DataInfo) -> tuple[str, ...]:
+    """`verdict` of an evaluation's figures, on its closest one to the likelihood."""
+    values = {figure.name: figure.value for figure in figures}
+    what, name = ("importance-sampled NLL", "is_nll") if "is_nll" in values else ("bound on the NLL", "bound")
+    return verdict(what, values[name], info, nats_of(figures))
+
+
+def remarks_on_bound(
+    bound: BoundEstimate, dataset: Dataset, split: Split, limit: int, seed: int
+) -> tuple[str, ...]:
+    """`verdict` of a bound on the first `limit` examples of a split, beside simple models on the same examples."""
+    info, noise = dataset.info, generator("cpu", seed, "remarks")
+    rows = dataset.examples("train")[: max(1, MOST_NUMBERS // info.space.size)]
+    train = dataset.states(rows, noise)
+    test = dataset.states(dataset.examples(split)[:limit], noise)
+    return verdict("bound on the NLL", bound.nats, info, simple_nats(train, test, info, seed))
+
+
+def _told(nats: float, info: DataInfo) -> str:
+    bits = info.bits_per_dimension(nats)
+    return f"{nats:.4g} nats" if bits is None else f"{bits:.3f} bits/dim"

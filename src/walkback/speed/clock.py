@@ -1,0 +1,63 @@
+"""How long work takes on a device, and how much memory: what both cost to know is waited for outside of the time.
+
+A CUDA device works on after a call has returned, so the clock is read only when it has nothing left to do.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import TypeAlias, final
+
+import torch
+
+from walkback.building.devices import wait_for
+
+Clock: TypeAlias = Callable[[], float]
+"""Seconds since some moment."""
+
+
+@final
+class Meter:
+    """Measures work on a device.
+
+    Args:
+        device: Where it computes.
+        clock: Read before and after.
+    """
+
+    def __init__(self, device: torch.device, clock: Clock = time.perf_counter) -> None:
+        self._device = device
+        self._clock = clock
+
+    @property
+    def per_work(self) -> bool:
+        """Whether the memory of one piece of work can be told from that of others."""
+        return self._device.type == "cuda"
+
+    def seconds(self, work: Callable[[], object]) -> float:
+        """How long `work` takes, the device's part included."""
+        self._wait()
+        started = self._clock()
+        work()
+        self._wait()
+        return self._clock() - started
+
+    def held(self) -> int:
+        """Bytes of tensors on a CUDA device; 0 elsewhere, where nobody counts them."""
+        return torch.cuda.memory_allocated(self._device) if self.per_work else 0
+
+    @contextmanager
+    def peak_of(self, peaks: list[int]) -> Iterator[None]:
+        """Append the bytes that the block held at most beyond those before it; nothing where `per_work` is false."""
+        if not self.per_work:
+            yield
+            return
+        before = self.held()
+        torch.cuda.reset_peak_memory_stats(self._device)
+        yield
+        peaks.append(torch.cuda.max_memory_allocated(self._device) - before)
+
+    def _wait(self) -> None:
+        wait_for(self._device)

@@ -1,0 +1,221 @@
+"""What was measured of a configuration, as a report: ratios first, then seconds, and what they make of a long run.
+
+    speed      seconds of the configured way / seconds of the other one, in the same repeat
+    walk       seconds / K of a repeat, times the mean K of the run's walks: n at T = 1 is drawn anew for each walk
+    states     rows · K / seconds
+
+Figures are medians over repeats.
+"""
+
+from __future__ import annotations
+
+import platform
+from collections.abc import Iterator
+from dataclasses import replace
+from typing import Any
+
+import torch
+
+from walkback.measuring.estimates import FEWEST, median_figure
+from walkback.measuring.provenance import Provenance
+from walkback.report import Figure, Report, Series
+from walkback.speed.timings import BenchmarkPlan, Timing, Timings, Way
+from walkback.training.preparation import Prepared
+from walkback.training.trainer import levels_of_walk
+
+CHAIN = 100_000
+"""Steps of the chain whose time is estimated."""
+
+_WALKS = 1000  # of a run, whose lengths are averaged
+_MIB = 2**20
+
+
+def benchmark_report(prepared: Prepared, plan: BenchmarkPlan, timings: Timings) -> Report:
+    """Everything that was measured.
+
+    Args:
+        prepared: What was measured.
+        plan: How.
+        timings: See `time_configuration`.
+    """
+    length = _mean_length(prepared)
+    figures = (
+        *_speeds(timings),
+        *_walks(prepared, timings, length),
+        *_chains(prepared, plan, timings),
+        *_estimates(prepared, plan, timings, length),
+        *_memory(timings),
+    )
+    return Report(
+        name="bench",
+        headline="walk",
+        figures=figures,
+        series=tuple(_series(timings)),
+        warnings=tuple(_warnings(prepared, plan, timings)),
+        protocol=_protocol(prepared, plan, length),
+    )
+
+
+def _speeds(timings: Timings) -> Iterator[Figure]:
+    """Of ways with a switch changed, relative to the configured one."""
+    for title, measured in (("", timings.walks), ("chain_", timings.chain)):
+        (configured, own), *others = measured.items()
+        for way, timing in others:
+            ratios = [base / other for base, other in zip(own.seconds, timing.seconds, strict=True)]
+            meaning = f"as fast as configured: {'sampling' if title else 'training'} with {_switch(way, configured)}"
+            yield median_figure(f"{title}speed_{way.change}", ratios, "×", meaning)
+
+
+def _walks(prepared: Prepared, timings: Timings, length: float) -> Iterator[Figure]:
+    """Seconds of walks, and what they are made of."""
+    rows = prepared.config.training.batch_size
+    (configured, own), *_ = timings.walks.items()
+    for way, timing in timings.walks.items():
+        meaning = f"a walk with {_switch(way)}"
+        if way is configured:
+            meaning = f"a walk of {rows} rows as configured: {way.updates} updates, {way.precision}"
+        yield median_figure(_name("walk", way), _per_step(timing, timings), "s", meaning, scale=length)
+    speeds = [rows * steps / seconds for steps, seconds in zip(timings.levels, own.seconds, strict=True)]
+    yield median_figure("states", speeds, "states/s", "rows times steps that training takes in a second")
+    shares = [alone / whole for alone, whole in zip(timings.heating.seconds, own.seconds, strict=True)]
+    rest = "learning and the model's own chains" if prepared.config.training.own_starts else "learning"
+    meaning = f"of a walk's time is that of the walk alone; the rest is {rest}"
+    yield median_figure("heating", shares, "%", meaning, scale=100)
+
+
+def _chains(prepared: Prepared, plan: BenchmarkPlan, timings: Timings) -> Iterator[Figure]:
+    """Seconds of steps at T = 1."""
+    (configured, own), *_ = timings.chain.items()
+    for way, timing in timings.chain.items():
+        meaning = f"a step with {_switch(way)}"
+        if way is configured:
+            meaning = (
+                f"a step of {prepared.config.samples.num} chains at T = 1 as configured: {way.precision}"
+            )
+        yield median_figure(
+            _name("chain_step", way), timing.seconds, "s", meaning, scale=1 / plan.chain_steps
+        )
+    speeds = [plan.chain_steps / seconds for seconds in own.seconds]
+    yield median_figure("chain_steps", speeds, "steps/s", "of these chains, side by side")
+
+
+def _estimates(prepared: Prepared, plan: BenchmarkPlan, timings: Timings, length: float) -> Iterator[Figure]:
+    """How long long work will take."""
+    own, chain = next(iter(timings.walks.values())), next(iter(timings.chain.values()))
+    steps = prepared.config.training.steps
+    if steps:
+        what = f"for the {steps:,} walks of training.steps, without validation and pictures"
+        total = median_figure("training_time", _per_step(own, timings), "s", what, scale=length * steps)
+        yield replace(total, meaning=f"{in_words(total.value)} {what}")
+    what = f"for {CHAIN:,} steps at T = 1"
+    total = median_figure("chain_time", chain.seconds, "s", what, scale=CHAIN / plan.chain_steps)
+    yield replace(total, meaning=f"{in_words(total.value)} {what}")
+
+
+def _memory(timings: Timings) -> Iterator[Figure]:
+    """What ways need on a device that tells, else what the process has had."""
+    found = [(way, timing.memory) for way, timing in timings.walks.items() if timing.memory is not None]
+    for way, memory in found:
+        words = "as configured" if not way.change else f"with {_switch(way)}"
+        yield Figure(
+            _name("memory", way),
+            memory / _MIB,
+            "MiB",
+            meaning=f"most that training {words} held on the device",
+        )
+    if not found and timings.process_peak is not None:
+        yield Figure(
+            "memory",
+            timings.process_peak / _MIB,
+            "MiB",
+            meaning="most that the process has had by the end of its first walks, libraries and data included",
+        )
+
+
+def _series(timings: Timings) -> Iterator[Series]:
+    """Every single time, in order, so that a drift of the machine can be seen."""
+    for title, measured in (("walk", timings.walks), ("chain", timings.chain)):
+        for way, timing in measured.items():
+            numbers = tuple(float(number) for number in range(1, len(timing.seconds) + 1))
+            yield Series(_name(f"{title}_seconds", way), numbers, timing.seconds, "repeat", f"{title} (s)")
+
+
+def _warnings(prepared: Prepared, plan: BenchmarkPlan, timings: Timings) -> Iterator[str]:
+    yield from timings.lost
+    if plan.repeats < FEWEST:
+        yield f"{plan.repeats} repeats have no standard error: measure at least {FEWEST}"
+    if prepared.config.run.nproc > 1:
+        yield (
+            f"one process was measured, not run.nproc = {prepared.config.run.nproc}: their exchange of gradients "
+            "comes on top"
+        )
+
+
+def _protocol(prepared: Prepared, plan: BenchmarkPlan, length: float) -> dict[str, Any]:
+    """What was measured, where and how."""
+    config, device = prepared.config, prepared.device
+    cuda = device.type == "cuda"
+    details = {
+        "recipe": config.recipe,
+        "parameters": prepared.num_parameters,
+        "objective": config.objective.name,
+        "schedule": config.schedule.name,
+        "mean_levels": length,
+        "updates": config.training.updates,
+        "rows": config.training.batch_size,
+        "own_starts": config.training.own_starts,
+        "steps": config.training.steps,
+        "chains": config.samples.num,
+        "chain_steps": plan.chain_steps,
+        "repeats": plan.repeats,
+        "compiled": config.run.compile,
+        "threads": config.run.threads or torch.get_num_threads(),
+        "device_name": torch.cuda.get_device_name(device)
+        if cuda
+        else platform.processor() or platform.machine(),
+    }
+    return Provenance(
+        operator=config.operator.name,
+        device=device,
+        precision=prepared.precision,
+        seed=config.run.seed,
+        data=prepared.dataset.info,
+        details=details,
+    ).to_dict()
+
+
+def _mean_length(prepared: Prepared) -> float:
+    """Mean K of the run's own walks, the first thousand of them."""
+    count, seed = max(1, min(prepared.config.training.steps, _WALKS)), prepared.config.run.seed
+    return sum(len(levels_of_walk(prepared.model, seed, number)) for number in range(count)) / count
+
+
+def _per_step(timing: Timing, timings: Timings) -> list[float]:
+    return [seconds / steps for seconds, steps in zip(timing.seconds, timings.levels, strict=True)]
+
+
+def _name(figure: str, way: Way) -> str:
+    return f"{figure}_{way.change}" if way.change else figure
+
+
+def _switch(way: Way, configured: Way | None = None) -> str:
+    """The switch that a way changes, as it is set."""
+    by_precision = way.change == way.precision
+    before = "" if configured is None else (configured.precision if by_precision else configured.updates)
+    return f"{'run.precision' if by_precision else 'training.updates'} = {way.change}" + (
+        f" instead of {before}" if before else ""
+    )
+
+
+def in_words(seconds: float) -> str:
+    """A duration, to two units.
+
+    >>> in_words(0.25), in_words(99.4), in_words(7384), in_words(200_000)
+    ('0.25 s', '1 min 39 s', '2 h 3 min', '2 d 8 h')
+    """
+    whole = round(seconds)
+    for size, unit, below, smaller in ((86_400, "d", 3600, "h"), (3600, "h", 60, "min"), (60, "min", 1, "s")):
+        if whole >= size:
+            rounded = round(seconds / below) * below
+            return f"{rounded // size} {unit} {rounded % size // below} {smaller}"
+    return f"{seconds:.2g} s" if seconds < 9.95 else f"{whole} s"

@@ -1,0 +1,98 @@
+"""The kinds of file that walkback writes, and how files of an older format become what is written today.
+
+A document that can no longer be read as it was before needs a new format: add `{format before: function}` to the
+migrations of its kind. The number that is written goes up by itself, and files of every older format are read through
+the chain of functions. Does not import torch.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, TypeAlias, final
+
+from walkback.errors import CheckpointError, WalkbackError
+
+Document: TypeAlias = dict[str, Any]
+"""Plain JSON types."""
+
+
+@final
+@dataclass(frozen=True, slots=True)
+class FileKind:
+    """One kind of file, of which every document says the format.
+
+    Attributes:
+        name: What a document says it is, under "kind".
+        migrations: By format, the function that turns a document of it into one of the next format. It may change the
+            dictionary that it is given.
+        unstamped: Whether documents of format 1 say neither kind nor format.
+    """
+
+    name: str
+    migrations: Mapping[int, Callable[[Document], Document]] = field(default_factory=dict)
+    unstamped: bool = False
+
+    @property
+    def format(self) -> int:
+        """The format that is written, and the newest that is read."""
+        return 1 + len(self.migrations)
+
+    def stamp(self) -> Document:
+        """What a document of this kind begins with: kind and format."""
+        return {"kind": self.name, "format": self.format}
+
+    def migrated(
+        self, document: Mapping[str, Any], origin: object, error: type[WalkbackError] = CheckpointError
+    ) -> Document:
+        """A document of any format as one of today's, stamped; the argument is left as it is.
+
+        Args:
+            document: What a file says.
+            origin: The file, for messages.
+            error: What is raised.
+
+        Raises:
+            WalkbackError: `error`: the document is of another kind, or of a format that this version does not know.
+        """
+        before = self._format_of(document, origin, error)
+        migrated = dict(document)
+        for number in range(before, self.format):
+            migrated = self.migrations[number](migrated)
+        return migrated | self.stamp()
+
+    def _format_of(self, document: Mapping[str, Any], origin: object, error: type[WalkbackError]) -> int:
+        if self.unstamped and not {"kind", "format"} & document.keys():
+            return 1
+        found, written = document.get("kind"), document.get("format")
+        if found != self.name:
+            raise error(f"Got {origin}, which holds {_quoted(found)}, expected {_quoted(self.name)}.")
+        if type(written) is not int or written < 1:
+            raise error(f"Got {origin}, whose format {_quoted(written)} is unknown, expected {self.format}.")
+        if written > self.format:
+            writer = (
+                f", written by walkback {_quoted(document['walkback'])}" if "walkback" in document else ""
+            )
+            raise error(
+                f"Got {origin} in format {written}{writer}, but this version reads formats up to {self.format}; "
+                "upgrade walkback."
+            )
+        return written
+
+
+CHECKPOINT = FileKind("checkpoint")
+TRAINING_STATE = FileKind("training state")
+STEP = FileKind("step", unstamped=True)
+"""`step-N.json` of a run directory: the digests of a checkpoint and its training state."""
+WORK_CACHE = FileKind("work cache", {1: lambda document: {"protocol": document}}, unstamped=True)
+"""`protocol.json` of a directory of finished pieces; in format 1 it is the protocol itself."""
+SAMPLES = FileKind("samples")
+INPAINTED = FileKind("inpainted")
+
+KINDS = (CHECKPOINT, TRAINING_STATE, STEP, WORK_CACHE, SAMPLES, INPAINTED)
+
+
+def _quoted(value: Any) -> str:
+    """A value from a file, fit for a sentence: quoted, and not longer than it should be."""
+    text = repr(value)
+    return text if len(text) <= 60 else text[:57] + "..."

@@ -1,0 +1,85 @@
+"""Where a long measurement keeps what it has done, so that it can go on after an interruption.
+
+    directory/protocol.json          what is measured; a directory of another measurement is refused
+    directory/<entry>.safetensors    finished pieces, each written whole or not at all
+
+Without a directory nothing is kept.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, final
+
+from torch import Tensor
+
+from walkback.errors import CheckpointError, ConfigurationError
+from walkback.storage.files import write_json, writing_to
+from walkback.storage.migrations import WORK_CACHE
+from walkback.storage.tensorfile import read_tensors, save_tensors
+
+_PROTOCOL = "protocol.json"
+
+
+@final
+class WorkCache:
+    """Finished pieces of a measurement, by name.
+
+    Args:
+        directory: Made if it does not exist; None keeps nothing.
+        protocol: What is measured, plain JSON types.
+
+    Raises:
+        ConfigurationError: The directory holds something else, or pieces of another measurement.
+        WalkbackError: It cannot be written.
+    """
+
+    def __init__(self, directory: Path | None = None, protocol: Mapping[str, Any] | None = None) -> None:
+        self._directory = directory
+        if directory is None:
+            return
+        file = directory / _PROTOCOL
+        with writing_to(directory):
+            directory.mkdir(parents=True, exist_ok=True)
+        wanted = json.loads(json.dumps(dict(protocol or {})))
+        if file.exists():
+            if _protocol_in(file) != wanted:
+                raise ConfigurationError(
+                    f"Got {directory}, which holds pieces of another measurement, expected an empty directory "
+                    "or one of the same checkpoint, data and options: choose another."
+                )
+            return
+        if any(directory.iterdir()):
+            raise ConfigurationError(
+                f"Got {directory}, which holds other files, expected an empty directory: choose another."
+            )
+        write_json(file, WORK_CACHE.stamp() | {"protocol": wanted})
+
+    def read(self, entry: str) -> dict[str, Tensor] | None:
+        """A finished piece on the CPU, or None; what cannot be read is as if it were not there."""
+        if self._directory is None or not self._file(entry).exists():
+            return None
+        try:
+            return read_tensors(self._file(entry))[0]
+        except CheckpointError:
+            return None
+
+    def write(self, entry: str, tensors: Mapping[str, Tensor]) -> None:
+        """Keep a piece, in place of an older one of that name; raises WalkbackError where it cannot be written."""
+        if self._directory is not None:
+            save_tensors(self._file(entry), tensors, {"entry": entry})
+
+    def _file(self, entry: str) -> Path:
+        if self._directory is None:
+            raise ValueError("Got a cache without a directory.")
+        return self._directory / f"{entry}.safetensors"
+
+
+def _protocol_in(file: Path) -> object:
+    """The protocol of a file; None where it cannot be read."""
+    try:
+        return WORK_CACHE.migrated(json.loads(file.read_text("utf-8")), file, ConfigurationError)["protocol"]
+    except (OSError, ValueError, RecursionError, AttributeError, KeyError):
+        return None

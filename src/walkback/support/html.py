@@ -1,0 +1,56 @@
+"""HTML for notebooks: tables, pictures, what can be unfolded.
+
+Whatever is shown is escaped here, and nowhere else: names, warnings and protocols come from files and plugins.
+"""
+
+from __future__ import annotations
+
+from base64 import b64encode
+from collections.abc import Iterable, Sequence
+from html import escape
+
+from walkback.support.text import printable
+
+
+def text(value: object) -> str:
+    """A value as text of an HTML document, without markup of its own.
+
+    >>> text("<b>1 & 2</b>")
+    '&lt;b&gt;1 &amp; 2&lt;/b&gt;'
+    """
+    return escape(printable(str(value)))
+
+
+def table(rows: Iterable[Sequence[object]], header: Sequence[object] = ()) -> str:
+    """Rows of values as a table.
+
+    >>> table([("bound", "<1")])
+    '<table><tr><td>bound</td><td>&lt;1</td></tr></table>'
+    """
+    top = _row("th", header) if header else ""
+    return f"<table>{top}{''.join(_row('td', row) for row in rows)}</table>"
+
+
+def heading(title: object) -> str:
+    """A line that names what follows."""
+    return f"<p><b>{text(title)}</b></p>"
+
+
+def notes(sentences: Iterable[object]) -> str:
+    """Sentences, each in a paragraph."""
+    return "".join(f"<p>{text(sentence)}</p>" for sentence in sentences)
+
+
+def folded(title: object, content: str) -> str:
+    """HTML that is shown when its title is clicked."""
+    return f"<details><summary>{text(title)}</summary>{content}</details>"
+
+
+def picture(png: bytes, title: object) -> str:
+    """A PNG file as a picture that needs no other file."""
+    return f'<img alt="{text(title)}" src="data:image/png;base64,{b64encode(png).decode("ascii")}">'
+
+
+def _row(cell: str, values: Sequence[object]) -> str:
+    cells = "".join(f"<{cell}>{text(value)}</{cell}>" for value in values)
+    return f"<tr>{cells}</tr>"

@@ -1,0 +1,144 @@
+"""The law that what `torch.compile` makes of an operator has the operator's gradients.
+
+    g = ∇ -log p_T(s | s),   for each parameter:   |g_compiled - g| ≤ ½ |g| + 10 |g_rounded - g|
+
+g is computed in float32, g_rounded in the precision of training, both by the operator's own forward pass. A lost path
+makes an error of |g|; rounding makes |g_rounded - g|, which is all there is where g is 0 by symmetry.
+
+A backward pass that is compiled wrongly raises nothing: training goes on, and a part of the network learns nothing.
+PyTorch 2.13 did so with the gradient of nearest interpolation beside other branches, in bfloat16 on a CPU. The weights
+are disturbed first, because layers that start at 0 hide those before them, and put back to the bit.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import warnings
+from typing import TypeAlias
+
+import torch
+from torch import Tensor
+
+from walkback.operators import TransitionOperator
+from walkback.schedules import Level, tensor_levels
+from walkback.state import State, device_of
+from walkback.support.seeding import derive_seed, generator
+from walkback.testing.cases import Case, ConformanceError, NotApplicable
+from walkback.testing.kernels import HOT
+from walkback.testing.operators import OPERATORS as OPERATORS  # exported with the law below in it
+from walkback.testing.operators import probes
+
+Gradients: TypeAlias = dict[str, Tensor]
+
+_SHARE, _ROUNDING = 0.5, 10.0
+_NEGLIGIBLE = 1e-5  # of the largest gradient: as good as 0 in float32
+_REPEATED = 0.01  # of a gradient: atomic additions on a CUDA device are less, another draw of dropout is more
+_DISTURBANCE = 0.02
+_ROWS = 16
+
+
+def require_same_gradients(operator: TransitionOperator, state: State, level: Level, seed: int) -> None:
+    """Refuse a compiled operator whose gradients are not those of its own `forward`.
+
+    The gradients are those of training, or of evaluation mode where training is random (dropout); an operator that is
+    random in both is not looked at. Its weights, buffers and mode are as before afterwards, and so are the global
+    generators; it has no gradients then. To be called as training calls the operator: under its autocast.
+
+    Args:
+        operator: Compiled in place (`operator.compile()`).
+        state: States `(B, *E)` of the operator's chain.
+        level: As in training, a tensor.
+        seed: Of the disturbance.
+
+    Raises:
+        ConformanceError: Some gradient is further off than that.
+    """
+    before = {name: tensor.detach().clone() for name, tensor in operator.state_dict().items()}
+    was_training = operator.training
+    device = device_of(state)
+    try:
+        _disturb(operator, seed)
+        with torch.random.fork_rng([device] if device.type == "cuda" else []):
+            for training in (True, False):
+                operator.train(training)
+                torch.manual_seed(derive_seed(seed, "compiled"))
+                with torch.autocast(device.type, enabled=False):
+                    exact, again = (_gradients(operator, state, level) for _ in range(2))
+                if all(
+                    (again[name] - exact[name]).norm() <= _REPEATED * size for name, size in _sizes(exact)
+                ):
+                    rounded = _gradients(operator, state, level)
+                    _refuse_others(_gradients(operator, state, level, compiled=True), exact, rounded)
+                    return
+    finally:
+        operator.load_state_dict(before)
+        operator.train(was_training)
+        operator.zero_grad(set_to_none=True)
+
+
+@torch.no_grad()
+def _disturb(operator: TransitionOperator, seed: int) -> None:
+    noise = generator("cpu", seed, "disturbed")
+    for parameter in operator.parameters():
+        parameter.add_(_DISTURBANCE * torch.randn(parameter.shape, generator=noise).to(parameter))
+
+
+def _gradients(
+    operator: TransitionOperator, state: State, level: Level, *, compiled: bool = False
+) -> Gradients:
+    """∇ of the mean of -log p over the rows, by name of the parameter."""
+    operator.zero_grad(set_to_none=True)
+    conditional = operator(state, level) if compiled else operator.forward(state, level)
+    loss = -conditional.cooling(level).log_prob(state).mean()
+    if loss.requires_grad:
+        loss.backward()
+    torch.clear_autocast_cache()  # its copies of the weights belong to this graph
+    return {
+        name: parameter.grad for name, parameter in operator.named_parameters() if parameter.grad is not None
+    }
+
+
+def _sizes(gradients: Gradients) -> list[tuple[str, float]]:
+    """Norms of the gradients that are not negligible, by name."""
+    sizes = {name: gradient.norm().item() for name, gradient in gradients.items()}
+    least = _NEGLIGIBLE * max(sizes.values(), default=0.0)
+    return [(name, size) for name, size in sizes.items() if size > least]
+
+
+def _refuse_others(found: Gradients, exact: Gradients, rounded: Gradients) -> None:
+    shares = {}
+    for name, size in _sizes(exact):
+        gradient = exact[name]
+        error = (found.get(name, torch.zeros_like(gradient)) - gradient).norm().item()
+        allowed = _SHARE * size + _ROUNDING * (rounded[name] - gradient).norm().item()
+        if not error <= allowed:  # a NaN is refused too
+            shares[name] = error / size
+    if shares:
+        name = max(shares, key=lambda name: shares[name])
+        raise ConformanceError(
+            f"Got gradients of the compiled operator that are not its own ({len(shares)} of {len(exact)} parameters, "
+            f"'{name}' off by {100 * shares[name]:.0f} % of its size): PyTorch {torch.__version__} compiles its "
+            "backward pass wrongly here; write what that parameter goes through in another way, or train without "
+            "--compile."
+        )
+
+
+@OPERATORS.check("compiled-gradients", "torch.compile leaves the gradients of training as they are")
+def _compiled_gradients(case: Case) -> None:
+    if not case.thorough:
+        raise NotApplicable("It compiles for a minute or more: ask for a thorough check.")
+    if not any(shutil.which(compiler) for compiler in (os.environ.get("CXX", "g++"), "clang++")):
+        raise NotApplicable("There is no C++ compiler, which torch.compile needs on the CPU.")
+    for precision in (torch.float32, torch.bfloat16):
+        probe = next(probes(case))
+        (level,) = tensor_levels((HOT,), torch.device("cpu"))
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of the compiler's own
+            torch.compiler.reset()
+            try:
+                probe.operator.compile()
+                with torch.autocast("cpu", dtype=torch.bfloat16, enabled=precision is torch.bfloat16):
+                    require_same_gradients(probe.operator, probe.states(_ROWS), level, seed=0)
+            finally:
+                torch.compiler.reset()

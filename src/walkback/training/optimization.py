@@ -1,0 +1,125 @@
+"""Optimizer, learning rate and weight average.
+
+    lr(w) = lr · min(1, (w + 1) / warmup) · [ 1, or ½ (1 + cos(π z)) ],   z = share of training that is done
+    θ̄ ← d_u θ̄ + (1 - d_u) θ,   d_1 = 0,   d_u = min(d, (1 + u) / (10 + u)) for updates u = 2, 3, …
+
+The average starts as the weights after the first update and its decay starts small, so that short runs do not sample
+with their initial weights.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from copy import deepcopy
+from dataclasses import replace
+from typing import final
+
+import torch
+from torch import Tensor, nn
+
+from walkback.configuration.settings import TrainingSettings
+from walkback.model import Model
+
+
+def build_optimizer(parameters: Iterable[nn.Parameter], settings: TrainingSettings) -> torch.optim.AdamW:
+    """Fused AdamW (decoupled weight decay; with weight_decay = 0 this is Adam)."""
+    return torch.optim.AdamW(
+        parameters, lr=settings.lr, betas=settings.betas, weight_decay=settings.weight_decay, fused=True
+    )
+
+
+def moments(optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
+    """The optimizer's state, by `"<number of the parameter>.<name>"`."""
+    state = optimizer.state_dict()["state"]
+    return {f"{number}.{name}": value for number, slots in state.items() for name, value in slots.items()}
+
+
+def load_moments(
+    optimizer: torch.optim.Optimizer, parameters: Sequence[nn.Parameter], tensors: Mapping[str, Tensor]
+) -> None:
+    """Inverse of `moments`.
+
+    Raises:
+        ValueError: These are not the moments of `parameters`; the fused optimizer would read past their ends.
+    """
+    slots: dict[int, dict[str, Tensor]] = {}
+    for key, value in tensors.items():
+        number, name = key.split(".", 1)
+        slots.setdefault(int(number), {})[name] = value
+    if not slots:
+        raise ValueError("it has no optimizer moments")
+    for index, found in slots.items():
+        shape = parameters[index].shape
+        expected = {"step": torch.Size(()), "exp_avg": shape, "exp_avg_sq": shape}
+        if {name: value.shape for name, value in found.items()} != expected:
+            raise ValueError(f"its moments of parameter {index} are not those of this operator")
+    optimizer.load_state_dict({**optimizer.state_dict(), "state": slots})
+
+
+def share_done(settings: TrainingSettings, walks: int, seconds: float) -> float:
+    """The share of training that `walks` walks in `seconds` are: z = max(walks / steps, seconds / budget).
+
+    Training ends where it reaches 1, by whichever limit. Without `training.minutes` there is no budget of time.
+    """
+    share = walks / max(1, settings.steps)
+    return share if settings.minutes is None else max(share, seconds / (60 * settings.minutes))
+
+
+def learning_rate(settings: TrainingSettings, walk: int, seconds: float = 0.0) -> float:
+    """Learning rate of walk number `walk` (from 0), which starts after `seconds` of training."""
+    rate = settings.lr
+    if settings.warmup:
+        rate *= min(1.0, (walk + 1) / settings.warmup)
+    if settings.lr_schedule == "cosine":
+        rate *= 0.5 * (1 + math.cos(math.pi * min(1.0, share_done(settings, walk, seconds))))
+    return rate
+
+
+@final
+class WeightAverage:
+    """Exponential moving average of the weights of operator and process; buffers follow the model.
+
+    Args:
+        model: The model in training.
+        decay: d; 0 makes the average equal to the model.
+
+    Attributes:
+        model: The model with averaged weights; schedule and prior are the very ones of the model in training.
+        updates: u.
+    """
+
+    def __init__(self, model: Model, decay: float) -> None:
+        self._decay = decay
+        self.updates = 0
+        self._learning = (model.operator, model.process)
+        # Not torch's AveragedModel: it counts in a tensor on the CPU and copies that to the device at each update, for
+        # which the CPU waits.
+        operator = deepcopy(model.operator).requires_grad_(False)
+        process = deepcopy(model.process).requires_grad_(False)
+        self._averages = (operator, process)
+        self.model = replace(model, operator=operator, process=process)
+
+    @torch.no_grad()
+    def update(self) -> None:
+        """Blend in the weights after one optimizer step."""
+        self.updates += 1
+        averages: list[Tensor] = [p for part in self._averages for p in part.parameters()]
+        currents: list[Tensor] = [p for part in self._learning for p in part.parameters()]
+        if self.updates == 1:
+            torch._foreach_copy_(averages, currents)
+        else:
+            decay = min(self._decay, (1 + self.updates) / (10 + self.updates))
+            torch._foreach_lerp_(averages, currents, 1 - decay)
+        for average, current in zip(self._averages, self._learning, strict=True):
+            for kept, buffer in zip(average.buffers(), current.buffers(), strict=True):
+                kept.copy_(buffer)
+
+    def resume(self, updates: int) -> None:
+        """Go on after `updates` updates, whose weights have been loaded into `model`."""
+        self.updates = updates
+
+
+def clip_gradients(parameters: list[nn.Parameter], largest: float) -> Tensor:
+    """Scale gradients down to norm `largest` (0: leave them); returns the norm before, a scalar tensor."""
+    return nn.utils.clip_grad_norm_(parameters, largest or math.inf)

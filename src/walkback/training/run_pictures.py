@@ -1,0 +1,91 @@
+"""The pictures that a run leaves: samples on the way, and in the end samples, chains, walks and the field of steps."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager, ExitStack
+from pathlib import Path
+from typing import Any, final
+
+from walkback.building.devices import autocast
+from walkback.data import states_of
+from walkback.model import Model
+from walkback.pictures.figures import can_draw, draw_chains, draw_samples, draw_walks
+from walkback.state import State
+from walkback.storage.rundir import RunDirectory
+from walkback.support.memory import within_memory
+from walkback.support.seeding import generator
+from walkback.support.watch import Watch
+from walkback.training.preparation import Prepared
+
+
+@final
+class RunPictures:
+    """Draws them into the run's directory.
+
+    Args:
+        prepared: The run.
+        directory: Its directory.
+        watch: Is told of progress.
+        protocol: What the files carry.
+    """
+
+    def __init__(
+        self, prepared: Prepared, directory: RunDirectory, watch: Watch, protocol: Mapping[str, Any]
+    ) -> None:
+        self._prepared = prepared
+        self._directory = directory
+        self._watch = watch
+        self._protocol = protocol
+
+    def draw(self, model: Model, on_step: Callable[[int], None]) -> tuple[Path, ...]:
+        """The final pictures: samples, chains that go on from them, walks; `on_step` hears the steps of the chains."""
+        info, settings = self._prepared.dataset.info, self._prepared.config.samples
+        if not can_draw(info):
+            self._watch.note(f"No pictures: states of shape {info.shape} are neither images nor points.")
+            return ()
+        samples, chains = self._directory.sample("annealed"), self._directory.sample("chain")
+        start = self._draw_samples(model, samples)
+        self._watch.stage("Chain at T = 1", settings.chain_steps)
+        noise = generator(self._prepared.device, self._prepared.config.run.seed, "chain")
+        with self._computing(model):
+            draw_chains(chains, model, info, settings, start, noise, self._protocol, on_step)
+        return samples, chains, *self._draw_walks(model)
+
+    def draw_midway(self, model: Model, step: int) -> None:
+        """Samples after `step` walks, where states can be drawn."""
+        if can_draw(self._prepared.dataset.info):
+            self._draw_samples(model, self._directory.sample(f"step-{step}"))
+
+    def _draw_walks(self, model: Model) -> tuple[Path, ...]:
+        """Walks between data and prior and, in the plane, where a step at T = 1 leads."""
+        prepared = self._prepared
+        noise = generator(prepared.device, prepared.config.run.seed, "walks")
+        data = states_of(prepared.dataset, "train", slice(prepared.config.samples.num), noise)
+        with self._computing(model):
+            return draw_walks(
+                self._directory.sample, model, prepared.dataset.info, data, noise, self._protocol
+            )
+
+    def _draw_samples(self, model: Model, path: Path) -> State:
+        prepared = self._prepared
+        noise = generator(prepared.device, prepared.config.run.seed, "samples")
+        reference = None
+        if not prepared.dataset.info.is_image:
+            num = prepared.config.samples.num
+            reference = states_of(prepared.dataset, "train", slice(num), noise).cpu()
+        with self._computing(model):
+            return draw_samples(
+                path, model, prepared.dataset.info, prepared.config.samples, noise, self._protocol, reference
+            )
+
+    def _computing(self, model: Model) -> AbstractContextManager[object]:
+        """The model in evaluation mode, in the run's precision, and what to do where memory does not suffice."""
+        num = self._prepared.config.samples.num
+        stack = ExitStack()
+        stack.enter_context(
+            within_memory(f"drawing {num} samples at a time (samples.num)", "lower samples.num")
+        )
+        stack.enter_context(model.evaluating())
+        stack.enter_context(autocast(self._prepared.device, self._prepared.precision))
+        return stack

@@ -1,0 +1,307 @@
+"""Training: heat a minibatch, and learn to walk every step back.
+
+for each walk: s_0 from data (some from persistent chains) → transitions t = 1 … K → updates of the weights
+s_K of the walks from data → prior
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from contextlib import AbstractContextManager
+from dataclasses import asdict, dataclass, replace
+from time import perf_counter
+from typing import Any, final
+
+import torch
+from torch import Tensor, nn
+
+from walkback.building.devices import Precision, autocast, wait_for
+from walkback.configuration.settings import TrainingSettings
+from walkback.data import Centred, Dataset
+from walkback.errors import ConfigurationError
+from walkback.model import Model
+from walkback.objectives import AnyObjective, PathObjective
+from walkback.operators import initial_state
+from walkback.schedules import Levels, tensor_levels
+from walkback.state import State, map_state
+from walkback.support.memory import send, within_memory
+from walkback.support.seeding import derive_seed, generator, lent_seed
+from walkback.support.text import one_line
+from walkback.training.batches import BatchOrder
+from walkback.training.distributed import World
+from walkback.training.finite import FiniteCheck
+from walkback.training.optimization import (
+    WeightAverage,
+    build_optimizer,
+    clip_gradients,
+    learning_rate,
+    load_moments,
+    moments,
+    share_done,
+)
+from walkback.training.persistent_chains import PersistentChains
+from walkback.training.updates import updates_for
+from walkback.walk import Start
+
+_LOOK_EVERY = 100
+"""Walks after which a device is waited for at the latest, to see whether its updates were finite."""
+
+
+@dataclass(frozen=True, slots=True)
+class Progress:
+    """How far training has come: walks, optimizer updates, and seconds spent walking.
+
+    A CUDA device works on after a walk has returned: the seconds lack what it has not done until `Trainer.settle`.
+    """
+
+    walks: int = 0
+    updates: int = 0
+    seconds: float = 0.0
+
+
+def levels_of_walk(model: Model, seed: int, number: int) -> Levels:
+    """The levels that walk `number` of a run climbs, drawn by the schedule from the run's seed."""
+    return model.levels(generator("cpu", seed, "schedule", number))
+
+
+@final
+class Trainer:
+    """Trains a model on a prepared data set, one walk at a time.
+
+    Everything random is a function of (seed, walk number), so a trainer restored at walk w goes on exactly as one
+    that was never stopped.
+
+    Args:
+        model: The model to train, on `device`.
+        objective: The loss of a step, or of a walk.
+        dataset: Prepared data.
+        settings: See `TrainingSettings`.
+        seed: The run's seed.
+        device: Where walks run.
+        precision: Precision of the networks.
+        compiled: Whether the operator is compiled.
+        world: This process among others.
+    """
+
+    def __init__(
+        self,
+        model: Model,
+        objective: AnyObjective,
+        dataset: Dataset,
+        settings: TrainingSettings,
+        *,
+        seed: int,
+        device: torch.device,
+        precision: Precision = "fp32",
+        compiled: bool = False,
+        world: World | None = None,
+    ) -> None:
+        self.model = model
+        self.progress = Progress()
+        self._dataset = dataset
+        self._settings = settings
+        self._seed = seed
+        self._device = device
+        self._precision: Precision = precision
+        self._compiled = compiled
+        self._world = world or World()
+        self._examples = dataset.examples("train")
+        self._order = BatchOrder(
+            len(self._examples), settings.batch_size, seed, rank=self._world.rank, world_size=self._world.size
+        )
+        self._world.copy_from_main(*model.modules.values())
+        # Only a walk that is differentiated to its end reaches parameters of the prior and of the process.
+        whole = [model.prior, model.process] if isinstance(objective, PathObjective) else []
+        self._parameters: list[nn.Parameter] = [
+            p for module in (model.operator, *whole) for p in module.parameters() if p.requires_grad
+        ]
+        self._optimizer = build_optimizer(self._parameters, settings)
+        self._average = WeightAverage(model, settings.ema)
+        self._finite = FiniteCheck(device)
+        self._updates = updates_for(settings, objective, model, dataset.info.space.size)
+        self._chains: PersistentChains | None = None
+        if settings.own_starts:
+            self._chains = PersistentChains(model, settings, seed, self._world, compiled=compiled)
+
+    @property
+    def averaged_model(self) -> Model:
+        """The model with averaged weights: the one to evaluate and to sample; raises as `settle`."""
+        self._finite.require()
+        return self._average.model if self._settings.ema else self.model
+
+    @property
+    def share_done(self) -> float:
+        """The share of training that is done; the same on all processes."""
+        return share_done(self._settings, self.progress.walks, self.progress.seconds)
+
+    @property
+    def finished(self) -> bool:
+        """Whether all walks have been taken, or all minutes spent; the same on all processes."""
+        return self.progress.walks >= self._settings.steps or self.share_done >= 1
+
+    @property
+    def extent(self) -> tuple[str, int, int]:
+        """The stage for a `Watch`, how much it is in all and how much is done: walks, or seconds of the minutes."""
+        if self._settings.minutes is None:
+            return "Training", self._settings.steps, self.progress.walks
+        budget = math.ceil(60 * self._settings.minutes)
+        return "Training, in seconds", budget, round(budget * min(1.0, self.share_done))
+
+    def walk(self) -> Tensor:
+        """Train on one minibatch; returns the loss, nats per step and example, a scalar on the device.
+
+        Raises:
+            WalkbackError: The loss or a gradient is not finite; the weights are those of before the update. On a CUDA
+                device some walks later, at the latest when weights are asked for. Or memory does not suffice.
+        """
+        started = perf_counter()
+        number = self.progress.walks
+        for group in self._optimizer.param_groups:
+            group["lr"] = learning_rate(self._settings, number, self.progress.seconds)
+        noise = generator(self._device, self._seed, "noise", number, self._world.rank)
+        levels = levels_of_walk(self.model, self._seed, number)
+        if self._compiled:
+            levels = tensor_levels(levels, self._device)
+        self.model.operator.train()
+        self.model.process.train()
+        layers = derive_seed(self._seed, "layers", number, self._world.rank)
+        with self._within_memory(), lent_seed(layers, self._device), autocast(self._device, self._precision):
+            learned = self._updates.learn(self._start(number, noise), levels, noise, self._update)
+        self._observe(learned.final_state, number)
+        self.progress = replace(self.progress, walks=number + 1)
+        self._spend(perf_counter() - started)
+        if self.progress.walks % _LOOK_EVERY == 0:
+            self.settle()
+        return learned.loss
+
+    def settle(self) -> None:
+        """Wait for the device: then `progress.seconds` are all that it took; called by all processes together.
+
+        Raises:
+            WalkbackError: See `walk`.
+        """
+        if self._device.type != "cpu":
+            started = perf_counter()
+            wait_for(self._device)
+            self._spend(perf_counter() - started)
+        self._finite.require()
+
+    def _within_memory(self) -> AbstractContextManager[None]:
+        size = self._settings.batch_size
+        less = " or training.updates = 'batch'" if self._settings.updates == "stacked" else ""
+        return within_memory(
+            f"training on {size} states at a time (training.batch_size)", f"lower training.batch_size{less}"
+        )
+
+    def _spend(self, seconds: float) -> None:
+        """Count `seconds` of training; where they decide something, all processes go by the clock of rank 0."""
+        total = self.progress.seconds + seconds
+        if self._settings.minutes is not None:
+            total = self._world.from_main(total)
+        self.progress = replace(self.progress, seconds=total)
+
+    def _start(self, number: int, noise: torch.Generator) -> Start:
+        """Where walk `number` starts: at data, and in the first rows at states of persistent chains."""
+        start = self._data(self._order.batch(number), noise)
+        chains = self._chains_of(number)
+        return start if chains is None else chains.start(start, number, self._any_data)
+
+    def _data(self, rows: Tensor, noise: torch.Generator) -> Start:
+        """Where walks start from the training examples numbered `rows` `(N,)`, on the CPU."""
+        examples = send(self._examples[rows], self._device)
+        state, _ = initial_state(self.model.operator, self._dataset.states(examples, noise), noise)
+        anchor: State | None = None
+        if isinstance(state, Tensor) and isinstance(
+            self._dataset, Centred
+        ):  # states with latent parts have none
+            anchor = self._dataset.centres(examples)
+        return Start(state, anchor, self.model.prior)
+
+    def _any_data(self, num: int, noise: torch.Generator) -> Start:
+        """Where walks start from `num` training examples drawn at random."""
+        rows = torch.randint(len(self._examples), (num,), generator=noise, device=noise.device)
+        return self._data(rows.cpu(), noise)
+
+    def _chains_of(self, number: int) -> PersistentChains | None:
+        """The chains that give walk `number` some of its starts, if any do."""
+        return self._chains if number >= self._settings.own_after else None
+
+    def _observe(self, final_state: State | None, number: int) -> None:
+        """Show s_K of walk `number` to the prior: of its rows from data alone, because cooling is to end at data."""
+        if final_state is None:
+            return
+        chains = self._chains_of(number)
+        first = 0 if chains is None else chains.rows
+        self.model.prior.observe(self._world.gather(map_state(lambda leaf: leaf[first:], final_state)))
+
+    def _update(self, loss: Tensor) -> None:
+        self._world.average_gradients(self._parameters)
+        norm = clip_gradients(self._parameters, self._settings.clip)
+        skipped = self._finite.look(loss, norm, self.progress.walks)
+        if skipped is not None:
+            self._optimizer.found_inf = skipped  # type: ignore[attr-defined]  # as torch.amp.GradScaler gives it
+        self._optimizer.step()
+        self._optimizer.zero_grad(set_to_none=True)
+        torch.clear_autocast_cache()  # it would go on with copies of the old weights
+        self.progress = replace(self.progress, updates=self.progress.updates + 1)
+        if self._settings.ema:
+            self._average.update()
+
+    def state(self) -> tuple[dict[str, Tensor], dict[str, Any]]:
+        """What resuming needs beside the averaged model and the prior: tensors by name (live ones), and JSON values.
+
+        Called by all processes together: persistent chains of all of them are collected. Raises as `settle`.
+        """
+        self.settle()
+        tensors = {
+            name: value for name, value in self.model.tensors().items() if not name.startswith("prior.")
+        }
+        tensors |= {f"optimizer.{name}": value for name, value in moments(self._optimizer).items()}
+        if self._chains is not None:
+            tensors |= {f"own.{name}": value for name, value in self._chains.state().items()}
+        return tensors, {"progress": asdict(self.progress), "seed": self._seed}
+
+    def adopt(self, averaged: Mapping[str, Tensor]) -> None:
+        """Let `averaged_model` be another one, given by its tensors (`Model.tensors`); training has ended."""
+        self.averaged_model.load_tensors(averaged)
+
+    def restore(
+        self, averaged: Mapping[str, Tensor], tensors: Mapping[str, Tensor], document: Mapping[str, Any]
+    ) -> None:
+        """Go on where a trainer stopped.
+
+        Args:
+            averaged: Of the averaged model (`Model.tensors`).
+            tensors: From `state`.
+            document: From `state`.
+
+        Raises:
+            ConfigurationError: The state belongs to another operator, process, prior or seed.
+        """
+        if document.get("seed") != self._seed:
+            raise ConfigurationError(
+                f"Got a training state of seed {document.get('seed')}, expected the run's own: {self._seed}."
+            )
+        try:
+            self._average.model.load_tensors(averaged)
+            prior = {name: value for name, value in averaged.items() if name.startswith("prior.")}
+            self.model.load_tensors({**tensors, **prior})
+            progress = document["progress"]
+            self.progress = Progress(
+                int(progress["walks"]), int(progress["updates"]), float(progress["seconds"])
+            )
+            if self.progress.updates:
+                load_moments(self._optimizer, self._parameters, _part(tensors, "optimizer."))
+            if self._chains is not None:
+                self._chains.restore(_part(tensors, "own."))
+        except (RuntimeError, LookupError, TypeError, ValueError) as error:
+            raise ConfigurationError(
+                f"Got a training state that does not fit this run ({one_line(error)}): "
+                "resume it with the plugins that it was trained with."
+            ) from error
+        self._average.resume(self.progress.updates)
+
+
+def _part(tensors: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
+    return {name.removeprefix(prefix): value for name, value in tensors.items() if name.startswith(prefix)}

@@ -1,0 +1,137 @@
+"""Formats of files: one number a kind, and files of older formats are read as what they were."""
+
+from __future__ import annotations
+
+import json
+import math
+import shutil
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from tests.program import records, walkback
+
+from walkback.errors import CheckpointError, ConfigurationError
+from walkback.storage.checkpoint import load_checkpoint
+from walkback.storage.description import read_description
+from walkback.storage.migrations import KINDS, STEP, WORK_CACHE, FileKind
+from walkback.storage.store import CheckpointStore
+from walkback.storage.tensorfile import read_tensors
+from walkback.storage.work_cache import WorkCache
+
+OLD = Path(__file__).parent / "formats"
+MODELS = ("gaussian", "bernoulli")
+
+
+# --- the table
+
+
+def test_every_kind_has_another_name() -> None:
+    assert len({kind.name for kind in KINDS}) == len(KINDS)
+
+
+@pytest.mark.parametrize("kind", KINDS, ids=lambda kind: kind.name)
+def test_there_is_a_migration_from_every_older_format(kind: FileKind) -> None:
+    assert list(kind.migrations) == list(range(1, kind.format))
+
+
+def _renamed(document: dict[str, Any]) -> dict[str, Any]:
+    document["new"] = document.pop("old")
+    return document
+
+
+def test_migrations_are_applied_in_a_row_and_leave_the_argument() -> None:
+    kind = FileKind("toy", {1: _renamed, 2: lambda document: {"again": document["new"]}})
+    old = {"kind": "toy", "format": 1, "old": 5}
+    assert kind.migrated(old, "a file") == {"kind": "toy", "format": 3, "again": 5}
+    assert kind.migrated({"kind": "toy", "format": 2, "new": 6}, "") == {
+        "kind": "toy",
+        "format": 3,
+        "again": 6,
+    }
+    assert old == {"kind": "toy", "format": 1, "old": 5}
+
+
+def test_only_kinds_without_a_stamp_in_format_1_do_without() -> None:
+    with pytest.raises(CheckpointError, match="holds None, expected 'toy'"):
+        FileKind("toy").migrated({}, "a file")
+    kind = FileKind("toy", {1: dict}, unstamped=True)
+    assert kind.migrated({"a": 1}, "a file") == {"kind": "toy", "format": 2, "a": 1}
+    with pytest.raises(ConfigurationError, match="in format 3, but this version reads formats up to 2"):
+        kind.migrated(kind.stamp() | {"format": 3}, "a file", ConfigurationError)
+
+
+def test_a_work_cache_of_format_1_is_gone_on_with(tmp_path: Path) -> None:
+    protocol = {"checkpoint": "a", "paths": 3}
+    (tmp_path / "protocol.json").write_text(json.dumps(protocol))
+    WorkCache(tmp_path, protocol)
+    with pytest.raises(ConfigurationError, match="another measurement"):
+        WorkCache(tmp_path, protocol | {"paths": 4})
+
+
+def test_a_work_cache_of_a_newer_format_says_so(tmp_path: Path) -> None:
+    newer = replace(WORK_CACHE, migrations={**WORK_CACHE.migrations, WORK_CACHE.format: dict})
+    (tmp_path / "protocol.json").write_text(json.dumps(newer.stamp() | {"protocol": {}}))
+    with pytest.raises(ConfigurationError, match="upgrade walkback"):
+        WorkCache(tmp_path, {})
+
+
+def test_a_step_of_a_newer_format_is_passed_over(tmp_path: Path) -> None:
+    shutil.copytree(OLD / "1" / "run" / "checkpoints", tmp_path / "checkpoints")
+    store = CheckpointStore(tmp_path / "checkpoints")
+    saved, warnings = store.latest()
+    assert saved is not None
+    assert (saved.step, warnings) == (4, [])
+    manifest = json.loads(saved.manifest.read_text()) | STEP.stamp() | {"format": STEP.format + 1}
+    saved.manifest.write_text(json.dumps(manifest))
+    found, warnings = store.latest()
+    assert found is None
+    assert "upgrade walkback" in warnings[0]
+
+
+# --- files of format 1
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_an_old_checkpoint_samples_as_it_did(name: str, tmp_path: Path) -> None:
+    out = tmp_path / "samples.safetensors"
+    options = ("--num", "8", "--extra", "2", "--seed", "1", "--device", "cpu")
+    assert walkback("sample", OLD / "1" / f"{name}.safetensors", *options, "--out", out).code == 0
+    expected, _ = read_tensors(OLD / "1" / f"{name}-samples.safetensors")
+    found, _ = read_tensors(out)
+    # The same to the bit where they were made; another machine may add in another order.
+    torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_an_old_checkpoint_has_the_bound_that_it_had(name: str) -> None:
+    options = ("--paths", "4", "--simulated", "10", "--limit", "20", "--device", "cpu", "--json")
+    done = walkback("evaluate", OLD / "1" / f"{name}.safetensors", *options)
+    assert done.code == 0, done.err
+    found = {figure["name"]: figure["value"] for figure in done.document()["figures"]}
+    expected = json.loads((OLD / "1" / f"{name}-figures.json").read_text())
+    assert {figure: found[figure] for figure in expected} == pytest.approx(expected, rel=1e-4, abs=1e-4)
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_an_old_checkpoint_says_what_it_is(name: str) -> None:
+    path = OLD / "1" / f"{name}.safetensors"
+    assert path.stat().st_size < 100_000
+    done = walkback("info", path)
+    assert done.code == 0
+    assert {"gaussian": "gaussian-mlp", "bernoulli": "bernoulli-plain-mlp"}[name] in done.out
+    assert load_checkpoint(path).description == read_description(path)
+
+
+def test_an_old_run_goes_on_as_it_would_have(tmp_path: Path) -> None:
+    shutil.copytree(OLD / "1" / "run", tmp_path / "run")
+    done = walkback("run", "--resume", tmp_path / "run", "--steps", "8")
+    assert done.code == 0, done.err
+    expected = [json.loads(line) for line in (OLD / "1" / "run-whole.jsonl").read_text().splitlines()]
+    found = records(tmp_path / "run")
+    assert len(found) == len(expected)
+    for record, before in zip(found, expected, strict=True):
+        for name in before.keys() - {"seconds"}:
+            assert math.isclose(record[name], before[name], rel_tol=1e-4), (name, record, before)
