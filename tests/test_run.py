@@ -15,7 +15,6 @@ from PIL import Image
 from tests.program import TINY, Done, cells, digest, figures, records, run, tree, walkback
 
 from walkback.storage.checkpoint import load_checkpoint
-from walkback.storage.migrations import STEP
 
 Install = Callable[..., Path]
 
@@ -106,7 +105,9 @@ def test_manifests_name_the_digests_of_their_files(finished: tuple[Path, Done]) 
     checkpoints = finished[0] / "checkpoints"
     manifest = json.loads((checkpoints / "step-6.json").read_text())
     names = ("step-6.safetensors", "step-6.state.safetensors")
-    assert manifest == STEP.stamp() | {
+    assert manifest == {
+        "kind": "step",
+        "format": 1,
         "step": 6,
         "sha256": {name: digest(checkpoints / name) for name in names},
     }
@@ -128,6 +129,7 @@ def test_the_final_checkpoint_is_that_of_the_last_step(finished: tuple[Path, Don
     description = load_checkpoint(final).description
     assert description.progress == {"walks": 6, "updates": 6}
     written = tomllib.loads((finished[0] / "config.toml").read_text())
+    assert (written.pop("kind"), written.pop("format")) == ("configuration", 2)
     assert without_none(description.config) == written | {"recipe": "digits"}
 
 
@@ -208,7 +210,7 @@ def test_a_dry_run_writes_nothing_and_shows_configuration_and_size(
     monkeypatch.chdir(tmp_path)
     done = walkback("run", "--dry-run", *TINY)
     assert (done.code, list(tmp_path.iterdir())) == (0, [])
-    assert tomllib.loads(done.out)["operator"]["hidden"] == 16
+    assert tomllib.loads(done.out)["operator"]["network"]["hidden"] == 16
     assert re.match(r"[\d,]+ parameters, 10 levels, on cpu", done.err)
 
 
@@ -224,7 +226,10 @@ def test_a_configuration_given_back_as_recipe_is_the_same(finished: tuple[Path, 
     done = walkback("run", "--dry-run", "--json", "--recipe", finished[0] / "config.toml")
     again = done.document()["config"]
     assert again.pop("recipe") == str(finished[0] / "config.toml")
-    assert without_none(again) == {section: table for section, table in config.items() if section != "recipe"}
+    beside = {"recipe", "kind", "format"}
+    assert without_none(again) == {
+        section: table for section, table in config.items() if section not in beside
+    }
 
 
 def test_runs_without_a_name_are_numbered(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -296,16 +301,14 @@ def test_a_logger_that_cannot_work_leaves_the_directory_free(install: Install, t
         from walkback.loggers import Logger
 
         class Needy(Logger):
-            def __init__(self):
+            def __init__(self, directory):
                 raise ConfigurationError("Got no paper, expected some: buy it.")
 
-            def open(self, directory, config): ...
+            def log(self, step, metrics):
+                pass
 
-            def log(self, step, figures): ...
-
-            def log_picture(self, step, name, png): ...
-
-            def close(self): ...
+            def close(self):
+                pass
 
         @hookimpl
         def walkback_loggers():

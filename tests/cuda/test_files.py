@@ -15,17 +15,17 @@ import walkback as wb
 
 pytestmark = pytest.mark.cuda
 
-WIDTH = ("--set", "operator.hidden=16", "--set", "operator.depth=1")
+WIDTH = ("--set", "operator.network.hidden=16", "--set", "operator.network.depth=1")
 RUNS: Mapping[str, Sequence[str]] = {
-    "mlp": ("--operator", "gaussian-mlp", *WIDTH, "--set", "operator.dropout=0.2"),
+    "mlp": ("--operator", "gaussian-mlp", *WIDTH, "--set", "operator.network.dropout=0.2"),
     "own chains": (
         *("--operator", "gaussian-mlp", *WIDTH),
         *("--set", "training.own_starts=0.5", "--set", "training.own_pool=8"),
     ),
-    "convolutions": ("--operator", "gaussian-conv", "--set", "operator.hidden=16"),
+    "convolutions": ("--operator", "gaussian-conv", "--set", "operator.network.hidden=16"),
     "unet": (
-        *("--operator", "gaussian-unet", "--set", "operator.channels=[8,8]"),
-        *("--set", "operator.blocks=1", "--set", "operator.patch=2"),
+        *("--operator", "gaussian-unet", "--set", "operator.network.channels=[8,8]"),
+        *("--set", "operator.network.blocks=1", "--set", "operator.network.patch=2"),
     ),
 }
 TINY = (

@@ -6,13 +6,13 @@ saving a checkpoint.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal, final
 
 from walkback.building.devices import autocast, deterministic
-from walkback.data import Split, states_of
+from walkback.data import Split, batch_of
 from walkback.errors import ConfigurationError
 from walkback.measuring.bound import BoundEstimate, estimate_bound
 from walkback.measuring.verdict import remarks_on_bound
@@ -160,9 +160,7 @@ class Run:
             if self._lasting:
                 model = self._trainer.averaged_model
                 pictures = self._pictures(self._directory).draw(model, self._chain_step)
-            if self._log is not None:
-                for path in pictures:
-                    self._log.picture(self._trainer.progress.walks, path.stem, path)
+                self._log_pictures(pictures)
             return RunResult(
                 directory=self._directory.path,
                 checkpoint=final,
@@ -186,7 +184,8 @@ class Run:
         walks = self._trainer.progress.walks
         write_text(self._directory.config, self._config.to_toml())
         self._directory.checkpoints.discard_after(walks)
-        self._log = RunLog(self._prepared, self._directory.path, walks)
+        prepared, config = self._prepared, self._config.to_dict()
+        self._log = RunLog(prepared.metrics, prepared.loggers, self._directory.path, config, walks)
 
     def _train(self) -> None:
         settings, trainer = self._config.training, self._trainer
@@ -197,7 +196,7 @@ class Run:
             loss = trainer.walk()
             due, number = self._due(), trainer.progress.walks
             if "log" in due and self._log is not None:
-                self._log.moment(trainer.moment(loss))
+                self._log.training(trainer, loss)
             if "validate" in due:
                 self._validate(number)
             if self._lasting and settings.sample_every and number % settings.sample_every == 0:
@@ -252,7 +251,7 @@ class Run:
             self._directory.checkpoints.save_best(step, self._checkpoint())
         if self._stopping.best_step is not None:
             figures["best_step"] = self._stopping.best_step
-        self._log.figures(step, figures)
+        self._log.log(step, figures)
 
     def _evaluate(self, split: Split, limit: int, stream: str) -> BoundEstimate:
         """The bound on the first `limit` examples of a split, with the averaged weights."""
@@ -260,7 +259,7 @@ class Run:
         num = min(limit, len(prepared.dataset.examples(split)))
         noise = generator(prepared.device, self._config.run.seed, stream)
         batches = [
-            states_of(prepared.dataset, split, slice(first, min(first + settings.batch_size, num)), noise)
+            batch_of(prepared.dataset, split, slice(first, min(first + settings.batch_size, num)), noise)
             for first in range(0, num, settings.batch_size)
         ]
         size = settings.batch_size
@@ -290,8 +289,13 @@ class Run:
         if self._directory is None or self._log is None:
             return
         path = self._pictures(self._directory).draw_midway(self._trainer.averaged_model, step)
-        if path is not None:  # the same picture as in the end, at another time
-            self._log.picture(step, "annealed", path)
+        if path is not None:
+            self._log.picture(step, "annealed", path)  # as the final samples, at another time
+
+    def _log_pictures(self, paths: Sequence[Path]) -> None:
+        if self._log is not None:
+            for path in paths:
+                self._log.picture(self._trainer.progress.walks, path.stem, path)
 
     def _chain_step(self, step: int) -> None:
         self._watch.advance(step, {})

@@ -18,14 +18,13 @@ from torch import Tensor, nn
 
 from walkback.building.devices import Precision, autocast, wait_for
 from walkback.configuration.settings import TrainingSettings
-from walkback.data import Centred, Dataset
+from walkback.data import Centred, Dataset, context_of
 from walkback.errors import ConfigurationError
-from walkback.metrics import Moment
 from walkback.model import Model
 from walkback.objectives import AnyObjective, PathObjective
 from walkback.operators import initial_state
 from walkback.schedules import Levels, tensor_levels
-from walkback.state import State, map_state
+from walkback.state import Context, State, map_state
 from walkback.support.memory import send, within_memory
 from walkback.support.seeding import derive_seed, generator, lent_seed
 from walkback.support.text import one_line
@@ -100,6 +99,8 @@ class Trainer:
     ) -> None:
         self.model = model
         self.progress = Progress()
+        self.gradient_norm = torch.zeros((), device=device)
+        """Norm of the gradient of the last update before clipping, a scalar on the device."""
         self._dataset = dataset
         self._settings = settings
         self._seed = seed
@@ -108,6 +109,7 @@ class Trainer:
         self._compiled = compiled
         self._world = world or World()
         self._examples = dataset.examples("train")
+        self._labels = context_of(dataset, "train", slice(None), torch.device("cpu"))
         self._order = BatchOrder(
             len(self._examples), settings.batch_size, seed, rank=self._world.rank, world_size=self._world.size
         )
@@ -120,7 +122,6 @@ class Trainer:
         self._optimizer = build_optimizer(self._parameters, settings)
         self._average = WeightAverage(model, settings.ema)
         self._finite = FiniteCheck(device)
-        self._norm = torch.zeros((), device=device)
         self._updates = updates_for(settings, objective, model, dataset.info.space.size)
         self._chains: PersistentChains | None = None
         if settings.own_starts:
@@ -131,6 +132,11 @@ class Trainer:
         """The model with averaged weights: the one to evaluate and to sample; raises as `settle`."""
         self._finite.require()
         return self._average.model if self._settings.ema else self.model
+
+    @property
+    def learning_rate(self) -> float:
+        """Learning rate of the last walk."""
+        return float(self._optimizer.param_groups[0]["lr"])
 
     @property
     def share_done(self) -> float:
@@ -189,22 +195,6 @@ class Trainer:
             self._spend(perf_counter() - started)
         self._finite.require()
 
-    def moment(self, loss: Tensor) -> Moment:
-        """Training after the last walk, whose loss this was; `settle` comes first.
-
-        Raises:
-            WalkbackError: See `walk`.
-        """
-        return Moment(
-            walks=self.progress.walks,
-            loss=loss.item(),
-            gradient_norm=self._norm.item(),
-            learning_rate=self._optimizer.param_groups[0]["lr"],
-            seconds=self.progress.seconds,
-            model=self.model,
-            averaged=self.averaged_model,
-        )
-
     def _within_memory(self) -> AbstractContextManager[None]:
         size = self._settings.batch_size
         less = " or training.updates = 'batch'" if self._settings.updates == "stacked" else ""
@@ -230,11 +220,18 @@ class Trainer:
         examples = send(self._examples[rows], self._device)
         state, _ = initial_state(self.model.operator, self._dataset.states(examples, noise), noise)
         anchor: State | None = None
-        if isinstance(state, Tensor) and isinstance(
-            self._dataset, Centred
-        ):  # states with latent parts have none
+        # States with latent parts have none.
+        if isinstance(state, Tensor) and isinstance(self._dataset, Centred):
             anchor = self._dataset.centres(examples)
-        return Start(state, anchor, self.model.prior)
+        return Start(state, anchor, self._told(rows, noise), self.model.prior)
+
+    def _told(self, rows: Tensor, noise: torch.Generator) -> Context:
+        """Labels of these training examples, where there are classes, without those of a share of them."""
+        if self._labels is None:
+            return None
+        labels = map_state(lambda leaf: send(leaf[rows], self._device), self._labels)
+        untold = torch.rand(len(rows), generator=noise, device=self._device) < self._settings.unlabelled
+        return map_state(lambda leaf: leaf.masked_fill(untold, -1), labels)
 
     def _any_data(self, num: int, noise: torch.Generator) -> Start:
         """Where walks start from `num` training examples drawn at random."""
@@ -255,8 +252,8 @@ class Trainer:
 
     def _update(self, loss: Tensor) -> None:
         self._world.average_gradients(self._parameters)
-        self._norm = clip_gradients(self._parameters, self._settings.clip)
-        skipped = self._finite.look(loss, self._norm, self.progress.walks)
+        self.gradient_norm = norm = clip_gradients(self._parameters, self._settings.clip)
+        skipped = self._finite.look(loss, norm, self.progress.walks)
         if skipped is not None:
             self._optimizer.found_inf = skipped  # type: ignore[attr-defined]  # as torch.amp.GradScaler gives it
         self._optimizer.step()
