@@ -107,7 +107,7 @@ def test_every_objective_teaches(objective: str) -> None:
 @pytest.mark.parametrize("operator", ["gaussian-mlp", "gaussian-conv", "bernoulli-mlp"])
 def test_chains_live_on_the_device(operator: str, direction: str) -> None:
     """They are drawn from data when they begin, for which the rows are copied to the CPU, once."""
-    require_the_same(Parts(operator), own_starts=0.5, own_pool=8, own_steps=2, own_direction=direction)
+    require_the_same(Parts(operator), chains={"share": 0.5, "pool": 8, "steps": 2, "direction": direction})
 
 
 def test_bf16_reaches_the_network() -> None:
@@ -140,7 +140,7 @@ def test_the_pool_of_chains_is_read_and_restored_where_it_is() -> None:
     with standin() as machine:
         parts = Parts()
         model, rows = parts.model()
-        settings = TrainingSettings(batch_size=6, own_starts=0.5, own_pool=8)
+        settings = TrainingSettings(batch_size=6, chains={"share": 0.5, "pool": 8})
         chains = PersistentChains(model.to(DEVICE), settings, 0, World())
         origin = Start(rows[:6].to(DEVICE))
         chains.start(origin, 0, lambda num, noise: Start(rows[:num].to(DEVICE)))

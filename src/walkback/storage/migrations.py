@@ -86,19 +86,30 @@ class FileKind:
         return written
 
 
-def _with_loggers(config: Document) -> Document:
-    """`run.loggers = ["NAME"]` as sections `[loggers.NAME]`."""
-    run = dict(config.get("run", {}))
+_CHAINS = {
+    "own_starts": "share",
+    **{f"own_{name}": name for name in ("after", "pool", "steps", "direction", "restart")},
+}
+"""Settings of persistent chains in format 1, by `training.…`, and now, by `training.chains.…`."""
+
+
+def _grouped(config: Document) -> Document:
+    """`run.loggers = ["NAME"]` as sections `[loggers.NAME]`, `training.own_…` as `[training.chains]`."""
+    run, training = dict(config.get("run", {})), dict(config.get("training", {}))
     names = run.pop("loggers", None)
-    if not isinstance(names, list):
-        return config
-    return {**config, "run": run, "loggers": {name: {} for name in names} | config.get("loggers", {})}
+    chains = {new: training.pop(old) for old, new in _CHAINS.items() if old in training}
+    found = dict(config)
+    if isinstance(names, list):
+        found |= {"run": run, "loggers": {name: {} for name in names} | config.get("loggers", {})}
+    if chains:
+        found["training"] = training | {"chains": chains | training.get("chains", {})}
+    return found
 
 
-CONFIGURATION = FileKind("configuration", {1: _with_loggers}, unstamped=True)
+CONFIGURATION = FileKind("configuration", {1: _grouped}, unstamped=True)
 """`config.toml` of a run directory, and recipes. What plugins have renamed is moved by `configuration.renaming`."""
 CHECKPOINT = FileKind(
-    "checkpoint", {1: lambda document: {**document, "config": _with_loggers(document["config"])}}
+    "checkpoint", {1: lambda document: {**document, "config": _grouped(document["config"])}}
 )
 TRAINING_STATE = FileKind("training state")
 STEP = FileKind("step", unstamped=True)
