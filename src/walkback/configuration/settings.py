@@ -40,17 +40,17 @@ class ChainSettings(Settings):
     """Persistent chains at T = 1, from which some walks start; see `training.persistent_chains`."""
 
     share: Decay = Field(
-        0.0, description="Share of each minibatch that starts from persistent chains at T = 1, not from data."
+        default=0.0, description="Share of each minibatch that starts from persistent chains at T = 1, not from data."
     )
-    after: NonNegativeInt = Field(0, description="Walks of data alone before the chains begin.")
-    pool: PositiveInt = Field(1000, description="Number of chains, on each process.")
-    steps: PositiveInt = Field(10, description="Steps at T = 1 that a chain takes each time it is used.")
+    after: NonNegativeInt = Field(default=0, description="Walks of data alone before the chains begin.")
+    pool: PositiveInt = Field(default=1000, description="Number of chains, on each process.")
+    steps: PositiveInt = Field(default=10, description="Steps at T = 1 that a chain takes each time it is used.")
     direction: Literal["cooling", "heating"] = Field(
-        "cooling",
+        default="cooling",
         description="What chains step by: the operator's cooling kernel, or the process, as walks going on would.",
     )
     restart: Share = Field(
-        0.02,
+        default=0.02,
         description="Probability that a chain starts anew from data after its use: it has 1/p on average.",
     )
 
@@ -81,7 +81,7 @@ class TrainingSettings(Settings):
     weight_decay: NonNegativeFloat = 0.0
     clip: NonNegativeFloat = Field(1.0, description="Largest gradient norm; 0 leaves gradients as they are.")
     ema: Decay = Field(0.999, description="Decay of the weight average; 0 switches it off.")
-    chains: ChainSettings = Field(default_factory=ChainSettings)
+    chains: ChainSettings = ChainSettings()
     log_every: PositiveInt = 10
     validate_every: PositiveInt = 1000
     validation_examples: PositiveInt = 500
