@@ -29,7 +29,7 @@ from toys import SETS, relative_mmd
 
 from walkback.configuration.config import RunConfig
 from walkback.configuration.layering import resolve
-from walkback.data import Dataset
+from walkback.data import Batch, Dataset
 from walkback.errors import WalkbackError
 from walkback.extensions.registry import Registry
 from walkback.measuring.bound import estimate_bound
@@ -136,7 +136,9 @@ def figures(data: str, model: Model, dataset: Dataset, options: argparse.Namespa
     """What is compared."""
     fresh = dataset.states(dataset.examples("test")[: 2 * SETS * NUM], generator("cpu", 0, "test"))
     test = fresh[:NUM]
-    bound = estimate_bound(model, list(torch.split(test, 500)), dataset.info, generator("cpu", 0, "bound"))
+    bound = estimate_bound(
+        model, list(map(Batch, torch.split(test, 500))), dataset.info, generator("cpu", 0, "bound")
+    )
     if data != "mnist":
         train = dataset.states(dataset.examples("train")[: 5 * NUM], generator("cpu", 0, "train"))
         first, second = fresh.chunk(2)

@@ -33,7 +33,7 @@ from walkback.kernels import Kernel, NormalKernel
 from walkback.operators import Conditional, TransitionOperator
 from walkback.report import Figure, Report
 from walkback.schedules import Level
-from walkback.state import Space, State
+from walkback.state import Context, Space, State
 from walkback.storage.tensorfile import read_tensors
 from walkback.support.seeding import derive_seed
 from walkback_diagnostics.reversibility import Reversibility
@@ -237,7 +237,7 @@ class Shrink(TransitionOperator):
         super().__init__()
         self.rate = torch.nn.Parameter(torch.tensor(0.5))
 
-    def forward(self, state: State, level: Level) -> Conditional:
+    def forward(self, state: State, level: Level, context: Context = None) -> Conditional:
         assert isinstance(state, Tensor)
         return Shrunk(self.rate * state)
 

@@ -244,6 +244,13 @@ def test_a_command_that_takes_too_long_is_ended_with_all_it_started(
     assert "its time was up" in (tmp_path / "log.txt").read_text()
 
 
+def test_options_are_refused_before_anything_is_installed(bare: Path, packed: Path, tmp_path: Path) -> None:
+    for options, word in ((("--tiny",), "OUT"), (("out", "--only", "bench,speed"), "tests,bench,train")):
+        done = run_session(bare, packed, *options)
+        assert (done.returncode, word in done.stderr) == (2, True)
+    assert not (packed / "out").exists()
+
+
 def test_a_folder_for_another_python_is_refused(bare: Path, tmp_path: Path) -> None:
     (tmp_path / "manifest.json").write_text('{"python": "2.7"}')
     done = run_session(bare, tmp_path, tmp_path / "out", "--tiny")

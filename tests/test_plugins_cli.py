@@ -57,7 +57,7 @@ class Base(TransitionOperator):
         self.shift = torch.nn.Parameter(torch.zeros(space.shape))
         self.size = size
 
-    def forward(self, state, level):
+    def forward(self, state, level, context=None):
         return Step(NormalKernel(*self.moments(state)))
 
     def moments(self, state):

@@ -96,9 +96,14 @@ def _document(done: Done, file: Path) -> dict[str, Any]:
 
 
 def _pack(session: Session, recipe: str, place: Path, found: dict[str, Any]) -> None:
-    """One archive of what the run leaves: configuration, metrics, pictures, documents, the final checkpoint."""
+    """One archive of what the run leaves: configuration, metrics, pictures, documents, the last checkpoint."""
     patterns = ("*.toml", "*.json*", "samples/*", "final.safetensors")
     files = [file for pattern in patterns for file in sorted(place.glob(pattern))]
+    if not (
+        place / "final.safetensors"
+    ).is_file():  # stopped before its end: the newest weights that there are
+        weights = [path for path in place.glob("checkpoints/*.safetensors") if ".state." not in path.name]
+        files += sorted(weights, key=lambda path: path.stat().st_mtime)[-1:]
     found["left out"] = [file.name for file in files if file.stat().st_size > LARGEST]
     name = f"{recipe}.tar"
     with tarfile.open(session.work / name, "w") as archive:

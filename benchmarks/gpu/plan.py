@@ -50,6 +50,8 @@ def main() -> int:
     parts = [part for part in PARTS if part in options.only.split(",")]
     if set(options.only.split(",")) - PARTS.keys():
         parser.error(f"got --only {options.only}, expected some of {','.join(PARTS)}")
+    if options.check:
+        return 0
     session = _session(options)
     machine = json.loads(session.script("machine.py", seconds=120).out)
     session.device = machine["device"]
@@ -72,13 +74,14 @@ def main() -> int:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="run.sh", description=__doc__)
+    parser = argparse.ArgumentParser(prog="run.sh", description=__doc__, allow_abbrev=False)
     add = parser.add_argument
     add("out", type=Path, metavar="OUT", help="Folder of results: seven files.")
     add("--minutes", type=float, help="Minutes that each recipe trains (default: what is left).")
     add("--budget", type=float, default=9.0, help="Minutes that everything takes (default: 9).")
     add("--only", default=",".join(PARTS), help="Parts, joined by commas (default: all).")
     add("--tiny", action="store_true", help="Everything in its smallest size, on the CPU too.")
+    add("--check", action="store_true", help=argparse.SUPPRESS)
     add("--packed", type=Path, required=True, help=argparse.SUPPRESS)
     add("--work", type=Path, required=True, help=argparse.SUPPRESS)
     add("--started", type=float, required=True, help=argparse.SUPPRESS)

@@ -12,5 +12,9 @@ trap 'rm -rf "$work"' EXIT
 trap 'exit 143' TERM
 trap 'exit 130' INT
 packed=${WALKBACK_PACKED:-$here/../../build/gpu}
-"${PYTHON:-python3}" "$here/install.py" "$packed" "$work/env"
-"$work/env/bin/python" "$here/plan.py" --packed "$packed" --work "$work" --started "$started" "$@"
+python=${PYTHON:-python3}
+set -- --packed "$packed" --work "$work" --started "$started" "$@"
+"$python" "$here/plan.py" --check "$@" # options are refused before anything is installed
+"$python" "$here/install.py" "$packed" "$work/env"
+unset PYTHONPATH # the environment knows what it named
+"$work/env/bin/python" "$here/plan.py" "$@"

@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 
 from walkback.configuration.layering import resolve
-from walkback.data import Dataset, Split
+from walkback.data import Batch, Dataset, Split
 from walkback.extensions.registry import Registry
 from walkback.kernels import NormalKernel
 from walkback.measuring.bound import estimate_bound
@@ -109,7 +109,7 @@ def measure(objective: str, steps: int, num: int = 1000) -> Measured:
     model, history = train(parts)
     data = parts.dataset.examples("test")[:num]
     noise = generator("cpu", 0, "measure")
-    bound = estimate_bound(model, [data], parts.dataset.info, noise)
+    bound = estimate_bound(model, [Batch(data)], parts.dataset.info, noise)
     annealed = last(anneal(model.operator, model.prior, model.levels(), num, noise))
     ends = [last(chain(model.operator, start, CHAIN, noise)) for start in (annealed, data)]
 

@@ -24,7 +24,7 @@ from walkback.kernels import BernoulliKernel, Kernel, bernoulli_at
 from walkback.networks import Network, Ports
 from walkback.operators import Conditional, TransitionOperator
 from walkback.schedules import Level
-from walkback.state import Space, State, StateSpace, leaves
+from walkback.state import Context, Space, State, StateSpace, leaves
 from walkback_paper.parametrized import Fraction, Mean, Mixing, told
 
 Heating: TypeAlias = Literal["tied", "flips"]
@@ -81,10 +81,12 @@ class BernoulliParametrization(nn.Module):
         """Temperature at which a bit of logit c is within 5 % of a fair coin."""
         return max(1.0, self._scale / _FORGOTTEN)
 
-    def forward(self, network: nn.Module, state: Tensor, level: Level) -> BernoulliConditional:
+    def forward(
+        self, network: nn.Module, state: Tensor, level: Level, context: Context = None
+    ) -> BernoulliConditional:
         """Run `network` at bits `(B, *E)`."""
         signs = 2 * state - 1
-        (output,) = network(signs, told(state, level))
+        (output,) = network(signs, told(state, level, context))
         output = output.to(state.dtype)
         if self.mixing.mean == "mix":
             return BernoulliConditional(self.mixing(state, output), None, tied=True)
@@ -122,14 +124,16 @@ class Bernoulli(TransitionOperator):
         heating: Heating = "flips",
     ) -> None:
         super().__init__()
-        shape = binary_space(space).shape
+        leaf = binary_space(space)
         mixing = Mixing(mean, alpha, learn_alpha)
         self.parametrization = BernoulliParametrization(mixing, flip=flip, heating=heating)
-        self.network = network.build(Ports(shape, heads=1))
+        self.network = network.build(Ports(leaf.shape, heads=1, classes=leaf.classes))
 
-    def forward(self, state: State, level: Level) -> BernoulliConditional:
+    def forward(self, state: State, level: Level, context: Context = None) -> BernoulliConditional:
         """Run the network at `state` `(B, *E)`."""
-        conditional: BernoulliConditional = self.parametrization(self.network, leaves(state)[0], level)
+        conditional: BernoulliConditional = self.parametrization(
+            self.network, leaves(state)[0], level, context
+        )
         return conditional
 
     @property

@@ -15,10 +15,10 @@ from torch import Tensor, nn
 from walkback.errors import ConfigurationError
 from walkback.networks import Told
 from walkback.schedules import Level
+from walkback.state import Context, leaves
 
 Mean: TypeAlias = Literal["mix", "preconditioned"]
 Positive: TypeAlias = Annotated[float, Field(gt=0.0, allow_inf_nan=False)]
-NonNegative: TypeAlias = Annotated[float, Field(ge=0.0, allow_inf_nan=False)]
 Fraction: TypeAlias = Annotated[float, Field(gt=0.0, le=1.0)]
 
 
@@ -58,9 +58,10 @@ class Mixing(nn.Module):
         return torch.lerp(state, target, self.logit.sigmoid().to(state.dtype))
 
 
-def told(state: Tensor, level: Level) -> Told:
-    """What the network is told of a state `(B, *E)` at a level."""
-    return Told(level.temperature_like(state).flatten().log2())
+def told(state: Tensor, level: Level, context: Context) -> Told:
+    """What the network is told of a state `(B, *E)` at a level; a context is class labels, `(B,)` int64."""
+    label = None if context is None else leaves(context)[0]
+    return Told(level.temperature_like(state).flatten().log2(), label)
 
 
 @final

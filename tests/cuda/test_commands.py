@@ -36,9 +36,9 @@ def scarce(device: torch.device) -> Iterator[None]:
         pytest.skip("a CPU that runs out of memory swaps or is stopped by the system")
     torch.cuda.empty_cache()
     total = torch.cuda.get_device_properties(device).total_memory
-    torch.cuda.set_per_process_memory_fraction(min(1.0, 256 * 2**20 / total), device)
+    torch.cuda.set_per_process_memory_fraction(min(1.0, 256 * 2**20 / total))
     yield
-    torch.cuda.set_per_process_memory_fraction(1.0, device)
+    torch.cuda.set_per_process_memory_fraction(1.0)
     torch.cuda.empty_cache()
 
 

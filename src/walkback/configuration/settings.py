@@ -40,11 +40,14 @@ class ChainSettings(Settings):
     """Persistent chains at T = 1, from which some walks start; see `training.persistent_chains`."""
 
     share: Decay = Field(
-        default=0.0, description="Share of each minibatch that starts from persistent chains at T = 1, not from data."
+        default=0.0,
+        description="Share of each minibatch that starts from persistent chains at T = 1, not from data.",
     )
     after: NonNegativeInt = Field(default=0, description="Walks of data alone before the chains begin.")
     pool: PositiveInt = Field(default=1000, description="Number of chains, on each process.")
-    steps: PositiveInt = Field(default=10, description="Steps at T = 1 that a chain takes each time it is used.")
+    steps: PositiveInt = Field(
+        default=10, description="Steps at T = 1 that a chain takes each time it is used."
+    )
     direction: Literal["cooling", "heating"] = Field(
         default="cooling",
         description="What chains step by: the operator's cooling kernel, or the process, as walks going on would.",
@@ -81,6 +84,10 @@ class TrainingSettings(Settings):
     weight_decay: NonNegativeFloat = 0.0
     clip: NonNegativeFloat = Field(1.0, description="Largest gradient norm; 0 leaves gradients as they are.")
     ema: Decay = Field(0.999, description="Decay of the weight average; 0 switches it off.")
+    unlabelled: Share = Field(
+        0.1,
+        description="Share of examples whose label the operator is not told, where it is told any (data.condition).",
+    )
     chains: ChainSettings = ChainSettings()
     log_every: PositiveInt = 10
     validate_every: PositiveInt = 1000
