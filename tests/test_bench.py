@@ -18,6 +18,7 @@ from tests.program import TINY, finish, running, wait_until, walkback
 from torch import nn
 from torch.optim.optimizer import register_optimizer_step_post_hook
 
+from walkback.building.preparation import Prepared, prepare
 from walkback.configuration.layering import resolve
 from walkback.extensions.registry import Registry
 from walkback.operators import TransitionOperator
@@ -25,7 +26,6 @@ from walkback.speed.report import CHAIN, benchmark_report
 from walkback.speed.timings import WARMUP, BenchmarkPlan, Timing, Timings, Way, time_configuration
 from walkback.state import batch_size
 from walkback.support.watch import Silent
-from walkback.training.preparation import Prepared, prepare
 from walkback.training.trainer import levels_of_walk
 
 Install = Callable[..., Path]
