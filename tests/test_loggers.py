@@ -127,7 +127,7 @@ def test_two_figures_of_one_name_are_refused(install: Install, tmp_path: Path) -
         ]
         done = run(tmp_path / names[-1], *(word for option in options for word in ("--set", option)))
         assert done.code == 4
-        assert f"Got the figure '{names[-1]}' of the metric" in done.err
+        assert f"returned a figure called '{names[-1]}', a name that is taken" in done.err
 
 
 # --- a table
