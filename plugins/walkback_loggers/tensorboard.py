@@ -1,4 +1,4 @@
-"""Figures for TensorBoard."""
+"""A logger for TensorBoard."""
 
 from __future__ import annotations
 
@@ -16,15 +16,15 @@ from walkback.storage.files import writing_to
 class TensorBoard(Logger):
     """Writes scalars to `<run directory>/tensorboard`; `tensorboard --logdir runs` shows them.
 
-    Where a resumed run logs a step again, TensorBoard shows the new figures from there on.
+    If a resumed run logs a step again, TensorBoard shows the new values from there on.
     """
 
     def __init__(self, directory: Path, *, flush_seconds: int = 30) -> None:
-        """Open the log.
+        """Opens the log.
 
         Args:
             directory: The run directory.
-            flush_seconds: Longest time for which figures stay in memory.
+            flush_seconds: Maximum time for which values are buffered.
 
         Raises:
             ConfigurationError: TensorBoard is not installed.
@@ -35,9 +35,11 @@ class TensorBoard(Logger):
         self._writer: Any = None
 
     def log(self, step: int, metrics: Mapping[str, float]) -> None:
-        """Record figures by name after `step` walks."""
+        """Records values by name after `step` walks."""
         with writing_to(self._directory):
-            if self._writer is None:  # the first step logged is where a resumed run begins anew
+            if (
+                self._writer is None
+            ):  # opened at the first logged step, where a resumed run restarts the curves
                 self._writer = self._make_writer(
                     self._directory, purge_step=step, flush_secs=self._flush_seconds
                 )
@@ -45,14 +47,14 @@ class TensorBoard(Logger):
                 self._writer.add_scalar(name, value, step)
 
     def close(self) -> None:
-        """Write out what is left (idempotent)."""
+        """Flushes and closes the log (idempotent)."""
         if self._writer is not None:
             with writing_to(self._directory):
                 self._writer.close()
 
 
 def _summary_writer() -> Any:
-    """`SummaryWriter` of torch; importing it warns of deprecations that are TensorBoard's affair."""
+    """Returns torch's `SummaryWriter`; suppresses deprecation warnings that importing it raises inside TensorBoard."""
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", DeprecationWarning)
