@@ -223,7 +223,7 @@ def main(options: argparse.Namespace) -> None:
 
 
 def known(data: str) -> str:
-    """A data set's name; not `choices`, which refuses that none is given."""
+    """A dataset's name; not `choices`, which refuses that none is given."""
     if data not in BASES:
         raise argparse.ArgumentTypeError(f"got {data!r}, expected one of {', '.join(BASES)}")
     return data

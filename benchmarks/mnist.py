@@ -48,7 +48,7 @@ JUNK = 26  # of 128
 
 
 def mnist(split: str) -> tuple[Tensor, Tensor]:
-    """Images `(N, 1, 28, 28)` in grey levels and labels `(N,)`, from the mirror of the hub or the hub."""
+    """Images `(N, 1, 28, 28)` in gray levels and labels `(N,)`, from the mirror of the hub or the hub."""
     mirror = Path(os.environ.get("WALKBACK_DATA", "")) / "ylecun" / "mnist"
     rows = load_dataset(str(mirror) if mirror.is_dir() else "ylecun/mnist", split=split)
     table = rows.data.table.to_pydict()

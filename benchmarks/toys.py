@@ -9,7 +9,7 @@ units of what other such data have against them. One pair of sets moves the rati
 against data included, so it is the mean over all pairs of three sets of samples and three of data, ± the standard error
 over the sets of samples. The three sets are different samples after annealing, and later the same 2,000 chains after
 1,000, 2,000 and 3,000, and after 10,000, 11,000 and 12,000 steps. For a mixture, also the largest relative deviation of
-a mode's share of the points from an equal share; points belong to the mode whose centre is nearest.
+a mode's share of the points from an equal share; points belong to the mode whose center is nearest.
 """
 
 from __future__ import annotations

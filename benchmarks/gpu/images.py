@@ -1,4 +1,4 @@
-"""A part of a local mirror of image data sets, as small as it goes without changing a pixel."""
+"""A part of a local mirror of image datasets, as small as it goes without changing a pixel."""
 
 from __future__ import annotations
 

@@ -1,1 +1,1 @@
-"""The diagnostics that walkback ships with: `walkback diagnose NAME CKPT`."""
+"""The built-in diagnostics: `walkback diagnose NAME CKPT`."""

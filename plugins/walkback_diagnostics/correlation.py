@@ -1,17 +1,17 @@
 """Autocorrelation, burn-in and relaxation of recorded chains, by arviz-stats, pymbar and deeptime.
 
-Series are `(N, C)` or `(N, C, S)`: recorded steps, chains, statistics. Errors are from leaving out one chain at a time
-(`walkback.measuring.jackknife`):
+Series are `(N, C)` or `(N, C, S)`: recorded steps, chains, statistics. Errors are jackknife errors that leave out one
+chain at a time (`walkback.measuring.jackknife`):
 
     error² = (C - 1)/C Σ_c (x_{without c} - mean)²
 
-That of an autocorrelation time misses what all chains share, where its sum over lags is cut off; the asymptotic error
-of a sum over a window of 5 τ/2 lags (Madras and Sokal 1988) is added in quadrature:
+The jackknife error of an autocorrelation time misses what all chains share, namely where the sum over lags is cut off.
+The asymptotic error of a sum over a window of 5 τ/2 lags (Madras and Sokal 1988) is added in quadrature:
 
     error² = 2 (5 τ + 1) / (C N) τ²
 
-Whether chains differ from one another is asked by an analysis of variance of the means of four pieces of each chain
-(ranks in the place of values), which are nearly independent where chains are many autocorrelation times long:
+Whether chains differ is tested by an analysis of variance of the means of four pieces of each chain (of ranks instead
+of values), which are nearly independent if chains are many autocorrelation times long:
 
     F = between chains / residual ~ F(C - 1, 3 (C - 1))        t = mean change from first to second half / its error
 """
@@ -33,14 +33,14 @@ from walkback.measuring.jackknife import jackknife
 from walkback.support.extras import require
 
 PIECES = 4
-"""Of each chain, whose means are compared within and between chains."""
+"""Number of pieces per chain whose means are compared within and between chains."""
 
 _CANDIDATES = 50
-"""Ends of the burn-in that are tried."""
+"""Number of candidate ends of the burn-in."""
 
 
 def require_libraries(*, timescales: bool) -> None:
-    """Raises ConfigurationError where a library is missing, before any work."""
+    """Raises ConfigurationError if a library is missing, before any work is done."""
     require("arviz_stats", "eval")
     with _quiet():
         require("pymbar", "eval")
@@ -49,28 +49,28 @@ def require_libraries(*, timescales: bool) -> None:
 
 
 def effective_sample_size(series: Tensor) -> float:
-    """Of the mean of all chains, `(N, C)`."""
+    """Returns the effective sample size of the mean of all chains, `(N, C)`."""
     return float(_arviz().ess(series.T.double().numpy(), method="mean"))
 
 
 def autocorrelation_time(series: Tensor) -> float:
-    """τ in recorded steps, of `(N, C)`."""
+    """Returns τ of `(N, C)` in recorded steps."""
     return series.numel() / effective_sample_size(series)
 
 
 def least_time(num: int) -> float:
-    """The autocorrelation time below which arviz-stats gives none for `num` values: 1 / log10 of them."""
+    """Returns the smallest autocorrelation time that arviz-stats reports for `num` values: 1 / log10(num)."""
     return 1 / math.log10(num)
 
 
 def time_with_error(series: Tensor) -> tuple[float, float]:
-    """τ of `(N, C)` in recorded steps, and its standard error; see the module."""
+    """Returns τ of `(N, C)` in recorded steps and its standard error; the module's docstring has the equations."""
     time, jackknife = with_error(autocorrelation_time, series)
     return time, math.hypot(jackknife, time * math.sqrt(2 * (5 * time + 1) / series.numel()))
 
 
 def p_of_mixed(series: Tensor) -> float:
-    """p-value of chains `(N, C)` that all have one law, by location and by spread, between chains and along them."""
+    """Returns the p-value of mixed chains `(N, C)`: equal location and spread, between chains and along them."""
     size = len(series) // PIECES * PIECES
     rows = series[len(series) - size :].double()
     found = [_p_of_means(_normal_scores(values)) for values in (rows, (rows - rows.median()).abs())]
@@ -78,14 +78,14 @@ def p_of_mixed(series: Tensor) -> float:
 
 
 def _normal_scores(series: Tensor) -> Tensor:
-    """Ranks as quantiles of the normal law (Blom), ties as their mean: so means have a variance, whatever the law."""
+    """Transforms ranks to normal quantiles (Blom), ties averaged: means then have a variance for any distribution."""
     ranks = torch.from_numpy(stats.rankdata(series.numpy(), axis=None)).reshape(series.shape)
     scores: Tensor = torch.special.ndtri((ranks - 0.375) / (series.numel() + 0.25))
     return scores
 
 
 def _p_of_means(scores: Tensor) -> tuple[float, float]:
-    """p-values of equal chains and of equal halves."""
+    """Returns the p-values of equal chains and of equal halves."""
     chains = scores.shape[1]
     means = scores.reshape(PIECES, -1, chains).mean(1)
     of_chains = means.mean(0)
@@ -104,15 +104,15 @@ def _p_of_means(scores: Tensor) -> tuple[float, float]:
 
 
 def r_hat(series: Tensor) -> float:
-    """Rank-normalized split R-hat of `(N, C)`; infinite where every chain stands still at its own place."""
+    """Returns the rank-normalized split R-hat of `(N, C)`; infinite if every chain is stuck at a different place."""
     value = float(_arviz().rhat(series.T.double().numpy(), method="rank"))
     return math.inf if math.isnan(value) else value
 
 
 def burn_in(series: Tensor) -> int:
-    """Recorded steps to leave out, of `(N, C, S)`: the largest over statistics, from the mean over chains.
+    """Returns the recorded steps of `(N, C, S)` to discard: the largest over statistics, from the mean over chains.
 
-    What chains relax from they share, and their fluctuations average out: the mean shows it best.
+    Chains share the relaxation while their fluctuations average out, so the mean shows it best.
     """
     with _quiet():
         timeseries: Any = require("pymbar.timeseries", "eval")
@@ -122,15 +122,15 @@ def burn_in(series: Tensor) -> int:
 
 
 def implied_timescale(series: Tensor, lag: int) -> float:
-    """The slowest relaxation time in recorded steps, of projections `(N, C, S)`.
+    """Returns the slowest relaxation time of projections `(N, C, S)`, in recorded steps.
 
     Raises:
-        WalkbackError: Nothing relaxes, or everything has after `lag`.
+        WalkbackError: Nothing relaxes, or everything has relaxed after `lag`.
     """
     covariance: Any = require("deeptime.covariance", "kinetics")
     decomposition: Any = require("deeptime.decomposition", "kinetics")
     chains = [chain.contiguous().numpy() for chain in series.double().unbind(1)]
-    # Around the mean: the constant function relaxes never.
+    # Subtract the mean: the constant function never relaxes and would be the slowest.
     moments = covariance.Covariance(lagtime=lag, compute_c0t=True, compute_ctt=True, remove_data_mean=True)
     joint = moments.fit(chains).fetch_model()
     largest = float(decomposition.VAMP().fit_from_covariances(joint).fetch_model().singular_values[0])
@@ -143,7 +143,7 @@ def implied_timescale(series: Tensor, lag: int) -> float:
 
 
 def with_error(estimate: Callable[[Tensor], float], series: Tensor) -> tuple[float, float]:
-    """An estimate from chains `(N, C, …)` and its standard error."""
+    """Returns an estimate from chains `(N, C, …)` and its standard error."""
     (value,), (error,) = jackknife(
         lambda chains: (estimate(series[:, chains]),), series.shape[1], groups=None
     )
@@ -156,7 +156,7 @@ def _arviz() -> Any:
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """Without the advertisement for JAX that pymbar logs when it is imported."""
+    """Suppresses the message about JAX that pymbar logs when it is imported."""
     logger = logging.getLogger("pymbar")
     before = logger.level
     logger.setLevel(logging.ERROR)

@@ -1,7 +1,7 @@
-"""Free energies from work values, of any pair of ensembles 0 and 1.
+"""Free energies from work values, for any pair of ensembles 0 and 1.
 
-    forward   x ~ ensemble 0,  W_F = what taking x to 1 costs         ΔF = F_1 - F_0,  in units of kT (nats)
-    reverse   x ~ ensemble 1,  W_R = what taking x to 0 costs
+    forward   x ~ ensemble 0,  W_F = work of taking x to 1            ΔF = F_1 - F_0,  in units of kT (nats)
+    reverse   x ~ ensemble 1,  W_R = work of taking x to 0
 
     Jarzynski   E_0[exp(-W_F)] = exp(-ΔF)
     Bennett     Σ_0 1 / (1 + exp(M + W_F - ΔF)) = Σ_1 1 / (1 + exp(-M + W_R + ΔF)),   M = log(n_0 / n_1)
@@ -31,18 +31,18 @@ Array: TypeAlias = NDArray[np.float64]
 _METHODS = ("false-position", "bisection", "self-consistent-iteration")
 _TOLERANCE = 1e-6
 _EQUAL = 1e-9
-"""Relative spread of works that is rounding: the process is reversible, and every work is ΔF."""
+"""Relative spread of works attributed to rounding: the process is then reversible, and every work is ΔF."""
 
 
 def bar(forward: Tensor, reverse: Tensor) -> float:
-    """ΔF by Bennett's acceptance ratio, nats.
+    """Returns ΔF by Bennett's acceptance ratio, nats.
 
-    Without error: the asymptotic one asks for many works of both directions that overlap, of which a caller has to make
-    sure; with few it is small and wrong.
+    No error is given: the asymptotic error is valid only for many works of both directions that overlap, which the
+    caller has to ensure; for few works it is too small.
 
     Args:
         forward: W_F, `(n_0,)`.
-        reverse: W_R, `(n_1,)`: of the reverse process as it runs, so of the opposite sign where both are reversible.
+        reverse: W_R, `(n_1,)`: of the reverse process as it runs, so of the opposite sign if both are reversible.
 
     Raises:
         ConfigurationError: pymbar is not installed.
@@ -52,7 +52,8 @@ def bar(forward: Tensor, reverse: Tensor) -> float:
     every = np.concatenate([w_f, -w_r])
     if np.ptp(every) <= _EQUAL * max(1.0, float(np.abs(every).max())):
         return float(every.mean())
-    # pymbar compares changes with ΔF itself: keep that away from 0 and from large numbers.
+    # pymbar's convergence test is relative to ΔF itself. The shift keeps ΔF away from 0, where the test never passes,
+    # and from large values, where it passes too early. Adding a constant to W_F and subtracting it from W_R shifts ΔF.
     shift = float(every.min()) - 1.0
     library = _pymbar()
     for method in _METHODS:
@@ -72,13 +73,13 @@ def bar(forward: Tensor, reverse: Tensor) -> float:
 
 
 def _log_shares(w_f: Array, w_r: Array, value: float) -> tuple[Array, Array]:
-    """Logarithms of the terms of both sides of Bennett's equation."""
+    """Returns the logarithms of the terms of both sides of Bennett's equation."""
     m = math.log(len(w_f) / len(w_r))
     return log_expit(value - m - w_f), log_expit(m - w_r - value)
 
 
 def _pymbar() -> ModuleType:
-    # On import it announces that jax is missing, which is none of the user's business.
+    # On import, pymbar logs that JAX is missing, which does not concern the user.
     logging.getLogger("pymbar").setLevel(logging.ERROR)
     return require("pymbar.other_estimators", "eval")
 

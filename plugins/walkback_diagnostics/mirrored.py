@@ -1,10 +1,10 @@
-"""Do layers mirror one another? cos(W, W'ᵀ) of the first linear map on the way from s to m(s) and the last, and so on.
+"""Mirrored layers: cos(W, W'ᵀ) of the first and the last linear map from s to m(s), the second and second last, ….
 
     cos(A, B) = Σ A B / (‖A‖ ‖B‖)        of unrelated weights: 0 ± 1 / √n, n entries
 
-A fully connected layer mirrors another that has the transposed matrix; a convolution the transposed convolution with
-the very same weights, or a convolution with channels exchanged and the kernel turned by 180°. Networks of an
-energy have tied weights; the paper leaves them free (section 6.3).
+A fully connected layer mirrors one with the transposed matrix. A convolution mirrors a transposed convolution with the
+same weights, or a convolution with channels exchanged and the kernel rotated by 180°. Networks derived from an energy
+have tied weights; the paper leaves them free (section 6.3).
 """
 
 from __future__ import annotations
@@ -33,13 +33,13 @@ _KINDS = (nn.Linear, *_DOWN, *_UP)
 def mirrored_layers(
     operator: TransitionOperator, start: Start, level: Level, parameters: Parameters
 ) -> tuple[Figure | None, Series | None, tuple[str, ...]]:
-    """The mean cosine of mirrored layers, the cosines by depth, and warnings.
+    """Returns the mean cosine of mirrored layers, the cosines by depth, and warnings.
 
     Args:
         operator: In evaluation mode.
-        start: `(1, *E)`; it is sent through the network to see which layers are on the way.
+        start: `(1, *E)`; passed through the network to find the layers between s and m.
         level: Where.
-        parameters: m of a kernel.
+        parameters: Function that returns m of a kernel.
     """
     pairs = [
         (depth, cosine)
@@ -72,11 +72,11 @@ def mirrored_layers(
 def linear_maps(
     operator: TransitionOperator, start: Start, level: Level, parameters: Parameters
 ) -> list[nn.Module]:
-    """Linear maps on the way from the state to m, in the order in which they run; what serves T or v alone is not."""
+    """Returns the linear maps from the state to m, in the order in which they run; none that serves only T or v."""
     ran: list[tuple[nn.Module, Tensor]] = []
 
     def note(module: nn.Module, _: Any, output: Any) -> None:
-        if output.requires_grad:  # weights are held fixed: it depends on the state
+        if output.requires_grad:  # weights are frozen, so this output depends on the state
             ran.append((module, output))
 
     hooks = [part.register_forward_hook(note) for part in operator.modules() if isinstance(part, _KINDS)]
@@ -97,7 +97,7 @@ def linear_maps(
 
 
 def _cosines(maps: list[nn.Module]) -> list[tuple[float, int] | None]:
-    """Cosine and number of entries of each pair; None where shapes do not fit or weights are zero."""
+    """Returns cosine and number of entries of each pair; None if shapes do not match or weights are zero."""
     return [_cosine(maps[index], maps[-1 - index]) for index in range(len(maps) // 2)]
 
 
@@ -110,7 +110,7 @@ def _cosine(first: nn.Module, last: nn.Module) -> tuple[float, int] | None:
 
 
 def _mirrored(first: nn.Module, last: nn.Module) -> Tensor | None:
-    """The weights of `last`, laid out as `first` would have them if it were its transpose."""
+    """Returns the weights of `last` in the layout that `first` would have if it were its transpose."""
     weight = _weight(last)
     if isinstance(first, nn.Linear) and isinstance(last, nn.Linear):
         return weight.T

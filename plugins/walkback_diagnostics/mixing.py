@@ -1,18 +1,18 @@
-"""How fast does a chain forget, and does it get everywhere?
+"""Mixing: how fast a chain forgets its start, and whether it visits all of the distribution.
 
     autocorrelation time    τ = 1 + 2 Σ_k ρ_k       of a statistic f with autocorrelation ρ_k after k steps
     effective sample size   ESS = C N / τ            of C chains of N steps
-    R-hat                   √(variance of all chains together / mean variance within chains); 1 where chains mix
+    R-hat                   √(variance of all chains together / mean variance within chains); 1 if chains mix
     implied timescale       t = -lag / log σ         σ the largest singular value of the propagator (VAMP)
     spectral gap            1 - exp(-1/t)
 
-Statistics: projections on the principal axes of the data, squared distance to their mean, log p(s' | s). τ and ESS are
-Geyer's estimates over split chains, R-hat is rank-normalized (Vehtari et al. 2021), both by arviz-stats; burn-in is
-where most effective samples are left (Chodera 2016), by pymbar; VAMP is deeptime's.
+Statistics are projections on the principal axes of the data, squared distance to their mean, and log p(s' | s). τ and
+ESS are Geyer's estimates over split chains, and R-hat is rank-normalized (Vehtari et al. 2021), both from arviz-stats.
+Burn-in maximizes the number of effective samples left (Chodera 2016), from pymbar; VAMP is deeptime's.
 
-R-hat of mixed chains is above 1, by √(1 + 2 τ / N) on the average: whether chains have mixed is judged by a test that
-knows its own chance (`walkback_diagnostics.correlation`). What chains cannot tell is a bound: τ of chains that have not
-mixed or are shorter than 10 τ, or of antithetic ones.
+R-hat of mixed chains is above 1, by √(1 + 2 τ / N) on average, so a test that accounts for chance decides whether
+chains have mixed (`walkback_diagnostics.correlation`). What chains cannot determine is given as a bound: τ of chains
+that have not mixed or are shorter than 10 τ, or of antithetic ones.
 """
 
 from __future__ import annotations
@@ -40,10 +40,10 @@ from walkback_diagnostics.mixing_report import (
 from walkback_diagnostics.neighbours import Neighbours, neighbours
 
 _FOR_AXES = 1000
-"""Training states that principal axes are from."""
+"""Number of training states from which principal axes are computed."""
 
 _FEWEST = 40
-"""Recorded steps below which nothing is estimated."""
+"""Minimum number of recorded steps for any estimate."""
 
 
 @final
@@ -51,16 +51,17 @@ class Mixing(Diagnostic):
     """Autocorrelation time, effective sample size, R-hat and switching between classes.
 
     Args:
-        chains: Independent chains.
-        steps: Of each chain.
-        burn_in: Steps left out before `steps`, or "auto": the first of `steps`, at most half of them, that look
-            like relaxation.
-        frames: Most steps that are recorded: of longer chains every second, third, …; memory grows with it.
-        axes: Principal axes of the data that states are projected on.
+        chains: Number of independent chains.
+        steps: Steps per chain.
+        burn_in: Steps discarded before `steps`, or "auto": the first of `steps`, at most half of them, that look like
+            relaxation.
+        frames: Maximum number of recorded steps: longer chains record every second, third, … step; memory grows with
+            it.
+        axes: Number of principal axes of the data on which states are projected.
         start: Where chains begin, "annealed" or "data".
-        temperature: Of the kernel.
+        temperature: Temperature of the kernel.
         timescales: Whether to estimate implied timescales (deeptime, `walkback[kinetics]`).
-        lag: Recorded steps between the two states that timescales are estimated from.
+        lag: Recorded steps between the two states from which timescales are estimated.
     """
 
     def __init__(
@@ -90,7 +91,7 @@ class Mixing(Diagnostic):
         self._lag = lag
 
     def measure(self, subject: Subject) -> Report:
-        """Figures over independent chains; see `Diagnostic.measure`."""
+        """Returns figures over independent chains; see `Diagnostic.measure`."""
         require_libraries(timescales=self._timescales)
         values, names, num_classes, every = self._run(subject)
         looks = burn_in(values[..., : len(names)]) if self._burn_in == "auto" else 0
@@ -125,7 +126,7 @@ class Mixing(Diagnostic):
         )
 
     def _run(self, subject: Subject) -> tuple[Tensor, tuple[str, ...], int, int]:
-        """Statistics `(N, C, S)`, the class as the last where there are any; names; classes; steps between records."""
+        """Returns statistics `(N, C, S)`, the class last if any; names; classes; steps between records."""
         level, operator = cold_level(subject, self._temperature), subject.model.operator
         mean, axes = principal_axes(subject, self._axes)
         known: Neighbours | None = neighbours(subject) if has_classes(subject.data()) else None
@@ -149,7 +150,7 @@ class Mixing(Diagnostic):
 
 
 def principal_axes(subject: Subject, num: int) -> tuple[Tensor, Tensor]:
-    """Mean `(D,)` of training states and their leading principal axes `(D, num)`, float64; fewer where D is."""
+    """Returns mean `(D,)` and leading principal axes `(D, num)` of training states, float64; fewer if D < num."""
     states = subject.training(_FOR_AXES, "axes")[1].double().flatten(1)
     mean = states.mean(0)
     axes: Tensor = torch.linalg.svd(states - mean, full_matrices=False)[2].T

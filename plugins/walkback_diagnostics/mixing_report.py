@@ -1,4 +1,4 @@
-"""What `mixing` says of the chains that it recorded."""
+"""Figures, series and warnings of `mixing` for the recorded chains."""
 
 from __future__ import annotations
 
@@ -23,37 +23,39 @@ from walkback_diagnostics.correlation import (
 )
 
 _MIXED = 1.01
-"""R-hat up to which chains are taken for mixed (Vehtari et al. 2021)."""
+"""Largest R-hat at which chains count as mixed (Vehtari et al. 2021)."""
 
 _UNLIKELY = 1e-3
-"""p-value below which they are not, where R-hat is above that, as it is by chance in chains of less than 100 τ."""
+"""p-value below which chains with a larger R-hat count as not mixed: chains shorter than 100 τ exceed it by chance."""
 
 _LONG = 50
-"""Autocorrelation times that a chain should be long."""
+"""Recommended length of a chain, in autocorrelation times."""
 
 _SHORT = 10
-"""Autocorrelation times below which a chain does not know its own."""
+"""Length below which a chain cannot determine its autocorrelation time, in autocorrelation times."""
 
 _THIN = 2
-"""Recorded steps below which an autocorrelation time is lost between them."""
+"""Autocorrelation time, in recorded steps, below which the recording interval is too coarse to resolve it."""
 
 _CAPPED = 1.05
-"""Times the least autocorrelation time of arviz-stats, within which an estimate may be that and no estimate."""
+"""Estimates within this factor of the smallest autocorrelation time of arviz-stats may be that minimum, not an
+estimate."""
 
 _LAGS = 100
-"""Lags at which the autocorrelation is drawn."""
+"""Number of lags in the plot of the autocorrelation."""
 
 _MOST_CLASSES = 20
-"""Classes up to which the matrix of switches is drawn."""
+"""Largest number of classes for which the matrix of switches is plotted."""
 
 Found = tuple[list[Figure], list[Series], list[str]]
 
 
 def figures_of_statistics(values: Tensor, names: tuple[str, ...], every: int) -> Found:
-    """Autocorrelation times, effective sample sizes and R-hat of statistics `(N, C, S)`, recorded `every` steps.
+    """Returns autocorrelation times, effective sample sizes and R-hat of statistics `(N, C, S)`, recorded every `every`
+    steps.
 
     Raises:
-        WalkbackError: No statistic ever changes, or chains stand still at different places.
+        WalkbackError: No statistic ever changes, or chains are stuck at different places.
     """
     warnings = []
     moving = [i for i in range(len(names)) if bool((values[..., i] != values[0, 0, i]).any())]
@@ -102,14 +104,15 @@ def figures_of_statistics(values: Tensor, names: tuple[str, ...], every: int) ->
 
 
 def _time(series: Tensor, name: str, every: int, mixed: bool) -> tuple[Figure, float]:
-    """The autocorrelation time of `(N, C)`, with an error where chains tell it, else as a bound; and its estimate."""
-    # What chains that still relax have in common is no fluctuation, and would make the bound too high.
+    """Returns the autocorrelation time of `(N, C)`, with an error or as a bound, and its estimate."""
+    # Chains that still relax share a trend, which is not a fluctuation and would make the bound too high.
     time, error = time_with_error(series if mixed else series - series.mean(1, keepdim=True))
     quantile = float(student_t.ppf(0.975, series.shape[1] - 1))
     figure = Figure(f"autocorrelation_time_of_{name}", time * every, "steps", meaning=_meaning(name))
     estimate = figure.value
     if not mixed or len(series) < _SHORT * time:
-        # The lower end of an interval of its logarithm: short chains are as often wrong upwards as downwards.
+        # The bound is the lower end of an interval of log τ: estimates from short chains err upwards as often as
+        # downwards.
         low = estimate * math.exp(-quantile * error / time)
         return replace(figure, value=low, side="below"), estimate
     if (every > 1 and time < _THIN) or time < _CAPPED * least_time(series.numel()):
@@ -119,7 +122,7 @@ def _time(series: Tensor, name: str, every: int, mixed: bool) -> tuple[Figure, f
 
 
 def _note(time: Figure, mixed: bool) -> str:
-    """Why it is a bound."""
+    """Explains why the time is a bound."""
     if time.side is None:
         return ""
     if time.side == "above":
@@ -132,7 +135,7 @@ def _note(time: Figure, mixed: bool) -> str:
 
 
 def _sizes(time: Figure, chains: int, length: int, which: str) -> list[Figure]:
-    """Effective sample sizes: the number of steps over the autocorrelation time, so bounded on the other side."""
+    """Returns effective sample sizes: steps over autocorrelation time, so bounded on the other side."""
     size = chains * length / time.value
     sides: dict[Side, Side] = {"above": "below", "below": "above", None: None}
     relative = None if time.error is None else time.error / time.value
@@ -150,12 +153,12 @@ def _sizes(time: Figure, chains: int, length: int, which: str) -> list[Figure]:
 
 
 def _usual_hat(time: float, length: int) -> float:
-    """R-hat of mixed half chains: means of N/2 steps have the variance 2 τ/N, of which 2/N is what R-hat expects."""
+    """Returns the expected R-hat of mixed half chains: means of N/2 steps vary by 2 τ/N, of which R-hat expects 2/N."""
     return math.sqrt(1 + 2 * max(0.0, time - 1) / length)
 
 
 def _meaning(name: str) -> str:
-    """Of a statistic, by its name."""
+    """Describes a statistic by its name."""
     if name.startswith("axis"):
         return "of the projection on a principal axis of the data"
     return {
@@ -187,7 +190,7 @@ def _warnings(
 
 
 def _autocorrelation(values: Tensor, name: str, every: int) -> Series:
-    """ρ_k around the mean of all chains, with its error over chains."""
+    """Returns ρ_k around the mean of all chains, with its error over chains."""
     rows = (values - values.mean()).T
     variance = rows.square().mean()
     lags = torch.arange(0, max(1, len(values) // 2), max(1, len(values) // 2 // _LAGS)).tolist()
@@ -203,7 +206,7 @@ def _autocorrelation(values: Tensor, name: str, every: int) -> Series:
 
 
 def figures_of_timescales(values: Tensor, lag: int, every: int) -> list[Figure]:
-    """Implied timescale and spectral gap of projections `(N, C, S)`.
+    """Returns the implied timescale and spectral gap of projections `(N, C, S)`.
 
     Raises:
         WalkbackError: The chain has no timescale at this lag.
@@ -235,7 +238,7 @@ def figures_of_timescales(values: Tensor, lag: int, every: int) -> list[Figure]:
 
 
 def _switches(rate: Tensor, length: int, meaning: str) -> Figure:
-    """Mean rate of chains `(C,)` of `length` steps; where none was seen, from 0 to what 2.5 % would have missed."""
+    """Returns the mean rate of chains `(C,)` of `length` steps; if 0, up to the rate missed with probability 2.5 %."""
     figure = mean_figure("switches", rate, "1/step", meaning)
     if figure.value:
         return figure
@@ -243,7 +246,7 @@ def _switches(rate: Tensor, length: int, meaning: str) -> Figure:
 
 
 def figures_of_classes(kinds: Tensor, num_classes: int, every: int) -> tuple[list[Figure], list[Series]]:
-    """Switches between the classes `(N, C)` of the nearest training states, and their matrix."""
+    """Returns the rate of switches between the classes `(N, C)` of the nearest training states, and their matrix."""
     before, after = kinds[:-1], kinds[1:]
     rate = (before != after).double().mean(0) / every
     met = torch.nn.functional.one_hot(kinds, num_classes).any(0).double().sum(1)

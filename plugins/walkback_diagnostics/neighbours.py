@@ -1,6 +1,6 @@
-"""The nearest training state of a state: how far it is, and of which class.
+"""The nearest training state of a state: its distance and its class.
 
-d(s) = min_i ‖s - x_i‖,   class(s) = label of the x_i that is nearest
+d(s) = min_i ‖s - x_i‖,   class(s) = label of the nearest x_i
 """
 
 from __future__ import annotations
@@ -14,12 +14,12 @@ from walkback.data import Labelled, has_classes
 from walkback.diagnostics import Subject
 
 MOST = 10_000
-"""Training states compared with."""
+"""Maximum number of training states in the comparison."""
 
 
 @dataclass(frozen=True, slots=True)
 class Neighbours:
-    """Training states `(N, D)` around their mean, with their labels `(N,)` where there are any."""
+    """Training states `(N, D)` around their mean, with their labels `(N,)` if any."""
 
     states: Tensor
     mean: Tensor
@@ -27,22 +27,22 @@ class Neighbours:
     num_classes: int
 
     def nearest(self, states: Tensor) -> tuple[Tensor, Tensor]:
-        """Distance to the nearest training state and its class of each row of `(C, *E)`: twice `(C,)`.
+        """Returns the distance to the nearest training state and its class for each row of `(C, *E)`, `(C,)` each.
 
         Without labels every class is 0.
         """
         rows = states.to(self.states.dtype).flatten(1) - self.mean
-        # Precision is set around a measurement for networks; a distance in bfloat16 would say nothing.
+        # Autocast is active around a measurement, for the networks; distances in bfloat16 would be meaningless.
         with torch.autocast(rows.device.type, enabled=False):
             distance, index = torch.cdist(rows, self.states).min(1)
         return distance, torch.zeros_like(index) if self.labels is None else self.labels[index]
 
 
 def neighbours(subject: Subject) -> Neighbours:
-    """Of at most 10,000 training states, drawn at random; where there are classes, of those that have one.
+    """Returns at most 10,000 training states, drawn at random; if the data have classes, only states with a class.
 
     Raises:
-        DataError: The data cannot be had.
+        DataError: The data cannot be loaded.
     """
     dataset = subject.data()
     chosen, rows = subject.training(MOST, "neighbours")
@@ -58,5 +58,5 @@ def neighbours(subject: Subject) -> Neighbours:
 
 
 def entropy(shares: Tensor) -> float:
-    """Entropy of class shares `(K,)` that sum to 1, nats."""
+    """Returns the entropy of class shares `(K,)` that sum to 1, nats."""
     return max(0.0, -float(torch.xlogy(shares, shares).sum()))

@@ -1,4 +1,4 @@
-"""What this plugin offers: light records only, nothing heavy is imported here."""
+"""Components of this plugin: lightweight records; importing this module does not import torch."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ def walkback_diagnostics() -> Iterable[Component]:
     yield Component(
         "reversibility",
         "walkback_diagnostics.reversibility:Reversibility",
-        "Entropy production of the chain, beside its entropy rate (appendix H), and a rank test",
+        "Entropy production and entropy rate of the chain (appendix H), and a rank test",
     )
     yield Component(
         "stationarity",
         "walkback_diagnostics.stationarity:Stationarity",
-        "Does the chain at T = 1 stay on the data, and when does it leave?",
+        "Whether the chain at T = 1 stays on the data, and when it leaves",
     )
     yield Component(
         "mixing",
@@ -34,5 +34,5 @@ def walkback_diagnostics() -> Iterable[Component]:
     yield Component(
         "symmetry",
         "walkback_diagnostics.symmetry:Symmetry",
-        "Is the drift the gradient of an energy? Asymmetry of its Jacobian and of mirrored layers",
+        "Whether the drift is the gradient of an energy: asymmetry of its Jacobian, and mirrored layers",
     )

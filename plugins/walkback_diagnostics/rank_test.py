@@ -2,13 +2,13 @@
 
     x_M ~ π,   M uniform on 1 … L,   L - M steps on: x_{M+1} … x_L,   M - 1 steps more from x_M: x_{M-1} … x_1
 
-Where the kernel obeys detailed balance with π, x_1 … x_L is a stationary chain that knows nothing of M. For any g_i
-of the whole path the rank of g_M among g_1 … g_L is then uniform on 1 … L, ties broken at random. Ranked here are
-functions of single states, g_i = f(x_i), and the direction of the path seen from i,
+If the kernel obeys detailed balance with π, x_1 … x_L is a stationary chain that is independent of M. For any functions
+g_i of the whole path, the rank of g_M among g_1 … g_L is then uniform on 1 … L, with ties broken at random. Ranked here
+are functions of single states, g_i = f(x_i), and the direction of the path seen from i,
 
     g_i = Σ_{t ≥ i} d_t - Σ_{t < i} d_t,   d_t = log p(x_{t+1} | x_t) - log p(x_t | x_{t+1}),
 
-which is largest at M for a chain that produces entropy, and tells nothing about M for one that does not.
+which is largest at M for a chain that produces entropy, and independent of M for one that does not.
 """
 
 from __future__ import annotations
@@ -27,17 +27,17 @@ from walkback.state import State, batch_size, leaves
 from walkback.walk import Start, Transition
 
 FEWEST_IN_CELL = 5
-"""Chains expected at each rank below which the law of the chi-square statistic is not its limit."""
+"""Expected number of chains per rank below which the chi-square limit is a poor approximation."""
 
 
 @dataclass(frozen=True, slots=True)
 class RankTest:
-    """Outcome of the test.
+    """Result of the test.
 
     Attributes:
         counts: Chains by rank 1 … L, `(G, L)`, one row for each ranked function.
-        p: Chance of a chi-square statistic as large, `(G,)`.
-        names: Of the functions.
+        p: p-value of the chi-square statistic, `(G,)`.
+        names: Names of the functions.
     """
 
     counts: Tensor
@@ -46,17 +46,17 @@ class RankTest:
 
     @property
     def corrected(self) -> float:
-        """The smallest p-value, times their number (Bonferroni), at most 1."""
+        """Returns the smallest p-value times their number (Bonferroni), at most 1."""
         return min(1.0, float(self.p.min()) * len(self.p))
 
     @property
     def worst(self) -> int:
-        """The function with the smallest p-value."""
+        """Returns the index of the function with the smallest p-value."""
         return int(self.p.argmin())
 
 
 def require_enough_chains(num: int, num_steps: int) -> None:
-    """Refuse a test whose p-value would be wrong.
+    """Rejects a test with too few chains for a valid p-value.
 
     Raises:
         ConfigurationError: Fewer than five chains are expected at a rank.
@@ -70,15 +70,15 @@ def require_enough_chains(num: int, num_steps: int) -> None:
 
 
 def rank_test(subject: Subject, start: Start, level: Level, num_steps: int, projections: int) -> RankTest:
-    """Test the kernel at a level.
+    """Tests the kernel at a level.
 
     Args:
         subject: Model, seed, cache and watch.
-        start: x_M, `(C, *E)`: independent draws of the stationary law.
-        level: Of all steps.
+        start: x_M, `(C, *E)`: independent draws from the stationary distribution.
+        level: Level of all steps.
         num_steps: L - 1.
-        projections: Number of random directions on which states are projected, beside their mean, squared norm and
-            the direction of the path.
+        projections: Number of random directions on which states are projected, in addition to their mean, squared norm
+            and the direction of the path.
 
     Raises:
         WalkbackError: A log-density is not finite.
@@ -90,7 +90,9 @@ def rank_test(subject: Subject, start: Start, level: Level, num_steps: int, proj
     def statistics(step: Transition) -> Tensor:
         return torch.cat([functions(step.target), (step.log_q - step.log_p)[:, None].double()], 1)
 
-    # Both ways in full length, of which each chain takes its part: a chain's M then changes no loop.
+    # M differs between chains. Run all chains for L - 1 steps in both directions and let each use its part: the runs
+    # are then batched and do not depend on M, so the cache can resume them. M and the lots that break ties are drawn
+    # afterwards.
     onward, backward = (
         trace(subject, start, level, num_steps, statistics, name=f"rank-test-{way}", blocks=num_steps).values
         for way in ("on", "back")
@@ -105,13 +107,13 @@ def rank_test(subject: Subject, start: Start, level: Level, num_steps: int, proj
 
 
 def paths(middle: Tensor, onward: Tensor, backward: Tensor, place: Tensor) -> Tensor:
-    """g_1 … g_L of each chain.
+    """Returns g_1 … g_L of each chain.
 
     Args:
         middle: f(x_M), `(C, F)`.
-        onward: f of the states after 1 … L - 1 steps from x_M, then log p(there) - log p(back) of each step:
-            `(L - 1, C, F + 1)`.
-        backward: The same of other steps from x_M.
+        onward: f of the states after 1 … L - 1 steps from x_M, followed by log p(forward) - log p(backward) of each
+            step: `(L - 1, C, F + 1)`.
+        backward: The same for an independent run from x_M, which is placed before it in the path.
         place: M - 1, `(C,)`.
 
     Returns:
@@ -122,7 +124,9 @@ def paths(middle: Tensor, onward: Tensor, backward: Tensor, place: Tensor) -> Te
     offset = (steps.abs() - 1).clamp(min=0)
     found = torch.where((steps > 0)[..., None], onward[offset, chains], backward[offset, chains])
     states = torch.where((steps == 0)[..., None], middle, found[..., :-1])
-    # d_t belongs to the pair (t, t + 1); before M the chain ran against the order of the path.
+    # gain[i] is the entropy that the chain produced on the step to or from place i. d_t belongs to the pair (t, t + 1):
+    # after M it is the gain at t + 1 (hence the roll). Before M the chain ran against the order of the path, so it is
+    # minus the gain at t.
     gain = found[..., -1]
     pairs = torch.where(steps[:-1] >= 0, gain.roll(-1, 0)[:-1], -gain[:-1])
     before = torch.cat([torch.zeros_like(gain[:1]), pairs.cumsum(0)])
@@ -131,7 +135,7 @@ def paths(middle: Tensor, onward: Tensor, backward: Tensor, place: Tensor) -> Te
 
 
 def _ranks(values: Tensor, place: Tensor, jitter: Tensor) -> Tensor:
-    """Number of values below that at M, ties decided by `jitter`: `(C, G)`, 0 … L - 1."""
+    """Counts the values below that at M, with ties decided by `jitter`: `(C, G)`, 0 … L - 1."""
     chains = torch.arange(len(place))
     own, lot = values[place, chains], jitter[place, chains]
     below = (values < own) | ((values == own) & (jitter < lot))

@@ -1,13 +1,13 @@
-"""Does the chain obey detailed balance? Entropy production, beside the entropy rate (appendix H of the paper).
+"""Detailed balance of the chain: entropy production and entropy rate (appendix H of the paper).
 
     e = 1/K Σ_t log p(s_{t+1} | s_t) - log p(s_t | s_{t+1})        0 if and only if p obeys detailed balance
     h = 1/K Σ_t -log p(s_{t+1} | s_t)                              irreversibility = e / h
 
-after a burn-in, as means over independent chains. h of continuous states is a differential entropy, which has no zero
-of its own: the ratio is given where h is clearly positive, and compares operators on the same data only.
+after a burn-in, as means over independent chains. For continuous states h is a differential entropy, which has no
+absolute zero: the ratio is given only if h is clearly positive, and compares operators on the same data only.
 
-On a chain that is not stationary e has (log π(s_K) - log π(s_0)) / K in it even where p is reversible: both halves of
-the chain are given for this reason, and where they differ their difference is in the error of e.
+For a chain that is not stationary, e contains (log π(s_K) - log π(s_0)) / K even if p is reversible. Both halves of the
+chain are reported for this reason, and if they differ, their difference is added to the error of e.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ from walkback.work import ClippingCheck
 from walkback_diagnostics.rank_test import RankTest, rank_test, require_enough_chains
 
 _DOUBT = 3.0
-"""Difference of the halves of a chain, in standard errors, that a reader is warned of (by chance in 0.3 %)."""
+"""Difference of the halves of a chain, in standard errors, that triggers a warning (by chance in 0.3 %)."""
 
 _PRODUCTION = "log p(s'|s) - log p(s|s'), mean over steps and chains: 0 for a reversible chain"
 _IRREVERSIBILITY = (
@@ -47,14 +47,15 @@ class Reversibility(Diagnostic):
     """Entropy production of chains at one temperature, and the rank test of detailed balance.
 
     Args:
-        chains: Independent chains; standard errors are from the scatter between them.
-        burn_in: Steps before anything is recorded.
+        chains: Number of independent chains; standard errors come from the spread between them.
+        burn_in: Steps before recording.
         steps: Steps recorded.
-        temperature: Of the kernel.
+        temperature: Temperature of the kernel.
         start: Where chains begin, "annealed" or "data".
-        rank_chains: Further chains for the rank test, burnt in alike; 0 leaves the test out.
-        rank_steps: Steps of each of them, so that there is one rank more.
-        rank_tests: Random projections whose ranks are tested, beside mean, squared norm and direction.
+        rank_chains: Further chains for the rank test, with the same burn-in; 0 skips the test.
+        rank_steps: Steps of each of them; there is one more rank than steps.
+        rank_tests: Number of random projections whose ranks are tested, in addition to mean, squared norm and
+            direction.
     """
 
     def __init__(
@@ -80,7 +81,7 @@ class Reversibility(Diagnostic):
             require_enough_chains(rank_chains, rank_steps)
 
     def measure(self, subject: Subject) -> Report:
-        """Figures over independent chains; see `Diagnostic.measure`."""
+        """Returns figures over independent chains; see `Diagnostic.measure`."""
         level = cold_level(subject, self._temperature)
         start = subject.start(self._start, self._chains)
         start = settle(subject, start, level, self._burn_in)
@@ -117,7 +118,7 @@ class Reversibility(Diagnostic):
 
 @final
 class _BothWays:
-    """log p(s'|s) - log p(s|s') and -log p(s'|s), `(C, 2)`; `require` raises where they are no such numbers."""
+    """Records log p(s'|s) - log p(s|s') and -log p(s'|s), `(C, 2)`; `require` raises if they are not finite."""
 
     def __init__(self, subject: Subject) -> None:
         self._clipping = ClippingCheck(subject.model)
@@ -148,7 +149,7 @@ class _BothWays:
 
 
 def _figures(production: Tensor, rate: Tensor, size: int) -> tuple[list[Figure], list[str]]:
-    """All of `(blocks, C)`, and a warning where the two halves differ."""
+    """Returns all figures of `(blocks, C)`, and a warning if the two halves differ."""
     of_chain, rate_of_chain = production.mean(0), rate.mean(0)
     halves, change = _halves(production)
     produced = mean_figure("entropy_production", of_chain, "nats/step", _PRODUCTION)
@@ -192,7 +193,7 @@ def _figures(production: Tensor, rate: Tensor, size: int) -> tuple[list[Figure],
 
 
 def _halves(production: Tensor) -> tuple[list[Figure], Figure | None]:
-    """The entropy production of both halves of `(blocks, C)`, and its change; none of one block."""
+    """Returns the entropy production of both halves of `(blocks, C)`, and its change; nothing for a single block."""
     half = len(production) // 2
     if not half:
         return [], None
@@ -205,7 +206,7 @@ def _halves(production: Tensor) -> tuple[list[Figure], Figure | None]:
 
 
 def _widened(figure: Figure, bias: float) -> Figure:
-    """The same with a possible bias in its error and at both ends of its interval."""
+    """Returns the figure with a possible bias included in its error and at both ends of its interval."""
     low, high = figure.interval or (figure.value, figure.value)
     return replace(figure, error=math.hypot(figure.error or 0.0, bias), interval=(low - bias, high + bias))
 
@@ -213,9 +214,10 @@ def _widened(figure: Figure, bias: float) -> Figure:
 def _ratios(
     subject: Subject, production: Tensor, rate: Tensor, continuous: bool
 ) -> tuple[list[Figure], list[str]]:
-    """Entropy production over entropy rate, of chains `(C,)`, as far as the rate is clearly positive; and what is lost.
+    """Returns entropy production over entropy rate of chains `(C,)` if the rate is clearly positive; and what is
+    omitted.
 
-    For data that were grey levels also over the rate of these, as bits/dim are.
+    For data that were gray levels, also relative to the entropy rate of the gray levels, as bits/dim are.
     """
     figures = []
     space, bins = subject.model.prior.space, subject.info.bins
@@ -246,13 +248,13 @@ def _ratios(
 
 
 def _is_positive(rate: Tensor) -> bool:
-    """Whether the mean of the rates of chains is above 0 by more than three errors, and by more than Student's 95 %."""
+    """Returns whether the mean rate of chains exceeds 0 by three errors and by Student's 95 % interval."""
     figure = mean_figure("entropy_rate", rate, "nats/step")
     return figure.value > 3 * (figure.error or 0.0) and (figure.interval or (0.0,))[0] > 0
 
 
 def _series(production: Tensor, block: int) -> list[Series]:
-    """Along the chain, and over chains."""
+    """Returns entropy production along the chain and over chains."""
     ends = torch.arange(1, len(production) + 1) * block
     error = production.std(1) / math.sqrt(production.shape[1])
     along = Series(

@@ -1,13 +1,13 @@
-"""Does a chain at T = 1 stay on the data, and when does it leave?
+"""Stationarity: whether a chain at T = 1 stays on the data, and when it leaves.
 
     drift       z = mean over chains of (mean of f over the last fifth - over the second fifth) / its standard error
     on data     |mean of f over chains - mean of f over data after one step| < 4.5 errors + tolerance · std of f
 
 for statistics f of single states: mean and variance of the entries, distance to the nearest training state, and the
-class of that state where the data have classes. A single entry has no variance: its squared deviation from the mean of
-the training states stands in. A change is given as the z of a normal law with the p of its Student's t. The fair
-reference is held-out data after one step of the same operator: a chain's states carry the noise of their last step,
-data do not. MMD² to held-out data sees the whole law.
+class of that state if the data have classes. A single entry has no variance: its squared deviation from the mean of the
+training states is used instead. A change is given as the z of a normal distribution with the same p-value as its
+Student's t. The fair reference is held-out data after one step of the same operator, because a chain's states contain
+the noise of their last step and data do not. MMD² to held-out data compares the whole distributions.
 """
 
 from __future__ import annotations
@@ -44,16 +44,16 @@ from walkback_diagnostics.stationarity_report import (
 
 @final
 class Stationarity(Diagnostic):
-    """Statistics of long chains beside those of held-out data.
+    """Compares statistics of long chains with those of held-out data.
 
     Args:
-        chains: Independent chains; standard errors are from the scatter between them.
-        steps: Of each chain.
-        frames: Times at which chains are looked at, evenly spaced.
+        chains: Number of independent chains; standard errors come from the spread between them.
+        steps: Steps per chain.
+        frames: Number of evenly spaced times at which chains are recorded.
         start: Where chains begin, "annealed" or "data".
-        reference: Held-out examples to compare with; all of the test split where it has fewer.
-        temperature: Of the kernel.
-        tolerance: Difference to data that counts as none, in standard deviations of the statistic over data.
+        reference: Number of held-out examples to compare with; the whole test split if it has fewer.
+        temperature: Temperature of the kernel.
+        tolerance: Difference to the data that is ignored, in standard deviations of the statistic over data.
     """
 
     def __init__(
@@ -81,7 +81,7 @@ class Stationarity(Diagnostic):
         self._tolerance = tolerance
 
     def measure(self, subject: Subject) -> Report:
-        """Figures over independent chains; see `Diagnostic.measure`."""
+        """Returns figures over independent chains; see `Diagnostic.measure`."""
         require_error_of_mean(subject.data(), "test", self._reference, "--set reference", None)
         level = cold_level(subject, self._temperature)
         found = self._run(subject, level)
@@ -89,7 +89,7 @@ class Stationarity(Diagnostic):
         t = drifts(found.chains[1 + fifth : 1 + 2 * fifth], found.chains[-fifth:])
         if not bool(moving(found.chains[1:]).any()):
             raise WalkbackError("Got chains on which no statistic ever changes, expected chains that move.")
-        # Data have no noise of a step in them yet, so the frame before the first step is not judged.
+        # Data do not contain the noise of a step yet, so the frame before the first step is not judged.
         left = 1 + departures(found.chains[1:], found.stepped, self._tolerance)
         moved = departures(found.stepped[None], found.data, self._tolerance) == 0
         protocol = {
@@ -148,16 +148,16 @@ class Stationarity(Diagnostic):
         )
 
     def _held_out(self, subject: Subject) -> tuple[Batch, Batch]:
-        """Examples to compare with, and as many others as there are chains; fewer or none where data are few."""
+        """Returns examples to compare with, and as many others as there are chains; fewer or none if data are few."""
         there = len(subject.data().examples("test"))
         rows = subject.held_out("test", min(there, self._reference + self._chains))
         return rows[: self._reference], rows[self._reference :]
 
 
 def statistics(states: Tensor, known: Neighbours) -> Tensor:
-    """Mean and variance of the entries, distance to the nearest training state, its class as 0 and 1.
+    """Returns mean and variance of the entries, distance to the nearest training state, and its class (one-hot).
 
-    In the place of the variance of a single entry stands its squared deviation from the mean of the training states.
+    For a single entry, the variance is replaced by the squared deviation from the mean of the training states.
 
     Returns:
         `(C, 3 + K)`, float64, of states `(C, *E)`.
@@ -171,22 +171,22 @@ def statistics(states: Tensor, known: Neighbours) -> Tensor:
 
 
 def drifts(early: Tensor, late: Tensor) -> Tensor:
-    """Student's t of the change from the frames `early` to the frames `late`, both `(F, C, S)`: `(S,)`."""
+    """Returns Student's t of the change from the frames `early` to the frames `late`, both `(F, C, S)`: `(S,)`."""
     change = late.mean(0) - early.mean(0)
     error = change.std(0) / math.sqrt(len(change))
     return torch.where(change.mean(0) == 0, 0.0, change.mean(0) / error)
 
 
 def departures(chains: Tensor, data: Tensor, tolerance: float) -> Tensor:
-    """The first frame from which on each statistic is not that of the data: `(S,)`, or F where it is at the end.
+    """Returns the first frame from which on each statistic differs from the data, `(S,)`, or F if it agrees at the end.
 
     Args:
         chains: `(F, C, S)`.
         data: `(N, S)`.
-        tolerance: Difference that counts as none, in standard deviations over data.
+        tolerance: Difference that is ignored, in standard deviations over data.
     """
     spread = data.std(0)
-    # The larger scatter of the two: a class that no chain is in would have no error of its own.
+    # Use the larger spread of the two: a class that no chain is in would have an error of 0.
     own = torch.maximum(chains.std(1), spread)
     error = (own.square() / chains.shape[1] + spread.square() / len(data)).sqrt()
     outside = (chains.mean(1) - data.mean(0)).abs() > OUT * error + tolerance * spread
@@ -202,7 +202,7 @@ def _one_step(subject: Subject, data: Batch, level: Level, number: int) -> Tenso
 
 
 def _median_distance(states: Tensor) -> float:
-    """Of all pairs of `(N, *E)`: a bandwidth at the scale of the data."""
+    """Returns the median distance over all pairs of `(N, *E)`: a bandwidth at the scale of the data."""
     rows = states.double().flatten(1)
     median = float(torch.pdist(rows).median())
     if not median > 0:

@@ -1,4 +1,4 @@
-"""What `stationarity` says of the frames that it recorded."""
+"""Figures, series and warnings of `stationarity` for the recorded frames."""
 
 from __future__ import annotations
 
@@ -15,31 +15,30 @@ from walkback.report import Figure, Series
 from walkback_diagnostics.neighbours import entropy
 
 PLAIN = 3
-"""Statistics that are always there, see `plain_names`."""
+"""Number of statistics that are always present, see `plain_names`."""
 
 OUT = 4.5
-"""Standard errors beyond which a statistic is not that of the data."""
+"""Deviation in standard errors beyond which a statistic differs from the data."""
 
 _LEAST_P = 1e-300
-"""p-value below which z is a bound."""
+"""p-value below which z is given as a bound."""
 
 _UNLIKELY = 1e-3
-"""Corrected p-value below which a reader is told that the chain drifts."""
+"""Corrected p-value below which a warning says that the chain drifts."""
 
 
 @dataclass(frozen=True, slots=True)
 class Measured:
-    """All frames of the chains, and what they are compared with.
+    """All frames of the chains and their references.
 
     Attributes:
-        steps: Steps taken at each frame, the first 0: `(F,)`.
+        steps: Steps taken at each frame, starting with 0: `(F,)`.
         chains: Statistics at each frame, `(F, C, S)`.
-        discrepancy: MMD² of the chains to held-out data at each frame but the first, `(F - 1,)`.
+        discrepancy: MMD² of the chains to held-out data at each frame except the first, `(F - 1,)`.
         data: Statistics of held-out examples, `(N, S)`.
         stepped: The same after one step, `(N, S)`.
-        by_chance: MMD² of as many other held-out examples after one step, and as they are; None where there are
-            too few.
-        names: Of the statistics.
+        by_chance: MMD² of as many other held-out examples, after one step and unchanged; None if there are too few.
+        names: Names of the statistics.
     """
 
     steps: Tensor
@@ -52,22 +51,22 @@ class Measured:
 
 
 def plain_names(size: int) -> tuple[str, ...]:
-    """Names of the statistics of states of so many entries that do not depend on classes."""
+    """Returns the names of the class-independent statistics of states with `size` entries."""
     return ("mean", "variance" if size > 1 else "squared_deviation", "nearest")
 
 
 def moving(chains: Tensor) -> Tensor:
-    """Which statistics of `(F, C, S)` change in any chain: `(S,)`."""
+    """Returns which statistics of `(F, C, S)` change in any chain: `(S,)`."""
     return (chains != chains[:1]).any(0).any(0)
 
 
 def figures_of(found: Measured, t: Tensor, left: Tensor) -> tuple[Figure, ...]:
-    """All figures.
+    """Returns all figures.
 
     Args:
-        found: What was recorded.
+        found: The recorded frames and references.
         t: Change of each statistic in its standard errors, `(S,)`.
-        left: The frame from which on each is not that of the data, `(S,)`, at least 1.
+        left: The frame from which on each differs from the data, `(S,)`, at least 1.
     """
     kept = moving(found.chains[1:])
     names = tuple(name for name, moves in zip(found.names, kept.tolist(), strict=True) if moves)
@@ -180,7 +179,7 @@ def _of_states(found: Measured, fifth: int) -> list[Figure]:
 
 
 def entropy_figure(name: str, rows: Tensor) -> Figure:
-    """Entropy of the mean of shares `(n, K)`, with error and bias of the jackknife, both in its error."""
+    """Returns the entropy of the mean of shares `(n, K)`; its error includes error and bias of the jackknife."""
     num = len(rows)
     meaning = "entropy of the shares of classes, by the nearest training state; its bias, downwards, is in its error"
     total, value = rows.sum(0), entropy(rows.mean(0))
@@ -206,7 +205,7 @@ _MEANINGS = {
 
 
 def series_of(found: Measured) -> tuple[Series, ...]:
-    """Every statistic along the chain, and after one step as a level line."""
+    """Returns every statistic along the chain, with its value after one step from data as a horizontal line."""
     times = tuple(found.steps.double().tolist())
     ends, label = (times[0], times[-1]), "steps"
     series = []
@@ -226,7 +225,7 @@ def series_of(found: Measured) -> tuple[Series, ...]:
 
 
 def warnings_of(found: Measured, t: Tensor, left: Tensor, moved: Tensor) -> tuple[str, ...]:
-    """What changed, and what is not as in the data; `moved` are statistics that one step changes, `(S,)`."""
+    """Returns warnings on changes and differences from the data; `moved`: statistics that a step changes, `(S,)`."""
     warnings = []
     away = [name for name, value in zip(found.names[:2], moved.tolist(), strict=False) if value]
     if away:
@@ -250,6 +249,6 @@ def warnings_of(found: Measured, t: Tensor, left: Tensor, moved: Tensor) -> tupl
 
 
 def _p_values(t: Tensor, chains: int) -> Tensor:
-    """Two-sided, times the number of statistics (Bonferroni): `(S,)`."""
+    """Returns two-sided p-values times the number of statistics (Bonferroni): `(S,)`."""
     p = torch.from_numpy(student_t.sf(t.abs().numpy(), chains - 1))
     return 2 * len(t) * p

@@ -1,12 +1,12 @@
-"""Is the drift the gradient of an energy (section 6.3 of the paper)?
+"""Symmetry: whether the drift is the gradient of an energy (section 6.3 of the paper).
 
-    m(s) natural parameters of p_T(· | s),  J = ∂m/∂s      asymmetry = ‖J - Jᵀ‖_F / ‖J + Jᵀ‖_F,   0 where m = -∇U
+    m(s) natural parameters of p_T(· | s),  J = ∂m/∂s      asymmetry = ‖J - Jᵀ‖_F / ‖J + Jᵀ‖_F,   0 if m = -∇U
 
     ‖A‖_F² = E‖A v‖²,   v = ±1 independently (Hutchinson)       J v and Jᵀ v by automatic differentiation
 
-m is the mean of a normal kernel and the logits of a Bernoulli kernel. Means are s + drift, and where steps are small
-the identity hides the drift in J: of normal kernels J - I is judged, too, which has the same antisymmetric part. 0 is a
-gradient, 1 what independent entries have, and more is mostly rotation.
+m is the mean of a normal kernel or the logits of a Bernoulli kernel. A mean is s + drift, and if steps are small the
+identity hides the drift in J. For normal kernels J - I, which has the same antisymmetric part, is therefore reported as
+well. The asymmetry is 0 for a gradient, 1 for independent entries, and larger if rotation dominates.
 
 Mirrored layers: cos(W, W'ᵀ) of the first linear map from s to m and the last, the second and the last but one, …
 """
@@ -34,12 +34,12 @@ from walkback.walk import Start
 from walkback_diagnostics.mirrored import mirrored_layers
 
 _NOTHING = 1e-20
-"""Share of a squared norm in another that is rounding."""
+"""Ratio of squared norms below which the smaller is attributed to rounding."""
 
 _ROUNDING = 1e-2
 
 _NO_SECOND = ("not implemented", "differentiate twice")
-"""What torch says of an operation without a second derivative."""
+"""Text of torch's error for an operation without a second derivative."""
 
 
 @final
@@ -47,11 +47,11 @@ class Symmetry(Diagnostic):
     """Asymmetry of the Jacobian of the operator's mean map.
 
     Args:
-        examples: States where it is taken.
-        probes: Random directions at each.
+        examples: Number of states at which the Jacobian is evaluated.
+        probes: Random directions per state.
         temperature: T.
         start: States cooled from the prior, or held-out data.
-        batch: States computed at a time.
+        batch: States per batch.
     """
 
     def __init__(
@@ -74,7 +74,7 @@ class Symmetry(Diagnostic):
         """See the module.
 
         Raises:
-            ConfigurationError: The kernel is neither normal, Bernoulli nor a product of such.
+            ConfigurationError: The kernel is neither normal nor Bernoulli nor a product of these.
             WalkbackError: The map is constant, cannot be differentiated twice, or there are too few states.
         """
         level = cold_level(subject, self._temperature)
@@ -99,7 +99,7 @@ class Symmetry(Diagnostic):
         return Report("symmetry", figures[0].name, everything, series, (*further, *warnings), protocol)
 
     def _norms(self, subject: Subject, start: Start, level: Level) -> Tensor:
-        """`squared_norms` of all states, `(N, 3)`; the cache keeps each batch."""
+        """Returns `squared_norms` of all states, `(N, 3)`; each batch is cached."""
         found = []
         subject.watch.stage("Jacobians", self._examples)
         for number, first in enumerate(range(0, self._examples, self._batch)):
@@ -116,19 +116,20 @@ class Symmetry(Diagnostic):
 
 
 def _rows(start: Start, rows: slice) -> Start:
-    """Some of the states, with their context."""
+    """Selects some of the states, with their context."""
     context = map_context(lambda leaf: leaf[rows], start.context)
     return Start(map_state(lambda leaf: leaf[rows], start.state), context=context)
 
 
 def natural_parameters(kernel: Kernel) -> Tensor:
-    """m, `(B, D)`: the mean of a normal kernel, the logits of a Bernoulli kernel; of a product, those of its parts.
+    """Returns m, `(B, D)`: the mean of a normal kernel, the logits of a Bernoulli kernel; for a product, those of its
+    parts.
 
-    In a product, means are divided by their variance (as a constant), which makes them natural parameters as the
-    logits are: only then does detailed balance make the derivatives of one part by the other each other's transpose.
+    In a product, means are divided by their variance (as a constant), which makes them natural parameters, as the
+    logits are. Only then does detailed balance make the cross derivatives of two parts each other's transpose.
 
     Raises:
-        ConfigurationError: It is another kernel.
+        ConfigurationError: It is any other kernel.
     """
     if isinstance(kernel, NormalKernel):
         return kernel.mean.flatten(1)
@@ -151,10 +152,10 @@ def _part(kernel: Kernel) -> Tensor:
 def squared_norms(
     operator: TransitionOperator, start: Start, level: Level, probes: int, generator: torch.Generator
 ) -> Tensor:
-    """Unbiased estimates of ‖J - Jᵀ‖², ‖J + Jᵀ‖² and ‖J + Jᵀ - 2 I‖² (Frobenius) at states `(B, *E)`: `(B, 3)`.
+    """Returns unbiased estimates of ‖J - Jᵀ‖², ‖J + Jᵀ‖² and ‖J + Jᵀ - 2 I‖² (Frobenius) at states `(B, *E)`: `(B, 3)`.
 
-    Rows must not look at one another. J v comes from the backward pass of the backward pass, which is linear in what
-    it is given: fewer operations have a rule for forward differentiation.
+    Rows must be independent of one another. J v is the backward pass of the backward pass Jᵀ u, which is linear in u:
+    more operations support double backward than forward-mode differentiation.
 
     Raises:
         WalkbackError: The map is constant, cannot be differentiated twice, or a derivative is not finite.
@@ -192,7 +193,7 @@ def squared_norms(
 def _products(
     m: Tensor, inputs: tuple[Tensor, ...], probes: int, generator: torch.Generator
 ) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
-    """(J v, Jᵀ v, v), `(B, D)` each, for random v of independent signs."""
+    """Returns (J v, Jᵀ v, v), `(B, D)` each, for v with independent random signs."""
     u = torch.zeros_like(m, requires_grad=True)
     transposed = _flat(torch.autograd.grad(m, inputs, u, create_graph=True, materialize_grads=True))
     if transposed.shape != m.shape:
@@ -211,7 +212,7 @@ def _products(
 
 
 def _require_transposes(forward: Tensor, back: Tensor, v: Tensor) -> None:
-    """vᵀ (J v) = (Jᵀ v)ᵀ v: where an operation hides its second derivative, torch gives zeros without a word."""
+    """Checks vᵀ (J v) = (Jᵀ v)ᵀ v: if an operation hides its second derivative, torch silently returns zeros."""
     difference = ((forward - back) * v).sum().abs()
     scale = (forward.norm() + back.norm()) * v.norm()
     hidden = bool((back != 0).any()) and not bool((forward != 0).any())
@@ -227,7 +228,7 @@ def _flat(parts: tuple[Tensor, ...]) -> Tensor:
 
 
 def _asymmetries(norms: Tensor, normal: bool) -> tuple[tuple[Figure, ...], tuple[str, ...]]:
-    """The headline first: of the drift where there is one, because the identity in J hides how the drift turns."""
+    """Returns the asymmetries, first that of the drift if any, whose rotation the identity in J hides."""
     of_map = _root_ratio(
         "asymmetry",
         norms[:, 0],
@@ -258,7 +259,7 @@ def _asymmetries(norms: Tensor, normal: bool) -> tuple[tuple[Figure, ...], tuple
 
 
 def _root_ratio(name: str, above: Tensor, below: Tensor, meaning: str) -> Figure | None:
-    """√(mean(above) / mean(below)), by the delta method; None where nothing is below."""
+    """Returns √(mean(above) / mean(below)), by the delta method; None if the denominator is 0."""
     if below.mean() <= _NOTHING * (above.mean() + 1):
         return None
     squared = ratio_figure(name, above, below, "1")

@@ -1,4 +1,4 @@
-"""What works and entropy productions say, as figures and series; see `thermodynamics`."""
+"""Figures and series of works and entropy productions; see `thermodynamics`."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _BINS = 30
 _LEVEL, _PRODUCTION = "level (step of the schedule)", "entropy production (nats/step)"
 _ALARM = 5.0
 _MISSED = 0.025
-"""Probability with which an overlap as large as the bound that is given would not have been seen."""
+"""Probability of having missed an overlap as large as the reported bound."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,15 +27,15 @@ class Measured:
 
     Attributes:
         cooled_heating: W of heating from cooled s_0, `(N, P)`.
-        cooled_cooling: W of the paths that cooled them, `(N,)`.
+        cooled_cooling: W of the cooling paths that produced them, `(N,)`.
         heating_production: Δ_t of heating, mean over paths, `(N, K)`.
         cooling_production: Δ_t of cooling, `(N, K)`.
-        bennett: F(s_0) by Bennett's ratio, `(N,)`; None without.
-        data_heating: W of heating from data, `(N', P)`; None without data.
+        bennett: F(s_0) by Bennett's ratio, `(N,)`; None if not computed.
+        data_heating: W of heating from data, `(N', P)`; None if not computed.
         data_production: Δ_t of it, `(N', K)`.
-        stationary: Of a step of chains held at each level, `(C, K)`; None without.
-        dimensions: Of a state.
-        data_dimensions: Of an example.
+        stationary: Entropy production per step of chains held at each level, `(C, K)`; None if not computed.
+        dimensions: Number of dimensions of a state.
+        data_dimensions: Number of dimensions of an example.
     """
 
     cooled_heating: Tensor
@@ -51,17 +51,17 @@ class Measured:
 
     @property
     def above(self) -> Tensor:
-        """Jarzynski's estimate of F(s_0), `(N,)`."""
+        """Returns Jarzynski's estimate of F(s_0), `(N,)`."""
         return exponential_average(self.cooled_heating)
 
     @property
     def below(self) -> Tensor:
-        """The same with the cooling path in the place of one heating path, `(N,)`."""
+        """Returns the same with the cooling path in place of one heating path, `(N,)`."""
         return exponential_average(torch.cat([self.cooled_cooling[:, None], self.cooled_heating[:, 1:]], 1))
 
 
 def thermodynamic_report(measured: Measured) -> Report:
-    """All figures, series and warnings.
+    """Returns all figures, series and warnings.
 
     Raises:
         WalkbackError: There are too few values for an error, or one is not finite.
@@ -88,9 +88,10 @@ def thermodynamic_report(measured: Measured) -> Report:
 
 
 def overlap_figure(difference: Tensor) -> Figure:
-    """How much heating and cooling paths have in common, from D = W_heat - W_cool `(N, P)`; see `thermodynamics`.
+    """Returns how much heating and cooling paths have in common, from D = W_heat - W_cool `(N, P)`; see
+    `thermodynamics`.
 
-    Below what N examples can show, the figure is an upper bound.
+    If the overlap is too small for N examples to show, the figure is an upper bound.
 
     Raises:
         WalkbackError: There are too few examples for an error.
@@ -100,16 +101,16 @@ def overlap_figure(difference: Tensor) -> Figure:
         "2 E[1 / (1 + exp(D))], D = W_heat - W_cool: 1 where both directions are alike, 0 without overlap"
     )
     figure = mean_figure("overlap", values, "1", meaning)
-    if float(values.sum()) >= 2:  # as much as one example in which both are alike
+    if float(values.sum()) >= 2:  # as much as one example with identical paths
         return figure
-    # What comes up in a share s of examples is missed by all of them with the probability (1 - s)^N.
+    # An event with probability s per example is missed by all N examples with probability (1 - s)^N.
     least = min(1.0, 2 * (1 - _MISSED ** (1 / len(values))))
     unseen = f"{meaning}; too small to be seen in {len(values)} examples"
     return Figure("overlap", least, "1", meaning=unseen, side="above")
 
 
 def per_dimension(figure: Figure, dimensions: int) -> Figure:
-    """The same in nats per dimension."""
+    """Returns the figure in nats per dimension."""
     return replace(
         figure,
         name=f"{figure.name}_per_dimension",
@@ -187,7 +188,7 @@ def _of_free_energy(measured: Measured) -> Iterator[Figure]:
 
 
 def _bennett_figure(bennett: Tensor, below: Tensor, above: Tensor) -> Figure:
-    """Its bias is not known, but the bracket is: the error reaches to the end that is farther off."""
+    """Returns Bennett's estimate; its bias is unknown, so its error extends to the farther end of the bracket."""
     bracket = bracket_figure("free_energy", below, above, "nats")
     low, high = bracket.interval or (bracket.value, bracket.value)
     figure = mean_figure("free_energy_bennett", bennett, "nats")
@@ -202,7 +203,7 @@ def _bennett_figure(bennett: Tensor, below: Tensor, above: Tensor) -> Figure:
 
 
 def _split(measured: Measured) -> Iterator[Figure]:
-    """Eq. 8, with stationary chains in the place of the heated path."""
+    """Splits the gap as in eq. 8, with stationary chains in place of the heated path."""
     if measured.stationary is None:
         return
     produced = mean_figure(
@@ -253,9 +254,9 @@ def _of_data(measured: Measured) -> Iterator[Figure]:
 
 
 def _fluctuation_theorem(measured: Measured) -> Figure:
-    """E[tanh(D/2) / (1 + exp(D))] = 0: Crooks' theorem ρ(D) = exp(D) ρ(-D) in a bounded form, smooth at D = 0.
+    """Tests E[tanh(D/2) / (1 + exp(D))] = 0: Crooks' theorem ρ(D) = exp(D) ρ(-D) in a bounded form, smooth at D = 0.
 
-    exp(-D/2) ρ(D) is even, hence exp(-D/2) k(D) averages to 0 for every odd k; here k = tanh(D/2) / (2 cosh(D/2)).
+    exp(-D/2) ρ(D) is even, so exp(-D/2) k(D) averages to 0 for every odd k; here k = tanh(D/2) / (2 cosh(D/2)).
     """
     difference = measured.cooled_heating - measured.cooled_cooling[:, None]
     values = (difference / 2).tanh() * (-difference).sigmoid()
@@ -311,7 +312,7 @@ def _warnings(measured: Measured, theorem: Figure) -> Iterator[str]:
                 f"One of the {works.shape[1]} heating paths outweighs the others at {dominated} of {len(works)} "
                 f"{what} (effective sample size below 2): free energies are known from both sides only; raise paths."
             )
-    # Chance alone gives as much once in a million measurements.
+    # By chance alone, this happens once in a million measurements.
     if abs(theorem.value) > _ALARM * (theorem.error or 0.0) and abs(theorem.value) > 1e-6:
         yield (
             f"Work of heating and of cooling break Crooks' theorem ({theorem.value:.3g} ± {theorem.error:.1g}, "

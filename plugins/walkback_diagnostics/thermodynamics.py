@@ -6,17 +6,18 @@
     F - W_cool          its mean is KL(cooling ‖ heating): dissipated work of cooling
     D = W_heat - W_cool its mean, the hysteresis, is the sum of both: no free energy is needed
 
-Swapping the two paths of a pair that share s_0 turns D into -D, so that ρ(D) / ρ(-D) = exp(D), Crooks' theorem. -log
-of the mean of exp(-W) over P heating paths is above F(s_0) on the average (Jarzynski), and below it where the cooling
-path stands in for one of them, for any P and any law of W. Their middle stands for F here; half their distance, which
-its bias cannot exceed, is in its error. (With χ² the variance of exp(F - W), both are off by χ² / 2P to first order, in
-opposite directions; where χ² is infinite, as it is for walks far from equilibrium, only the bracket is left.) Bennett's
-ratio, which one cooling path tells little, is between the same ends.
+Swapping the two paths of a pair that share s_0 turns D into -D, so ρ(D) / ρ(-D) = exp(D), Crooks' theorem. -log of the
+mean of exp(-W) over P heating paths is above F(s_0) on average (Jarzynski), and below it if the cooling path replaces
+one of them, for any P and any distribution of W. F is estimated by their midpoint; half their distance, which the bias
+cannot exceed, is included in its error. (With χ² the variance of exp(F - W), both are off by χ² / 2P to first order, in
+opposite directions; if χ² is infinite, as for walks far from equilibrium, only the bracket remains.) Bennett's ratio,
+for which one cooling path has little information, lies between the same ends.
 
-overlap  2 E[1 / (1 + exp(D))] = ∫ 2 ρ(D) ρ(-D) / (ρ(D) + ρ(-D)) dD: 1 where heating and cooling are the same, 0 where
-nothing that one does is seen in the other, and no number of paths tells F.
+overlap  2 E[1 / (1 + exp(D))] = ∫ 2 ρ(D) ρ(-D) / (ρ(D) + ρ(-D)) dD is 1 if heating and cooling are the same, and 0 if
+their paths have nothing in common; then no number of paths determines F.
 
-The gap is split as in eq. 8: what chains held at each T_t produce, irreversibility, and the rest, excess heat.
+The gap is split as in eq. 8: the entropy production of chains held at each T_t (irreversibility), and the rest (excess
+heat).
 """
 
 from __future__ import annotations
@@ -49,14 +50,14 @@ class Thermodynamics(Diagnostic):
     """Work of heating and cooling.
 
     Args:
-        examples: States s_0 cooled from the prior, and held-out examples (at most) to heat.
-        paths: P, heating paths from each.
-        batch: States computed at a time.
-        data: Whether held-out data are heated, too.
-        chains: Chains held at each level, for the entropy that they produce.
-        stationary_steps: Steps of each of them that count; 0 leaves them out, and the split of the gap with them.
-        burn_in: Steps of each before those.
-        bennett: Whether Bennett's ratio is given, too; it asks for pymbar.
+        examples: Number of states s_0 cooled from the prior, and maximum number of held-out examples to heat.
+        paths: P, heating paths per state.
+        batch: States per batch.
+        data: Whether held-out data are heated as well.
+        chains: Number of chains held at each level to measure entropy production.
+        stationary_steps: Recorded steps of each of them; 0 skips them, and with them the split of the gap.
+        burn_in: Steps of each before recording.
+        bennett: Whether to compute Bennett's ratio; requires pymbar.
     """
 
     def __init__(
@@ -119,7 +120,7 @@ class Thermodynamics(Diagnostic):
         return thermodynamic_report(measured).stamped(protocol, warnings)
 
     def _cooled(self, subject: Subject) -> _Cooled:
-        """Cooling paths, and heating paths from where they end."""
+        """Draws cooling paths, and heating paths from their ends."""
         model, levels = subject.model, subject.model.levels()
 
         def compute(number: int, num: int) -> dict[str, Tensor]:
@@ -138,7 +139,7 @@ class Thermodynamics(Diagnostic):
         return _Cooled(**found)
 
     def _available(self, subject: Subject, warnings: list[str]) -> int:
-        """The number of held-out examples to heat; 0 where they cannot be had.
+        """Returns the number of held-out examples to heat; 0 if they are not available.
 
         Raises:
             ConfigurationError: There are too few for an error.
@@ -152,7 +153,7 @@ class Thermodynamics(Diagnostic):
         return num
 
     def _held_out(self, subject: Subject, num: int) -> tuple[Tensor, Tensor]:
-        """Works `(N, P)` and entropy productions `(N, K)` of heating from data."""
+        """Returns works `(N, P)` and entropy productions `(N, K)` of heating from data."""
         rows = subject.held_out("test", num)
         model, levels = subject.model, subject.model.levels()
 
@@ -171,7 +172,7 @@ class Thermodynamics(Diagnostic):
         return found["heating"], found["production"]
 
     def _stationary(self, subject: Subject) -> Tensor:
-        """Mean entropy production of a step of chains held at each level, `(C, K)`, nats."""
+        """Returns the mean entropy production per step of chains held at each level, `(C, K)`, nats."""
         found = []
         for number, (level, heated) in enumerate(_heated_states(subject, self._chains), start=1):
             settled = settle(subject, heated, level, self._burn_in, name=f"burn-in-at-level-{number}")
@@ -190,7 +191,7 @@ class Thermodynamics(Diagnostic):
 
 @dataclass(frozen=True, slots=True)
 class _Cooled:
-    """Of cooled s_0: works `(N,)` of cooling and `(N, P)` of heating, entropy productions `(N, K)`, nats."""
+    """For cooled s_0: works `(N,)` of cooling and `(N, P)` of heating, entropy productions `(N, K)`, nats."""
 
     cooling: Tensor
     cooling_production: Tensor
@@ -200,7 +201,7 @@ class _Cooled:
 
 @torch.no_grad()
 def _heated_states(subject: Subject, num: int) -> Iterator[tuple[Level, Start]]:
-    """Each level with states of it `(num, *E)`, on heating paths from cooled s_0 of their own."""
+    """Yields each level with states at it, `(num, *E)`, from separate heating paths that start at cooled s_0."""
     model = subject.model
     levels, noise = model.levels(), subject.generator("heated-states")
     context = subject.labels(num)
@@ -210,14 +211,14 @@ def _heated_states(subject: Subject, num: int) -> Iterator[tuple[Level, Start]]:
 
 
 def _work(path: PathWork) -> Tensor:
-    """W `(B,)`, summed in double precision."""
+    """Returns W `(B,)`, summed in double precision."""
     return path.production.double().sum(1) + path.boundary.double()
 
 
 def _collect(
     subject: Subject, name: str, num: int, batch: int, compute: Callable[[int, int], dict[str, Tensor]]
 ) -> dict[str, Tensor]:
-    """The pieces that `compute(number, rows)` gives for batches of `num` rows, joined; the cache keeps each."""
+    """Joins the pieces that `compute(number, rows)` returns for batches of `num` rows; each piece is cached."""
     pieces: list[dict[str, Tensor]] = []
     subject.watch.stage(f"Paths ({name})", num)
     for number, first in enumerate(range(0, num, batch)):
@@ -242,7 +243,7 @@ def _require_finite(piece: dict[str, Tensor], name: str) -> None:
 
 
 def _bennett(heating: Tensor, cooling: Tensor, warnings: list[str]) -> Tensor | None:
-    """F(s_0) `(N,)` by Bennett's ratio of the P heating paths and the cooling path of each; None where it fails."""
+    """Returns F(s_0) `(N,)` by Bennett's ratio of P heating paths and one cooling path each; None if it fails."""
     try:
         found = [bar(heats, -cools[None]) for heats, cools in zip(heating, cooling, strict=True)]
     except WalkbackError as error:

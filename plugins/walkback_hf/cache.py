@@ -1,8 +1,8 @@
-"""Decoded pixels on disk, found again by what they were made from.
+"""A cache of decoded pixels on disk, keyed by a hash of what they were decoded from.
 
-An entry is a `.npy` file of uint8 followed by the SHA-256 of that file: it is whole and undamaged, or not
-used. Entries are never changed and may be deleted at any time. They live in `$WALKBACK_CACHE`, else in
-`$XDG_CACHE_HOME/walkback`, else in `~/.cache/walkback`.
+An entry is a `.npy` file of uint8 followed by the SHA-256 of that file, so an incomplete or damaged entry is detected
+and not used. Entries never change and may be deleted at any time. They are stored in `$WALKBACK_CACHE`,
+`$XDG_CACHE_HOME/walkback` or `~/.cache/walkback`, in this order.
 """
 
 from __future__ import annotations
@@ -25,14 +25,14 @@ _DIGEST_SIZE = hashlib.sha256().digest_size
 
 
 class StoredPixels(NamedTuple):
-    """Pixels `(N, C, H, W)`, mapped from the cache where possible, and the SHA-256 (hex) of them."""
+    """Pixels `(N, C, H, W)`, memory-mapped from the cache if possible, and their SHA-256 (hex)."""
 
     pixels: Pixels
     digest: str
 
 
 def cache_directory() -> Path:
-    """Where decoded pixels are kept."""
+    """Returns the directory of decoded pixels."""
     if own := os.environ.get("WALKBACK_CACHE"):
         return Path(own).expanduser()
     shared = os.environ.get("XDG_CACHE_HOME")
@@ -40,14 +40,14 @@ def cache_directory() -> Path:
 
 
 def cached_pixels(key: str, shape: tuple[int, ...], decode: Callable[[], Iterable[Pixels]]) -> StoredPixels:
-    """The pixels kept under `key`; decoded, and kept, where there are none or they are damaged.
+    """Returns the pixels stored under `key`; decodes and stores them if they are missing or damaged.
 
-    Where the cache cannot be written (read-only, full) a warning says so and the pixels stay in memory.
+    If the cache is not writable (read-only, full), a warning is issued and the pixels stay in memory.
 
     Args:
-        key: Names the content and the transform; hex digits.
+        key: Identifies the content and the transform; hex digits.
         shape: `(N, C, H, W)`.
-        decode: Makes the pixels, in batches along N; called only when needed.
+        decode: Yields the pixels in batches along N; called only when needed.
 
     Raises:
         DataError: Whatever `decode` raises.
@@ -68,7 +68,7 @@ def cached_pixels(key: str, shape: tuple[int, ...], decode: Callable[[], Iterabl
 
 
 def _load(path: Path, shape: tuple[int, ...]) -> StoredPixels | None:
-    """The entry, mapped copy-on-write so that torch gets memory it may regard as writable."""
+    """Maps the entry copy-on-write: torch requires writable memory, and writes must never reach the file."""
     try:
         content = np.memmap(path, dtype=np.uint8, mode="r")
         digest = hashlib.sha256(content[:-_DIGEST_SIZE].data).digest()
@@ -81,7 +81,7 @@ def _load(path: Path, shape: tuple[int, ...]) -> StoredPixels | None:
 
 
 def _store(path: Path, shape: tuple[int, ...], batches: Iterable[Pixels]) -> None:
-    """Write to a private file and rename it: readers and other writers see all of it or nothing."""
+    """Writes to a private file and renames it: readers and concurrent writers see either the whole entry or none."""
     path.parent.mkdir(parents=True, exist_ok=True)
     private = path.with_name(f".{path.stem}-{secrets.token_hex(8)}")
     try:

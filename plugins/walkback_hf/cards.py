@@ -1,4 +1,4 @@
-"""The splits that a copy of a hub data set declares in its README.md, which go before names, as for `datasets`.
+"""Splits declared in the README.md of a hub dataset; they take precedence over names, as in `datasets`.
 
 configs:
 - config_name: default
@@ -23,7 +23,7 @@ _MAGIC = {"**/": "(?:.*/)?", "**": ".*", "*": "[^/]*", "?": "[^/]"}
 
 
 def sort_as_declared(root: Path, files: Sequence[Path]) -> Sorting | None:
-    """Sort files as the data card of a folder says; None where there is none, or it says nothing of files.
+    """Sorts files as the data card of a folder declares; returns None if there is no card, or it declares no files.
 
     Args:
         root: The folder.
@@ -59,7 +59,7 @@ def sort_as_declared(root: Path, files: Sequence[Path]) -> Sorting | None:
 
 
 def _configs(root: Path) -> Mapping[str, Mapping[str, Any]]:
-    """The configurations that a card declares, as `datasets` reads it."""
+    """Returns the configurations that a card declares, as `datasets` reads it."""
     path = root / _CARD
     if not path.is_file() or path.stat().st_size > _MOST_BYTES:
         return {}
@@ -71,7 +71,7 @@ def _configs(root: Path) -> Mapping[str, Mapping[str, Any]]:
 
     try:
         return dict(MetadataConfigs.from_dataset_card_data(DatasetCard.load(path).data))
-    except Exception as error:  # of YAML, and of what `datasets` checks
+    except Exception as error:  # from YAML, or from the checks in `datasets`
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise DataError(
             f"Got a data card that cannot be read, {shown(path)} ({reason:.300}); correct or remove it."
@@ -110,7 +110,7 @@ def _matched(files: Sequence[Path], declared: Any, root: Path) -> dict[str, tupl
 
 
 def _translated(pattern: str) -> str:
-    """A glob pattern as a regular expression."""
+    """Translates a glob pattern to a regular expression."""
     pieces = re.split(r"(\*\*/|\*\*|\*|\?|\[[^]]+\])", pattern.removeprefix("./"))
     return "".join(
         _MAGIC.get(piece, piece if piece.startswith("[") else re.escape(piece)) for piece in pieces

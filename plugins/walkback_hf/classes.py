@@ -1,4 +1,4 @@
-"""Classes of images: the column of a table that the hub marks as a ClassLabel, and their names in its metadata."""
+"""Classes of images: the ClassLabel column of a table, and the names of the classes from its metadata."""
 
 from __future__ import annotations
 
@@ -23,14 +23,15 @@ class ClassColumn(NamedTuple):
 
 
 def class_column(schema: Any, place: str) -> ClassColumn:
-    """The column that holds classes: of the type ClassLabel, and called `label` where there are several.
+    """Returns the column that holds classes: the one of type ClassLabel, or the one called `label` if there are
+    several.
 
     Args:
-        schema: The `pyarrow.Schema` of the table; its metadata tell what a column of integers means.
-        place: What the table is, for messages.
+        schema: The `pyarrow.Schema` of the table; its metadata define the meaning of an integer column.
+        place: Description of the table for messages.
 
     Raises:
-        DataError: There is none, or the choice is not clear.
+        DataError: There is none, or the choice is ambiguous.
     """
     marked = {name: names for name in schema.names if (names := _class_names(schema.metadata, name))}
     chosen = next(iter(marked)) if len(marked) == 1 else _USUAL_NAME
@@ -43,16 +44,16 @@ def class_column(schema: Any, place: str) -> ClassColumn:
 
 
 def labels_in(column: Any, classes: tuple[str, ...], rows: Rows, place: str) -> Labels:
-    """The classes of some rows of a column; -1 and null are rows without a class, as `datasets` writes them.
+    """Returns the classes of some rows of a column; rows with -1 or null, as `datasets` writes them, have no class.
 
     Args:
         column: A `pyarrow.ChunkedArray` of integers.
         classes: The names of the classes.
-        rows: Which rows; others are not looked at.
-        place: What the table is, for messages.
+        rows: Rows to read; others are not checked.
+        place: Description of the table for messages.
 
     Raises:
-        DataError: The column holds no integers, or a number is no class.
+        DataError: The column does not hold integers, or a number is not a class.
     """
     if not pa.types.is_integer(column.type):
         raise DataError(f"Got classes of the type {column.type} in {place}, expected integers.")
@@ -70,7 +71,7 @@ def labels_in(column: Any, classes: tuple[str, ...], rows: Rows, place: str) -> 
 
 
 def joined(parts: Sequence[Labels], place: str) -> Labels:
-    """The labels of consecutive files.
+    """Concatenates the labels of consecutive files.
 
     Raises:
         DataError: The files name their classes differently.
@@ -81,7 +82,7 @@ def joined(parts: Sequence[Labels], place: str) -> Labels:
 
 
 def _class_names(metadata: Any, name: str) -> tuple[str, ...]:
-    """Names of the classes of a column, from what `datasets` writes into files; empty where it holds none."""
+    """Returns the names of the classes of a column, from metadata that `datasets` writes; empty without any."""
     try:
         feature = json.loads((metadata or {})[b"huggingface"])["info"]["features"][name]
         names = feature["names"] if feature["_type"] == "ClassLabel" else ()

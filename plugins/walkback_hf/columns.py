@@ -1,7 +1,7 @@
-"""What a column of a table holds, and the image files in its rows.
+"""Columns of images in tables, and the image files in their rows.
 
-An image is a struct of `bytes` and `path`, as `datasets` writes it, or plain bytes; dictionary-encoded, or alone in
-a list of images. Pixels as nested lists of whole numbers, `(H, W)` or `(H, W, C)`, become PNGs without loss.
+An image is a struct of `bytes` and `path`, as `datasets` writes it, or plain bytes; it may be dictionary-encoded, or
+the only element of a list. Pixels as nested lists of integers, `(H, W)` or `(H, W, C)`, are encoded losslessly as PNG.
 """
 
 from __future__ import annotations
@@ -33,15 +33,15 @@ _ADVICE = (
 
 
 def image_column(schema: Any, wanted: str | None, place: str) -> str:
-    """Name of the column that holds images.
+    """Returns the name of the column that holds images.
 
     Args:
         schema: The `pyarrow.Schema` of the table.
-        wanted: The column asked for, or None to find it by its type (and name, where several would do).
-        place: What the table is, for messages.
+        wanted: The requested column, or None to find it by its type (and its name, if several match).
+        place: Description of the table for messages.
 
     Raises:
-        DataError: There is no such column, it holds no images, or the choice is not clear.
+        DataError: There is no such column, it holds no images, or the choice is ambiguous.
     """
     if wanted is not None and wanted not in schema.names:
         raise DataError(f"Got no column {wanted!r} in {place}; expected one of {', '.join(schema.names)}.")
@@ -65,7 +65,7 @@ def image_column(schema: Any, wanted: str | None, place: str) -> str:
 
 
 def holds_images(kind: Any) -> bool:
-    """Whether values of an Arrow type are encoded images, or lists of them."""
+    """Returns whether values of an Arrow type are encoded images, or lists of them."""
     kind = _plain(kind)
     if _is_list(kind):
         kind = _plain(kind.value_type)
@@ -79,12 +79,12 @@ def holds_images(kind: Any) -> bool:
 
 
 def read_images(values: Any, places: Sequence[str], folder: Path | None) -> Iterator[EncodedImage]:
-    """The image files in an Arrow array.
+    """Yields the image files in an Arrow array.
 
     Args:
         values: Of a type that `image_column` accepts.
-        places: What messages call its rows.
-        folder: Where images kept as paths lie, the only place to read from; None reads them where they are.
+        places: Names of its rows for messages.
+        folder: The only folder from which images stored as paths may be read; None allows any path.
 
     Raises:
         DataError: A row holds no image, or several.
@@ -115,7 +115,7 @@ def _read_lists(values: Any, places: Sequence[str], folder: Path | None) -> Iter
 
 
 def _follow(path: str | None, place: str, folder: Path | None) -> bytes:
-    """The image file that a row names."""
+    """Reads the image file that a row refers to."""
     if path is None:
         raise DataError(f"Got a row without an image, {place}; remove the row.")
     if folder is None:
@@ -132,7 +132,7 @@ def _follow(path: str | None, place: str, folder: Path | None) -> bytes:
 
 
 def _encode(value: Any, place: str) -> bytes:
-    """A PNG of pixels given as lists of numbers."""
+    """Encodes pixels given as lists of numbers as PNG."""
     if value is None:
         raise DataError(f"Got a row without an image, {place}; remove the row.")
     try:
@@ -163,14 +163,14 @@ def _field(array: Any, name: str) -> Any:
 
 
 def _plain(kind: Any) -> Any:
-    """The type without dictionary or extension, such as that of `datasets.Array2D`."""
+    """Returns the type without dictionary encoding or extension, such as that of `datasets.Array2D`."""
     if pa.types.is_dictionary(kind):
         kind = kind.value_type
     return kind.storage_type if isinstance(kind, pa.BaseExtensionType) else kind
 
 
 def _holds_pixels(kind: Any) -> bool:
-    """Lists of lists of whole numbers."""
+    """Returns whether the type is nested lists of integers."""
     kind, depth = _plain(kind), 0
     while _is_list(kind):
         kind, depth = _plain(kind.value_type), depth + 1

@@ -1,7 +1,7 @@
 """From the bytes of an image file to pixels: uint8 `(channels, height, width)`.
 
-Untrusted bytes meet Pillow here and nowhere else. Only common raster formats are tried (some of its other
-readers start programs), and whatever goes wrong becomes a DataError that names the image.
+This is the only module in which Pillow reads untrusted bytes. Only common raster formats are enabled (some of Pillow's
+other readers start programs), and every failure becomes a DataError that names the image.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ _FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "DIB", "GIF", "TIFF", "PPM")
 _READ = "PNG, JPEG, WebP, BMP, GIF, TIFF and PPM"
 _MAX_PIXELS = 64_000_000
 _BATCH = 1024
-_RULES = 2  # to be counted up with any change of the pixels that a file gives: pixels in the cache are then made anew
+_RULES = 2  # increment when the pixels decoded from a file change: invalidates the cache
 
 Pixels = npt.NDArray[np.uint8]
 Mode = Literal["L", "RGB"]
@@ -43,13 +43,13 @@ Mode = Literal["L", "RGB"]
 
 @dataclass(frozen=True, slots=True)
 class Layout:
-    """What every image of a data set is turned into.
+    """The format to which all images of a dataset are converted.
 
     Attributes:
-        mode: "L" for one channel of grey, "RGB" for three of colour.
-        convert: Whether colour images are turned grey where `mode` is "L"; otherwise they are refused.
+        mode: "L" for one channel of gray, "RGB" for three of color.
+        convert: Whether color images are converted to gray if `mode` is "L"; otherwise they are rejected.
         size: Side of the square to resize and crop to; None leaves images as they are.
-        bits: How many bits the values of files of 16 bits have.
+        bits: Number of bits used by the values of 16-bit files.
     """
 
     mode: Mode
@@ -59,7 +59,7 @@ class Layout:
 
     @property
     def steps(self) -> tuple[str, ...]:
-        """The steps in words."""
+        """Returns a description of each step."""
         colour = "one channel, grey" if self.mode == "L" else "three channels, RGB"
         depth = (
             ()
@@ -77,12 +77,12 @@ class Layout:
 
     @property
     def key(self) -> str:
-        """Everything that decides the pixels of a given file, the rules here and Pillow's version included."""
+        """Returns everything that determines the pixels of a given file, including these rules and Pillow's version."""
         return f"{self.mode} {self.convert} {self.size} {self.bits} rules {_RULES} Pillow {PIL.__version__}"
 
 
 def find_layout(image: EncodedImage, size: int | None, grayscale: bool | None) -> Layout:
-    """The layout asked for; where `grayscale` is None, that of the first image decides."""
+    """Returns the requested layout; if `grayscale` is None, the first image decides."""
     if grayscale is None:
         with _undecodable(image):
             grey = _says_grey(_open(image), image)
@@ -91,7 +91,7 @@ def find_layout(image: EncodedImage, size: int | None, grayscale: bool | None) -
 
 
 def find_depth(image: EncodedImage) -> Deepest:
-    """The largest values of an image, if it has more than 8 bits.
+    """Returns the largest values of an image, if it has more than 8 bits.
 
     Raises:
         DataError: It cannot be decoded.
@@ -101,7 +101,7 @@ def find_depth(image: EncodedImage) -> Deepest:
 
 
 def decode_batches(part: Part, layout: Layout, shape: tuple[int, ...]) -> Iterator[Pixels]:
-    """All images of a split, in batches `(B, C, H, W)`.
+    """Yields all images of a split, in batches `(B, C, H, W)`.
 
     Raises:
         DataError: An image cannot be decoded, or has another shape than `shape`; names the file and row.
@@ -123,7 +123,7 @@ def decode_batches(part: Part, layout: Layout, shape: tuple[int, ...]) -> Iterat
 
 
 def decode(image: EncodedImage, layout: Layout) -> Pixels:
-    """The pixels `(C, H, W)` of one image.
+    """Returns the pixels `(C, H, W)` of one image.
 
     Raises:
         DataError: The image is corrupt, truncated, too large, has several frames, or does not fit the layout.
@@ -135,7 +135,7 @@ def decode(image: EncodedImage, layout: Layout) -> Pixels:
 
 @contextmanager
 def _undecodable(image: EncodedImage) -> Iterator[None]:
-    """Whatever Pillow raises becomes a DataError that names the image; of what it only warns, pixels are whole."""
+    """Turns every exception of Pillow into a DataError that names the image; its warnings leave the pixels intact."""
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
@@ -147,7 +147,7 @@ def _undecodable(image: EncodedImage) -> Iterator[None]:
         raise DataError(
             f"Got an image of too many pixels, {image.place}; at most {_MAX_PIXELS:,} fit."
         ) from error
-    except Exception as error:  # Pillow raises nearly anything on bytes that are not what they seem
+    except Exception as error:  # Pillow raises almost any exception on malformed bytes
         unknown = isinstance(error, PIL.UnidentifiedImageError)
         reason = f"no known image format; {_READ} are read" if unknown else f"{error}"
         raise DataError(
@@ -167,7 +167,7 @@ def _render(image: EncodedImage, layout: Layout) -> Image.Image:
 def _open(image: EncodedImage) -> Image.Image:
     picture = Image.open(BytesIO(image.data), formats=_FORMATS)
     _check_pixels(picture.size, image.place)
-    # Of the several pictures in a camera's JPEG (MPO), those after the first are previews and depths.
+    # A camera's JPEG (MPO) holds several pictures; those after the first are previews and depth maps.
     if picture.format != "MPO" and getattr(picture, "is_animated", False):
         raise DataError(
             f"Got an image of several pages or frames, {image.place} ({getattr(picture, 'n_frames', 2)}); expected one "
@@ -184,7 +184,7 @@ def _check_pixels(size: tuple[int, int], place: str) -> None:
 
 
 def _says_grey(picture: Image.Image, image: EncodedImage) -> bool:
-    """Whether a file is one of greys: by its mode, or by the colours that its palette is used for."""
+    """Returns whether a file is gray: by its mode, or by the palette colors that it uses."""
     if picture.mode == "P":
         colours = np.asarray(picture.convert("RGB"))
         return bool((colours == colours[..., :1]).all())
@@ -214,7 +214,7 @@ def _to_8_bits(picture: Image.Image, image: EncodedImage, bits: int) -> Image.Im
         return picture
     check_grey(picture, image.place)
     values = grey_values(picture, image.place)
-    # Netpbm says the largest value, which Pillow has brought to 16 bits.
+    # Netpbm files state their largest value, and Pillow has scaled them to 16 bits accordingly.
     levels = to_8_bits(values, 16 if picture.format == "PPM" else bits)
     if isinstance(clear, int):
         levels[values == clear] = 255
@@ -222,12 +222,12 @@ def _to_8_bits(picture: Image.Image, image: EncodedImage, bits: int) -> Image.Im
 
 
 def _on_white(picture: Image.Image, image: EncodedImage) -> Image.Image:
-    """What is transparent, laid over white."""
+    """Composites transparent pixels on white."""
     if not picture.has_transparency_data:
         return picture
     clear = picture.info.get("transparency")
     if picture.mode == "L" and isinstance(clear, int) and image.data[:8] == PNG and image.data[24] in (2, 4):
-        # Pillow brings greys of 2 and 4 bits to 8, but not the one that is transparent.
+        # Pillow scales 2- and 4-bit grays to 8 bits, but not the value of the transparent gray.
         picture.info["transparency"] = clear * 255 // ((1 << image.data[24]) - 1)
     layers = picture.convert("RGBA")
     white = Image.new("RGBA", layers.size, (255, 255, 255, 255))
@@ -236,7 +236,7 @@ def _on_white(picture: Image.Image, image: EncodedImage) -> Image.Image:
 
 
 def _grey_channel(picture: Image.Image, place: str) -> Image.Image:
-    """The one channel of a picture that has the same three."""
+    """Returns one channel of a picture whose three channels are equal."""
     colours = np.asarray(picture.convert("RGB"))
     if not (colours == colours[..., :1]).all():
         raise DataError(
@@ -246,7 +246,7 @@ def _grey_channel(picture: Image.Image, place: str) -> Image.Image:
 
 
 def _square(picture: Image.Image, size: int, place: str) -> Image.Image:
-    """Shorter side to `size`, then the centre `size`×`size`: 178×218 → 64×78 → rows 7 to 70."""
+    """Resizes the shorter side to `size` and crops the center `size`×`size`: 178×218 → 64×78 → rows 7 to 70."""
     shorter = min(picture.size)
     width, height = (max(size, round(side * size / shorter)) for side in picture.size)
     _check_pixels((width, height), place)

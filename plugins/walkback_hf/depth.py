@@ -1,7 +1,7 @@
-"""How many bits the values of image files have that hold more than 8.
+"""Bit depth of the values in image files of more than 8 bits.
 
-Cameras and microscopes write 10, 12 or 14 bits into files of 16, and no header says so: the largest value of a whole
-data set does. One of at most 1,023 means 10 bits, of at most 4,095 means 12, of at most 16,383 means 14, above that 16.
+Cameras and microscopes write 10, 12 or 14 bits into 16-bit files, and no header records it, but the largest value of a
+whole dataset reveals it: at most 1,023 means 10 bits, at most 4,095 means 12, at most 16,383 means 14, above that 16.
 """
 
 from __future__ import annotations
@@ -18,19 +18,20 @@ from walkback.errors import DataError
 from walkback_hf.encoded import EncodedImage
 
 PNG = b"\x89PNG\r\n\x1a\n"
-"""What a PNG file begins with."""
+"""Signature of a PNG file."""
 _DEPTHS = (8, 10, 12, 14, 16)
 _WHITE_IS_ZERO, _PHOTOMETRIC, _BITS = 0, 262, 258
-_LEAST_COLOUR = 64  # of the upper 8 bits: below, fewer than 14 of 16 bits are in use
+_LEAST_COLOUR = 64  # in the upper 8 bits; below, fewer than 14 of 16 bits are used
 
 
 @dataclass(frozen=True, slots=True)
 class Deepest:
-    """The largest values among files of more than 8 bits.
+    """The largest values in files of more than 8 bits.
 
     Attributes:
-        grey: Of one channel; None where no such file has one.
-        colour: Of the upper 8 bits of several channels, of which Pillow reads no more; None where there are none.
+        grey: Largest value of files with one channel; None if there are none.
+        colour: Largest value in the upper 8 bits of files with several channels (Pillow reads no more); None if there
+            are none.
         place: A file with several channels.
     """
 
@@ -40,10 +41,10 @@ class Deepest:
 
     @property
     def bits(self) -> int:
-        """How many bits the grey values have.
+        """Returns the number of bits of the gray values.
 
         Raises:
-            DataError: Colours have so few bits that nothing would be left of them.
+            DataError: Colors use so few bits that the upper 8 would be nearly empty.
         """
         if self.colour is not None and self.colour < _LEAST_COLOUR:
             raise DataError(
@@ -55,7 +56,7 @@ class Deepest:
 
 
 def joined_depths(found: Iterable[Deepest]) -> Deepest:
-    """The largest values of several parts."""
+    """Combines the largest values of several parts."""
     result = Deepest()
     for part in found:
         result = Deepest(
@@ -69,14 +70,14 @@ def _larger(first: int | None, second: int | None) -> int | None:
 
 
 def may_be_deep(data: bytes) -> bool:
-    """Whether a file may hold more than 8 bits a value, by its first bytes; cheap, and true of any TIFF."""
+    """Returns whether a file may hold more than 8 bits per value, by its first bytes; cheap, and true for any TIFF."""
     if data[:8] == PNG:
         return data[24:25] == b"\x10"
     return data[:2] in (b"II", b"MM")
 
 
 def depth_of(picture: Image.Image, image: EncodedImage) -> Deepest:
-    """The largest values of one picture."""
+    """Returns the largest values of one picture."""
     if is_deep_grey(picture):
         check_grey(picture, image.place)
         return Deepest(grey=int(grey_values(picture, image.place).max()))
@@ -87,12 +88,12 @@ def depth_of(picture: Image.Image, image: EncodedImage) -> Deepest:
 
 
 def is_deep_grey(picture: Image.Image) -> bool:
-    """Whether it has one channel of more than 8 bits."""
+    """Returns whether the picture has one channel of more than 8 bits."""
     return picture.mode.startswith("I")
 
 
 def is_deep_colour(picture: Image.Image, data: bytes) -> bool:
-    """Whether several channels of 16 bits are in the file, of which Pillow reads the upper 8."""
+    """Returns whether the file has several 16-bit channels, of which Pillow reads the upper 8 bits."""
     if is_deep_grey(picture) or picture.mode == "F":
         return False
     if data[:8] == PNG:
@@ -102,16 +103,16 @@ def is_deep_colour(picture: Image.Image, data: bytes) -> bool:
 
 
 def check_grey(picture: Image.Image, place: str) -> None:
-    """Refuse 16-bit greys that count down from white, which Pillow reads as if they counted up."""
+    """Rejects 16-bit grays in which 0 is white, which Pillow reads as if 0 were black."""
     if getattr(picture, "tag_v2", {}).get(_PHOTOMETRIC) == _WHITE_IS_ZERO:
         raise DataError(f"Got a 16-bit image whose 0 is white, {place}; invert it, so that 0 is black.")
 
 
 def grey_values(picture: Image.Image, place: str) -> npt.NDArray[np.int64]:
-    """The values of one channel, 0 to 65535.
+    """Returns the values of one channel, 0 to 65535.
 
     Raises:
-        DataError: There are others.
+        DataError: There are values outside this range.
     """
     values: npt.NDArray[Any] = np.asarray(picture).astype(np.int64)
     if values.min() < 0 or values.max() > 65535:
@@ -120,6 +121,6 @@ def grey_values(picture: Image.Image, place: str) -> npt.NDArray[np.int64]:
 
 
 def to_8_bits(values: npt.NDArray[np.int64], bits: int) -> npt.NDArray[np.uint8]:
-    """Values of `bits` bits, rounded to 8: v · 255 / (2^bits - 1)."""
+    """Rounds values of `bits` bits to 8 bits: v · 255 / (2^bits - 1)."""
     top = (1 << bits) - 1
     return ((values * 510 + top) // (2 * top)).astype(np.uint8)

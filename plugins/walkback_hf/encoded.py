@@ -1,4 +1,4 @@
-"""Encoded images as they lie in files: read in order, a few at a time, and decoded elsewhere."""
+"""Encoded images in files, read in order, a few at a time; decoded elsewhere."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _MOST_BYTES = 1 << 29
 
 
 class EncodedImage(NamedTuple):
-    """The bytes of one image file, and their place for messages: `train.parquet, row 17`, counted from 0."""
+    """The bytes of one image file and their location for messages: `train.parquet, row 17`, counted from 0."""
 
     place: str
     data: bytes
@@ -39,16 +39,16 @@ class EncodedImages(ABC):
     @property
     @abstractmethod
     def place(self) -> str:
-        """The files that hold the images, for messages."""
+        """Returns the names of the files that hold the images, for messages."""
 
     @property
     @abstractmethod
     def count(self) -> int:
-        """Number of images."""
+        """Returns the number of images."""
 
     @abstractmethod
     def read(self, rows: Rows) -> Iterator[EncodedImage]:
-        """The images of these rows, which ascend.
+        """Yields the images of these rows, which are in ascending order.
 
         Raises:
             DataError: A file cannot be read, or a row holds no image.
@@ -56,7 +56,7 @@ class EncodedImages(ABC):
 
     @abstractmethod
     def labels(self, rows: Rows) -> Labels:
-        """The classes of the images of these rows, which ascend.
+        """Returns the classes of the images of these rows, which are in ascending order.
 
         Raises:
             DataError: The images have no labels, or a file cannot be read.
@@ -70,18 +70,18 @@ class Part(NamedTuple):
     rows: Rows
 
     def read(self) -> Iterator[EncodedImage]:
-        """The images of the split, in order."""
+        """Yields the images of the split in order."""
         return self.images.read(self.rows)
 
 
 @dataclass(frozen=True, slots=True)
 class Found:
-    """What a source was found to hold.
+    """The contents of a source.
 
     Attributes:
-        splits: The encoded images, by the source's own names of splits.
-        note: In one line, what was found, how it was split, and what was left alone; empty where a name says it all.
-        left_out: In words, images that are there and will not be used; empty where there are none.
+        splits: The encoded images, by the source's own split names.
+        note: One line on what was found, how it was split, and what was ignored; empty if the name is sufficient.
+        left_out: Description of images that are present but not used; empty if there are none.
     """
 
     splits: Mapping[str, EncodedImages]
@@ -91,19 +91,19 @@ class Found:
 
 @final
 class ImageFiles(EncodedImages):
-    """One image a file.
+    """One image per file.
 
     Attributes:
         paths: The files, in order.
     """
 
     def __init__(self, root: Path, paths: Sequence[Path], labels: Labels | str) -> None:
-        """Take files.
+        """Initializes the files.
 
         Args:
-            root: What messages name the files relative to.
+            root: Folder to which file names in messages are relative.
             paths: The files, in order.
-            labels: The class of each, or why they have none, as the end of a sentence.
+            labels: The class of each image, or the reason why there are none, as the end of a sentence.
         """
         self._root = root
         self.paths = tuple(paths)
@@ -134,10 +134,10 @@ class ImageFiles(EncodedImages):
 
 
 def read_file(path: Path, place: str) -> bytes:
-    """The bytes of an image file.
+    """Returns the bytes of an image file.
 
     Raises:
-        DataError: It cannot be read, or is larger than an image that is accepted can be.
+        DataError: It cannot be read, or exceeds the largest accepted size.
     """
     try:
         size = path.stat().st_size

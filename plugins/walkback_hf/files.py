@@ -1,6 +1,6 @@
 """Folders of image files: their splits, and their classes from the names of folders or from metadata files.
 
-`metadata.csv`, `.jsonl` or `.parquet` beside images lists those that count, in the column `file_name`; `datasets` reads
+`metadata.csv`, `.jsonl` or `.parquet` next to images lists the ones to use, in the column `file_name`; `datasets` reads
 it.
 """
 
@@ -29,15 +29,15 @@ _NO_CLASSES = (
 
 
 def image_files(root: Path, sorting: Sorting, column: str | None) -> dict[str, EncodedImages]:
-    """The images of a folder by split.
+    """Returns the images of a folder by split.
 
     Args:
         root: The folder.
         sorting: Its images and metadata files, relative to it.
-        column: Of several that metadata name files in, the one to take: `image` is called `file_name` there.
+        column: The column to use if metadata refer to files in several; `image` is called `file_name` there.
 
     Raises:
-        DataError: Metadata cannot be read, or name files that are not there.
+        DataError: Metadata cannot be read, or refer to missing files.
     """
     groups = {
         split: [file for file in files if file.name not in METADATA]
@@ -63,9 +63,9 @@ def _plain(root: Path, files: Sequence[Path]) -> ImageFiles:
 
 
 def _folder_classes(groups: Mapping[str, Sequence[Path]], deciding: Mapping[Path, Path]) -> dict[str, Labels]:
-    """The names of the folders that hold the images, where there are several and all of them are as deep.
+    """Returns the names of the folders that hold the images, if there are several and all are at the same depth.
 
-    A folder that says the split says no class.
+    A folder that denotes a split is not a class.
     """
     files = [file for group in groups.values() for file in group]
     names = tuple(sorted({file.parent.name for file in files}))
@@ -82,11 +82,11 @@ def _folder_classes(groups: Mapping[str, Sequence[Path]], deciding: Mapping[Path
 
 
 def _listed(root: Path, split: str, metadata: Sequence[Path], column: str | None) -> ImageFiles:
-    """The images that metadata files list, with their classes where these are a ClassLabel."""
+    """Returns the images that metadata files list, with their classes if these are a ClassLabel."""
     place = ", ".join(shown(file) for file in metadata)
     try:
         rows, features = _read_metadata(root, split, metadata)
-    except Exception as error:  # of pandas, pyarrow and `datasets`, on bytes that may be anything
+    except Exception as error:  # from pandas, pyarrow and `datasets`, on arbitrary bytes
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise DataError(
             f"Got metadata that cannot be read, {place} ({reason:.300}); correct or remove it."
@@ -105,16 +105,16 @@ def _listed(root: Path, split: str, metadata: Sequence[Path], column: str | None
 
 
 def _read_metadata(root: Path, split: str, metadata: Sequence[Path]) -> tuple[list[dict[str, Any]], Any]:
-    """The rows of metadata files as `datasets` reads them, with images as paths, and their features."""
+    """Returns the rows of metadata files as `datasets` reads them, with images as paths, and their features."""
     import datasets
     from datasets.data_files import DataFilesDict, DataFilesList
     from datasets.packaged_modules.imagefolder.imagefolder import ImageFolder
 
     files = [str(root / file) for file in metadata]
-    # Given as lists, names are no patterns to be searched for; no time of change is needed, as nothing is cached.
+    # Names given as lists are not glob patterns. Modification times are unnecessary, as nothing is cached.
     listed = DataFilesDict({"train": DataFilesList(files, [("",)] * len(files))})
     with tempfile.TemporaryDirectory() as scratch, warnings.catch_warnings():
-        warnings.simplefilter("ignore", ResourceWarning)  # `datasets` looks into a CSV, and leaves it open
+        warnings.simplefilter("ignore", ResourceWarning)  # `datasets` opens a CSV without closing it
         stream = ImageFolder(cache_dir=scratch, data_files=listed).as_streaming_dataset(split="train")
         features = dict(stream.features)
         for name, feature in features.items():
@@ -156,13 +156,13 @@ def _metadata_classes(
 
 
 def unlisted(root: Path, splits: Mapping[str, EncodedImages], files: Iterable[Path]) -> list[Path]:
-    """Images that no row of metadata names."""
+    """Returns images that no row of metadata refers to."""
     used = {path for images in splits.values() if isinstance(images, ImageFiles) for path in images.paths}
     return [file for file in files if root / file not in used]
 
 
 def kinds(files: Iterable[Path]) -> str:
-    """How many files of which kinds, in words: `3 .txt, 1 without suffix`."""
+    """Describes the number of files of each type: `3 .txt, 1 without suffix`."""
     counts = Counter(file.suffix.lower() or "without suffix" for file in files)
     return ", ".join(f"{count:,} {shown(Path(kind))}" for kind, count in counts.most_common(4)) + (
         ", …" if len(counts) > 4 else ""

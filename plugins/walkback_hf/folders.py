@@ -1,7 +1,7 @@
-"""Local sources: a folder of images, of parquet files, or as `datasets` saves one; or one parquet file.
+"""Local sources: a folder of images or parquet files, or saved by `datasets`; or one parquet file.
 
-What `datasets.load_dataset` finds at a path is found here, by the rules of `sorting`; and what is left alone is told.
-Parquet with images goes before image files, so that a picture beside the data does no harm.
+Finds what `datasets.load_dataset` finds at a path, by the rules of `sorting`, and reports what is ignored. Parquet
+files with images take precedence over image files, so that a stray picture next to the data does no harm.
 """
 
 from __future__ import annotations
@@ -41,7 +41,8 @@ IMAGES = frozenset(
             ".tiff",
         ),
         *(".ppm", ".pgm", ".pbm", ".pnm"),
-        # Images to `datasets`, of formats that are not read here: refused by name rather than left out.
+        # `datasets` treats these formats as images, but they are not supported here: they are rejected by name rather
+        # than ignored.
         *(
             ".jp2",
             ".j2k",
@@ -81,18 +82,18 @@ _TABLES = frozenset(
 
 
 def find_local(path: Path, column: str | None = None) -> Found:
-    """The images at `path`, by split; a single split `all` where no name says one.
+    """Returns the images at `path` by split; a single split `all` if no name denotes one.
 
     Args:
         path: A folder, or a parquet file.
-        column: The column of images in tables; None finds it.
+        column: The column of images in tables; None finds it automatically.
 
     Raises:
-        DataError: There is nothing at `path`, or nothing that can be read.
+        DataError: There is nothing at `path`, or nothing readable.
     """
     if not exists(path):
         raise DataError(f"Got no file or folder at {shown(path)}; check the path.")
-    path = Path(os.path.abspath(path))  # noqa: PTH100 - Path.resolve would follow links, whose names users know
+    path = Path(os.path.abspath(path))  # noqa: PTH100 - Path.resolve would replace links that users know
     if not path.is_dir():
         return _find_file(path, column)
     if is_saved(path):
@@ -150,7 +151,7 @@ def _find_images(tree: Tree, images: Sequence[Path], column: str | None) -> Foun
 
 
 def _told(tree: Tree, sorting: Sorting, used: set[Path], missed: Sequence[str]) -> tuple[str, str]:
-    """The note and what is left out, in words."""
+    """Returns the note, and the description of what is left out."""
     unclaimed = sorting.left_out
     rest = [file for file in tree.files if file not in used and file not in set(unclaimed)]
     archives = [file for file in rest if file.suffix.lower() in _ARCHIVES]
@@ -174,7 +175,7 @@ def _told(tree: Tree, sorting: Sorting, used: set[Path], missed: Sequence[str]) 
 
 
 def _has_images(path: Path) -> bool:
-    """Whether a table has a column of images; True, too, for a damaged file, which reading will name."""
+    """Returns whether a table has a column of images; also True for a damaged file: reading it will fail."""
     try:
         with pq.ParquetFile(path) as file:
             return any(holds_images(field.type) for field in file.schema_arrow)

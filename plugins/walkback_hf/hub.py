@@ -1,7 +1,7 @@
-"""The Hugging Face hub, and what stands in for it: a local mirror first, then the cache of `datasets`.
+"""The Hugging Face hub and its local substitutes: a mirror first, then the cache of `datasets`.
 
-A mirror is the folder `WALKBACK_DATA`, laid out as `<hub id>/<config>/<split>-*.parquet`. What is neither
-there nor in the cache is downloaded, after a quick look whether the hub answers: `datasets` retries for long.
+A mirror is the folder `WALKBACK_DATA`, with the layout `<hub id>/<config>/<split>-*.parquet`. Data in neither place are
+downloaded, after a quick check that the hub answers, because `datasets` retries for a long time.
 """
 
 from __future__ import annotations
@@ -27,15 +27,15 @@ _SWITCHES = ("HF_HUB_OFFLINE", "HF_DATASETS_OFFLINE", "TRANSFORMERS_OFFLINE")
 
 
 def find_hub(hub_id: str, config: str | None, column: str | None) -> Found:
-    """The images of a hub data set by split, from the mirror, the cache of `datasets` or the hub.
+    """Returns the images of a hub dataset by split, from the mirror, the cache of `datasets` or the hub.
 
     Args:
         hub_id: `owner/name`.
-        config: The configuration (subset) of the data set; None where it has one only.
-        column: The column of images; None finds it.
+        config: The configuration (subset) of the dataset; None if there is only one.
+        column: The column of images; None finds it automatically.
 
     Raises:
-        DataError: The data set is nowhere to be had, or it holds no images.
+        DataError: The dataset is not available, or it holds no images.
     """
     mirrored = _mirrored(hub_id, config)
     if mirrored is not None:
@@ -50,7 +50,7 @@ def find_hub(hub_id: str, config: str | None, column: str | None) -> Found:
 
 
 def _mirrored(hub_id: str, config: str | None) -> Path | None:
-    """The folder of the mirror that holds the data set; None where there is none."""
+    """Returns the folder of the mirror that holds the dataset; None if there is none."""
     setting = os.environ.get("WALKBACK_DATA")
     if not setting:
         return None
@@ -76,7 +76,7 @@ def _mirrored(hub_id: str, config: str | None) -> Path | None:
 
 
 def _cached(hub_id: str, config: str | None) -> Mapping[str, Any] | None:
-    """What `datasets` downloaded earlier, found without the network; None where there is nothing."""
+    """Returns what `datasets` downloaded earlier, without network access; None if there is nothing."""
     from datasets.packaged_modules.cache.cache import Cache
 
     try:
@@ -106,7 +106,7 @@ def _download(hub_id: str, config: str | None) -> Mapping[str, Any]:
 
     try:
         tables: Mapping[str, Any] = datasets.load_dataset(hub_id, config)
-    except Exception as error:  # of the network, of the hub, and of the data set's own files
+    except Exception as error:  # from the network, the hub, or the dataset's files
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise DataError(
             f"Got no data set {hub_id!r} from the hub ({reason}); check its id and data.config."
@@ -115,7 +115,7 @@ def _download(hub_id: str, config: str | None) -> Mapping[str, Any]:
 
 
 def _obstacle() -> str | None:
-    """Why the hub cannot be asked; None where it answers."""
+    """Returns why the hub is not available; None if it answers."""
     for switch in _SWITCHES:
         if os.environ.get(switch, "").upper() in ("1", "ON", "YES", "TRUE"):
             return f"switched off ({switch})"
@@ -124,9 +124,9 @@ def _obstacle() -> str | None:
 
 
 def _answers(url: str, patience: float) -> bool:
-    """Whether a server answers at `url` within `patience` seconds, through a proxy where one is set.
+    """Returns whether a server answers at `url` within `patience` seconds, through a proxy if one is configured.
 
-    In a thread, because neither looking up a name nor trying its addresses one by one keeps to a timeout.
+    Runs in a thread, because neither the name lookup nor trying several addresses in turn respects a timeout.
     """
     answered = threading.Event()
 
@@ -141,7 +141,7 @@ def _answers(url: str, patience: float) -> bool:
 
 
 def _head(url: str, patience: float) -> int:
-    """Status of a HEAD request; 503 where nobody answers."""
+    """Returns the status of a HEAD request; 503 if there is no answer."""
     request = urllib.request.Request(url, method="HEAD", headers={"User-Agent": "walkback"})
     try:
         with urllib.request.urlopen(request, timeout=patience) as reply:

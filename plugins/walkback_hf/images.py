@@ -1,4 +1,4 @@
-"""Image data sets: what all of them share once their encoded images are found."""
+"""Image datasets: the steps that all share once their encoded images are found."""
 
 from __future__ import annotations
 
@@ -23,12 +23,12 @@ from walkback_hf.splits import plan_splits
 
 @dataclass(frozen=True, slots=True)
 class ImageOptions:
-    """What can be asked of any image data set.
+    """Options of every image dataset.
 
     Attributes:
         size: Side of the square that images are resized and cropped to; None keeps them as they are.
-        grayscale: One channel (True), three (False), or as the first image has (None).
-        limit: Largest number of training examples; the first ones are taken.
+        grayscale: One channel (True), three (False), or as in the first image (None).
+        limit: Maximum number of training examples; the first ones are used.
     """
 
     size: int | None = None
@@ -45,7 +45,7 @@ class ImageOptions:
 class PreparedImages:
     """The pixels of every split, uint8 `(N, C, H, W)`, how they were made, and a digest of them.
 
-    `parts` are the encoded images behind them, row by row; `note` says in a line what was found, or nothing.
+    `parts` are the encoded images, row by row; `note` is a line on what was found, or empty.
     """
 
     pixels: Mapping[Split, Tensor]
@@ -56,10 +56,10 @@ class PreparedImages:
 
 
 class ImageDataset(Dataset, Centred):
-    """An image data set that finds its encoded images somewhere: in a folder, on the hub."""
+    """Base class of image datasets, whose encoded images come from a folder or the hub."""
 
     def __init__(self, name: str, options: ImageOptions, states: GreyLevels) -> None:
-        """Describe the data set `name`; nothing is read before `prepare`."""
+        """Initializes the dataset `name`; nothing is read before `prepare`."""
         self._name = name
         self._options = options
         self._states = states
@@ -67,10 +67,10 @@ class ImageDataset(Dataset, Centred):
 
     @abstractmethod
     def find(self) -> Found:
-        """The encoded images, by the source's own names of splits.
+        """Returns the encoded images, by the source's own split names.
 
         Raises:
-            DataError: They are missing or out of reach.
+            DataError: They are missing or not available.
         """
 
     @override
@@ -81,10 +81,11 @@ class ImageDataset(Dataset, Centred):
             self._prepared = prepared
 
     def source_labels(self, split: Split, limit: int | None = None) -> Labels:
-        """The classes of the first `limit` images of a split, read from their source: no cache holds them.
+        """Returns the classes of the first `limit` images of a split, read from their source because they are not
+        cached.
 
         Raises:
-            DataError: The source has no labels, or cannot be read any more.
+            DataError: The source has no labels, or can no longer be read.
         """
         images, rows = self._require().parts[split]
         return images.labels(rows[:limit])
@@ -124,7 +125,7 @@ class ImageDataset(Dataset, Centred):
 
 
 class LabelledImages(ImageDataset, Labelled):
-    """Images whose source may have classes; `classes` and `labels` raise DataError where it has none."""
+    """Images whose source may have classes; `classes` and `labels` raise DataError if it has none."""
 
     @property
     @override
@@ -140,7 +141,7 @@ class LabelledImages(ImageDataset, Labelled):
 
 
 def prepare_images(found: Found, name: str, options: ImageOptions) -> PreparedImages:
-    """Split, decode (or take from the cache) and describe the images of a source.
+    """Splits, decodes (or loads from the cache) and describes the images of a source.
 
     Raises:
         DataError: A split is missing or empty, or an image is corrupt or of another size than the first.
@@ -166,12 +167,12 @@ def prepare_images(found: Found, name: str, options: ImageOptions) -> PreparedIm
 
 
 def suitable_levels(states: GreyLevels, pixels: Mapping[Split, Tensor], name: str) -> GreyLevels:
-    """The rule from pixels to states that fits them: of masks of 0 and 1 there are two levels, not 256.
+    """Returns the rule from pixels to states that fits the pixels: masks of 0 and 1 have two levels, not 256.
 
     Args:
-        states: The rule asked for.
-        pixels: Of each split, uint8 `(N, C, H, W)`.
-        name: What they are, for messages.
+        states: The requested rule.
+        pixels: Pixels of each split, uint8 `(N, C, H, W)`.
+        name: Name of the dataset for messages.
 
     Raises:
         DataError: The threshold makes all pixels the same.
@@ -191,7 +192,7 @@ def suitable_levels(states: GreyLevels, pixels: Mapping[Split, Tensor], name: st
 
 
 def _content(part: Part) -> tuple[str, Deepest]:
-    """A hash of the encoded bytes of one split, and the largest values in files of more than 8 bits."""
+    """Returns a hash of the encoded bytes of one split, and the largest values in files of more than 8 bits."""
     content = hashlib.sha256()
     deepest = Deepest()
     for image in part.read():
@@ -203,6 +204,6 @@ def _content(part: Part) -> tuple[str, Deepest]:
 
 
 def _pixels(part: Part, content: str, layout: Layout, shape: tuple[int, ...]) -> StoredPixels:
-    """The pixels of one split, kept under a hash of its encoded bytes and of the layout."""
+    """Returns the pixels of one split, cached under a hash of its encoded bytes and of the layout."""
     key = hashlib.sha256(f"{layout.key} {shape} {content}".encode()).hexdigest()
     return cached_pixels(key, (part.rows.size, *shape), lambda: decode_batches(part, layout, shape))

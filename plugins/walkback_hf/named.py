@@ -1,8 +1,7 @@
-"""Well-known image data sets of the Hugging Face hub, by name.
+"""Well-known image datasets of the Hugging Face hub, by name.
 
-Their options mean the same everywhere: `size` resizes and centre-crops to a square, `grayscale` leaves one
-channel, `limit` takes the first training examples only, `binarize` and `dequantize` are those of
-`walkback.pixels`.
+All share the same options: `size` resizes and center-crops to a square, `grayscale` converts to one channel, `limit`
+uses only the first training examples, `binarize` and `dequantize` are those of `walkback.pixels`.
 """
 
 from __future__ import annotations
@@ -110,7 +109,7 @@ class Svhn(LabelledImages):
 
 @final
 class Celeba(ImageDataset):
-    """Aligned faces with the official splits: 178×218 → 64×78 → centre 64×64 (Liu et al., 2015)."""
+    """Aligned faces with the official splits: 178×218 → 64×78 → center 64×64 (Liu et al., 2015)."""
 
     def __init__(
         self,
@@ -133,7 +132,7 @@ class Celeba(ImageDataset):
 
 @final
 class CelebaFaces(ImageDataset):
-    """Aligned faces from a set without splits, prepared as `Celeba`."""
+    """Aligned faces from a dataset without splits, prepared like `Celeba`."""
 
     def __init__(
         self,

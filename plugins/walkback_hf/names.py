@@ -1,4 +1,4 @@
-"""What users type to say where images are: local paths and ids of the hub."""
+"""Locations of images as users type them: local paths and hub ids."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ _HUB_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*/[A-Za-z0-9][A-Za-z0-9_.-]*")
 
 
 def is_hub_id(text: str) -> bool:
-    """Whether `text` reads `owner/name`.
+    """Returns whether `text` has the form `owner/name`.
 
     >>> is_hub_id("ylecun/mnist"), is_hub_id("mnist"), is_hub_id("../mnist")
     (True, False, False)
@@ -19,19 +19,19 @@ def is_hub_id(text: str) -> bool:
 
 
 def local_path(text: str) -> Path:
-    """The path meant by `text`; `~` is the home directory, and never an error."""
-    return Path(os.path.expanduser(text))  # noqa: PTH111 - Path.expanduser raises where it knows no such user
+    """Returns the path for `text`; expands `~` to the home directory, and never raises."""
+    return Path(os.path.expanduser(text))  # noqa: PTH111 - Path.expanduser raises for unknown users
 
 
 def shown(path: Path) -> str:
-    """A path for messages; bytes that are no text become question marks, as no terminal can print them."""
+    """Formats a path for messages; undecodable bytes become question marks, as terminals cannot print them."""
     return os.fsencode(path.as_posix()).decode("utf-8", "replace")
 
 
 def within(folder: Path, text: str) -> Path | None:
-    """The file that a table means by the path `text`: below `folder`, or none.
+    """Returns the file that a table refers to by the path `text`, if it is below `folder`; otherwise None.
 
-    What lies in a file does not decide what else is read: no path leads out of the folder, nor to the network.
+    The content of a file must not decide what else is read: no path leads out of the folder or to the network.
     """
     if "://" in text or "\0" in text:
         return None
@@ -41,8 +41,8 @@ def within(folder: Path, text: str) -> Path | None:
 
 
 def exists(path: Path) -> bool:
-    """Whether something is at `path`; False, too, for what can be no path."""
+    """Returns whether something exists at `path`; also False for invalid paths."""
     try:
         return path.exists()
-    except (OSError, ValueError):  # too long a name, a null character
+    except (OSError, ValueError):  # name too long, or null character
         return False

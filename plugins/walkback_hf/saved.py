@@ -1,4 +1,4 @@
-"""Folders that `datasets` saves with `save_to_disk`: one data set, or one for each split."""
+"""Folders that `datasets` saves with `save_to_disk`: one dataset, or one for each split."""
 
 from __future__ import annotations
 
@@ -14,16 +14,16 @@ _ONE, _SEVERAL = "state.json", "dataset_dict.json"
 
 
 def is_saved(folder: Path) -> bool:
-    """Whether `datasets` has saved something there."""
+    """Returns whether the folder was saved by `datasets`."""
     return (folder / _ONE).is_file() or (folder / _SEVERAL).is_file()
 
 
 def find_saved(folder: Path, column: str | None) -> Found:
-    """The images of a saved data set, by split.
+    """Returns the images of a saved dataset by split.
 
     Args:
-        folder: Where it was saved.
-        column: The column of images; None finds it.
+        folder: The folder that `datasets` saved.
+        column: The column of images; None finds it automatically.
 
     Raises:
         DataError: It cannot be loaded, or it has no images.
@@ -32,7 +32,7 @@ def find_saved(folder: Path, column: str | None) -> Found:
 
     try:
         loaded = datasets.load_from_disk(str(folder))
-    except Exception as error:  # of `datasets`, on files that may be anything
+    except Exception as error:  # from `datasets`, on arbitrary files
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise DataError(
             f"Got a folder of datasets.save_to_disk that cannot be loaded, {shown(folder)} ({reason:.300}); save it "

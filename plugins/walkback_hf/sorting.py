@@ -1,11 +1,11 @@
-"""Which split a file belongs to, by the names of its folders or its own, as `datasets` reads them.
+"""Splits of files by the names of their folders or their own, as in `datasets`.
 
-A name says a split if it holds a word of `ALIASES` that is set off by `-`, `.`, `_`, a space or a digit, or ends
-with the name of a folder: `train`, `val2017`, `my-test`, `train_01.png`. If any folder says one, folders decide,
-else the names of files. Parquet may also lie in a folder `data` as `SPLIT-00000-of-00001.parquet`, whatever the split.
+A name denotes a split if it contains a word of `ALIASES` delimited by `-`, `.`, `_`, a space or a digit, or ends with
+the name of a folder: `train`, `val2017`, `my-test`, `train_01.png`. If any folder denotes a split, folders decide;
+otherwise file names do. Parquet files may also be in a folder `data` as `SPLIT-00000-of-00001.parquet`, for any split.
 
-Three things are done otherwise than by `datasets`: case is ignored; a file that two folders claim is in one split, not
-in both; a folder `validate` beside train is taken for validation, not left out.
+There are three differences from `datasets`: case is ignored; a file that two folders claim is in one split, not in
+both; a folder `validate` next to train is the validation split, rather than ignored.
 """
 
 from __future__ import annotations
@@ -29,10 +29,10 @@ class Sorting:
     """Files by split.
 
     Attributes:
-        groups: By split; all of them under `all` where no name says one.
-        left_out: Files that no split claims, beside others that one does.
-        steps: How the split was found, in words.
-        deciding: The folder that says the split of a file, where one does.
+        groups: Files by split; all of them under `all` if no name denotes one.
+        left_out: Files that no split claims, although a split claims others.
+        steps: Description of how the split was found.
+        deciding: The folder that determines the split of a file, if one does.
     """
 
     groups: Mapping[str, tuple[Path, ...]]
@@ -42,14 +42,14 @@ class Sorting:
 
 
 def sort_by_split(files: Sequence[Path], source: str) -> Sorting:
-    """Sort files, given relative to their source, into splits by their names.
+    """Sorts files, given relative to their source, into splits by name.
 
     Args:
-        files: In order, which they keep.
-        source: What they are, for messages.
+        files: Files in order; the order is kept.
+        source: Name of the source for messages.
 
     Raises:
-        DataError: Some of the files are held out by name, and none of the rest is called train.
+        DataError: Some of the files are held out by name, and none of the others is named train.
     """
     if any(_shard(file) for file in files):
         found = _collect(files, {file: name for file in files if (name := _shard(file))}, "file names")
@@ -66,13 +66,13 @@ def sort_by_split(files: Sequence[Path], source: str) -> Sorting:
 
 
 def _shard(file: Path) -> str | None:
-    """The split that `data/SPLIT-00000-of-00001.parquet` is called after."""
+    """Returns the split in the name `data/SPLIT-00000-of-00001.parquet`."""
     match = _SHARD.fullmatch(file.name) if file.parts[:-1] == ("data",) else None
     return match.group(1) if match else None
 
 
 def _said(name: str, kind: str, words: Mapping[Split, tuple[str, ...]] = ALIASES) -> Split | None:
-    """The split that the name of a folder or file says; None where it says none, or two."""
+    """Returns the split that the name of a folder or file denotes; None if it denotes none, or two."""
     end = f"(?:{_EDGE}|$)" if kind == "folder" else _EDGE
     said = [
         split
@@ -83,14 +83,14 @@ def _said(name: str, kind: str, words: Mapping[Split, tuple[str, ...]] = ALIASES
 
 
 def _folders(file: Path) -> list[tuple[Split, Path]]:
-    """The folders above a file that say a split, from the outermost on."""
+    """Returns the folders above a file that denote a split, starting with the outermost."""
     parts = file.parts[:-1]
     found = ((_said(part, "folder"), Path(*parts[: depth + 1])) for depth, part in enumerate(parts))
     return [(split, folder) for split, folder in found if split is not None]
 
 
 def _by_folder(files: Sequence[Path]) -> Sorting:
-    """By the outermost folder that says a split; by the innermost one where the outermost finds no train and test."""
+    """Sorts by the outermost folder that denotes a split, or the innermost if that finds no train and test."""
     said = {file: found for file in files if (found := _folders(file))}
     claimed = [file for file, found in said.items() if len({split for split, _ in found}) > 1]
     outer, inner = (_chosen(files, said, which) for which in (0, -1))
@@ -117,7 +117,7 @@ def _collect(files: Sequence[Path], split_of: Mapping[Path, str], how: str) -> S
 
 
 def _require_train(found: Sorting, source: str) -> None:
-    """Training data may not be what was held out, nor what only its name kept out of a split."""
+    """Checks that training data were neither held out nor excluded from a split only by their name."""
     if any(split_named(name) == "train" for name in found.groups) or not found.left_out:
         return
     examples = ", ".join(f"{name} ({shown(group[0])})" for name, group in found.groups.items())
@@ -129,7 +129,7 @@ def _require_train(found: Sorting, source: str) -> None:
 
 
 def _with_validate(found: Sorting) -> Sorting:
-    """Take what is called `validate` for the validation split where train has none beside it."""
+    """Uses files named `validate` as the validation split if train has none next to it."""
     if "train" not in found.groups or "validation" in found.groups:
         return found
     taken = tuple(file for file in found.left_out if _says_validate(file))

@@ -1,4 +1,4 @@
-"""Any images: of a hub data set, or of a local folder."""
+"""Images from any hub dataset or local folder."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ from walkback_hf.names import is_hub_id, local_path
 
 @final
 class Hub(LabelledImages):
-    """The images of any data set of the Hugging Face hub."""
+    """The images of any dataset on the Hugging Face hub."""
 
     def __init__(
         self,
         *,
-        id: str,  # noqa: A002 - the hub's own word, and the name of the option
+        id: str,  # noqa: A002 - the hub's term, and the name of the option
         config: str | None = None,
         column: str | None = None,
         size: PositiveInt | None = None,
@@ -34,21 +34,21 @@ class Hub(LabelledImages):
         dequantize: bool = True,
         noise: NonNegativeFloat = 0.0,
     ) -> None:
-        """Configure the source.
+        """Initializes the source.
 
         Args:
             id: `owner/name`.
-            config: Configuration (subset); needed where the data set has several.
-            column: Column of images; found by its type where not given.
-            size: Side of the square that images are resized and centre-cropped to; without it they stay.
-            grayscale: One channel or three; as the first image where not given.
-            limit: Use only the first so many training examples.
+            config: Configuration (subset); required if the dataset has several.
+            column: Column of images; None finds it by its type.
+            size: Side of the square to which images are resized and center-cropped; None keeps their size.
+            grayscale: One channel (True), three (False), or as in the first image (None).
+            limit: Use only the first `limit` training examples.
             binarize: "threshold" at 128, or "stochastic", with probability v / 255.
-            dequantize: Add uniform noise of one grey level; without it there are no bits/dim.
-            noise: Standard deviation of Gaussian noise added to states of [0, 1]; with it there are no bits/dim.
+            dequantize: Add uniform noise of one gray level; without it, bits/dim are not reported.
+            noise: Standard deviation of Gaussian noise added to states in [0, 1]; with it, bits/dim are not reported.
 
         Raises:
-            ConfigurationError: `id` does not read owner/name, or an option is out of range.
+            ConfigurationError: `id` does not have the form owner/name, or an option is out of range.
         """
         if not is_hub_id(id):
             raise ConfigurationError(f"Got data.id = {id!r}; expected a hub id such as ylecun/mnist.")
@@ -78,17 +78,17 @@ class Folder(LabelledImages):
         dequantize: bool = True,
         noise: NonNegativeFloat = 0.0,
     ) -> None:
-        """Configure the source; the options are those of `Hub`.
+        """Initializes the source; the options are those of `Hub`.
 
         Args:
             path: A folder of images or parquet files, searched with all its subfolders, or one parquet file.
-            column: Column of images in parquet files; found by its type where not given.
-            size: Side of the square that images are resized and centre-cropped to.
-            grayscale: One channel or three; as the first image where not given.
-            limit: Use only the first so many training examples.
+            column: Column of images in parquet files; None finds it by its type.
+            size: Side of the square to which images are resized and center-cropped; None keeps their size.
+            grayscale: One channel (True), three (False), or as in the first image (None).
+            limit: Use only the first `limit` training examples.
             binarize: "threshold" at 128, or "stochastic", with probability v / 255.
-            dequantize: Add uniform noise of one grey level; without it there are no bits/dim.
-            noise: Standard deviation of Gaussian noise added to states of [0, 1]; with it there are no bits/dim.
+            dequantize: Add uniform noise of one gray level; without it, bits/dim are not reported.
+            noise: Standard deviation of Gaussian noise added to states in [0, 1]; with it, bits/dim are not reported.
 
         Raises:
             ConfigurationError: An option is out of range.

@@ -1,10 +1,10 @@
-"""Which files and rows of a source make up the train, validation and test splits.
+"""Assignment of the files and rows of a source to train, validation and test.
 
-Splits that the source has keep their rows. What is missing is cut off, the same way every time:
+Splits provided by the source keep their rows. Missing ones are cut off deterministically:
 
 - validation or test missing: the last tenth of train, at most 5,000 examples;
-- both missing, or no splits at all: of twenty examples one for validation and one for test, evenly spaced, so
-  that files sorted by class are cut fairly (90/5/5).
+- both missing, or no splits at all: each gets one example in twenty, evenly spaced, so that files sorted by class are
+cut fairly (90/5/5).
 """
 
 from __future__ import annotations
@@ -28,14 +28,14 @@ _MOST_HELD_OUT = 5000
 
 @dataclass(frozen=True, slots=True)
 class SplitPlan:
-    """By split, the name of the source's split to read and its rows; `steps` says in words what was cut."""
+    """The name of the source's split and its rows for each split; `steps` describes what was cut."""
 
     rows: Mapping[Split, tuple[str, Rows]]
     steps: tuple[str, ...]
 
 
 def split_named(text: str) -> Split | None:
-    """The split that a source calls `text`.
+    """Returns the split that a source calls `text`.
 
     >>> split_named("Valid"), split_named("extra")
     ('validation', None)
@@ -47,15 +47,15 @@ def split_named(text: str) -> Split | None:
 
 
 def plan_splits(counts: Mapping[str, int], source: str, places: Mapping[str, str]) -> SplitPlan:
-    """Assign the rows of a source's splits to train, validation and test; no row serves twice.
+    """Assigns the rows of a source's splits to train, validation and test; no row is used twice.
 
     Args:
-        counts: Number of examples by the source's own names of splits; others (`extra`) are left alone.
-        source: What is read, for messages.
+        counts: Number of examples by the source's own split names; others (`extra`) are ignored.
+        source: Name of the source for messages.
         places: The files of each split, for messages.
 
     Raises:
-        DataError: A split is empty, too small to be cut, or there is none to train on.
+        DataError: A split is empty or too small to be cut, or there is none to train on.
     """
     names = {split: name for name in reversed(list(counts)) if (split := split_named(name)) is not None}
     if "train" not in names:
@@ -94,7 +94,7 @@ def _cut(names: Mapping[Split, str], count: int, counts: Mapping[str, int], sour
 
 
 def spread(count: int, held_out: int) -> tuple[Rows, Rows, Rows]:
-    """Rows for train, validation and test: 2·held_out evenly spaced rows go to validation and test in turn.
+    """Returns rows for train, validation and test: 2·held_out evenly spaced rows go to validation and test in turn.
 
     >>> [rows.tolist() for rows in spread(8, 1)]
     [[0, 1, 3, 4, 5, 7], [2], [6]]

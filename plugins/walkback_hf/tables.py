@@ -1,4 +1,4 @@
-"""Images in a column of a table: parquet files, and what `datasets` keeps in memory maps."""
+"""Images in a column of a table: parquet files, and memory-mapped tables of `datasets`."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from walkback_hf.encoded import EncodedImage, EncodedImages, Labels, Rows
 from walkback_hf.names import shown
 
 _MOST_IN_BATCH, _BYTES_IN_BATCH = 1024, 1 << 26
-_MOST_ROWS_A_BYTE = 8  # a row takes a bit at the least: beyond, the number of rows is not to be believed
+_MOST_ROWS_A_BYTE = 8  # a row takes at least one bit; a larger number of rows is not credible
 
 
 class _Shard(NamedTuple):
@@ -31,13 +31,13 @@ class _Shard(NamedTuple):
 
 @final
 class ParquetFiles(EncodedImages):
-    """The images of one column of parquet files, file after file."""
+    """The images of one column of parquet files, in the order of the files."""
 
     def __init__(self, root: Path, paths: Sequence[Path], column: str | None = None) -> None:
-        """Read the metadata of the files at `paths`, which messages name relative to `root`.
+        """Reads the metadata of the files at `paths`; messages name them relative to `root`.
 
         Raises:
-            DataError: A file is not parquet, or has no such column of images.
+            DataError: A file is not a parquet file, or has no such column of images.
         """
         self._shards = [_shard(path, shown(path.relative_to(root)), column) for path in paths]
 
@@ -82,13 +82,14 @@ class ArrowColumn(EncodedImages):
     """The images of a `pyarrow.ChunkedArray`."""
 
     def __init__(self, name: str, column: Any, table: Any = None, folder: Path | None = None) -> None:
-        """Take the images of a column.
+        """Initializes the images of a column.
 
         Args:
-            name: What messages call it.
-            column: The images; those kept as paths are read from the files.
-            table: What `column` is of, for the classes.
-            folder: The only place where files are read; None allows all, for tables that `datasets` made here.
+            name: Name for messages.
+            column: The images; those stored as paths are read from the files.
+            table: The table of `column`, for the classes.
+            folder: The only folder from which files are read; None allows any, for tables that `datasets` created
+                locally.
         """
         self._name = name
         self._column = column
@@ -109,7 +110,7 @@ class ArrowColumn(EncodedImages):
     def read(self, rows: Rows) -> Iterator[EncodedImage]:
         with _reading(self._name, "table"):
             for chunk in self._column.chunks:
-                chunk.validate(full=True)  # a damaged file may point anywhere
+                chunk.validate(full=True)  # offsets in a damaged file may point anywhere
             yield from _read_chunks(_pieces(self._column.chunks), rows, self._name, self._folder)
 
     @override
@@ -123,7 +124,7 @@ class ArrowColumn(EncodedImages):
 
 @contextmanager
 def _reading(name: str, kind: str = "parquet file") -> Iterator[None]:
-    """Turn the errors of pyarrow into a DataError that names the file."""
+    """Turns errors of pyarrow into a DataError that names the file."""
     try:
         yield
     except (pa.ArrowException, OSError, UnicodeError, OverflowError) as error:
@@ -143,19 +144,19 @@ def _shard(path: Path, name: str, column: str | None) -> _Shard:
 
 
 def _pieces(chunks: Iterable[Any]) -> Iterator[Any]:
-    """Chunks cut up, so that few images are in memory at a time."""
+    """Splits chunks so that few images are in memory at a time."""
     for chunk in chunks:
         size = _batch(len(chunk), chunk.nbytes)
         yield from (chunk.slice(start, size) for start in range(0, len(chunk), size))
 
 
 def _batch(count: int, size: int) -> int:
-    """How many of `count` rows, of `size` bytes together, to have in memory at a time."""
+    """Returns how many of `count` rows, of `size` bytes in total, to keep in memory at a time."""
     return max(1, min(_MOST_IN_BATCH, _BYTES_IN_BATCH * count // max(size, 1)))
 
 
 def _read_chunks(chunks: Iterable[Any], rows: Rows, name: str, folder: Path | None) -> Iterator[EncodedImage]:
-    """The wanted rows of consecutive chunks of one column."""
+    """Yields the requested rows of consecutive chunks of one column."""
     start = 0
     for chunk in chunks:
         local = _between(rows, start, start + len(chunk))
@@ -171,6 +172,6 @@ def _read_chunks(chunks: Iterable[Any], rows: Rows, name: str, folder: Path | No
 
 
 def _between(rows: Rows, start: int, stop: int) -> Rows:
-    """The rows in [start, stop), counted from `start`."""
+    """Returns the rows in [start, stop), relative to `start`."""
     first, last = np.searchsorted(rows, (start, stop))
     return rows[first:last] - start

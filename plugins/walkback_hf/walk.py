@@ -1,7 +1,7 @@
-"""The files below a folder: links are followed, and what cannot be read is refused by its name.
+"""The files below a folder: links are followed, and unreadable entries are rejected by name.
 
-Hidden files and folders (`.name`) and folders called `__name`, such as `__MACOSX`, are left alone, as `datasets`
-does; how many they are is counted.
+Hidden files and folders (`.name`) and folders named `__name`, such as `__MACOSX`, are ignored, as in `datasets`; they
+are counted.
 """
 
 from __future__ import annotations
@@ -24,8 +24,8 @@ class Tree:
     Attributes:
         root: The folder.
         files: Its visible files, relative to it, folder by folder in the order of their names.
-        hidden: How many entries were left alone because of their names.
-        links: How many folders are links elsewhere, which were followed.
+        hidden: Number of entries ignored because of their names.
+        links: Number of folders that are links and were followed.
     """
 
     root: Path
@@ -35,10 +35,10 @@ class Tree:
 
 
 def walk(root: Path) -> Tree:
-    """List the files below `root`; links to folders and files are followed.
+    """Lists the files below `root`; links to folders and files are followed.
 
     Raises:
-        DataError: A folder cannot be read, a link leads nowhere or in a circle, or a folder is there twice.
+        DataError: A folder cannot be read, a link is broken or circular, or a folder occurs twice.
     """
     files: list[Path] = []
     hidden = links = 0
@@ -61,7 +61,7 @@ def walk(root: Path) -> Tree:
 
 
 def _enter(root: Path, folder: Path, seen: dict[tuple[int, int], Path]) -> None:
-    """Note that a folder is visited; images that were read twice would be in two splits at once."""
+    """Records a visited folder; images read twice could end up in two splits."""
     try:
         status = (root / folder).stat()
     except OSError as error:
@@ -98,7 +98,7 @@ def _is_folder(entry: os.DirEntry[str], name: Path) -> bool:
 
 
 def _is_file(entry: os.DirEntry[str], name: Path) -> bool:
-    """Whether the entry is a file; a link to nothing is refused, and so is a pipe or device called like data."""
+    """Returns whether the entry is a file; rejects broken links, and pipes or devices named like data."""
     try:
         if entry.is_file():
             return True

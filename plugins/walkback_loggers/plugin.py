@@ -1,4 +1,4 @@
-"""What this plugin offers: light records only, nothing heavy is imported here."""
+"""Components of this plugin: lightweight records; importing this module does not import torch."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from walkback.hookspecs import hookimpl
 
 @hookimpl
 def walkback_loggers() -> Iterable[Component]:
-    """Loggers beside the metrics.jsonl that every run has."""
+    """Loggers in addition to the metrics.jsonl of every run."""
     yield Component(
         "csv", "walkback_loggers.table:Table", "Figures as a table, metrics.csv in the run directory"
     )

@@ -22,7 +22,7 @@ from walkback.storage.files import writing_to
 class TensorBoard(Logger):
     """Writes scalars and images to `<run directory>/tensorboard`; `tensorboard --logdir runs` shows them.
 
-    Where a resumed run logs a step again, TensorBoard shows the new figures from there on.
+    If a resumed run logs a step again, TensorBoard shows the new values from there on.
     """
 
     def __init__(self, *, flush_seconds: PositiveInt = 30) -> None:
@@ -58,7 +58,7 @@ class TensorBoard(Logger):
             self._writing(step).add_image(name, pixels, step, dataformats="HWC")
 
     def close(self) -> None:
-        """Write out what is left (idempotent)."""
+        """Flushes and closes the log (idempotent)."""
         if self._writer is not None:
             with writing_to(self._directory):
                 self._writer.close()
@@ -73,7 +73,7 @@ class TensorBoard(Logger):
 
 
 def _summary_writer() -> Any:
-    """`SummaryWriter` of torch; importing it warns of deprecations that are TensorBoard's affair."""
+    """Returns torch's `SummaryWriter`; suppresses deprecation warnings that importing it raises inside TensorBoard."""
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", DeprecationWarning)

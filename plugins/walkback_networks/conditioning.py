@@ -1,12 +1,12 @@
-"""How a network learns its temperature and its label: from an embedding of them, in every layer, after its norm.
+"""Conditioning on the temperature and the label: an embedding of both is applied in every layer, after its norm.
 
     e = MLP(log2 T, sin(ω_i log2 T), cos(ω_i log2 T)) + c_label,   c = 0 for no label
 
-    film         (1 + a(e)) · x + b(e)        a, b linear in e, one of each for a channel of x
+    film         (1 + a(e)) · x + b(e)        a, b linear in e, one of each per channel of x
     embedding    x + b(e)
     none         x
 
-The paper gives each step its own batch norm (`networks.norms`); feeding the temperature itself generalizes that to any
+The paper gives each step its own batch norm (`norms`); an embedding of the temperature generalizes this to any
 schedule.
 """
 
@@ -33,7 +33,7 @@ class TemperatureEmbedding(nn.Module):
 
     def __init__(self, num_frequencies: int = 8) -> None:
         super().__init__()
-        # Periods from one doubling to far beyond the longest schedule.
+        # Periods from one doubling of T to far beyond the longest schedule.
         periods = torch.logspace(0, math.log2(64), num_frequencies, base=2)
         self.register_buffer("frequencies", 2 * math.pi / periods, persistent=False)
         self.layers = nn.Sequential(
@@ -71,12 +71,12 @@ class LabelEmbedding(nn.Module):
 
 
 def label_embedding(classes: int) -> LabelEmbedding | None:
-    """The embedding of so many classes; None, and no weights, where there are none."""
+    """Returns the embedding of `classes` labels; None, and no weights, if there are none."""
     return LabelEmbedding(classes) if classes else None
 
 
 def embedded(temperature: TemperatureEmbedding, labels: LabelEmbedding | None, told: Told) -> Tensor:
-    """e of the module's equation, `(1, EMBEDDING)` or `(B, EMBEDDING)`."""
+    """Returns e of the module's equation, `(1, EMBEDDING)` or `(B, EMBEDDING)`."""
     embedding: Tensor = temperature(told.log2_temperature)
     if labels is None or told.label is None:
         return embedding
@@ -86,7 +86,7 @@ def embedded(temperature: TemperatureEmbedding, labels: LabelEmbedding | None, t
 
 @final
 class FiLM(nn.Module):
-    """Scale and shift the channels of `(B, C, …)` by an embedding; the identity at initialization.
+    """Scales and shifts the channels of `(B, C, …)` by an embedding; the identity at initialization.
 
     Args:
         channels: C.
@@ -104,7 +104,7 @@ class FiLM(nn.Module):
 
 @final
 class Shift(nn.Module):
-    """Add a linear map of an embedding to the channels of `(B, C, …)`; the identity at initialization.
+    """Adds a linear map of an embedding to the channels of `(B, C, …)`; the identity at initialization.
 
     Args:
         channels: C.
@@ -121,7 +121,7 @@ class Shift(nn.Module):
 
 @final
 class Unconditioned(nn.Module):
-    """Features as they are."""
+    """Returns features unchanged."""
 
     def forward(self, features: Tensor, embedding: Tensor | None) -> Tensor:
         """See the module's equation."""
@@ -129,7 +129,7 @@ class Unconditioned(nn.Module):
 
 
 def conditioner(kind: Conditioning, channels: int) -> nn.Module:
-    """The module that tells features `(B, C, …)` their temperature and label."""
+    """Returns the module that conditions features `(B, C, …)` on the temperature and the label."""
     if kind == "none":
         return Unconditioned()
     return FiLM(channels) if kind == "film" else Shift(channels)
@@ -143,5 +143,5 @@ def _zero_linear(size: int) -> nn.Linear:
 
 
 def _over(channels: Tensor, features: Tensor) -> Tensor:
-    """`(B, C)` shaped to broadcast against features `(B, C, …)`."""
+    """Reshapes `(B, C)` to broadcast against features `(B, C, …)`."""
     return channels.reshape(*channels.shape, *(1,) * (features.dim() - 2))

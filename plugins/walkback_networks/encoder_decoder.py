@@ -2,9 +2,9 @@
 
     5×5 stride-2 convolutions → fully connected bottleneck → mirrored 5×5 stride-2 transposed convolutions
 
-The encoder and the first three fully connected layers are shared; each head (mean, variance) has its own last two
-fully connected layers and its own transposed convolutions: so the CelebA network has its 57.7 million parameters.
-Every linear map has a bias, of which the tables say nothing.
+The encoder and the first three fully connected layers are shared; each head (mean, variance) has its own last two fully
+connected layers and transposed convolutions, which gives the CelebA network its 57.7 million parameters. Every linear
+map has a bias; the tables do not mention biases.
 
     table           convolutions     fully connected (3 shared, 2 a head)    norm, nonlinearity
     2   28×28×1     16, 32           1568·1024, 1024·1024 (×3), 1024·1568    batch, ReLU; bottleneck: layer, leaky ReLU
@@ -12,10 +12,10 @@ Every linear map has a bias, of which the tables say nothing.
     4   32×32×3     64, 128, 256     4096·2048, …, 2048·4096                 batch, ReLU
     5   32×32×3     64, 128, 256     4096·1024, …, 1024·4096                 batch, ReLU
 
-The entries of a table's columns belong to its rows in order: Table 2 has nine rows, and nine nonlinearities (ReLU
+The entries of a table's columns correspond to its rows in order: Table 2 has nine rows, and nine nonlinearities (ReLU
 twice, leaky ReLU five times, ReLU, none). The last transposed convolution has neither norm nor nonlinearity. The slope
-of the leaky ReLU is not given; here it is 0.01. Section E.2 says layer norm for the bottleneck of Tables 3 to 5, which
-themselves say batch norm: the tables are followed.
+of the leaky ReLU is not given; here it is 0.01. Section E.2 says layer norm for the bottleneck of Tables 3 to 5, while
+the tables themselves say batch norm; we follow the tables.
 """
 
 from __future__ import annotations
@@ -40,19 +40,19 @@ Size: TypeAlias = tuple[int, int, int]
 
 
 def table_channels(shape: tuple[int, ...]) -> tuple[int, ...]:
-    """Feature maps of the paper's encoder for images `(C, H, W)`: (16, 32) for grey ones, else (64, 128, 256)."""
+    """Returns the paper's feature maps for images `(C, H, W)`: (16, 32) for gray ones, else (64, 128, 256)."""
     return (16, 32) if shape[0] == 1 else (64, 128, 256)
 
 
 def table_width(shape: tuple[int, ...]) -> int:
-    """Width of the fully connected layers: 2048 for 32×32×3 (Table 4, CIFAR-10; Table 5, SVHN, has 1024), else 1024."""
+    """Returns the paper's fully connected width: 2048 for 32×32×3 (Table 4; Table 5, SVHN, has 1024), else 1024."""
     return 2048 if shape == (3, 32, 32) else 1024
 
 
 @final
 @dataclass(frozen=True, slots=True)
 class _Layers:
-    """Makes the layers of one network: what surrounds their linear maps."""
+    """Builds the layers of one network: norm, conditioning, nonlinearity and dropout around a linear map."""
 
     image_norm: ImageNorm
     row_norm: RowNorm
@@ -61,12 +61,12 @@ class _Layers:
     level: LevelOptions
 
     def of_images(self, linear: nn.Module, channels: int) -> Layer:
-        """A convolution."""
+        """Returns a convolutional layer."""
         norm = image_norm(self.image_norm, channels, self.level.norms)
         return Layer(linear, norm, conditioner(self.level.conditioning, channels), nn.ReLU())
 
     def of_rows(self, source: int, target: int) -> Layer:
-        """A fully connected layer of the bottleneck."""
+        """Returns a fully connected layer of the bottleneck."""
         linear = nn.Linear(source, target)
         norm = row_norm(self.row_norm, target, self.level.norms)
         activation = nn.LeakyReLU() if self.leaky else nn.ReLU()
@@ -105,7 +105,7 @@ class _Decoder(nn.Module):
 
 
 def _transposed(source: Size, target: Size) -> nn.ConvTranspose2d:
-    # Stride 2 leaves the output size open by one; the encoder's sizes settle it.
+    # With stride 2 two input sizes lead to the same output size; the encoder's sizes resolve the ambiguity.
     extra = tuple(2 * small - large for small, large in zip(source[1:], target[1:], strict=True))
     return nn.ConvTranspose2d(
         source[0], target[0], 5, stride=2, padding=2, output_padding=(1 - extra[0], 1 - extra[1])
@@ -117,17 +117,17 @@ class ConvEncoderDecoder(nn.Module):
     """Images `(B, C, H, W)` → `heads` tensors of the same shape.
 
     Args:
-        ports: What is asked for: images `(C, H, W)`, and heads, each with a decoder of its own.
-        channels: Feature maps of the encoder's convolutions; None takes the paper's.
-        width: Units of the fully connected layers; None takes the paper's.
-        norm: "table" is the paper's, with its nonlinearities; the others are one norm everywhere, with ReLU. "group"
-            (layer norm in the bottleneck) and "layer" normalize each example by itself, so that training and
-            evaluation apply the same map.
-        dropout: Share of the bottleneck's units left out in training (Table 2: it helps, the results are without).
-        level: How the network knows its level; the paper's way is sets of norms, and no conditioning.
+        ports: Shape of the images `(C, H, W)`, and the number of heads, each with its own decoder.
+        channels: Feature maps of the encoder's convolutions; None uses the paper's.
+        width: Units of the fully connected layers; None uses the paper's.
+        norm: "table" is the paper's, with its nonlinearities; the others use one norm everywhere, with ReLU. "group"
+            (layer norm in the bottleneck) and "layer" normalize each example separately, so training and evaluation
+            apply the same map.
+        dropout: Dropout probability in the bottleneck (Table 2: it helps, but the results are without it).
+        level: How the network is conditioned on its level; the paper uses sets of norms and no conditioning.
 
     Raises:
-        ConfigurationError: The data are not images, or there are sets of norms without a norm.
+        ConfigurationError: The data are not images, or there are several sets of norms without a norm.
     """
 
     def __init__(
@@ -158,7 +158,7 @@ class ConvEncoderDecoder(nn.Module):
         self.decoders = nn.ModuleList(_Decoder(image, sizes, width, layers) for _ in range(ports.heads))
 
     def forward(self, state: Tensor, told: Told) -> tuple[Tensor, ...]:
-        """One tensor `(B, C, H, W)` a head."""
+        """Returns one tensor `(B, C, H, W)` per head."""
         level = self.level(told)
         features = state
         for layer in self.convolutions:
@@ -179,7 +179,7 @@ def _require_image(shape: tuple[int, ...]) -> Size:
 
 
 def _encoder_sizes(image: Size, channels: tuple[int, ...]) -> list[Size]:
-    """Shapes after each convolution, `(C, ceil(H / 2^l), ceil(W / 2^l))`."""
+    """Returns the shapes after each convolution, `(C, ceil(H / 2^l), ceil(W / 2^l))`."""
     sizes = []
     _, height, width = image
     for channel in channels:
@@ -195,14 +195,14 @@ class EncoderDecoder(Network):
     The tables themselves are `norm = "table"` with `conditioning = "none"`.
 
     Args:
-        channels: Feature maps of the convolutions; None takes the paper's for the image.
-        hidden: Units of the fully connected layers; None takes the paper's (for SVHN, 1024 is the table's).
+        channels: Feature maps of the convolutions; None uses the paper's for the image.
+        hidden: Units of the fully connected layers; None uses the paper's (for SVHN, set the table's 1024).
         norm: Normalization of the layers: the table's, with its nonlinearities, or one kind everywhere.
-        dropout: Share of the bottleneck's units left out in training.
+        dropout: Dropout probability in the bottleneck.
         conditioning: How the network is given log T, and labels.
-        level_norms: Sets of norm parameters, one for each level from T = 1 up; 0: all levels share one. Several are the
-            paper's "different batch norm for different steps".
-        norms_per_doubling: Sets to a doubling of T.
+        level_norms: Sets of norm parameters, one for each level from T = 1 up; 0 shares one set among all levels.
+            Several sets are the paper's "different batch norm for different steps".
+        norms_per_doubling: Sets per doubling of T.
     """
 
     def __init__(
@@ -223,7 +223,7 @@ class EncoderDecoder(Network):
         self._level = LevelOptions(conditioning, level_norms, norms_per_doubling)
 
     def build(self, ports: Ports) -> ConvEncoderDecoder:
-        """A new network for these ports; raises ConfigurationError where the states are no images."""
+        """Builds a network for these ports; raises ConfigurationError if the states are not images."""
         return ConvEncoderDecoder(
             ports,
             channels=self._channels,

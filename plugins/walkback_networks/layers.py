@@ -1,4 +1,4 @@
-"""The layer that the paper's networks repeat: linear map, norm, what is told, nonlinearity, dropout."""
+"""The layer that the paper's networks repeat: linear map, norm, conditioning, nonlinearity, dropout."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ Linear = TypeVar("Linear", nn.Linear, nn.Conv2d, nn.ConvTranspose2d)
 
 @final
 class Layer(nn.Module):
-    """activation(told(norm(W x))), with dropout.
+    """Computes activation(told(norm(W x))), with dropout; `told` applies the conditioning.
 
     Args:
         linear: W, fully connected or a convolution.
         norm: From `norms`.
         conditioner: From `conditioning.conditioner`.
         activation: The nonlinearity.
-        dropout: Share of the outputs left out in training.
+        dropout: Dropout probability of the outputs.
     """
 
     def __init__(
@@ -52,7 +52,7 @@ class Layer(nn.Module):
 
 
 def zero(layer: Linear) -> Linear:
-    """The layer with zero weights, for a head: the operator starts as its skip connection."""
+    """Returns the layer with zero weights, for a head: the operator then starts as its skip connection."""
     nn.init.zeros_(layer.weight)
     if layer.bias is not None:
         nn.init.zeros_(layer.bias)

@@ -1,8 +1,9 @@
-"""What a network is told: an embedding of log2 T and of the label, and which set of norms is the level's own.
+"""Conditioning inputs of a network: an embedding of log2 T and of the label, and the number of the level's set of
+norms.
 
-    set = min(max(round(d · log2 T), 0), L - 1)      L sets, d of them to a doubling of T
+    set = min(max(round(d · log2 T), 0), L - 1)      L sets, d of them per doubling of T
 
-A set belongs to a temperature, not to a step: all steps at T = 1 share one, so that the chain at T = 1 has one kernel.
+A set belongs to a temperature, not to a step: all steps at T = 1 share one, so the chain at T = 1 has a single kernel.
 """
 
 from __future__ import annotations
@@ -19,11 +20,11 @@ from walkback_networks.conditioning import Conditioning, TemperatureEmbedding, e
 
 @dataclass(frozen=True, slots=True)
 class LevelOptions:
-    """How a network knows its level.
+    """How a network is conditioned on its level.
 
     Attributes:
         conditioning: How the temperature enters the layers.
-        norms: L, sets of norm parameters and statistics; 0: one, shared by all levels.
+        norms: L, sets of norm parameters and statistics; 0 shares one set among all levels.
         norms_per_doubling: d.
     """
 
@@ -32,7 +33,7 @@ class LevelOptions:
     norms_per_doubling: float = 1.0
 
     def require_norm(self, norm: str) -> None:
-        """Raise ConfigurationError where there is no norm to have sets of."""
+        """Raises ConfigurationError if several sets are configured without a norm."""
         if self.norms and norm == "none":
             raise ConfigurationError(
                 f"Got operator.network.level_norms = {self.norms} with operator.network.norm = 'none', expected 0: "
@@ -42,7 +43,7 @@ class LevelOptions:
 
 @dataclass(frozen=True, slots=True)
 class LevelFeatures:
-    """What each layer gets: an embedding `(1, E)` or `(B, E)`, and numbers of sets `(1,)` or `(B,)`; None: not told."""
+    """Inputs of each layer: an embedding `(1, E)` or `(B, E)`, and set numbers `(1,)` or `(B,)`; None if unused."""
 
     embedding: Tensor | None
     norms: Tensor | None
@@ -50,14 +51,14 @@ class LevelFeatures:
 
 @final
 class LevelInput(nn.Module):
-    """What the network is told → what its layers are told.
+    """Maps the conditioning of the network to the inputs of its layers.
 
     Args:
-        options: How the network knows its level.
-        classes: Number of class labels that it may be told.
+        options: How the network is conditioned on its level.
+        classes: Number of class labels.
 
     Raises:
-        ConfigurationError: There are labels, and no conditioning to tell them by.
+        ConfigurationError: There are labels, but conditioning is "none".
     """
 
     def __init__(self, options: LevelOptions, classes: int = 0) -> None:

@@ -2,7 +2,7 @@
 
 h_0 = W x,   h_{l+1} = h_l + W₂ drop(silu(W₁ told(norm(h_l)))),   heads = V norm(h_L)
 
-told(x) is x after the conditioning on the temperature and the label (`conditioning`).
+told(x) is x after conditioning on the temperature and the label (`conditioning`).
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from walkback_networks.norms import SharedNorm, row_norm
 class _Block(nn.Module):
     def __init__(self, width: int, dropout: float, level: LevelOptions) -> None:
         super().__init__()
-        # Shared by all levels, a scale and shift would be what W₁ can do by itself.
+        # An affine norm shared by all levels would be redundant: W₁ can represent its scale and shift.
         plain = SharedNorm(nn.LayerNorm(width, elementwise_affine=False))
         self.norm = row_norm("layer", width, level.norms) if level.norms else plain
         self.conditioner = conditioner(level.conditioning, width)
@@ -41,14 +41,14 @@ class _Block(nn.Module):
 
 @final
 class ResidualMLP(nn.Module):
-    """`(B, *E)` → `heads` tensors `(B, *E)`.
+    """Maps `(B, *E)` to `heads` tensors `(B, *E)`.
 
     Args:
-        ports: What is asked for.
+        ports: Shape of the states, and the number of heads and labels.
         width: Hidden units.
         depth: Residual blocks.
         dropout: Share of hidden units left out in training.
-        level: How the network knows its level; its norms are layer norms.
+        level: How the network is conditioned on its level; its norms are layer norms.
     """
 
     def __init__(self, ports: Ports, *, width: int, depth: int, dropout: float, level: LevelOptions) -> None:
@@ -61,7 +61,7 @@ class ResidualMLP(nn.Module):
         self.heads = nn.ModuleList(zero(nn.Linear(width, size)) for _ in range(ports.heads))
 
     def forward(self, state: Tensor, told: Told) -> tuple[Tensor, ...]:
-        """One tensor `(B, *E)` a head."""
+        """Returns one tensor `(B, *E)` per head."""
         level = self.level(told)
         hidden = self.input(state.flatten(1))
         for block in self.blocks:
@@ -79,8 +79,8 @@ class MLP(Network):
         depth: Residual blocks.
         dropout: Share of hidden units left out in training.
         conditioning: How the network is given log T, and labels.
-        level_norms: Sets of norm parameters, one for each level from T = 1 up; 0: all levels share one.
-        norms_per_doubling: Sets to a doubling of T.
+        level_norms: Sets of norm parameters, one for each level from T = 1 up; 0 shares one set among all levels.
+        norms_per_doubling: Sets per doubling of T.
     """
 
     def __init__(
@@ -99,7 +99,7 @@ class MLP(Network):
         self._level = LevelOptions(conditioning, level_norms, norms_per_doubling)
 
     def build(self, ports: Ports) -> ResidualMLP:
-        """A new network for these ports."""
+        """Builds a network for these ports."""
         return ResidualMLP(
             ports, width=self._hidden, depth=self._depth, dropout=self._dropout, level=self._level
         )

@@ -1,10 +1,10 @@
-"""Norms of layers, shared by all levels or one set for each (appendix I: different batch norm for different steps).
+"""Norms of layers, shared by all levels or with one set per level (appendix I: batch norm for different steps).
 
-    batch     γ_l (x - μ) / √(v + ε) + β_l     μ, v: of the rows at level l in training, running ones of l in evaluation
-    others    γ_l norm(x) + β_l                norm: of one row by itself
+    batch     γ_l (x - μ) / √(v + ε) + β_l     μ, v: of the rows at level l in training, running averages in evaluation
+    others    γ_l norm(x) + β_l                norm: of each row separately
 
-l is the number of a row's level (`level`). Rows at different levels may stand in one batch; each then meets
-the statistics of its own level's rows only, exactly as if every level had a batch norm of its own.
+l is the set number of a row's level (`level`). Rows at different levels may be in the same batch; each row is
+normalized by the statistics of the rows at its own level only, exactly as if every level had a separate batch norm.
 """
 
 from __future__ import annotations
@@ -41,12 +41,12 @@ class SharedNorm(nn.Module):
 
 @final
 class LevelGroupNorm(nn.Module):
-    """Group norm whose scale and shift are those of the row's level.
+    """Group norm with a separate scale and shift per level.
 
     Args:
-        groups: Groups of channels that are normalized together; 1 is layer norm.
+        groups: Number of groups of channels that are normalized together; 1 is layer norm.
         channels: C.
-        levels: L, sets of parameters.
+        levels: L, number of sets of parameters.
     """
 
     def __init__(self, groups: int, channels: int, levels: int) -> None:
@@ -64,15 +64,15 @@ class LevelGroupNorm(nn.Module):
 
 @final
 class LevelBatchNorm(nn.Module):
-    """Batch norm with parameters and running statistics of their own for each level.
+    """Batch norm with separate parameters and running statistics per level.
 
-    In evaluation a level that training never met uses the set of the nearest level that it did meet, the colder of two:
-    its own statistics and weights are still those of initialization. An optimizer with momentum or weight decay moves
-    all sets at every update, as their gradients are zero, not missing.
+    In evaluation mode, a level that was never trained uses the set of the nearest level that was (the colder of two),
+    since its own statistics and weights are still the initial ones. All sets receive a gradient in every update, zero
+    if unused, so an optimizer with momentum or weight decay moves all of them.
 
     Args:
         channels: C.
-        levels: L, sets of parameters and statistics.
+        levels: L, number of sets of parameters and statistics.
     """
 
     running_mean: Tensor
@@ -94,14 +94,16 @@ class LevelBatchNorm(nn.Module):
         return self._of_one_level(features, level) if len(level) == 1 else self._of_rows(features, level)
 
     def _nearest_met(self) -> Tensor:
-        """Number of the nearest level met in training, `(L,)`; each its own where none was."""
+        """Returns the nearest trained level for each level, `(L,)`; the level itself if none was trained."""
         number = torch.arange(len(self.weight), device=self.weight.device)
         gap = number - number[:, None]
+        # Twice the gap plus 1 if hotter: ties go to the colder level. Untrained levels are farther than all others.
         distance = 2 * gap.abs() + (gap > 0) + 4 * len(number) * (self.num_batches_tracked == 0)
         return distance.argmin(dim=1)
 
     def _of_one_level(self, features: Tensor, level: Tensor) -> Tensor:
-        # Copies, `(C,)`: no value is read off the device, and backward keeps what it saved.
+        # Indexing with a tensor copies, `(C,)`. This avoids a device synchronization, and batch_norm updates the copies
+        # in place, so the tensors that backward saved are not modified when the buffers are written below.
         mean, variance = self.running_mean[level], self.running_var[level]
         normalized = batch_norm(
             features,
@@ -120,9 +122,9 @@ class LevelBatchNorm(nn.Module):
         return normalized
 
     def _of_rows(self, features: Tensor, level: Tensor) -> Tensor:
-        """As `_of_one_level` for every level among the rows."""
+        """Normalizes as `_of_one_level` does, for each level among the rows."""
         rows = features.flatten(2) if features.dim() > 2 else features[..., None]
-        rows = rows.to(self.weight.dtype)  # statistics stay precise under autocast
+        rows = rows.to(self.weight.dtype)  # statistics stay in full precision under autocast
         if self.training:
             mean, variance = self._statistics(rows, level)
         else:
@@ -132,7 +134,9 @@ class LevelBatchNorm(nn.Module):
         return normalized.to(features.dtype).reshape(features.shape)
 
     def _statistics(self, rows: Tensor, level: Tensor) -> tuple[Tensor, Tensor]:
-        """Mean and variance of each row's level, `(B, C)` each, from values `(B, C, S)`; updates the running ones."""
+        """Returns mean and variance of each row's level, `(B, C)` each, of `(B, C, S)`; updates the running ones."""
+        # A scatter-add per level has fixed shapes: no level is read off the device, and the graph compiles once.
+        # Every row has S values, so the mean over a level's rows of the rows' means is the mean over its values.
         ones = torch.ones_like(level)
         count = torch.zeros_like(self.num_batches_tracked).index_add(0, level, ones)
         share = (1 / count[level].to(rows.dtype))[:, None]
@@ -142,7 +146,9 @@ class LevelBatchNorm(nn.Module):
         variance = zeros.index_add(0, level, squares.mean(2) * share)
         with torch.no_grad():
             values = count[:, None] * rows.shape[2]
+            # As torch: normalize by the biased variance, track the unbiased one.
             unbiased = variance * values / (values - 1).clamp(min=1)
+            # Levels without rows in this batch keep their statistics: momentum 0.
             momentum = _MOMENTUM * (count > 0).to(rows.dtype)[:, None]
             self.running_mean.lerp_(mean, momentum)
             self.running_var.lerp_(unbiased, momentum)
@@ -151,7 +157,7 @@ class LevelBatchNorm(nn.Module):
 
 
 def row_norm(kind: RowNorm, width: int, levels: int) -> nn.Module:
-    """A norm of `(B, C)`, shared where `levels` is 0."""
+    """Returns a norm for `(B, C)`, shared by all levels if `levels` is 0."""
     if kind == "none":
         return SharedNorm(nn.Identity())
     if levels:
@@ -160,7 +166,7 @@ def row_norm(kind: RowNorm, width: int, levels: int) -> nn.Module:
 
 
 def image_norm(kind: ImageNorm, channels: int, levels: int) -> nn.Module:
-    """A norm of `(B, C, H, W)`, shared where `levels` is 0."""
+    """Returns a norm for `(B, C, H, W)`, shared by all levels if `levels` is 0."""
     if kind == "none":
         return SharedNorm(nn.Identity())
     if kind == "batch":

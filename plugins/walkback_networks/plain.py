@@ -1,4 +1,4 @@
-"""The paper's plain network (appendix E.1, the MNIST bound): fully connected layers, and a final one for each head.
+"""The paper's plain network (appendix E.1, the MNIST bound): fully connected layers, and a final one per head.
 
 h_0 = x,   h_{l+1} = drop(relu(norm(W_l h_l))),   heads = V h_L
 """
@@ -20,17 +20,17 @@ from walkback_networks.norms import RowNorm, row_norm
 
 @final
 class FullyConnected(nn.Module):
-    """`(B, *E)` → `heads` tensors `(B, *E)`.
+    """Maps `(B, *E)` to `heads` tensors `(B, *E)`.
 
     Args:
-        ports: What is asked for.
+        ports: Shape of the states, and the number of heads and labels.
         hidden: Units of each layer.
         norm: Normalization of the layers.
         dropout: Share of hidden units left out in training.
-        level: How the network knows its level.
+        level: How the network is conditioned on its level.
 
     Raises:
-        ConfigurationError: There are sets of norms without a norm.
+        ConfigurationError: There are several sets of norms without a norm.
     """
 
     def __init__(
@@ -53,7 +53,7 @@ class FullyConnected(nn.Module):
         self.heads = nn.ModuleList(zero(nn.Linear(hidden[-1], size)) for _ in range(ports.heads))
 
     def forward(self, state: Tensor, told: Told) -> tuple[Tensor, ...]:
-        """One tensor `(B, *E)` a head."""
+        """Returns one tensor `(B, *E)` per head."""
         level = self.level(told)
         features = state.flatten(1)
         for layer in self.layers:
@@ -65,16 +65,16 @@ class FullyConnected(nn.Module):
 class PlainMLP(Network):
     """Fully connected layers, for states of any shape.
 
-    The paper's own settings are `conditioning = "none"` and as many `level_norms` as there are levels.
+    The paper's settings are `conditioning = "none"` and as many `level_norms` as there are levels.
 
     Args:
         hidden: Units of each layer.
         norm: Normalization of the layers.
         dropout: Share of hidden units left out in training.
         conditioning: How the network is given log T, and labels.
-        level_norms: Sets of norm parameters, one for each level from T = 1 up; 0: all levels share one. Several are the
-            paper's, which shares no batch norm among steps.
-        norms_per_doubling: Sets to a doubling of T.
+        level_norms: Sets of norm parameters, one for each level from T = 1 up; 0 shares one set among all levels. The
+            paper uses several: it shares no batch norm among steps.
+        norms_per_doubling: Sets per doubling of T.
     """
 
     def __init__(
@@ -93,7 +93,7 @@ class PlainMLP(Network):
         self._level = LevelOptions(conditioning, level_norms, norms_per_doubling)
 
     def build(self, ports: Ports) -> FullyConnected:
-        """A new network for these ports."""
+        """Builds a network for these ports."""
         return FullyConnected(
             ports, hidden=self._hidden, norm=self._norm, dropout=self._dropout, level=self._level
         )

@@ -1,4 +1,4 @@
-"""The networks that walkback ships with: light records only, nothing heavy is imported here."""
+"""The networks that walkback ships with: lightweight records; importing this module does not import torch."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ from walkback.hookspecs import hookimpl
 
 @hookimpl
 def walkback_networks() -> Iterable[Component]:
-    """The paper's two networks, and two that are told their temperature from the first."""
+    """The paper's two networks, and two designed for temperature conditioning."""
     yield Component("mlp", "walkback_networks.mlp:MLP", "Residual MLP, for states of any shape")
     yield Component(
         "plain-mlp",
         "walkback_networks.plain:PlainMLP",
-        "Fully connected layers with norms, the paper's for the MNIST bound (2×1200 units)",
+        "Fully connected layers with norms, as the paper uses for the MNIST bound (2×1200 units)",
     )
     yield Component(
         "encoder-decoder",

@@ -1,12 +1,13 @@
-"""A residual U-Net that knows its temperature, for images `(C, H, W)`.
+"""A residual U-Net conditioned on its temperature, for images `(C, H, W)`.
 
     block     x + W₂ drop(silu(FiLM(norm(W₁ silu(norm(x))))))
     encoder   stem → blocks → ↓2 → blocks → …   ;   middle: block, self-attention, block
     decoder   … → ↑2 → blocks([x, skip]) → heads
 
-Not the paper's network: convolutions of stride 1 with skip connections keep the details that the paper's bottleneck
-loses, group norm treats each example by itself (training and evaluation apply the same map), and FiLM tells every
-block its temperature and label. `patch` > 1 folds p×p pixels into channels first, which divides the cost by about p².
+This is not the paper's network: convolutions of stride 1 with skip connections keep details that the paper's bottleneck
+loses, group norm normalizes each example separately (training and evaluation apply the same map), and FiLM conditions
+every block on the temperature and the label. `patch` > 1 first folds p×p pixels into channels, which divides the cost
+by about p².
 """
 
 from __future__ import annotations
@@ -67,7 +68,8 @@ class _Attention(nn.Module):
         query, key, value = (
             part.flatten(0, 1) for part in parts.unbind(1)
         )  # (rows · heads, channels, positions)
-        # Written out: in bfloat16 the fused kernel's backward pass is some ten times slower than this on a CPU.
+        # Attention is written out because in bfloat16 the backward pass of the fused kernel is about ten times slower
+        # on a CPU.
         weights = torch.bmm(key.transpose(1, 2), query).mul(key.shape[1] ** -0.5).softmax(1)
         mixed = torch.bmm(value, weights.to(value.dtype)).reshape(rows, channels, height, width)
         output: Tensor = self.output(mixed)
@@ -76,10 +78,10 @@ class _Attention(nn.Module):
 
 @final
 class ResidualUNet(nn.Module):
-    """Images `(B, C, H, W)` → `heads` tensors `(B, C, H, W)`.
+    """Maps images `(B, C, H, W)` to `heads` tensors `(B, C, H, W)`.
 
     Args:
-        ports: What is asked for.
+        ports: Shape of the images, and the number of heads and labels.
         channels: Feature maps at each resolution, finest first.
         blocks: Residual blocks at each resolution, on either side.
         patch: Side p of the squares of pixels that are folded into channels; divides H and W.
@@ -125,7 +127,7 @@ class ResidualUNet(nn.Module):
         self.heads = nn.ModuleList(zero(nn.Conv2d(width, folded, 3, padding=1)) for _ in range(ports.heads))
 
     def forward(self, state: Tensor, told: Told) -> tuple[Tensor, ...]:
-        """One tensor `(B, C, H, W)` a head."""
+        """Returns one tensor `(B, C, H, W)` per head."""
         embedding = embedded(self.embedding, self.labels, told)
         folded = pixel_unshuffle(state, self.patch)
         features = self.stem(folded)
@@ -149,9 +151,10 @@ def _stack(source: int, target: int, blocks: int, dropout: float) -> nn.ModuleLi
 
 
 def doubled(features: Tensor, like: Tensor) -> Tensor:
-    """Each position of `(B, C, H, W)` four times, cut to the size of `like`, 2H or 2H - 1.
+    """Repeats each position of `(B, C, H, W)` four times, cropped to the size of `like`, 2H or 2H - 1.
 
-    As `interpolate(mode="nearest")`, whose gradient may be 0 in bfloat16 once PyTorch 2.13 has compiled it for a CPU.
+    Equivalent to `interpolate(mode="nearest")`, whose gradient may be 0 in bfloat16 when compiled by PyTorch 2.13 for a
+    CPU.
     """
     rows, channels, height, width = features.shape
     doubled = features[:, :, :, None, :, None].expand(-1, -1, -1, 2, -1, 2)
@@ -205,7 +208,7 @@ class UNet(Network):
         self._dropout = dropout
 
     def build(self, ports: Ports) -> ResidualUNet:
-        """A new network for these ports; raises ConfigurationError where the states are no images."""
+        """Builds a network for these ports; raises ConfigurationError if the states are not images."""
         return ResidualUNet(
             ports,
             channels=self._channels,

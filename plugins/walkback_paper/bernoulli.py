@@ -8,7 +8,8 @@
                             cooling sigmoid(c (2 s - 1) / T + F(s, log T))
 
 With F = 0 the preconditioned operator flips every bit with probability ε at T = 1, as a Gaussian operator adds noise of
-size σ. The mixing form starts as almost pure noise: (1 - α) s never exceeds 1, so it must first learn to remember.
+size σ. The mixing form starts as almost pure noise: (1 - α) s never exceeds 1, so the network must first learn to copy
+its input.
 """
 
 from __future__ import annotations
@@ -35,7 +36,7 @@ _FORGOTTEN = 0.2  # a logit this small leaves a bit within 5 % of a fair coin
 
 @final
 class BernoulliConditional(Conditional):
-    """Logits / T of both directions, as a heated part and a part that temperature leaves alone, `(B, *E)` each."""
+    """Logits of both directions: a part divided by T and a part independent of T, `(B, *E)` each."""
 
     def __init__(self, heated: Tensor, unheated: Tensor | None, tied: bool) -> None:
         self._heated = heated
@@ -43,26 +44,26 @@ class BernoulliConditional(Conditional):
         self._tied = tied
 
     def cooling(self, level: Level) -> Kernel:
-        """The learned bits."""
+        """Returns the kernel with the learned logits."""
         heated = bernoulli_at(self._heated, level)
         return heated if self._unheated is None else BernoulliKernel(heated.logits + self._unheated)
 
     def heating(self, level: Level) -> Kernel:
-        """The same bits where tied, plain flips otherwise."""
+        """Returns the same kernel if tied, otherwise independent flips."""
         return self.cooling(level) if self._tied else bernoulli_at(self._heated, level)
 
 
 @final
 class BernoulliParametrization(nn.Module):
-    """Turns a network's output into a Bernoulli conditional; see the module's equations.
+    """Turns a network's output into a Bernoulli conditional; the equations are in the module's docstring.
 
     Args:
         mixing: Form of the logits.
         flip: ε, probability of a flip at T = 1 without a network.
-        heating: What heats.
+        heating: The heating kernel.
 
     Raises:
-        ConfigurationError: Plain flips are asked for with the mixing form, which has none.
+        ConfigurationError: `heating` is "flips" and the mean is the mixing form, which does not support flips.
     """
 
     def __init__(self, mixing: Mixing, *, flip: float, heating: Heating) -> None:
@@ -78,13 +79,13 @@ class BernoulliParametrization(nn.Module):
 
     @property
     def max_temperature(self) -> float:
-        """Temperature at which a bit of logit c is within 5 % of a fair coin."""
+        """Returns the temperature at which a bit with logit c is within 5 % of a fair coin."""
         return max(1.0, self._scale / _FORGOTTEN)
 
     def forward(
         self, network: nn.Module, state: Tensor, level: Level, context: Context = None
     ) -> BernoulliConditional:
-        """Run `network` at bits `(B, *E)`."""
+        """Runs `network` on bits `(B, *E)`."""
         signs = 2 * state - 1
         (output,) = network(signs, told(state, level, context))
         output = output.to(state.dtype)
@@ -97,10 +98,10 @@ class BernoulliParametrization(nn.Module):
 
 @final
 class Bernoulli(TransitionOperator):
-    """Bernoulli operator with any network.
+    """A Bernoulli operator with any network.
 
     Args:
-        space: One binary tensor of any shape that the network serves.
+        space: One binary tensor of any shape that the network supports.
         network: Learns the logits.
         mean: Form of the logits; "mix" is the paper's.
         alpha: α of the mixing form.
@@ -109,7 +110,7 @@ class Bernoulli(TransitionOperator):
         heating: "tied" (the paper) or independent "flips".
 
     Raises:
-        ConfigurationError: The space is not binary, the network does not serve it, or options contradict each other.
+        ConfigurationError: The space is not binary, the network does not support it, or options contradict each other.
     """
 
     def __init__(
@@ -130,7 +131,7 @@ class Bernoulli(TransitionOperator):
         self.network = network.build(Ports(leaf.shape, heads=1, classes=leaf.classes))
 
     def forward(self, state: State, level: Level, context: Context = None) -> BernoulliConditional:
-        """Run the network at `state` `(B, *E)`."""
+        """Runs the network on `state` `(B, *E)`."""
         conditional: BernoulliConditional = self.parametrization(
             self.network, leaves(state)[0], level, context
         )
@@ -138,12 +139,12 @@ class Bernoulli(TransitionOperator):
 
     @property
     def max_temperature(self) -> float:
-        """T_max, at which a bit without a network is nearly a fair coin."""
+        """Returns T_max, at which a bit without a network is nearly a fair coin."""
         return self.parametrization.max_temperature
 
 
 def binary_space(space: StateSpace) -> Space:
-    """The space of one binary tensor; raises ConfigurationError for any other."""
+    """Returns the space of one binary tensor; raises ConfigurationError for any other."""
     if isinstance(space, tuple) or space.support != "binary":
         raise ConfigurationError(
             "Got real-valued data for a Bernoulli operator, expected binary data: binarize them "

@@ -1,27 +1,26 @@
 """The local rule with most of the walk's own noise averaged out of its target (Rao-Blackwell).
 
-    paper    -log p(s_{t-1} | s_t)    asks the mean at s_t for s_{t-1}, of which most is noise of the walk
-    here     asks it for  c_t = E[s_{t-1} | s_t, x] = x + b (s_t - x),   b = a V / (a² V + w)
+    paper    -log p(s_{t-1} | s_t)    regresses the mean at s_t on s_{t-1}, which is mostly noise of the walk
+    here     regresses it on  c_t = E[s_{t-1} | s_t, x] = x + b (s_t - x),   b = a V / (a² V + w)
 
     a = ⟨h - x, s_{t-1} - x⟩ / |s_{t-1} - x|²,   V = |s_{t-1} - x|² / D,   h and w mean and variance of q(· | s_{t-1})
 
-x is the example that the walk started from, without the noise that s_0 was given (`Transition.anchor`). c_t is exact,
-up to 1/D, where the heating step is h = x + a (s - x), a contraction to x alike in all directions. Averaged over x,
-E[c_t | s_t] and E[s_{t-1} | s_t] are then the same function; the second is learned from targets with noise of variance
-b w / a per dimension, the first from targets without. Where a step contracts to anything else, c_t pulls to x too
-strongly. In Gaussian data of variance u in one of many directions, smoothed by ν, with n ~ U{0 … N1} further steps at
-T = 1,
+x is the example that the walk started from, without the noise added to s_0 (`Transition.anchor`). c_t is exact, up to
+1/D, if the heating step is h = x + a (s - x), an isotropic contraction to x. Averaged over x, E[c_t | s_t] and
+E[s_{t-1} | s_t] are then the same function, but the targets s_{t-1} have noise of variance b w / a per dimension and
+the targets c_t do not. If a step contracts to anything else, c_t pulls towards x too strongly. For Gaussian data of
+variance u in one of many directions, smoothed by ν, with n ~ U{0 … N1} further steps at T = 1, the fixed point is
 
     m(s) = α s,   α = b + (1 - b) Σ E[x s_t] / Σ E[s_t²],   b = √(1 - w/ν²)
 
-is the fixed point, whose law is narrower than the data's: for u = 1, ν = 0.3 and w = ν²/36 by 2 % of the variance
-with N1 = 0 and by 5 % with N1 = 8; for w = ν²/9 and N1 = 8 by 16 %.
+Its distribution is narrower than the data's: for u = 1, ν = 0.3 and w = ν²/36 by 2 % of the variance with N1 = 0 and by
+5 % with N1 = 8; for w = ν²/9 and N1 = 8 by 16 %.
 
-The variance of the cooling kernel learns from s_{t-1}, as in the paper's rule: it has to cover the noise.
+The variance of the cooling kernel is learned from s_{t-1}, as in the paper's rule: it has to cover the noise.
 
-With m = x' + b (s_t - x'), x' the example that the mean m amounts to, the error of the mean is (1 - b) (x' - x), and in
-nats a small step counts for next to nothing. `weighting = "snr"` divides by 1 - b, after which a row counts about
-|x' - x|² / 2V, whatever the size of its step.
+Write m = x' + b (s_t - x'), where x' is the example that the mean m corresponds to. The error of the mean is (1 - b)
+(x' - x), so in nats a small step has almost no weight. `weighting = "snr"` divides by 1 - b, after which a row has a
+weight of about |x' - x|² / 2V, whatever the size of its step.
 """
 
 from __future__ import annotations
@@ -45,13 +44,13 @@ _MAX_WEIGHT = 1e3
 
 @final
 class ConditionalLoss(Objective, Restricted):
-    """The value is -log p_{T_t}(s_{t-1} | s_t), nats, `(B,)`; its gradient in the mean is that of the module's target.
+    """Returns -log p_{T_t}(s_{t-1} | s_t), nats, `(B,)`, with the gradient of the module's target in the mean.
 
     For operators with normal kernels.
 
     Args:
         kept: Share of the walk's noise that the target keeps, c_t + kept (s_{t-1} - c_t): 1 is the paper's rule.
-        weighting: What the error of a mean counts.
+        weighting: How the error of the mean is weighted.
     """
 
     def __init__(
@@ -61,7 +60,7 @@ class ConditionalLoss(Objective, Restricted):
         self._weighting: Weighting = weighting
 
     def __call__(self, transition: Transition) -> Tensor:
-        """Loss of one step for each row.
+        """Returns the loss of one step for each row.
 
         Raises:
             ConfigurationError: The transition has no anchor, or its kernels are not normal.
@@ -94,7 +93,7 @@ class ConditionalLoss(Objective, Restricted):
 
 
 def _share(offset: Tensor, forward: Kernel, anchor: Tensor) -> Tensor:
-    """b of each row, `(B, 1, …)`, from s_{t-1} - x and q."""
+    """Returns b of each row, `(B, 1, …)`, from s_{t-1} - x and q."""
     mean, noise = _moments(forward)
     spread = _mean(offset * offset)
     contraction = _mean((mean - anchor) * offset) / spread.clamp(min=_TINY)
@@ -102,7 +101,7 @@ def _share(offset: Tensor, forward: Kernel, anchor: Tensor) -> Tensor:
 
 
 def _moments(kernel: Kernel) -> tuple[Tensor, Tensor]:
-    """Mean `(B, *E)` of a normal kernel, and its variance averaged over dimensions `(B, 1, …)`."""
+    """Returns the mean `(B, *E)` of a normal kernel, and its variance averaged over dimensions, `(B, 1, …)`."""
     parts = kernel.kernels if isinstance(kernel, StackedKernel) else (kernel,)
     means, variances = [], []
     for part in parts:
@@ -114,7 +113,7 @@ def _moments(kernel: Kernel) -> tuple[Tensor, Tensor]:
 
 
 def _mean(values: Tensor) -> Tensor:
-    """Mean over event dimensions, kept."""
+    """Averages over event dimensions, which are kept with size 1."""
     return values.flatten(1).mean(1).reshape(-1, *(1,) * (values.dim() - 1))
 
 

@@ -5,25 +5,25 @@
                             c_skip = σ_d² / (v + σ_d²),   c_out = √v σ_d / √(v + σ_d²) · w,   v = v_T
                             w = √(v (1 - ν²/σ_d²) / (v + ν²)), which is 1 for ν = 0
 
-    variance  fixed         v_T = T σ² both ways
-              tied          v_T = T σ² r(s) both ways, r = 4^tanh(G(s)) in [1/4, 4]
-              softplus      v_T = T σ² r(s) both ways, r = softplus(G(s) + c)²                  (section 3.3)
+    variance  fixed         v_T = T σ² in both directions
+              tied          v_T = T σ² r(s) in both directions, r = 4^tanh(G(s)) in [1/4, 4]
+              softplus      v_T = T σ² r(s) in both directions, r = softplus(G(s) + c)²         (section 3.3)
               reverse       heating v_T = T σ², cooling T σ² r(s) with r = softplus(G(s) + c)
 
-m and σ_d² are the data's mean and its variance per dimension; softplus(c) = 1, so that G = 0 is noise of size σ. σ is
-given, or a share of σ_d. T σ² stands for what the temperature law makes of σ² (`walkback.temperature`). The
-preconditioned network learns only the correction to a linear-Gaussian posterior mean, which is O(v): small noise needs
-no large network to be reproduced.
+m and σ_d² are the data's mean and its variance per dimension. softplus(c) = 1, so that G = 0 is noise of size σ. σ is
+given, or set as a multiple of σ_d. T σ² stands for σ² after the temperature law has been applied
+(`walkback.temperature`). The preconditioned network learns only the correction to a linear-Gaussian posterior mean,
+which is O(v), so a small noise does not require a large network.
 
 ν is the noise that data were smoothed by (`Space.noise`) where `smoothed` says to make use of it, else 0. The reverse
 of a small step from such data has the mean s + v/(v + ν²) (D(s) - s), where D, the mean of the unsmoothed data given s,
 hardly depends on v while v < ν². With w the preconditioning is EDM's for D at the noise √(v + ν²): what F has to learn
 is of scale 1, and nearly the same function, at all small T.
 
-`softplus` is the paper's σ, learned freely for both directions, and it runs away: more noise makes walking back harder,
-which asks for more noise (σ grew 200-fold in 2,400 updates; elsewhere it shrank to 0). `tied` has an anchor: the tanh
-holds log r within ±log 4 around the σ² that was asked for. That is no penalty: the loss remains -log p, and
-T_max = σ_max²/σ² is right to two doublings whatever is learned.
+`softplus` is the paper's σ, learned freely for both directions, and it is unstable: more noise makes walking back
+harder, which favors more noise (σ grew 200-fold in 2,400 updates; elsewhere it shrank to 0). `tied` has an anchor: the
+tanh keeps log r within ±log 4 around the configured σ². This is not a penalty: the loss remains -log p, and
+T_max = σ_max²/σ² is correct to within two doublings whatever is learned.
 """
 
 from __future__ import annotations
@@ -55,7 +55,7 @@ _SOFTPLUS_ONE = math.log(math.e - 1)  # softplus of this is 1
 
 @final
 class GaussianConditional(Conditional):
-    """Mean `(B, *E)` and the variances at T = 1 of both directions, broadcastable to it."""
+    """Holds the mean `(B, *E)` and the variances at T = 1 of both directions, broadcastable to it."""
 
     def __init__(self, mean: Tensor, cooling: Tensor, heating: Tensor, law: TemperatureLaw) -> None:
         self.mean = mean
@@ -64,29 +64,29 @@ class GaussianConditional(Conditional):
         self._law = law
 
     def cooling(self, level: Level) -> Kernel:
-        """N(μ, v_T) with the cooling variance."""
+        """Returns N(μ, v_T) with the cooling variance."""
         return normal_at(self.mean, self._cooling, level, self._law)
 
     def heating(self, level: Level) -> Kernel:
-        """N(μ, v_T) with the heating variance."""
+        """Returns N(μ, v_T) with the heating variance."""
         return normal_at(self.mean, self._heating, level, self._law)
 
 
 @final
 class GaussianParametrization(nn.Module):
-    """Turns a network's outputs into a Gaussian conditional; see the module's equations.
+    """Turns a network's outputs into a Gaussian conditional; the equations are in the module's docstring.
 
     Args:
         shape: Event shape E.
         mixing: Form of the mean.
         sigma: σ, standard deviation of the noise at T = 1.
-        sigma_share: σ / σ_d, from which `fit_data` sets σ; None leaves it at `sigma`.
+        sigma_share: σ / σ_d, from which `fit_data` sets σ; None keeps `sigma`.
         smoothing: ν.
         variance: Form of the variance.
-        law: What temperature does to the variance.
+        law: How the temperature scales the variance.
 
     Raises:
-        ConfigurationError: The mixing mean, which has no ν, is given one.
+        ConfigurationError: `smoothing` is given with the mixing mean, which does not support it.
     """
 
     noise_variance: Tensor
@@ -125,13 +125,14 @@ class GaussianParametrization(nn.Module):
 
     @torch.no_grad()
     def fit_data(self, data: Tensor) -> None:
-        """Take m, σ_d², the largest variance in any direction, and σ as a share of σ_d, from examples `(N, *E)`.
+        """Estimates m, σ_d², the largest variance in any direction, and σ as a multiple of σ_d, from examples
+        `(N, *E)`.
 
         Raises:
-            ConfigurationError: The examples vary no more than the noise ν that they were smoothed by.
+            ConfigurationError: The variance of the examples does not exceed that of the smoothing noise, ν².
         """
         mean = data.mean(0)
-        # Data that never vary would otherwise be divided by zero.
+        # Constant data would otherwise lead to a division by zero.
         variance = (data - mean).square().mean().clamp(min=_MIN_VARIANCE)
         if self._smoothing**2 >= variance:
             raise ConfigurationError(
@@ -147,18 +148,19 @@ class GaussianParametrization(nn.Module):
 
     @property
     def max_temperature(self) -> float:
-        """The T at which the law turns σ² into σ_max², the data's largest variance; at least 1."""
+        """Returns the T at which the law turns σ² into σ_max², the data's largest variance; at least 1."""
         return max(1.0, self._law.max_temperature(*self._numbers(self.max_variance, self.noise_variance)))
 
     def forward(
         self, network: nn.Module, state: Tensor, level: Level, context: Context = None
     ) -> GaussianConditional:
-        """Run `network` at `state` `(B, *E)`."""
+        """Runs `network` on `state` `(B, *E)`."""
         noise = self._law.variance(self.noise_variance, level)
         centred = state - self.data_mean
         mixes = self.mixing.mean == "mix"
         scale = self.data_variance if mixes else noise + self.data_variance
-        # The parametrization stays in the state's precision whatever autocast does to the network.
+        # Autocast applies to the network only: for small noise the mean is the state plus a small correction, which
+        # half precision would round away.
         outputs = [
             head.to(state.dtype) for head in network(centred / scale.sqrt(), told(state, level, context))
         ]
@@ -175,7 +177,7 @@ class GaussianParametrization(nn.Module):
         return GaussianConditional(mean, cooling, heating, self._law)
 
     def _variances(self, outputs: list[Tensor]) -> tuple[Tensor, Tensor]:
-        """Variances at T = 1 of cooling and heating."""
+        """Returns the variances at T = 1 of cooling and heating."""
         if self._variance == "fixed":
             return self.noise_variance, self.noise_variance
         if self._variance == "tied":
@@ -190,13 +192,13 @@ class GaussianParametrization(nn.Module):
 
 @final
 class Gaussian(TransitionOperator, DataAware):
-    """Gaussian operator with any network.
+    """A Gaussian operator with any network.
 
     Args:
-        space: One real tensor of any shape that the network serves.
-        network: Learns the mean, and the variance where it is learned.
+        space: One real tensor of any shape that the network supports.
+        network: Learns the mean, and the variance if it is learned.
         sigma: σ, standard deviation of the noise at T = 1, in the units of the data.
-        sigma_share: σ / σ_d instead, with σ_d² the data's mean variance per dimension; None leaves σ at `sigma`.
+        sigma_share: Sets σ / σ_d instead, where σ_d² is the data's mean variance per dimension; None keeps `sigma`.
         mean: Form of the mean; "mix" is the paper's.
         alpha: α of the mixing mean.
         learn_alpha: Whether α is learned, starting from `alpha`.
@@ -205,7 +207,7 @@ class Gaussian(TransitionOperator, DataAware):
         temperature_law: What T does to the variance; None multiplies it (Algorithm 1).
 
     Raises:
-        ConfigurationError: The space is not real, the network does not serve it, or options contradict each other.
+        ConfigurationError: The space is not real, the network does not support it, or options contradict each other.
     """
 
     def __init__(
@@ -244,7 +246,7 @@ class Gaussian(TransitionOperator, DataAware):
         )
 
     def forward(self, state: State, level: Level, context: Context = None) -> GaussianConditional:
-        """Run the network at `state` `(B, *E)`."""
+        """Runs the network on `state` `(B, *E)`."""
         conditional: GaussianConditional = self.parametrization(
             self.network, leaves(state)[0], level, context
         )
@@ -252,16 +254,16 @@ class Gaussian(TransitionOperator, DataAware):
 
     @property
     def max_temperature(self) -> float:
-        """T_max, at which the noise has the data's largest variance."""
+        """Returns T_max, at which the noise has the data's largest variance."""
         return self.parametrization.max_temperature
 
     def fit_data(self, data: Tensor) -> None:
-        """Take the data's moments; see `GaussianParametrization.fit_data`."""
+        """Estimates the data's moments; see `GaussianParametrization.fit_data`."""
         self.parametrization.fit_data(data)
 
 
 def real_space(space: StateSpace) -> Space:
-    """The space of one real tensor; raises ConfigurationError for any other."""
+    """Returns the space of one real tensor; raises ConfigurationError for any other."""
     if isinstance(space, tuple) or space.support != "real":
         raise ConfigurationError(
             "Got binary or composite data for a Gaussian operator, expected one real tensor: choose real data or a "

@@ -1,4 +1,4 @@
-"""What the paper's operators share: the mixing form, and how they ask their network.
+"""Code shared by the paper's operators: the mixing form, and how they call their network.
 
 mixing   (1 - α) s + α F(s) (section 3.3), α fixed or learned as sigmoid(a)
 """
@@ -28,11 +28,11 @@ class Mixing(nn.Module):
 
     Args:
         mean: The form of the mean, or of the logits, in use.
-        alpha: α, in the beginning where it is learned.
-        learned: Whether it is.
+        alpha: α; its initial value if it is learned.
+        learned: Whether α is learned.
 
     Raises:
-        ConfigurationError: α is to be learned where there is none, or from 1, which no sigmoid reaches.
+        ConfigurationError: α is learned but the form has none, or its initial value is 1, which no sigmoid reaches.
     """
 
     def __init__(self, mean: Mean, alpha: float, learned: bool) -> None:
@@ -52,27 +52,27 @@ class Mixing(nn.Module):
         self.logit = nn.Parameter(torch.tensor(math.log(alpha / (1 - alpha)))) if learned else None
 
     def forward(self, state: Tensor, target: Tensor) -> Tensor:
-        """(1 - α) state + α target, `(B, *E)`."""
+        """Returns (1 - α) state + α target, `(B, *E)`."""
         if self.logit is None:
             return torch.lerp(state, target, self._alpha)
         return torch.lerp(state, target, self.logit.sigmoid().to(state.dtype))
 
 
 def told(state: Tensor, level: Level, context: Context) -> Told:
-    """What the network is told of a state `(B, *E)` at a level; a context is class labels, `(B,)` int64."""
+    """Builds the network's input for a state `(B, *E)` at a level; a context is class labels, `(B,)` int64."""
     label = None if context is None else leaves(context)[0]
     return Told(level.temperature_like(state).flatten().log2(), label)
 
 
 @final
 class Numbers:
-    """Two buffers of one entry as numbers, read off the device when one has changed and not for every walk."""
+    """Reads two one-element buffers as Python floats, only after one of them has changed and not in every walk."""
 
     def __init__(self) -> None:
         self._known: tuple[tuple[Tensor, Tensor], tuple[int, int], tuple[float, float]] | None = None
 
     def __call__(self, a: Tensor, b: Tensor) -> tuple[float, float]:
-        """Both; tensors count what is written into them (`_version`), and `Module.to` makes others of them."""
+        """Returns both. In-place writes are detected by `_version`, `Module.to` by the identity of the tensors."""
         versions = a._version, b._version
         known = self._known
         if known is None or known[0][0] is not a or known[0][1] is not b or known[1] != versions:

@@ -1,4 +1,4 @@
-"""What the paper's plugin offers: light records only, nothing heavy is imported here."""
+"""Components of the paper's plugin: lightweight records; importing this module does not import torch."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ _RECIPES = (
 
 @hookimpl
 def walkback_operators() -> Iterable[Component]:
-    """The paper's operators for real and for binary data; each with any network, and by name with each of ours."""
+    """The paper's operators for real and binary data, with any network and with each built-in one by name."""
     yield _gaussian("gaussian", "mlp", "Gaussian operator with any network (option network)")
     yield _bernoulli(
         "bernoulli", "mlp", "Bernoulli operator for binary data with any network (option network)"
@@ -65,14 +65,14 @@ def walkback_operators() -> Iterable[Component]:
 
 
 def _gaussian(name: str, network: str, summary: str) -> Component:
-    """The Gaussian operator with a network of ours."""
+    """The Gaussian operator with a built-in network."""
     preset = {"network": {"name": network}, "temperature_law": {"name": "variance"}}
     target = "walkback_paper.gaussian:Gaussian"
     return Component(name, target, summary, defaults=_GAUSSIAN, preset=preset, renamed=_RENAMED)
 
 
 def _bernoulli(name: str, network: str, summary: str) -> Component:
-    """The Bernoulli operator with a network of ours."""
+    """The Bernoulli operator with a built-in network."""
     preset = {"network": {"name": network}}
     target = "walkback_paper.bernoulli:Bernoulli"
     return Component(name, target, summary, defaults=_BERNOULLI, preset=preset, renamed=_RENAMED)
@@ -80,7 +80,7 @@ def _bernoulli(name: str, network: str, summary: str) -> Component:
 
 @hookimpl
 def walkback_temperature_laws() -> Iterable[Component]:
-    """What T multiplies."""
+    """Temperature laws: what T multiplies."""
     yield Component("variance", "walkback.temperature:VarianceLaw", "T multiplies the variance (Algorithm 1)")
     yield Component(
         "std",
@@ -110,16 +110,16 @@ def walkback_schedules() -> Iterable[Component]:
     yield Component(
         "constant",
         "walkback_paper.schedules:ConstantSchedule",
-        "Every step at one temperature; n further steps, n uniform in 0..N1",
+        "All steps at one temperature, plus n further steps; n uniform in 0..N1",
     )
     yield Component(
-        "explicit", "walkback_paper.schedules:ExplicitSchedule", "A list of temperatures, used as it is"
+        "explicit", "walkback_paper.schedules:ExplicitSchedule", "An explicit list of temperatures"
     )
 
 
 @hookimpl
 def walkback_priors() -> Iterable[Component]:
-    """Factorized priors: two that follow the last states of the heating walks, two that stay."""
+    """Factorized priors: two track the last states of the heating walks, two are fixed."""
     yield Component(
         "gaussian", "walkback_paper.priors:GaussianPrior", "Diagonal Gaussian with the tracked moments of s_K"
     )
@@ -151,17 +151,17 @@ def walkback_objectives() -> Iterable[Component]:
     yield Component(
         "conditional",
         "walkback_paper.conditional:ConditionalLoss",
-        "The local rule with the mean asked for E[s_{t-1} | s_t, example], without the noise of the walk",
+        "The local rule with E[s_{t-1} | s_t, example] as the target of the mean, without the walk's noise",
     )
     yield Component(
         "elbo",
         "walkback_paper.objectives:NegativeBound",
-        "The full bound, -log q and log p* included, differentiated through the walk",
+        "The full bound, including -log q and log p*, differentiated through the walk",
     )
 
 
 @hookimpl
 def walkback_recipes() -> Iterable[Recipe]:
-    """Complete settings by name: the paper's own, and those that learn best."""
+    """Complete settings by name: the paper's, and those that learn best."""
     for name, summary, default in _RECIPES:
         yield Recipe(name, f"walkback_paper:recipes/{name}.toml", summary, default=default)

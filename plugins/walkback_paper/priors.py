@@ -1,14 +1,14 @@
-"""Factorized priors p*: two that follow the heating walks (Algorithm 1), two that never move.
+"""Factorized priors p*: two track the heating walks (Algorithm 1), two are fixed.
 
     gaussian         p*(s) = Π_d N(s_d; m_d, v_d)             real states
     bernoulli        p*(s) = Π_d Bernoulli(s_d; m_d)          binary states
     broad-gaussian   p*(s) = Π_d N(s_d; m_d, (c σ_max)²)      real states
     fair-bits        p*(s) = Π_d Bernoulli(s_d; ρ)            binary states, ρ = ½ unless given
 
-The broad Gaussian keeps the data's mean m and σ_max², the largest eigenvalue of their covariance (section 2). The m and
-v of the first two start as the data's moments and then track those of s_K: the first walk replaces them, later ones are
+The broad Gaussian uses the data's mean m and σ_max², the largest eigenvalue of their covariance (section 2). The m and
+v of the first two start as the data's moments and then track those of s_K. The first walk replaces them; later ones are
 averaged in with weight max(1/count, momentum), an exact running mean at first and an exponential one later, since the
-operator that makes the s_K keeps changing.
+operator that produces s_K keeps changing.
 """
 
 from __future__ import annotations
@@ -53,7 +53,7 @@ class _Tracker(torch.nn.Module):
         self.register_buffer("count", torch.zeros((), dtype=torch.float64))
 
     def weight(self) -> Tensor:
-        """The weight of the next batch; stays on the device."""
+        """Returns the weight of the next batch as a tensor, without synchronizing the device."""
         self.count += 1
         return self.count.reciprocal().clamp(min=self.momentum)
 
@@ -64,7 +64,7 @@ class GaussianPrior(Prior):
 
     Args:
         space: One real tensor.
-        track: Follow the moments of s_K; False keeps the data's.
+        track: Track the moments of s_K; False keeps the data's.
         momentum: Smallest weight of a new batch in the running moments.
         scale: Factor on the standard deviation, for a prior broader than the states.
     """
@@ -103,7 +103,7 @@ class GaussianPrior(Prior):
 
     @torch.no_grad()
     def fit(self, state: State) -> None:
-        """Take the moments of `state` `(N, *E)`."""
+        """Sets the moments to those of `state` `(N, *E)`."""
         (x,) = leaves(state)
         self.mean.copy_(x.mean(0))
         self.variance.copy_(x.var(0, correction=0).clamp(min=_MIN_VARIANCE))
@@ -111,13 +111,13 @@ class GaussianPrior(Prior):
 
     @torch.no_grad()
     def observe(self, state: State) -> None:
-        """Average in the moments of s_K `(B, *E)`."""
+        """Averages in the moments of s_K `(B, *E)`."""
         if not self._track:
             return
         (x,) = leaves(state)
         weight = self.tracker.weight().to(self.mean.dtype)
         shift = x.mean(0) - self.mean
-        # The variance of a mixture: within both parts, plus that of their means.
+        # The variance of a mixture: that within both parts plus that of their means.
         within = torch.lerp(self.variance, x.var(0, correction=0), weight)
         self.variance.copy_((within + weight * (1 - weight) * shift.square()).clamp(min=_MIN_VARIANCE))
         self.mean.add_(weight * shift)
@@ -129,7 +129,7 @@ class BernoulliPrior(Prior):
 
     Args:
         space: One binary tensor.
-        track: Follow the means of s_K; False keeps the data's.
+        track: Track the means of s_K; False keeps the data's.
         momentum: Smallest weight of a new batch in the running means.
     """
 
@@ -143,7 +143,7 @@ class BernoulliPrior(Prior):
         self.register_buffer("mean", torch.full(shape, 0.5))
 
     def _kernel(self, num: int) -> BernoulliKernel:
-        # Pixels that never change in the data get a little doubt, so that no state has probability 0.
+        # Means are kept away from 0 and 1: pixels that are constant in the data would give other states probability 0.
         logits = self.mean.clamp(_MIN_PROBABILITY, 1 - _MIN_PROBABILITY).logit()
         return BernoulliKernel(logits.expand(num, *logits.shape))
 
@@ -158,14 +158,14 @@ class BernoulliPrior(Prior):
 
     @torch.no_grad()
     def fit(self, state: State) -> None:
-        """Take the means of `state` `(N, *E)`."""
+        """Sets the means to those of `state` `(N, *E)`."""
         (x,) = leaves(state)
         self.mean.copy_(x.mean(0))
         self.tracker.count.zero_()
 
     @torch.no_grad()
     def observe(self, state: State) -> None:
-        """Average in the means of s_K `(B, *E)`."""
+        """Averages in the means of s_K `(B, *E)`."""
         if self._track:
             (x,) = leaves(state)
             self.mean.lerp_(x.mean(0), self.tracker.weight().to(self.mean.dtype))
@@ -173,12 +173,12 @@ class BernoulliPrior(Prior):
 
 @final
 class BroadGaussianPrior(Prior):
-    """Isotropic Gaussian N(m, (c σ_max)² I) that stays where the data put it.
+    """Fixed isotropic Gaussian N(m, (c σ_max)² I) with moments from the data.
 
     Args:
         space: One real tensor.
         scale: c, factor on the standard deviation.
-        std: Standard deviation in place of σ_max, in the units of the data; None takes σ_max.
+        std: Standard deviation to use instead of σ_max, in the units of the data; None uses σ_max.
     """
 
     mean: Tensor
@@ -207,7 +207,7 @@ class BroadGaussianPrior(Prior):
 
     @torch.no_grad()
     def fit(self, state: State) -> None:
-        """Take the mean and the largest variance of `state` `(N, *E)`."""
+        """Sets the mean and the largest variance from `state` `(N, *E)`."""
         (x,) = leaves(state)
         self.mean.copy_(x.mean(0))
         if self._given is None:
@@ -219,11 +219,11 @@ class BroadGaussianPrior(Prior):
 
 @final
 class FairBitsPrior(Prior):
-    """Independent bits with one probability of a 1, whatever the data.
+    """Independent bits with a fixed probability of a 1, independent of the data.
 
     Args:
         space: One binary tensor.
-        probability: Of a 1; ½ is a fair coin.
+        probability: Probability of a 1; ½ is a fair coin.
     """
 
     logits: Tensor
@@ -249,7 +249,7 @@ class FairBitsPrior(Prior):
         return self._kernel(num).sample(generator)
 
     def fit(self, state: State) -> None:
-        """Nothing: the probability is an option."""
+        """Does nothing: the probability is an option."""
 
     def observe(self, state: State) -> None:
         """Nothing: this prior does not follow the walks."""

@@ -1,4 +1,4 @@
-"""Annealing schedules: one indexed list of temperatures T_1 … T_K, used by heating and, reversed, by cooling.
+"""Annealing schedules: an indexed list of temperatures T_1 … T_K for heating and, reversed, for cooling.
 
     doubling    T_t = 2^max(0, t - 1 - n),        K = ceil(log2 T_max) + n              (Algorithm 1)
     geometric   T_t = factor^max(0, t - 1 - n),   K = ceil(log T_max / log factor) + n
@@ -57,10 +57,10 @@ class DoublingSchedule(Schedule):
 class GeometricSchedule(Schedule):
     """n + 1 steps at T = 1, then growth by a factor up to T_max; `doubling` is the factor 2.
 
-    The paper's 2-D examples take 30 steps with factor 1.1: `n1 = 0`, `max_temperature = 17.4`.
+    The paper's 2-D examples use 30 steps with factor 1.1: `n1 = 0`, `max_temperature = 17.4`.
 
     Args:
-        factor: Ratio of neighbouring temperatures.
+        factor: Ratio of successive temperatures.
         n1: N1, the largest number n of further steps at T = 1; training draws n from 0 to N1, evaluation and sampling
             take n = N1.
         max_temperature: T_max; None takes the operator's σ_max² / σ².
@@ -93,12 +93,12 @@ class Sqrt2Schedule(Schedule):
     """Appendix F: T_t = T_0 √(2^t) with T_0 = 1, and a fixed number of steps.
 
     The appendix counts heating from t = 0, where T is "the initial temperature" 1, and cooling from t = 1, with
-    T = √(2^(N - t)): then cooling is heating "exactly reversed". Here step 1 is at T = 1 and step K at √(2^(K - 1)),
-    whatever the operator's T_max. Where temperature multiplies the standard deviation
-    (`operator.temperature_law = "std"`), the variance doubles every step, as under `doubling` with n = 0.
+    T = √(2^(N - t)), so that cooling is heating "exactly reversed". Here step 1 is at T = 1 and step K at √(2^(K - 1)),
+    regardless of the operator's T_max. If temperature multiplies the standard deviation
+    (`operator.temperature_law = "std"`), the variance doubles every step, as in `doubling` with n = 0.
 
     Args:
-        num_steps: K; the paper's experiments take 30.
+        num_steps: K; the paper's experiments use 30.
     """
 
     def __init__(self, *, num_steps: Annotated[int, Field(ge=1, le=1000)] = 30) -> None:
@@ -109,7 +109,7 @@ class Sqrt2Schedule(Schedule):
         return levels_from(self._temperatures)
 
     def levels_of_length(self, max_temperature: float, num_steps: int) -> Levels:
-        """Levels with further steps at T = 1 (the appendix's "few extra steps")."""
+        """Returns levels with further steps at T = 1 (the appendix's "few extra steps")."""
         return levels_from([1.0] * _further("sqrt2", num_steps, len(self._temperatures)) + self._temperatures)
 
 
@@ -132,11 +132,11 @@ class ConstantSchedule(Schedule):
         self._n1 = n1
 
     def levels(self, max_temperature: float, generator: torch.Generator | None = None) -> Levels:
-        """num_steps + n levels, n drawn from the generator (one integer), or n = N1."""
+        """Returns num_steps + n levels, with n drawn from the generator (one integer), or n = N1."""
         return levels_from([self._temperature] * (self._num_steps + _draw(self._n1, generator)))
 
     def levels_of_length(self, max_temperature: float, num_steps: int) -> Levels:
-        """`num_steps` levels: there is no annealing to fit in."""
+        """Returns `num_steps` levels: there is no annealing whose length could conflict."""
         _further("constant", num_steps, 1)
         return levels_from([self._temperature] * num_steps)
 
@@ -157,7 +157,7 @@ class ExplicitSchedule(Schedule):
         return self._levels
 
     def levels_of_length(self, max_temperature: float, num_steps: int) -> Levels:
-        """The list, where it has that length."""
+        """Returns the list if it has that length."""
         if num_steps != len(self._levels):
             raise ConfigurationError(
                 f"Got {num_steps} annealing steps, expected {len(self._levels)}: the explicit schedule lists that "
@@ -167,16 +167,16 @@ class ExplicitSchedule(Schedule):
 
 
 def _draw(n1: int, generator: torch.Generator | None) -> int:
-    """n: uniform in 0 … N1 from one integer of the generator, or N1."""
+    """Returns n: uniform in 0 … N1 from one integer of the generator, or N1 without a generator."""
     return n1 if generator is None else int(torch.randint(0, n1 + 1, (), generator=generator))
 
 
 def _growing(name: str, factor: float, operators: float, own: float | None) -> int:
-    """ceil(log T_max / log factor), at least 1."""
+    """Returns ceil(log T_max / log factor), at least 1."""
     chosen = operators if own is None else own
     if not (math.isfinite(chosen) and chosen > 0):
         raise ConfigurationError(f"Got T_max = {chosen!r}, expected a positive finite number.")
-    # T_max is often a computed ratio: rounding must not turn an exact power of the factor into one level more.
+    # T_max is often a computed ratio: rounding must not turn an exact power of the factor into an additional level.
     growing = math.ceil((math.log(chosen) - _ROUNDING) / math.log(factor))
     if growing > _MOST_LEVELS:
         raise ConfigurationError(
@@ -187,7 +187,7 @@ def _growing(name: str, factor: float, operators: float, own: float | None) -> i
 
 
 def _further(name: str, num_steps: int, needed: int) -> int:
-    """Steps left over for n once the annealing has what it needs."""
+    """Returns the steps that remain for n after those that annealing needs."""
     if num_steps < needed:
         raise ConfigurationError(
             f"Got {num_steps} annealing steps, expected at least {needed}: the number of levels "

@@ -1,4 +1,4 @@
-"""Real handwritten digits, 8×8 pixels of 17 grey levels (Alpaydin and Kaynak, 1998), shipped by scikit-learn.
+"""Real handwritten digits, 8×8 pixels of 17 gray levels (Alpaydin and Kaynak, 1998), shipped by scikit-learn.
 
 Pixels v = 0..16 become states in [0, 1] by the rules of `walkback.pixels`.
 """
@@ -25,21 +25,21 @@ _HELD_OUT = 250
 
 @final
 class Digits(Dataset, Centred, Labelled):
-    """1,297 digits to train on, 250 for validation and 250 for test, every class in its share.
+    """1,297 digits for training, 250 for validation and 250 for test, stratified by class.
 
-    Of the digits sorted by class (and then as they come), 500 evenly spaced ones are held out, for validation
-    and for test in turn.
+    500 evenly spaced examples of the digits sorted by class (in stable order) are held out, for validation and test in
+    turn.
     """
 
     def __init__(self, *, binarize: Binarize = "none", noise: NonNegativeFloat = 0.0) -> None:
-        """Configure the data.
+        """Initializes the dataset.
 
         Args:
             binarize: "threshold" at half ink, or "stochastic", with probability v / 16.
-            noise: Standard deviation of Gaussian noise added to states of [0, 1]; with it there are no bits/dim.
+            noise: Standard deviation of Gaussian noise added to states in [0, 1]; with it, bits/dim are not reported.
 
         Raises:
-            ConfigurationError: `binarize` is none of these, or there is noise on binary states.
+            ConfigurationError: `binarize` has another value, or noise is added to binary states.
         """
         self._grey = GreyLevels(binarize, levels=17, noise=noise)
         self._pixels: Mapping[Split, Tensor] | None = None
@@ -103,7 +103,7 @@ class Digits(Dataset, Centred, Labelled):
 
 
 def _split_rows(classes: np.ndarray) -> Mapping[Split, Tensor]:
-    """Rows of each split, in ascending order."""
+    """Returns the rows of each split in ascending order."""
     by_class = np.argsort(classes, kind="stable")
     held_out = by_class[(2 * np.arange(2 * _HELD_OUT) + 1) * len(classes) // (4 * _HELD_OUT)]
     validation, test = np.sort(held_out[::2]), np.sort(held_out[1::2])

@@ -1,4 +1,4 @@
-"""The figures: a Swiss roll, a circle, a mixture of Gaussians."""
+"""2-D datasets: a Swiss roll, a circle, a mixture of Gaussians."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ class SwissRoll(PlaneDataset):
         num_held_out: PositiveInt = 2_000,
         seed: NonNegativeInt = 0,
     ) -> None:
-        """Configure the data.
+        """Initializes the dataset.
 
         Args:
             noise: Standard deviation of the noise, across and along the spiral.
@@ -48,7 +48,7 @@ class SwissRoll(PlaneDataset):
         steps = (f"swiss roll scaled to {scale:g} per axis", f"Gaussian noise of {noise:g}")
         super().__init__("swiss-roll", PlaneOptions(num, num_held_out, seed), steps, noise)
         self._noise = noise
-        # E[t cos t] = 2 and E[t sin t] = 2 / 3π; the two variances add up to E[t²] less the squares of these.
+        # E[t cos t] = 2 and E[t sin t] = 2 / 3π; the sum of the two variances is E[t²] minus the squares of these.
         low, high = 1.5 * math.pi, 4.5 * math.pi
         self._range = (low, high)
         self._centre = np.array([2.0, 2 / (3 * math.pi)])
@@ -76,7 +76,7 @@ class Circle(PlaneDataset):
         num_held_out: PositiveInt = 2_000,
         seed: NonNegativeInt = 0,
     ) -> None:
-        """Configure the data.
+        """Initializes the dataset.
 
         Args:
             noise: Standard deviation of the noise, per axis.
@@ -95,7 +95,7 @@ class Circle(PlaneDataset):
 
     @property
     def radius(self) -> float:
-        """Radius of the circle."""
+        """Returns the radius of the circle."""
         return self._radius
 
     @override
@@ -107,7 +107,7 @@ class Circle(PlaneDataset):
 
 @final
 class Mog(PlaneDataset, Labelled):
-    """A mixture of equally likely Gaussians, their centres on a ring or on a square grid; classes are the modes."""
+    """A mixture of equally likely Gaussians with centers on a ring or a square grid; the modes are the classes."""
 
     def __init__(
         self,
@@ -120,11 +120,11 @@ class Mog(PlaneDataset, Labelled):
         num_held_out: PositiveInt = 2_000,
         seed: NonNegativeInt = 0,
     ) -> None:
-        """Configure the data.
+        """Initializes the dataset.
 
         Args:
             modes: Number of Gaussians, at least 2; a square number for a grid.
-            arrangement: Whether the centres lie on a "ring" or on a "grid".
+            arrangement: Whether the centers lie on a "ring" or on a "grid".
             std: Standard deviation of each Gaussian, per axis.
             scale: Root mean square standard deviation of the axes of the whole mixture.
             num: Number of training points.
@@ -144,7 +144,7 @@ class Mog(PlaneDataset, Labelled):
 
     @property
     def centres(self) -> Tensor:
-        """The means of the Gaussians, float32 `(modes, 2)`; ready before `prepare`."""
+        """Returns the means of the Gaussians, float32 `(modes, 2)`; available before `prepare`."""
         return torch.from_numpy(self._centres.astype(np.float32))
 
     @override
@@ -160,7 +160,8 @@ class Mog(PlaneDataset, Labelled):
     @override
     def labels(self, split: Split) -> Tensor:
         count = len(self.examples(split))
-        # The modes are the first numbers drawn, so they can be drawn a second time instead of being kept.
+        # `draw` draws the modes before the noise, so they can be drawn again from a new generator instead of being
+        # stored.
         return torch.from_numpy(self._modes(count, self._drawn.rng(split)))
 
     def _modes(self, count: int, rng: np.random.Generator) -> npt.NDArray[np.int64]:
@@ -168,7 +169,7 @@ class Mog(PlaneDataset, Labelled):
 
 
 def _unit_centres(modes: int, arrangement: Arrangement) -> Points:
-    """Centres `(modes, 2)` around 0 whose two variances have the mean 1."""
+    """Returns centers `(modes, 2)` around 0 whose two variances average 1."""
     if arrangement not in get_args(Arrangement):
         raise ConfigurationError(f"Got data.arrangement = {arrangement!r}; expected ring or grid.")
     side = math.isqrt(modes)

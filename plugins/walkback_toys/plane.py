@@ -1,8 +1,8 @@
-"""Figures in the plane: real data of two dimensions, float32 `(N, 2)`, without grey levels.
+"""2-D datasets: real-valued points in the plane, float32 `(N, 2)`, without gray levels.
 
-Every figure is centred and scaled so that, in the population, the variances of its two axes have the mean
-`scale`² (root mean square standard deviation `scale`, by default 1), noise included. Lengths in options are
-final lengths: what is asked for is what the data have.
+Every dataset is centered and scaled so that, in the population, the variances of its two axes average `scale`² (root
+mean square standard deviation `scale`, by default 1), noise included. Lengths in options refer to the final, scaled
+data.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ Points: TypeAlias = npt.NDArray[np.float64]
 
 @dataclass(frozen=True, slots=True)
 class PlaneOptions:
-    """How many points are drawn (to train on; for validation and test each) and from which seed."""
+    """Number of points (for training; for validation and test each) and their seed."""
 
     num: int
     num_held_out: int
@@ -42,11 +42,11 @@ class PlaneOptions:
             raise ConfigurationError(f"Got data.seed = {self.seed}; expected 0 or more.")
 
     def count(self, split: Split) -> int:
-        """Number of points of a split."""
+        """Returns the number of points of a split."""
         return self.num if split == "train" else self.num_held_out
 
     def rng(self, split: Split) -> np.random.Generator:
-        """What the points of a split are drawn from, anew with each call."""
+        """Returns the generator for the points of a split, a new one for each call."""
         seeds = np.random.SeedSequence(self.seed).spawn(len(SPLITS))
         return np.random.default_rng(seeds[SPLITS.index(split)])
 
@@ -64,7 +64,7 @@ class PlaneDataset(Dataset):
 
     @abstractmethod
     def draw(self, count: int, rng: np.random.Generator) -> Points:
-        """Independent points `(count, 2)`."""
+        """Draws independent points `(count, 2)`."""
 
     @override
     def prepare(self) -> None:
@@ -107,10 +107,10 @@ class PlaneDataset(Dataset):
 
 
 def figure_scale(scale: float, name: str, noise: float) -> float:
-    """Root mean square standard deviation of a figure that has `scale` together with its noise.
+    """Returns the root mean square standard deviation that a figure needs to have `scale` after noise is added.
 
     Args:
-        scale: That of the data.
+        scale: Root mean square standard deviation of the data.
         name: Name of the option that holds `noise`.
         noise: Standard deviation of the noise, per axis.
 

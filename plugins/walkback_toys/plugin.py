@@ -1,4 +1,4 @@
-"""Small data sets that need no download: figures in the plane, and scikit-learn's real handwritten digits."""
+"""Small datasets without downloads: 2-D points, and scikit-learn's handwritten digits."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ from walkback.hookspecs import hookimpl
 
 @hookimpl
 def walkback_datasets() -> Iterator[Component]:
-    """Three figures in the plane, and digits of 8×8 pixels."""
+    """Three 2-D datasets, and digits of 8×8 pixels."""
     figures = "walkback_toys.figures"
     yield Component("swiss-roll", f"{figures}:SwissRoll", "A thin spiral in the plane.")
     yield Component("circle", f"{figures}:Circle", "A thin circle in the plane.")
     yield Component("mog", f"{figures}:Mog", "A mixture of Gaussians in the plane, on a ring or a grid.")
-    yield Component("digits", "walkback_toys.digits:Digits", "Real handwritten digits, 8×8 grey, 17 levels.")
+    yield Component("digits", "walkback_toys.digits:Digits", "Real handwritten digits, 8×8 gray, 17 levels.")
