@@ -48,6 +48,7 @@ INTERFACES: Mapping[Kind, tuple[str, ...]] = {
 
 def spoken(kind: str) -> str:
     """Return a kind as it is written in a sentence.
+
     >>> spoken("temperature_law")
     'temperature law'
     """

@@ -52,6 +52,7 @@ StateSpace: TypeAlias = Space | tuple[Space, ...]
 
 def leaves(state: State) -> tuple[Tensor, ...]:
     """Return the tensors of a state.
+
     >>> len(leaves((torch.zeros(2, 3), torch.ones(2, 1))))
     2
     """
