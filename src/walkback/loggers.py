@@ -1,4 +1,4 @@
-"""Where a run's figures go: `metrics.jsonl` always, and any logger that a plugin offers."""
+"""Loggers of a run's figures: `metrics.jsonl`, which is always written, and loggers from plugins."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ FILE_NAME = "metrics.jsonl"
 
 
 class Logger(ABC):
-    """Takes the figures of a run.
+    """Abstract receiver of a run's figures.
 
-    Built as `cls(directory)` with the run directory, in the one process that writes files; the
-    keyword-only arguments of `__init__` are its configuration. A resumed run may log steps a second time.
+    Built as `cls(directory)` with the run directory, only in the process that writes files. The keyword-only
+    arguments of `__init__` are its configuration. A resumed run may log the same steps again.
     """
 
     @abstractmethod
@@ -28,15 +28,15 @@ class Logger(ABC):
 
     @abstractmethod
     def close(self) -> None:
-        """Write out what is left (idempotent)."""
+        """Flush and close (idempotent)."""
 
 
 @final
 class JsonLines(Logger):
-    """Appends to `metrics.jsonl`, one JSON object a line: `{"step": 50, "loss": 1.2}`; each line is flushed.
+    """Appends to `metrics.jsonl`, one JSON object per line: `{"step": 50, "loss": 1.2}`. Each line is flushed.
 
-    JSON has no NaN or infinity: such figures are null, and `"nonfinite": {"loss": "nan"}` in the line says
-    what they were.
+    JSON has no NaN or infinity. Such figures are written as null, and their values are listed in the line as
+    `"nonfinite": {"loss": "nan"}`.
     """
 
     def __init__(self, directory: Path, *, resume_step: int | None = None) -> None:
@@ -44,8 +44,8 @@ class JsonLines(Logger):
 
         Args:
             directory: The run directory.
-            resume_step: Drop the lines of later steps, and a last line that a kill cut short. None starts a
-                new file, which must not exist.
+            resume_step: Drop the lines of later steps, and a truncated last line. None creates a new file, which
+                must not exist.
 
         Raises:
             WalkbackError: The file cannot be written.
@@ -57,7 +57,7 @@ class JsonLines(Logger):
             self._file = self._path.open("x" if resume_step is None else "a", encoding="utf-8")
 
     def log(self, step: int, metrics: Mapping[str, float]) -> None:
-        """Append one line; raises WalkbackError where it cannot be written."""
+        """Append one line; raises WalkbackError if it cannot be written."""
         taken = {"step", "nonfinite"} & metrics.keys()
         if taken:
             raise WalkbackError(
@@ -87,7 +87,7 @@ def _rewind(path: Path, step: int) -> None:
 
 
 def _belongs(line: bytes, step: int) -> bool:
-    """Whether a line is whole and not later than `step`."""
+    """Return whether a line is complete and not later than `step`."""
     try:
         record = json.loads(line)
     except (ValueError, RecursionError):
