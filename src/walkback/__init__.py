@@ -1,11 +1,11 @@
 """walkback: learn transition operators, stochastic maps s → s' whose repeated application samples the data.
 
-The way of one training step through the modules::
+One training step goes through the modules in this order::
 
     data → walk (operators, kernels, schedules, processes) → objectives → training → checkpoint
 
-What can be chosen by name comes from plugins, through `hookspecs` and `registry`. Importing `walkback` alone
-costs nothing: the names below are imported when they are first asked for::
+Components that are chosen by name come from plugins (see `hookspecs` and `extensions.registry`). `import walkback`
+is cheap: the names below are imported on first access::
 
     import walkback as wb
 
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 else:
 
     def __getattr__(name: str) -> object:
-        """The name, imported now; raises AttributeError for one that is not offered."""
+        """Import `name` on first access; raises AttributeError if walkback does not export it."""
         from importlib import import_module
 
         places = {
@@ -43,11 +43,11 @@ else:
         if name not in places:
             raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
         value = getattr(import_module(f"{__name__}.{places[name]}"), name)
-        globals()[name] = value
+        globals()[name] = value  # later accesses no longer come through here
         return value
 
     def __dir__() -> list[str]:
-        """Everything that is there, imported or not."""
+        """All exported names, including those not imported yet."""
         return sorted({*globals(), *__all__})
 
 

@@ -1,4 +1,4 @@
-"""`python -m walkback`: the program, where its script is not on the path."""
+"""Entry point of `python -m walkback`, for environments where the `walkback` script is not on the path."""
 
 from __future__ import annotations
 

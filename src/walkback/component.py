@@ -1,7 +1,7 @@
-"""The light, frozen records through which plugins offer what they have.
+"""Lightweight frozen records with which plugins register components.
 
-Nothing here imports torch: a plugin module that lists its components must load in milliseconds, and names the
-heavy code as a string (`"module:attribute"`) that is imported when somebody asks for it.
+Nothing here imports torch. A plugin module that lists its components must load in milliseconds, so it refers to
+heavy code by a string (`"module:attribute"`) that is imported only when the component is used.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ Kind = Literal[
     "logger",
     "metric",
 ]
-"""Kinds of component that are configured by name; the hook of kind K is `walkback_Ks`."""
+"""Kinds of component that are configured by name. The hook for kind K is `walkback_Ks`."""
 
 KINDS: tuple[Kind, ...] = get_args(Kind)
 
@@ -43,11 +43,11 @@ INTERFACES: Mapping[Kind, tuple[str, ...]] = {
     "logger": ("walkback.loggers:Logger",),
     "metric": ("walkback.metrics:Metric",),
 }
-"""What a component of each kind derives from, `"module:class"`. An option annotated with one of them is a component."""
+"""Base classes of each kind, as `"module:class"`. An option annotated with one of them is itself a component."""
 
 
 def spoken(kind: str) -> str:
-    """A kind in a sentence.
+    """Return a kind as it is written in a sentence.
 
     >>> spoken("temperature_law")
     'temperature law'
@@ -57,19 +57,19 @@ def spoken(kind: str) -> str:
 
 @dataclass(frozen=True, slots=True)
 class Component:
-    """Something that can be chosen by name in a configuration.
+    """A component that can be chosen by name in a configuration.
 
     Attributes:
         name: The name users type, e.g. `"gaussian-conv"`.
-        target: Where the class is, `"module:attribute"`; imported only when asked for.
+        target: Location of the class, `"module:attribute"`; imported only when it is used.
         summary: One line for listings.
-        defaults: Settings that suit this component in *other* sections of a run's configuration, by section, e.g.
-            `{"prior": {"name": "bernoulli"}, "data": {"binarize": "threshold"}}`. They apply only where the
-            section has the option and neither the recipe nor the user says otherwise.
-        preset: Options of this component itself, in place of the defaults of its class; several components may be
-            presets of one class, e.g. `{"network": {"name": "unet"}}`.
-        renamed: Former options by their new place, both dotted, e.g. `{"hidden": "network.hidden"}`: for files of an
-            older version, and for the hint that whoever still types the former name gets.
+        defaults: Settings that suit this component in *other* sections of the run configuration, by section, e.g.
+            `{"prior": {"name": "bernoulli"}, "data": {"binarize": "threshold"}}`. They apply only if the
+            section has the option and neither the recipe nor the user sets it.
+        preset: Options of this component that override the defaults of its class, e.g. `{"network": {"name": "unet"}}`.
+            Several components may be presets of one class.
+        renamed: Mapping from former options to current ones, both dotted, e.g. `{"hidden": "network.hidden"}`. Used to
+            read files of older versions, and for the hint in the error when a user types a former name.
     """
 
     name: str
@@ -82,13 +82,13 @@ class Component:
 
 @dataclass(frozen=True, slots=True)
 class Recipe:
-    """A complete configuration shipped as a TOML file inside a plugin's package.
+    """A complete configuration, shipped as a TOML file inside a plugin's package.
 
     Attributes:
         name: The name users type after `--recipe`.
-        resource: Where the file is, `"package:path/inside/it.toml"`.
+        resource: Location of the file, `"package:path/inside/it.toml"`.
         summary: One line for listings.
-        default: Whether `walkback run` without options means this recipe. One recipe at most.
+        default: Whether `walkback run` without options uses this recipe. At most one recipe may set it.
     """
 
     name: str
@@ -108,7 +108,7 @@ class Command:
 
 @dataclass(frozen=True, slots=True)
 class DatasetSource:
-    """A data component together with the options that make it read one source (a path, a hub id)."""
+    """A dataset component, with the options that make it read one source (a path or a hub id)."""
 
     name: str
     options: Mapping[str, Any] = field(default_factory=dict)

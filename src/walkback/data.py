@@ -1,7 +1,7 @@
-"""Where walks start: data sets held in memory, turned into states on the device.
+"""Datasets: examples held in memory, converted to starting states on the device.
 
-A `Dataset` keeps its examples in the cheapest exact form (uint8 for images) and makes starting states s_0 from a
-batch of them on the device: scaling, dequantization and binarization happen there, with an explicit generator.
+A `Dataset` stores its examples in the most compact exact form (uint8 for images). Starting states s_0 are made from a
+batch of examples on the device: scaling, dequantization and binarization happen there, with an explicit generator.
 """
 
 from __future__ import annotations
@@ -25,16 +25,16 @@ SPLITS: tuple[Split, ...] = ("train", "validation", "test")
 
 @dataclass(frozen=True, slots=True)
 class DataInfo:
-    """What a data set is and how its states were made: the protocol stamped on every figure.
+    """Description of a dataset and of how its states are made; part of the protocol of every figure.
 
     Attributes:
         name: Name or hub id.
         shape: Event shape of a state; images are `(channels, height, width)`.
         support: "real", "binary" or "one-hot", see `walkback.state.Support`.
-        bins: Number of grey levels behind data scaled to [0, 1]; None where the data are not quantized.
-        classes: The classes that a model is told, by name, in the order of their labels, with their numbers of training
-            examples; empty where it is told none (`data.condition`).
-        preprocessing: The steps from file to state, in order, in words.
+        bins: Number of gray levels behind data scaled to [0, 1]; None if the data are not quantized.
+        classes: Names of the classes that a model is conditioned on, in the order of their labels, with their numbers
+            of training examples; empty for an unconditional model (`data.condition`).
+        preprocessing: Description of each step from file to state, in order.
         splits: Number of examples by split.
         fingerprint: A hash that changes with the examples or the preprocessing.
         noise: Standard deviation of the Gaussian noise in the states, see `Space.noise`; 0: none.
@@ -61,10 +61,10 @@ class DataInfo:
         return len(self.shape) == 3 and self.shape[0] in (1, 3)
 
     def bits_per_dimension(self, nats: float) -> float | None:
-        """(nats / D + log bins) / log 2; None for data without quantum, whose bits/dim mean nothing.
+        """Return (nats / D + log bins) / log 2; None for data that are not quantized, where bits/dim is undefined.
 
-        Binary data are discrete as they are: nats / D / log 2. Of one-hot states most combinations of bits are
-        impossible, so that a dimension is no bit: None.
+        Binary data are already discrete: nats / D / log 2. For one-hot states most combinations of entries are
+        impossible, so bits/dim is undefined as well: None.
 
         Args:
             nats: A negative log-likelihood, or a bound on it, in nats per example.
@@ -77,7 +77,7 @@ class DataInfo:
         return (per_dimension + math.log(self.bins)) / math.log(2)
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain JSON types."""
+        """Convert to plain JSON types."""
         record = asdict(self)
         plain = {
             "shape": list(self.shape),
@@ -89,7 +89,7 @@ class DataInfo:
 
     @classmethod
     def from_dict(cls, record: Mapping[str, Any]) -> DataInfo:
-        """Inverse of `to_dict`; raises DataError on a record that is not one."""
+        """Invert `to_dict`; raises DataError if `record` is not such a dictionary."""
         try:
             shape = tuple(int(n) for n in record["shape"])
             if min(shape, default=1) < 1 or record["support"] not in get_args(Support):
@@ -110,10 +110,10 @@ class DataInfo:
 
 
 class Dataset(ABC):
-    """A source of starting states. Keyword-only `__init__` arguments are its configuration.
+    """Abstract source of starting states. Keyword-only `__init__` arguments are its configuration.
 
-    Construction is cheap and checks the configuration; `prepare` does the work (download, decode, cache) and must be
-    called before anything else. All splits are deterministic.
+    The constructor is cheap and only checks the configuration. `prepare` does the work (download, decode, cache) and
+    must be called before anything else. All splits are deterministic.
     """
 
     @abstractmethod
@@ -121,30 +121,30 @@ class Dataset(ABC):
         """Make the examples available (idempotent).
 
         Raises:
-            DataError: The source is missing, out of reach, empty or corrupt.
+            DataError: The source is missing, unreachable, empty or corrupt.
         """
 
     @property
     @abstractmethod
     def info(self) -> DataInfo:
-        """The protocol of this data set; valid after `prepare`."""
+        """Description of this dataset; valid after `prepare`."""
 
     @abstractmethod
     def examples(self, split: Split) -> Tensor:
-        """All examples of a split in stored form `(N, *E)` (uint8 or float32), on the CPU, read-only by convention."""
+        """Return all examples of a split as stored: `(N, *E)`, uint8 or float32, on the CPU; do not modify them."""
 
     @abstractmethod
     def states(self, rows: Tensor, generator: torch.Generator) -> Tensor:
-        """Starting states `(B, *E)`, float, from stored rows `(B, *E)` on the generator's device."""
+        """Make starting states `(B, *E)`, float, from stored rows `(B, *E)` on the generator's device."""
 
 
 @dataclass(frozen=True, slots=True)
 class Batch:
-    """Data, and what goes with their rows.
+    """A batch of data with its context.
 
     Attributes:
         states: Starting states, `(B, *E)`.
-        context: What the rows are conditioned on, `(B, …)`; None: nothing.
+        context: What the rows are conditioned on, `(B, …)`; None if unconditional.
     """
 
     states: Tensor
@@ -158,17 +158,17 @@ class Batch:
 
 
 def batch_of(dataset: Dataset, split: Split, rows: Tensor | slice, generator: torch.Generator) -> Batch:
-    """Some examples of a split as `states_of`, with what a model of the data set is told of them."""
+    """Return examples of a split as states, see `states_of`, together with their context, see `context_of`."""
     return Batch(
         states_of(dataset, split, rows, generator), context_of(dataset, split, rows, generator.device)
     )
 
 
 def context_of(dataset: Dataset, split: Split, rows: Tensor | slice, device: torch.device) -> Context:
-    """What a model is told of some examples of a split, on `device`: labels `(B,)` where `info` has classes.
+    """Return the context of examples of a split, on `device`: labels `(B,)` if `info` has classes, else None.
 
     Raises:
-        ConfigurationError: The data set says that there are classes, and has no labels.
+        ConfigurationError: The description of the dataset has classes, but the dataset has no labels.
     """
     if not dataset.info.classes:
         return None
@@ -181,9 +181,9 @@ def context_of(dataset: Dataset, split: Split, rows: Tensor | slice, device: tor
 
 
 def draw_labels(info: DataInfo, num: int, generator: torch.Generator) -> Context:
-    """Labels `(num,)` of classes as frequent as in training, on the generator's device; None where there are none.
+    """Draw labels `(num,)` with the class frequencies of training, on the generator's device; None without classes.
 
-    They go with samples, as the labels of data go with data.
+    Samples are conditioned on them, as data are on their own labels.
     """
     if not info.classes:
         return None
@@ -192,27 +192,27 @@ def draw_labels(info: DataInfo, num: int, generator: torch.Generator) -> Context
 
 
 def labels_in_turn(info: DataInfo, num: int, device: torch.device) -> Context:
-    """Labels 0, 1, 2, … over and over, `(num,)`, for pictures of all classes; None where there are none."""
+    """Return labels 0, 1, 2, … repeated cyclically, `(num,)`, for pictures of all classes; None without classes."""
     return torch.arange(num, device=device) % len(info.classes) if info.classes else None
 
 
 def states_of(dataset: Dataset, split: Split, rows: Tensor | slice, generator: torch.Generator) -> Tensor:
-    """Starting states `(B, *E)` of some examples of a split, on the generator's device.
+    """Make starting states `(B, *E)` from examples of a split, on the generator's device.
 
     Args:
-        dataset: Prepared.
+        dataset: A prepared dataset.
         split: The split.
-        rows: The examples: numbers `(B,)` on the CPU, or a slice.
-        generator: Draws the noise of the states.
+        rows: Indices of the examples `(B,)` on the CPU, or a slice.
+        generator: Source of the noise in the states.
     """
     return dataset.states(send(dataset.examples(split)[rows], generator.device), generator)
 
 
 def require_examples(dataset: Dataset, split: Split, num: int) -> None:
-    """Refuse to take more examples from a split than it has.
+    """Check that a split has at least `num` examples.
 
     Raises:
-        ConfigurationError: It has fewer.
+        ConfigurationError: The split has fewer.
     """
     if num > len(dataset.examples(split)):
         raise ConfigurationError(
@@ -222,28 +222,28 @@ def require_examples(dataset: Dataset, split: Split, num: int) -> None:
 
 
 class Centred(ABC):
-    """Capability of a data set: it knows what the states of an example are scattered around."""
+    """Capability of a dataset: the mean of an example's states over their noise is known."""
 
     @abstractmethod
     def centres(self, rows: Tensor) -> Tensor:
-        """x = E[s_0 | row], `(B, *E)`, float, on the device of the stored rows `(B, *E)`."""
+        """Return x = E[s_0 | row], `(B, *E)`, float, on the device of the stored rows `(B, *E)`."""
 
 
 class Labelled(ABC):
-    """Capability of a data set: its examples may have classes; `has_classes` says whether they have."""
+    """Capability of a dataset: its examples may have classes. Use `has_classes` to check whether they do."""
 
     @property
     @abstractmethod
     def classes(self) -> tuple[str, ...]:
-        """Names of the classes, by number; valid after `prepare`. Raises DataError where the source has none."""
+        """Names of the classes, by index; valid after `prepare`. Raises DataError if the source has none."""
 
     @abstractmethod
     def labels(self, split: Split) -> Tensor:
-        """Class of each example of a split, `(N,)`, int64, in the order of `examples`; -1 of one without a class."""
+        """Return the class of each example of a split, `(N,)`, int64, in the order of `examples`; -1 for no class."""
 
 
 def has_classes(dataset: Dataset) -> bool:
-    """Whether the examples of a prepared data set have classes."""
+    """Return whether the examples of a prepared dataset have classes."""
     if not isinstance(dataset, Labelled):
         return False
     try:

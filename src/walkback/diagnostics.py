@@ -2,8 +2,8 @@
 
     Subject (model, data, seed, …) → Diagnostic.measure → Report (figures with errors, series, warnings)
 
-A diagnostic reads its options from the keyword-only arguments of `__init__`, draws randomness from generators derived
-of the subject's seed only, and raises `WalkbackError` rather than return a figure that it cannot stand for.
+The options of a diagnostic are the keyword-only arguments of `__init__`. It draws all randomness from generators
+derived from the subject's seed, and raises `WalkbackError` rather than return a figure that would be wrong.
 """
 
 from __future__ import annotations
@@ -28,21 +28,21 @@ from walkback.support.watch import Silent, Watch
 from walkback.walk import Start
 
 ChainStart: TypeAlias = Literal["annealed", "data"]
-"""Where chains begin: cooled from the prior, or at held-out data."""
+"""Where chains begin: at states cooled from the prior, or at held-out data."""
 
 
 @dataclass(frozen=True, slots=True)
 class Subject:
-    """What is measured, and with what.
+    """The model to measure, and everything a diagnostic needs for it.
 
     Attributes:
-        model: In evaluation mode, on `device`.
-        info: The data it was trained on.
-        data: Gives the prepared data set to compare with; called only by what needs data.
-        device: Where to compute; the precision of networks is set around the measurement.
-        seed: All randomness is derived from it.
-        cache: Keeps finished pieces of long work.
-        watch: Is told of progress.
+        model: The model in evaluation mode, on `device`.
+        info: Description of the training data.
+        data: Returns the prepared dataset to compare with; called only if a diagnostic needs data.
+        device: Device to compute on. The caller sets the precision of networks around the measurement.
+        seed: Seed from which all randomness is derived.
+        cache: Stores finished pieces of long computations.
+        watch: Receives progress.
     """
 
     model: Model
@@ -54,15 +54,15 @@ class Subject:
     watch: Watch = field(default_factory=Silent)
 
     def generator(self, stream: str, *indices: int) -> torch.Generator:
-        """A generator on the device for one purpose."""
+        """Return a generator on the device for one purpose."""
         return generator(self.device, self.seed, f"diagnose-{stream}", *indices)
 
     def held_out(self, split: Split, num: int) -> Batch:
-        """Data `(num, *E)` on the device of examples of a split, drawn without replacement; with their labels, if told.
+        """Draw `num` examples of a split without replacement: data `(num, *E)` on the device, and any labels.
 
         Raises:
-            ConfigurationError: The split has fewer.
-            DataError: The data cannot be had.
+            ConfigurationError: The split has fewer examples.
+            DataError: The data cannot be loaded.
         """
         dataset = self.data()
         require_examples(dataset, split, num)
@@ -71,10 +71,10 @@ class Subject:
         return batch_of(dataset, split, rows, self.generator("data"))
 
     def training(self, most: int, stream: str) -> tuple[Tensor, Tensor]:
-        """At most so many training examples drawn at random: their numbers `(N,)` on the CPU, and states `(N, *E)`.
+        """Draw up to `most` training examples: their indices `(N,)` on the CPU, and states `(N, *E)`.
 
         Raises:
-            DataError: The data cannot be had.
+            DataError: The data cannot be loaded.
         """
         dataset = self.data()
         draw = self.generator(stream)
@@ -83,11 +83,11 @@ class Subject:
         return rows, states_of(dataset, "train", rows, draw)
 
     def labels(self, num: int) -> Context:
-        """Labels `(num,)` for samples, as frequent as in training; None for a model that is told none."""
+        """Draw labels `(num,)` for samples with their frequencies in training; None for an unconditional model."""
         return draw_labels(self.info, num, self.generator("labels"))
 
     def start(self, start: ChainStart, num: int) -> Start:
-        """Where `num` chains begin: states `(num, *E)`, latent parts included, and the labels that go with them."""
+        """Return the start of `num` chains: states `(num, *E)` including latent parts, with their labels."""
         model = self.model
         if start == "data":
             data = self.held_out("test", num)
@@ -99,11 +99,11 @@ class Subject:
 
 
 class Diagnostic(ABC):
-    """A measurement of a trained operator. Keyword-only `__init__` arguments are its configuration."""
+    """Abstract measurement of a trained operator. Keyword-only `__init__` arguments are its configuration."""
 
     @abstractmethod
     def measure(self, subject: Subject) -> Report:
-        """Measure, with standard errors.
+        """Measure the subject and return figures with standard errors.
 
         Raises:
             WalkbackError: The figures would be wrong: a log-density is not finite, states are clipped, there are

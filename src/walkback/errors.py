@@ -1,25 +1,25 @@
-"""What walkback raises, and the exit code each error becomes on the command line.
+"""Exceptions that walkback raises, and the exit code of each on the command line.
 
-Every message is one sentence in the user's words: what was got, what was expected, what to do.
+Every message is one sentence in the user's terms: what happened, what was expected, and what to do.
 """
 
 from __future__ import annotations
 
 
 class WalkbackError(Exception):
-    """Something failed while working (exit code 1)."""
+    """Base class: an operation failed while it was running (exit code 1)."""
 
     exit_code: int = 1
 
 
 class ConfigurationError(WalkbackError):
-    """The request itself is wrong; raised before any work starts (exit code 2)."""
+    """The request is invalid; raised before any work starts (exit code 2)."""
 
     exit_code = 2
 
 
 class DataError(ConfigurationError):
-    """A data set is missing, out of reach, empty or corrupt (exit code 2)."""
+    """A dataset is missing, unreachable, empty or corrupt (exit code 2)."""
 
 
 class CheckpointError(ConfigurationError):
@@ -27,6 +27,6 @@ class CheckpointError(ConfigurationError):
 
 
 class PluginError(WalkbackError):
-    """A plugin is at fault: it cannot be imported, or broke its contract (exit code 4)."""
+    """A plugin cannot be imported or violates its interface (exit code 4)."""
 
     exit_code = 4

@@ -1,7 +1,7 @@
-"""The hooks through which plugins extend walkback: one a kind.
+"""The hooks through which plugins extend walkback, one per kind of component.
 
-A plugin is a module (entry-point group `walkback`) with some of these functions, each marked `@hookimpl` and
-yielding light records::
+A plugin is a module (entry-point group `walkback`) that implements some of these functions. Each is marked `@hookimpl`
+and yields lightweight records::
 
     from walkback.hookspecs import hookimpl
     from walkback.component import Component
@@ -10,9 +10,9 @@ yielding light records::
     def walkback_operators():
         yield Component("my-operator", "my_package.operators:MyOperator", summary="…")
 
-The keyword-only arguments of the component's `__init__` are its configuration: their annotations are checked,
-unknown keys are refused, and their defaults show in `walkback run --dry-run`. An argument annotated with a class of
-`walkback.component.INTERFACES` is a component itself, and is configured by a table of its own.
+The keyword-only arguments of the component's `__init__` are its configuration: values are checked against their
+annotations, unknown keys are rejected, and `walkback run --dry-run` shows the defaults. An argument annotated with a
+class of `walkback.component.INTERFACES` is itself a component, configured by its own table.
 """
 
 from __future__ import annotations
@@ -66,12 +66,12 @@ def walkback_objectives() -> Iterable[Component]:  # type: ignore[empty-body]
 
 @hookspec
 def walkback_datasets() -> Iterable[Component]:  # type: ignore[empty-body]
-    """Data sets: `walkback.data.Dataset`, built as `cls(**options)`."""
+    """Datasets: `walkback.data.Dataset`, built as `cls(**options)`."""
 
 
 @hookspec(firstresult=True)
 def walkback_dataset_source(source: str) -> DatasetSource | None:
-    """Which data component reads `source`, a `--data` value that is no component's name (a path, a hub id)."""
+    """Return the dataset component that reads `source`, a `--data` value that is not a name (a path, a hub id)."""
 
 
 @hookspec
@@ -91,9 +91,9 @@ def walkback_metrics() -> Iterable[Component]:  # type: ignore[empty-body]
 
 @hookspec
 def walkback_recipes() -> Iterable[Recipe]:  # type: ignore[empty-body]
-    """Recipes: configurations by name, TOML files inside the plugin's package."""
+    """Recipes: named configurations, TOML files inside the plugin's package."""
 
 
 @hookspec
 def walkback_commands() -> Iterable[Command]:  # type: ignore[empty-body]
-    """Further commands of the `walkback` program."""
+    """Additional commands of the `walkback` program."""

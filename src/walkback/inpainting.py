@@ -1,10 +1,10 @@
-"""Inpainting: cooling with a part of every state held at what is known (section 5 of the paper).
+"""Inpainting: cooling with the known part of every state held fixed (section 5 of the paper).
 
     s_K ~ p*,   s_{t-1} ~ p_{T_t}(· | s_t),   and after each draw   x ← m ⊙ known + (1 - m) ⊙ x
 
-x is the data part of the state, and m = 1 where it is kept. That is what the paper does. It samples p(rest | kept) in
-the limit of small steps only: a step draws both parts together, then the kept one is put back, so that even detailed
-balance with the joint law does not carry over.
+x is the data part of the state, and m = 1 where it is kept. This is the paper's procedure. It samples p(rest | kept)
+only in the limit of small steps: each step draws both parts jointly and then restores the kept one, so detailed balance
+with the joint distribution does not imply detailed balance with the conditional one.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from walkback.support.readouts import Readout
 from walkback.support.seeding import generator as seeded
 
 BATCH = 250
-"""Data that are filled in at a time."""
+"""Number of examples that are filled in at a time."""
 
 
 @torch.no_grad()
@@ -41,22 +41,22 @@ def inpaint(
     *,
     extra: int = 0,
 ) -> Iterator[State]:
-    """Fill in what the mask leaves open: yields s_K, …, s_0, then `extra` further states at T = 1.
+    """Fill in the part that the mask leaves open; yield s_K, …, s_0, then `extra` further states at T = 1.
 
-    In every one of them the kept part is that of `known`, bit for bit; latent parts are free. Without levels, `()`,
-    it starts at T = 1 from the corrupted data: what is known, and noise from the prior for the rest.
+    The kept part of every state equals that of `known` bit for bit; latent parts are free. With `levels = ()` it starts
+    at T = 1 from the known part completed with noise from the prior.
 
     Args:
-        model: In evaluation mode.
-        known: Data `(B, *E)`; where nothing is kept it does not matter.
+        model: The model in evaluation mode.
+        known: Data `(B, *E)`; values outside the mask are ignored.
         mask: True where `known` is kept; bool, broadcastable to `(B, *E)`.
-        levels: Cooled through, hottest first.
-        generator: On the device of `known`.
+        levels: Levels to cool through, hottest first.
+        generator: Generator on the device of `known`.
         context: What the rows are conditioned on.
-        extra: Steps at T = 1 after those.
+        extra: Number of steps at T = 1 after annealing.
 
     Raises:
-        WalkbackError: The operator shows data that are none of its state's tensors, so that nothing can be held.
+        WalkbackError: The data part is not one of the state's tensors, so it cannot be held fixed.
     """
     operator = model.operator
 
@@ -82,24 +82,24 @@ def fill_in(
     device: torch.device,
     on_step: Callable[[int], None] = lambda done: None,
 ) -> Tensor:
-    """What `inpaint` ends at, as it is shown: data `(N, *E)` like `known`, whose kept part is in it bit for bit.
+    """Return the readout of the last states of `inpaint`: data `(N, *E)` whose kept part equals `known` bit for bit.
 
-    It goes batch by batch, each with its own stream of noise.
+    Works batch by batch; each batch has its own stream of noise.
 
     Args:
-        model: In evaluation mode, on `device`.
+        model: The model in evaluation mode, on `device`.
         known: Data `(N, *E)` on the CPU.
         mask: True where `known` is kept; bool, broadcastable to `(N, *E)`, on the CPU.
         levels: See `inpaint`.
         context: What the rows are conditioned on, `(N, …)`, on the CPU.
         extra: See `inpaint`.
-        readout: What is shown of the last states.
-        seed: Of the noise.
-        device: Where to compute.
-        on_step: Hears the number of steps taken, of `fill_steps`.
+        readout: How the last states are shown; see `walkback.readout`.
+        seed: Seed of the noise.
+        device: Device to compute on.
+        on_step: Called with the number of steps done, out of `fill_steps`.
 
     Raises:
-        ConfigurationError: The mean is to be shown, and the operator's kernels do not tell it.
+        ConfigurationError: The readout is a mean, and the operator's kernels have none in closed form.
         WalkbackError: As `inpaint`.
     """
     batches, masks = torch.split(known, BATCH), torch.split(mask.expand_as(known), BATCH)
@@ -111,13 +111,13 @@ def fill_in(
         with within_memory(f"filling in {len(part)} states at a time", "ask for fewer, or use the CPU"):
             states = inpaint(model, part.to(device), held.to(device), levels, noise, given, extra=extra)
             end = last(_told(states, on_step, number * (len(levels) + extra)))
-        # A mean has no part of the state as it was: it is held once more.
+        # A mean readout changes every entry, so the kept part is restored once more.
         ends.append(torch.where(held, part, read_out(model.operator, end, readout, given).to(part)))
     return torch.cat(ends)
 
 
 def fill_steps(num: int, levels: Levels, extra: int) -> int:
-    """Steps that `fill_in` takes for `num` data."""
+    """Return the number of steps that `fill_in` takes for `num` examples."""
     return -(-num // BATCH) * (len(levels) + extra)
 
 
@@ -128,12 +128,13 @@ def _told(states: Iterator[State], on_step: Callable[[int], None], done: int) ->
 
 
 def clamped(operator: TransitionOperator, state: State, known: Tensor, mask: Tensor) -> State:
-    """The state with its data part `(B, *E)` set to `known` where `mask` is true; raises as `inpaint`."""
+    """Return the state with its data part `(B, *E)` set to `known` where `mask` is true; raises as `inpaint`."""
     shown = visible(operator, state)
     if not any(leaf is shown for leaf in leaves(state)):
         raise WalkbackError(
             f"Got data that {type(operator).__name__}.visible computes, expected one of the state's tensors: "
             "such a state cannot be held."
         )
+    # Not m * known + (1 - m) * x: `where` keeps the bits, and ignores NaN outside the mask.
     held = torch.where(mask, known, shown.to(known.dtype))
     return map_state(lambda leaf: held if leaf is shown else leaf, state)

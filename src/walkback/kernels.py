@@ -1,12 +1,12 @@
-"""Transition kernels p_T(· | s): a distribution over the next state, one per row of the batch.
+"""Transition kernels p_T(· | s): distributions over the next state, one per row of the batch.
 
     Normal      log p(x) = Σ_d -½ [ (x_d - μ_d)² / v_d + log v_d + log 2π ]
     Bernoulli   log p(x) = Σ_d  x_d log ρ_d + (1 - x_d) log(1 - ρ_d),   ρ = sigmoid(logits)
     Product     log p(x, h) = log p(x) + log p(h)
 
-Temperature enters where a kernel is made: `normal_at` asks a temperature law (`walkback.temperature`), by default a
-factor T of the variance; `bernoulli_at` divides the logits by T (section 3.3 of the paper). Rows may be at different
-temperatures.
+The temperature is applied when a kernel is constructed. `normal_at` uses a temperature law (`walkback.temperature`),
+by default a factor T on the variance; `bernoulli_at` divides the logits by T (section 3.3 of the paper). Rows may have
+different temperatures.
 """
 
 from __future__ import annotations
@@ -26,43 +26,43 @@ from walkback.temperature import VARIANCE_LAW, TemperatureLaw
 
 
 class Kernel(ABC):
-    """A distribution over states, conditioned on one state per row."""
+    """Abstract distribution over states, conditioned on one state per row."""
 
     @abstractmethod
     def sample(self, generator: torch.Generator) -> State:
-        """One state per row, `(B, *E)`, detached from the graph."""
+        """Draw one state per row, `(B, *E)`, detached from the graph."""
 
     @abstractmethod
     def log_prob(self, state: State) -> Tensor:
-        """Log-density or log-mass of `state` `(B, *E)`: `(B,)`, nats, summed over event dimensions."""
+        """Return the log-density or log-mass of `state` `(B, *E)`: `(B,)`, nats, summed over event dimensions."""
 
 
 class Reparametrized(ABC):
-    """Capability of a kernel: a sample is a differentiable function of noise whose law depends on nothing.
+    """Capability of a kernel: a sample is a differentiable function of noise with a fixed, parameter-free law.
 
     x = τ(ε),   ε ~ fixed,   so that ∇ E[f(x)] = E[∇ f(τ(ε))].
     """
 
     @abstractmethod
     def noise(self, generator: torch.Generator) -> State:
-        """ε for one state per row; `sample` draws the same numbers from the same generator."""
+        """Draw ε for one state per row. `sample` consumes the same random numbers from the generator."""
 
     @abstractmethod
     def transport(self, noise: State) -> State:
-        """τ(ε), `(B, *E)`, in the graph of the kernel's parameters."""
+        """Return τ(ε), `(B, *E)`, differentiable with respect to the kernel's parameters."""
 
 
 class Expecting(ABC):
-    """Capability of a kernel: it knows its mean, which is what a state is shown as without the last step's noise."""
+    """Capability of a kernel: it has a mean in closed form. Readouts show it as the state without the last noise."""
 
     @abstractmethod
     def expectation(self) -> State:
-        """E[s'], `(B, *E)`, detached from the graph."""
+        """Return E[s'], `(B, *E)`, detached from the graph."""
 
 
 @final
 class NormalKernel(Kernel, Reparametrized, Expecting):
-    """Normal with independent dimensions.
+    """Normal distribution with independent dimensions.
 
     Args:
         mean: μ, `(B, *E)`.
@@ -95,7 +95,7 @@ class NormalKernel(Kernel, Reparametrized, Expecting):
         """`(B,)`, nats; see the module's equation."""
         (x,) = leaves(state)
         variance = self.variance
-        # log v is taken before broadcasting: often one number stands for the whole event.
+        # Take log v before broadcasting: the variance is often a single number for the whole event.
         log_variance = variance.log().expand_as(self.mean)
         terms = (x - self.mean).square() / variance + log_variance
         return -0.5 * (sum_events(terms) + math.log(2 * math.pi) * math.prod(self.mean.shape[1:]))
@@ -103,7 +103,7 @@ class NormalKernel(Kernel, Reparametrized, Expecting):
 
 @final
 class BernoulliKernel(Kernel, Expecting):
-    """Independent bits, ρ = sigmoid(logits).
+    """Independent Bernoulli entries, ρ = sigmoid(logits).
 
     Args:
         logits: `(B, *E)`.
@@ -136,24 +136,24 @@ class ProductKernel(Kernel):
     """Independent kernels, one per leaf of a tuple state.
 
     Args:
-        kernels: In the order of the leaves.
+        kernels: One per leaf, in the order of the leaves.
     """
 
     def __init__(self, kernels: Sequence[Kernel]) -> None:
         self.kernels = tuple(kernels)
 
     def sample(self, generator: torch.Generator) -> State:
-        """One leaf from each kernel, drawn in order."""
+        """Draw one leaf from each kernel, in order."""
         return tuple(leaf for kernel in self.kernels for leaf in leaves(kernel.sample(generator)))
 
     def log_prob(self, state: State) -> Tensor:
-        """Sum of the leaves' log-probabilities, `(B,)`, nats."""
+        """Return the sum of the leaves' log-probabilities, `(B,)`, nats."""
         pairs = zip(self.kernels, leaves(state), strict=True)
         return torch.stack([kernel.log_prob(leaf) for kernel, leaf in pairs]).sum(0)
 
 
 def reparametrized(kernel: Kernel) -> Reparametrized | None:
-    """The kernel as a function of noise; None where it is none. A product is one if all of its parts are."""
+    """Return the kernel as a function of noise, or None if it is not one. A product is one if all of its parts are."""
     if isinstance(kernel, Reparametrized):
         return kernel
     if isinstance(kernel, ProductKernel):
@@ -163,7 +163,7 @@ def reparametrized(kernel: Kernel) -> Reparametrized | None:
 
 
 def expectation(kernel: Kernel) -> State | None:
-    """E[s'] `(B, *E)`; None where the kernel does not tell. A product tells if all of its parts do."""
+    """Return E[s'] `(B, *E)`, or None if the kernel has no mean. A product has one if all of its parts do."""
     if isinstance(kernel, Expecting):
         return kernel.expectation()
     if isinstance(kernel, ProductKernel):
@@ -175,12 +175,13 @@ def expectation(kernel: Kernel) -> State | None:
 
 @final
 class _ReparametrizedProduct(Reparametrized):
-    """The parts of a product, one after another."""
+    """A product of reparametrized kernels."""
 
     def __init__(self, parts: Sequence[Reparametrized]) -> None:
         self._parts = tuple(parts)
 
     def noise(self, generator: torch.Generator) -> State:
+        # In the order of the leaves, as `ProductKernel.sample` draws: both must consume the same random numbers.
         return tuple(leaf for part in self._parts for leaf in leaves(part.noise(generator)))
 
     def transport(self, noise: State) -> State:
@@ -190,7 +191,7 @@ class _ReparametrizedProduct(Reparametrized):
 
 @final
 class StackedKernel(Kernel):
-    """The rows of several kernels one after another, e.g. of the K steps of a walk: `(ΣB, *E)`.
+    """Concatenation of several kernels along the batch, e.g. of the K steps of a walk: `(ΣB, *E)`.
 
     Args:
         kernels: One per batch of rows.
@@ -202,11 +203,11 @@ class StackedKernel(Kernel):
         self._rows = rows
 
     def sample(self, generator: torch.Generator) -> State:
-        """All rows, kernel by kernel in order."""
+        """Draw all rows, kernel by kernel in order."""
         return concatenate([kernel.sample(generator) for kernel in self.kernels])
 
     def log_prob(self, state: State) -> Tensor:
-        """`(ΣB,)`, nats; each kernel judges its own rows."""
+        """Return `(ΣB,)`, nats; each kernel scores its own rows."""
         parts = [
             kernel.log_prob(map_state(lambda leaf, start=start: leaf[start : start + self._rows], state))
             for kernel, start in zip(
@@ -219,12 +220,12 @@ class StackedKernel(Kernel):
 def normal_at(
     mean: Tensor, variance: Tensor, level: Level, law: TemperatureLaw = VARIANCE_LAW
 ) -> NormalKernel:
-    """Normal kernel at a level, from its mean `(B, *E)` and its variance at T = 1 (broadcastable to it)."""
-    # A variance without batch dimension would take the temperatures of rows for those of its last event dimension.
+    """Build a normal kernel at a level, from its mean `(B, *E)` and its variance at T = 1 (broadcastable to it)."""
+    # Without a batch dimension, the variance would broadcast per-row temperatures along its last event dimension.
     variance = variance.reshape((1,) * (mean.dim() - variance.dim()) + variance.shape)
     return NormalKernel(mean, law.variance(variance, level))
 
 
 def bernoulli_at(logits: Tensor, level: Level) -> BernoulliKernel:
-    """Bernoulli kernel at a level: ρ = sigmoid(logits / T) (section 3.3), logits `(B, *E)`."""
+    """Build a Bernoulli kernel at a level: ρ = sigmoid(logits / T) (section 3.3), logits `(B, *E)`."""
     return BernoulliKernel(logits / level.temperature_like(logits))

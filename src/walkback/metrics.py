@@ -1,6 +1,6 @@
-"""Metrics: further columns of `metrics.jsonl`, computed while a model is trained.
+"""Metrics: additional columns of `metrics.jsonl`, computed during training.
 
-The engine makes a `Moment` whenever it logs (`training.log_every`), and each metric returns figures by name from it.
+The engine creates a `Moment` whenever it logs (`training.log_every`). Each metric computes named figures from it.
 """
 
 from __future__ import annotations
@@ -14,18 +14,18 @@ from walkback.model import Model
 
 @dataclass(frozen=True, slots=True)
 class Moment:
-    """Training at the moment at which it is logged.
+    """State of training when it is logged.
 
     Attributes:
         walks: Number of walks so far.
-        loss: Of the last walk, nats per step and example.
+        loss: Loss of the last walk, nats per step and example.
         gradient_norm: Norm of the gradient of the last update, before clipping.
-        learning_rate: Of the last update.
-        seconds: Spent training so far.
-        model: The model in training. A metric that runs it does so in evaluation mode and without gradient
-            (`with model.evaluating()`), and draws from a generator of its own.
-        averaged: The model with averaged weights, the one that is evaluated and kept; `model` itself where weights are
-            not averaged.
+        learning_rate: Learning rate of the last update.
+        seconds: Training time so far.
+        model: The model in training. A metric that runs it must use evaluation mode (`with model.evaluating()`),
+            disable gradients, and draw from its own generator.
+        averaged: The model with averaged weights, which is evaluated and saved; the same object as `model` if weights
+            are not averaged.
     """
 
     walks: int
@@ -38,12 +38,12 @@ class Moment:
 
 
 class Metric(ABC):
-    """Figures of a moment of training. Keyword-only `__init__` arguments are its configuration."""
+    """Abstract metric of training. Keyword-only `__init__` arguments are its configuration."""
 
     @abstractmethod
     def measure(self, moment: Moment) -> Mapping[str, float]:
-        """Figures by name; they may be nan or infinite. Called in the one process that writes files.
+        """Return figures by name; they may be NaN or infinite. Called only in the process that writes files.
 
-        It changes nothing: neither the model nor global randomness. The names must be none of the engine's (`loss`,
-        `seconds`, …) nor another metric's.
+        Must not change the model or the state of global random generators. Names must differ from those of the engine
+        (`loss`, `seconds`, …) and of other metrics.
         """

@@ -1,4 +1,4 @@
-"""A model: the four parts that a walk needs, held together.
+"""A model: the four components that a walk needs.
 
 operator   p_T(· | s)          schedule   T_1 … T_K
 process    q_T(· | s)          prior      p*(s_K)
@@ -32,7 +32,7 @@ class Model:
 
     @property
     def device(self) -> torch.device:
-        """Where the parameters and buffers are: the operator's, else the prior's; the CPU where there are none."""
+        """Device of the operator's tensors, else of the prior's or the process's; the CPU if there are none."""
         modules = (self.operator, self.prior, self.process)
         tensors = chain.from_iterable(chain(module.parameters(), module.buffers()) for module in modules)
         found = next(tensors, None)
@@ -40,7 +40,7 @@ class Model:
 
     @property
     def modules(self) -> Mapping[str, nn.Module]:
-        """The parts that may have parameters and buffers, by the name under which a checkpoint has them."""
+        """The components that may have parameters and buffers, by their prefix in a checkpoint."""
         return {"operator": self.operator, "process": self.process, "prior": self.prior}
 
     @property
@@ -50,34 +50,34 @@ class Model:
         return self.operator.max_temperature if own is None else own
 
     def levels(self, generator: torch.Generator | None = None) -> Levels:
-        """The schedule's levels up to T_max; random ones where a CPU generator is given."""
+        """Return the schedule's levels up to T_max, random ones if a CPU generator is given."""
         return self.schedule.levels(self.max_temperature, generator)
 
     def levels_of_length(self, num_steps: int) -> Levels:
-        """The schedule's annealing up to T_max in exactly `num_steps` steps."""
+        """Return the schedule's annealing up to T_max in exactly `num_steps` steps."""
         return self.schedule.levels_of_length(self.max_temperature, num_steps)
 
     def path(self, start: Start, levels: Levels, generator: torch.Generator) -> Iterator[Transition]:
-        """What is learned from: see `Process.path`."""
+        """Draw the paths to learn from; see `Process.path`."""
         return self.process.path(self.operator, start, levels, generator)
 
     def walk(self, start: Start, levels: Levels, generator: torch.Generator) -> Iterator[Transition]:
-        """The whole walk from s_0 of `start` through all `levels`, step by step, K + 1 runs of the network.
+        """Walk from s_0 of `start` through all `levels`, step by step, with K + 1 runs of the network.
 
         Raises:
-            ConfigurationError: The process does not tell its single steps.
+            ConfigurationError: The process is not `Stepwise`.
         """
         process = require_stepwise(self.process, "a walk")
         return walk(self.operator, process.heating, start, levels, generator)
 
     def to(self, device: torch.device) -> Model:
-        """The same model with its modules moved to `device` (in place, as modules are)."""
+        """Move the modules to `device` in place, as `nn.Module.to` does, and return the model."""
         for module in self.modules.values():
             module.to(device)
         return self
 
     def tensors(self) -> dict[str, Tensor]:
-        """All parameters and buffers, live ones: `operator.…`, `process.…` and `prior.…`."""
+        """Return all parameters and buffers, not copies: `operator.…`, `process.…` and `prior.…`."""
         return {
             f"{part}.{name}": value
             for part, module in self.modules.items()
@@ -85,10 +85,10 @@ class Model:
         }
 
     def load_tensors(self, tensors: Mapping[str, Tensor]) -> None:
-        """Inverse of `tensors`; names of other parts are passed over.
+        """Load the result of `tensors`; names with other prefixes are ignored.
 
         Raises:
-            RuntimeError: A part has other tensors; the message begins with its name.
+            RuntimeError: The tensors do not match those of a component; the message begins with its name.
         """
         for part, module in self.modules.items():
             prefix = f"{part}."
@@ -102,7 +102,7 @@ class Model:
 
     @contextmanager
     def evaluating(self) -> Iterator[None]:
-        """Evaluation mode inside, the previous mode after."""
+        """Switch to evaluation mode in the block, and restore the previous mode afterwards."""
         parts: tuple[nn.Module, ...] = (self.operator, self.process)
         modes = [part.training for part in parts]
         for part in parts:

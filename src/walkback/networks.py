@@ -1,10 +1,9 @@
-"""Networks: what an operator learns with, apart from what it makes of it.
+"""Networks: the modules inside operators, independent of the kernel that an operator makes of their outputs.
 
-    outputs = network(s, told)      one tensor `(B, *E)` a head, from s `(B, *E)`
+    outputs = network(s, told)      one tensor `(B, *E)` per head, from s `(B, *E)`
 
-A `Network` is a configuration that builds a module. The operator says which ports it needs (a head for the mean, one
-for the variance, …) and turns the outputs into a kernel, so that one network serves every operator, and one operator
-every network.
+A `Network` is a configuration that builds a module. The operator declares the ports it needs (a head for the mean, one
+for the variance, …) and turns the outputs into a kernel, so any network can be combined with any operator.
 """
 
 from __future__ import annotations
@@ -17,12 +16,12 @@ from torch import Tensor, nn
 
 @dataclass(frozen=True, slots=True)
 class Ports:
-    """What a network is asked for.
+    """Inputs and outputs that a network is built for.
 
     Attributes:
         shape: Event shape E of the state and of each output.
         heads: Number of outputs.
-        classes: Number of class labels that it may be told; 0: none.
+        classes: Number of classes that it can be conditioned on; 0 if it is unconditional.
     """
 
     shape: tuple[int, ...]
@@ -32,11 +31,11 @@ class Ports:
 
 @dataclass(frozen=True, slots=True)
 class Told:
-    """What a network is told beside the state.
+    """Inputs of a network in addition to the state.
 
     Attributes:
-        log2_temperature: log2 T, `(1,)` where all rows are at one temperature, else `(B,)`.
-        label: Class of each row, `(B,)` int64, -1 for no label; None: no row has one.
+        log2_temperature: log2 T, `(1,)` if all rows have the same temperature, else `(B,)`.
+        label: Class of each row, `(B,)` int64, -1 for no label; None if no row has one.
     """
 
     log2_temperature: Tensor
@@ -44,15 +43,15 @@ class Told:
 
 
 class Network(ABC):
-    """A network that can be built for any ports. Keyword-only `__init__` arguments are its configuration."""
+    """Abstract network that can be built for given ports. Keyword-only `__init__` arguments are its configuration."""
 
     @abstractmethod
     def build(self, ports: Ports) -> nn.Module:
-        """A new module, its weights drawn from torch's global generator.
+        """Build a new module, its weights drawn from torch's global generator.
 
-        Its forward takes a state `(B, *E)` and a `Told`, and returns a tuple of `ports.heads` tensors `(B, *E)`. A head
-        that is zero at first makes a new operator start as its skip connection.
+        The module's forward takes a state `(B, *E)` and a `Told`, and returns a tuple of `ports.heads` tensors
+        `(B, *E)`. If a head is initialized to zero, a new operator starts as its skip connection.
 
         Raises:
-            ConfigurationError: It cannot serve such states.
+            ConfigurationError: The network does not support such states.
         """

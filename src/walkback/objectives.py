@@ -1,13 +1,13 @@
-"""Objectives: what an update of the operator descends.
+"""Objectives: losses that training minimizes.
 
-`Objective`        local      judges one transition; no gradient flows through the walk (the paper)
-`PathObjective`    global     judges a whole walk; gradients flow through its states (`walkback.paths`)
+`Objective`        local      scores one transition; no gradient flows through the walk (the paper)
+`PathObjective`    global     scores a whole walk; gradients flow through its states (`walkback.paths`)
 
 The engine averages a local objective over the batch (and, for batch updates, over the steps of the walk). Gradients may
-flow through `transition.log_p` (the reverse kernel) only: the forward kernel belongs to the step before, whose graph is
-gone by then; an objective that uses `transition.log_q` takes it as a constant (`.detach()`).
+flow only through `transition.log_p` (the reverse kernel). The forward kernel belongs to the previous step, whose graph
+is already freed, so an objective that uses `transition.log_q` must treat it as a constant (`.detach()`).
 
-For a path objective s_t is a function of s_{t-1} and of noise, and everything in a transition carries its gradient.
+For a path objective, s_t is a function of s_{t-1} and noise, and everything in a transition carries gradients.
 """
 
 from __future__ import annotations
@@ -21,28 +21,28 @@ from walkback.walk import Transition
 
 
 class Objective(ABC):
-    """A local rule of learning. Keyword-only `__init__` arguments are its configuration."""
+    """Abstract local objective. Keyword-only `__init__` arguments are its configuration."""
 
     @abstractmethod
     def __call__(self, transition: Transition) -> Tensor:
-        """The loss of one step for each row, `(B,)`, nats."""
+        """Return the loss of one step for each row, `(B,)`, nats."""
 
 
 class Restricted(ABC):
-    """What an objective offers beside `Objective` that learns from some kinds of step only."""
+    """Capability of an objective: it supports only some kinds of transition, and can check one in advance."""
 
     @abstractmethod
     def require_fitting(self, transition: Transition) -> None:
-        """Look at one step before a run; raises ConfigurationError if the objective cannot learn from its like."""
+        """Check one step before a run; raises ConfigurationError if the objective does not support such steps."""
 
 
 Checkpointing: TypeAlias = Literal["auto", "always", "never"]
-"""Whether the backward pass computes each step of a walk again, which keeps no activations of networks: "auto" does on
-long walks."""
+"""Whether the backward pass recomputes each step of a walk instead of storing the network's activations. "auto" does so
+for long walks."""
 
 
 class PathObjective(ABC):
-    """A rule of learning whose loss is Σ_t step + end, differentiated through the walk.
+    """Abstract objective of a whole walk. The loss is Σ_t step + end, differentiated through the walk.
 
     Keyword-only `__init__` arguments are its configuration.
     """
@@ -50,15 +50,15 @@ class PathObjective(ABC):
     @property
     @abstractmethod
     def checkpointing(self) -> Checkpointing:
-        """How memory is saved."""
+        """Whether steps are recomputed in the backward pass to save memory."""
 
     @abstractmethod
     def step(self, transition: Transition) -> Tensor:
-        """The part of one step for each row, `(B,)`, nats; called a second time where the step is computed again."""
+        """Return the loss of one step for each row, `(B,)`, nats; called a second time if the step is recomputed."""
 
     @abstractmethod
     def end(self, log_prior: Tensor) -> Tensor:
-        """The part of the last state for each row, `(B,)`, nats.
+        """Return the loss of the last state for each row, `(B,)`, nats.
 
         Args:
             log_prior: log p*(s_K), `(B,)`, nats.

@@ -1,12 +1,11 @@
-"""Transition operators: the learned map from a state to a distribution over the next one.
+"""Transition operators: learned maps from a state to a distribution over the next state.
 
     p_T(· | s) = operator(s, level).cooling(level)
-    q_T(· | s) = operator(s, level).heating(level)     the same kernel where the operator is tied
-    p_T(· | s, c) = operator(s, level, c).cooling(level)      where it is conditioned, e.g. on a class c
+    q_T(· | s) = operator(s, level).heating(level)     the same kernel if the operator is tied
+    p_T(· | s, c) = operator(s, level, c).cooling(level)      if it is conditioned, e.g. on a class c
 
-Calling an operator runs its network once. What it returns, a `Conditional`, is cheap to turn into kernels at several
-temperatures: a walk uses each state's output twice, to score the step that led to it and to draw the step that
-leaves it.
+Calling an operator runs its network once and returns a `Conditional`, which makes kernels at any temperature at little
+cost. A walk uses the output at each state twice: to score the step that led to the state, and to draw the next one.
 """
 
 from __future__ import annotations
@@ -22,22 +21,22 @@ from walkback.state import Context, State, StateSpace, leaves
 
 
 class Conditional(ABC):
-    """What an operator knows after seeing a state: kernels conditioned on it, at any temperature."""
+    """Output of an operator at a state: kernels conditioned on that state, at any temperature."""
 
     @abstractmethod
     def cooling(self, level: Level) -> Kernel:
-        """p_T(· | s), the transition operator itself."""
+        """Return p_T(· | s), the transition operator itself."""
 
     @abstractmethod
     def heating(self, level: Level) -> Kernel:
-        """q_T(· | s); a tied operator returns `self.cooling(level)`."""
+        """Return q_T(· | s); a tied operator returns `self.cooling(level)`."""
 
 
 class TransitionOperator(nn.Module, ABC):
     """A stochastic map s → s', built as `cls(space, **options)` from the space of the data.
 
-    The keyword-only arguments of a subclass's `__init__` are its configuration. An operator that needs the moments of
-    the data also derives from `DataAware`; one whose chain has latent units from `Latent`.
+    The keyword-only arguments of a subclass's `__init__` are its configuration. Operators that need the moments of
+    the data also derive from `DataAware`; operators whose chain has latent units derive from `Latent`.
     """
 
     @abstractmethod
@@ -45,11 +44,10 @@ class TransitionOperator(nn.Module, ABC):
         """Run the network at `state` `(B, *E)`.
 
         Args:
-            state: Where the chain is.
-            level: The level of the state: t for s_t (the first level for s_0), with one temperature a row where rows
-                differ. Operators whose network does not look at the temperature ignore it.
-            context: What rows are conditioned on; see `ClassConditional`. Operators that are conditioned on nothing
-                ignore it.
+            state: Current state of the chain.
+            level: The level of the state: t for s_t (the first level for s_0), with one temperature per row if rows
+                differ. Operators whose network does not depend on the temperature ignore it.
+            context: What the rows are conditioned on; see `ClassConditional`. Unconditional operators ignore it.
         """
 
     @property
@@ -61,26 +59,26 @@ class TransitionOperator(nn.Module, ABC):
 class ClassConditional(ABC):
     """Capability of an operator: the context of its `forward` is a class label for each row.
 
-    Labels are `(B,)` int64; -1, like no context at all, stands for no label. It is built for a `Space` that says how
-    many classes there are.
+    Labels are `(B,)` int64; -1 means no label, and so does a context of None. The number of classes comes from the
+    `Space` that the operator is built for.
     """
 
     @property
     @abstractmethod
     def num_classes(self) -> int:
-        """How many classes it can be told, 0 … num_classes - 1; 0: none."""
+        """Number of classes; labels are 0 … num_classes - 1. 0 if the operator is unconditional."""
 
 
 class DataAware(ABC):
-    """Capability of an operator or a process: it sets something from the data before training."""
+    """Capability of an operator or a process: it sets buffers from the data before training."""
 
     @abstractmethod
     def fit_data(self, data: Tensor) -> None:
-        """Set buffers from starting data `(N, *E)`; called once, when it is new."""
+        """Set buffers from starting data `(N, *E)`; called once, on a new instance."""
 
 
 class Latent(ABC):
-    """Capability of an operator: the chain's state has latent parts beside the data (section 6.5)."""
+    """Capability of an operator: the chain's state has latent parts in addition to the data (section 6.5)."""
 
     @property
     @abstractmethod
@@ -89,22 +87,22 @@ class Latent(ABC):
 
     @abstractmethod
     def initial_state(self, data: Tensor, generator: torch.Generator) -> tuple[State, Tensor]:
-        """s_0 = (data, h_0) with h_0 ~ q(· | data), and log q(h_0 | data) `(B,)` in nats."""
+        """Return s_0 = (data, h_0) with h_0 ~ q(· | data), and log q(h_0 | data) `(B,)` in nats."""
 
     @abstractmethod
     def visible(self, state: State) -> Tensor:
-        """The data part of a state, `(B, *E)`."""
+        """Return the data part of a state, `(B, *E)`."""
 
 
 def state_space(operator: TransitionOperator, data_space: StateSpace) -> StateSpace:
-    """Space of the operator's chain on data of `data_space`."""
+    """Return the space of the operator's chain for data of `data_space`."""
     return operator.state_space if isinstance(operator, Latent) else data_space
 
 
 def initial_state(
     operator: TransitionOperator, data: Tensor, generator: torch.Generator
 ) -> tuple[State, Tensor]:
-    """s_0 and log q(latent part | data) `(B,)` in nats: the data themselves unless the operator is `Latent`."""
+    """Return s_0 and log q(latent part | data) `(B,)` in nats: `data` and zeros unless the operator is `Latent`."""
     if isinstance(operator, Latent):
         return operator.initial_state(data, generator)
     return data, data.new_zeros(data.shape[0])

@@ -1,11 +1,11 @@
-"""Heating walks that are differentiated: every state is a function of noise.
+"""Differentiable heating walks: every state is a function of noise.
 
     s_t = τ(ε_t; q_{T_t}(· | s_{t-1})),   t = 1 … K
     loss = Σ_t step(s_{t-1}, s_t) + end(log p*(s_K))
 
-As in `walk`, the network runs once per state, K + 1 times, and the states are those that `walk` would draw from the
-same generator. A walk may be checkpointed: states and kernels are kept, and the backward pass computes each step again
-with the same noise, which costs K + 1 more runs and keeps the activations of one network instead of K + 1.
+As in `walk`, the network runs once per state, K + 1 times, and the states equal those that `walk` draws from the same
+generator. With activation checkpointing, only states and kernels are stored, and the backward pass recomputes each step
+with the same noise. This costs K + 1 more runs and stores the activations of one run instead of K + 1.
 """
 
 from __future__ import annotations
@@ -31,23 +31,25 @@ from walkback.state import State, map_state
 from walkback.walk import Start, Transition
 
 LONG_WALK = 20
-"""Number of steps from which on `checkpointing = "auto"` computes them again in the backward pass."""
+"""Number of steps from which `checkpointing = "auto"` recomputes them in the backward pass."""
 
 
 def path_loss(
     model: Model, objective: PathObjective, start: Start, levels: Levels, generator: torch.Generator
 ) -> tuple[Tensor, State]:
-    """The objective of one walk from each row of `start`: loss `(B,)`, nats, and s_K `(B, *E)`, detached.
+    """Compute the objective of one walk from each row of `start`: loss `(B,)`, nats, and s_K `(B, *E)`, detached.
 
     Raises:
-        ConfigurationError: The process does not tell its single steps, or one cannot be differentiated through.
+        ConfigurationError: The process is not `Stepwise`, or a step cannot be differentiated.
     """
     source = map_state(torch.Tensor.detach, start.state)
     steps = _Steps(model, objective, replace(start, state=source), again=_again(objective, levels))
     conditional = steps.look(source, levels[0])
     parts = []
     for level in levels:
-        with torch.no_grad():  # here and not inside the step, so that computing it again sees the same noise
+        with (
+            torch.no_grad()
+        ):  # outside the step, so that recomputation in the backward pass uses the same noise
             _, moved = steps.heat(source, conditional, level)
             noise = moved.noise(generator)
         source, conditional, part = steps.take(source, conditional, level, noise)
@@ -57,17 +59,17 @@ def path_loss(
 
 
 def _again(objective: PathObjective, levels: Levels) -> bool:
-    """Whether the steps of a walk are computed again in the backward pass."""
+    """Return whether the steps of a walk are recomputed in the backward pass."""
     if objective.checkpointing == "auto":
         return len(levels) >= LONG_WALK
     return objective.checkpointing == "always"
 
 
 def require_reparametrized(kernel: Kernel) -> Reparametrized:
-    """The kernel as a function of noise.
+    """Return the kernel as a function of noise.
 
     Raises:
-        ConfigurationError: It is none: bits, for instance, do not move with their probabilities.
+        ConfigurationError: It is not one; a Bernoulli sample, for instance, is not differentiable in its probability.
     """
     found = reparametrized(kernel)
     if found is None:
@@ -81,7 +83,7 @@ def require_reparametrized(kernel: Kernel) -> Reparametrized:
 
 @final
 class _Steps:
-    """What a walk asks of the operator, each time computed again in the backward pass where that is wanted."""
+    """The steps of a walk, optionally checkpointed: recomputed in the backward pass."""
 
     def __init__(self, model: Model, objective: PathObjective, start: Start, *, again: bool) -> None:
         self._operator = model.operator
@@ -92,19 +94,19 @@ class _Steps:
         self._repeating = False
 
     def look(self, state: State, level: Level) -> Conditional:
-        """The operator at `state`."""
+        """Return the output of the operator at `state`."""
         conditional: Conditional = self._run(self._look, state, level)
         return conditional
 
     def heat(self, source: State, conditional: Conditional, level: Level) -> tuple[Kernel, Reparametrized]:
-        """q_{T_t}(· | s_{t-1}), and the same as a function of noise."""
+        """Return q_{T_t}(· | s_{t-1}), and the same kernel as a function of noise."""
         kernel = self._process.heating(conditional, source, level, self._start.state)
         return kernel, require_reparametrized(kernel)
 
     def take(
         self, source: State, conditional: Conditional, level: Level, noise: State
     ) -> tuple[State, Conditional, Tensor]:
-        """From s_{t-1}: s_t, the operator there, and the objective's part `(B,)`."""
+        """Step from s_{t-1}; return s_t, the operator's output at s_t, and the loss of the step `(B,)`."""
         taken: tuple[State, Conditional, Tensor] = self._run(self._take, source, conditional, level, noise)
         return taken
 
@@ -122,7 +124,7 @@ class _Steps:
         operator, context = self._operator, self._start.context
         conditional: Conditional
         if self._repeating:
-            # On copies of the buffers: layers that keep statistics, as batch norm does, have counted this batch.
+            # Use copies of the buffers: layers with running statistics (batch norm) have already counted this batch.
             buffers = {name: buffer.clone() for name, buffer in operator.named_buffers()}
             conditional = functional_call(operator, buffers, (state, level, context))
         else:
@@ -132,10 +134,11 @@ class _Steps:
     def _run(self, function: Callable[..., Any], *arguments: Any) -> Any:
         if not self._checkpointed:
             return function(*arguments)
+        # The reentrant variant would require tensor inputs with gradients, and ignores `context_fn`.
         return checkpoint(function, *arguments, use_reentrant=False, context_fn=self._contexts)
 
     def _contexts(self) -> tuple[AbstractContextManager[None], AbstractContextManager[None]]:
-        """Contexts of the first computation and of the second."""
+        """Return the context managers of the forward computation and of the recomputation."""
         return nullcontext(), self._repeated()
 
     @contextmanager

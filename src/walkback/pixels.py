@@ -1,13 +1,13 @@
-"""From stored grey levels v = 0 … L - 1 to states.
+"""Conversion of stored gray levels v = 0 … L - 1 to states.
 
 x = (v + u) / L,   u ~ U[0, 1)       dequantized: the density of x bounds the probability of v
-x = v / (L - 1)                      not dequantized: a grid, on which densities mean nothing
+x = v / (L - 1)                      not dequantized: a grid, on which densities are meaningless
 x = 1 if v / (L - 1) ≥ ½ else 0      binarized at the middle
-x ~ Bernoulli(v / (L - 1))           binarized at random, anew each time
-x + ω ε,   ε ~ N(0, 1)               smoothed: then no density of grey levels is bounded
+x ~ Bernoulli(v / (L - 1))           binarized at random, drawn anew each time
+x + ω ε,   ε ~ N(0, 1)               smoothed: the density no longer bounds the probability of gray levels
 
-A step of an operator adds noise σ in every direction, so no chain of such steps has a law with less than that anywhere.
-Data smoothed by ω = σ have such a law; grey levels, with their black paper that never varies, have not.
+A step of an operator adds noise σ in every direction, so the distribution of its chain has at least that spread
+everywhere. Data smoothed by ω = σ have it too; raw gray levels, with a background that never varies, do not.
 """
 
 from __future__ import annotations
@@ -59,18 +59,18 @@ class GreyLevels:
 
     @property
     def support(self) -> Support:
-        """The support of the states: "binary" where they are binarized."""
+        """The support of the states: "binary" if they are binarized, else "real"."""
         return "real" if self.binarize == "none" else "binary"
 
     @property
     def bins(self) -> int | None:
-        """L where states are dequantized, see `DataInfo.bins`."""
+        """L if states are dequantized and not smoothed, else None; see `DataInfo.bins`."""
         exact = self.binarize == "none" and self.dequantize and not self.noise
         return self.levels if exact else None
 
     @property
     def step(self) -> str:
-        """The rule in words, for `DataInfo.preprocessing`."""
+        """Description of the conversion, for `DataInfo.preprocessing`."""
         if self.binarize == "threshold":
             return f"binarized: 1 where v >= {self.levels // 2}"
         if self.binarize == "stochastic":
@@ -81,7 +81,7 @@ class GreyLevels:
         return f"scaled: v / {self.levels - 1}{smoothed}"
 
     def states(self, rows: Tensor, generator: torch.Generator) -> Tensor:
-        """States `(B, *E)`, float32, on the generator's device, from stored levels `(B, *E)`."""
+        """Make states `(B, *E)`, float32, on the generator's device, from stored levels `(B, *E)`."""
         values = rows.to(generator.device)
         if self.binarize == "threshold":
             return (values >= self.levels // 2).float()
@@ -94,7 +94,7 @@ class GreyLevels:
         return self._smoothed((values + uniform) / self.levels, generator)
 
     def centres(self, rows: Tensor) -> Tensor:
-        """What `states` scatter around: their mean over all noise, `(B, *E)`, float32, on the rows' device."""
+        """Return the mean of `states` over all noise, `(B, *E)`, float32, on the device of the rows."""
         values = rows.float()
         if self.binarize == "threshold":
             return (values >= self.levels // 2).float()

@@ -1,9 +1,10 @@
-"""Priors p*(s_K): where cooling starts.
+"""Priors p*(s_K): the distribution that cooling starts from.
 
     cooling   s_K ~ p*,   then s_{t-1} ~ p_{T_t}(· | s_t)
     bound     … + log p*(s_K)
 
-A prior is fitted to the data before training and then watches the last states of the heating walks (Algorithm 1).
+A prior is fitted to the data before training. During training it observes the last states of the heating walks
+(Algorithm 1).
 """
 
 from __future__ import annotations
@@ -19,9 +20,9 @@ from walkback.state import State, StateSpace, leaves, spaces
 
 
 class Prior(nn.Module, ABC):
-    """Distribution of the first state of cooling, built as `cls(space, **options)`.
+    """Abstract distribution of the first state of cooling, built as `cls(space, **options)`.
 
-    What it learns lives in buffers, so that it travels with the checkpoint.
+    Learned quantities are buffers, so they are saved in the checkpoint.
 
     Args:
         space: Space of the chain's state.
@@ -33,11 +34,11 @@ class Prior(nn.Module, ABC):
 
     @abstractmethod
     def log_prob(self, state: State) -> Tensor:
-        """log p*(s), `(B,)`, nats."""
+        """Return log p*(s), `(B,)`, nats."""
 
     @abstractmethod
     def sample(self, num: int, generator: torch.Generator) -> State:
-        """`num` states on the generator's device."""
+        """Draw `num` states on the generator's device."""
 
     @abstractmethod
     def fit(self, state: State) -> None:
@@ -45,7 +46,7 @@ class Prior(nn.Module, ABC):
 
     @abstractmethod
     def observe(self, state: State) -> None:
-        """See the last states s_K `(B, *E)` of a heating walk in training."""
+        """Update the prior with the last states s_K `(B, *E)` of a heating walk in training."""
 
 
 @final
@@ -54,7 +55,7 @@ class ProductPrior(Prior):
 
     Args:
         space: Space of the tuple state.
-        priors: In the order of the leaves.
+        priors: One per leaf, in the order of the leaves.
     """
 
     def __init__(self, space: StateSpace, priors: Sequence[Prior]) -> None:
@@ -67,12 +68,12 @@ class ProductPrior(Prior):
         return tuple(prior for prior in self.priors if isinstance(prior, Prior))
 
     def log_prob(self, state: State) -> Tensor:
-        """Sum of the leaves' log-probabilities, `(B,)`, nats."""
+        """Return the sum of the leaves' log-probabilities, `(B,)`, nats."""
         pairs = zip(self._parts(), leaves(state), strict=True)
         return torch.stack([prior.log_prob(leaf) for prior, leaf in pairs]).sum(0)
 
     def sample(self, num: int, generator: torch.Generator) -> State:
-        """One leaf from each prior, drawn in order."""
+        """Draw one leaf from each prior, in order."""
         return tuple(leaf for prior in self._parts() for leaf in leaves(prior.sample(num, generator)))
 
     def fit(self, state: State) -> None:
@@ -81,6 +82,6 @@ class ProductPrior(Prior):
             prior.fit(leaf)
 
     def observe(self, state: State) -> None:
-        """Show each prior its leaf."""
+        """Update each prior with its leaf."""
         for prior, leaf in zip(self._parts(), leaves(state), strict=True):
             prior.observe(leaf)

@@ -1,10 +1,10 @@
-"""Processes q: how training gets from data to noise.
+"""Heating processes q: how training gets from data to noise.
 
-    tied     q_T(s_t | s_{t-1}) = p_T(s_t | s_{t-1})      the paper: the operator destroys with itself
+    tied     q_T(s_t | s_{t-1}) = p_T(s_t | s_{t-1})      the paper: the operator itself heats the data
 
-The process is a seam of its own because the bound (eq. 5) holds for any q: fixed noise (denoising autoencoders, NET)
-and walks infused with the data differ from the paper in nothing else. A process owns how a path is drawn, too: one step
-after another, or in jumps where q(s_t | s_0) is known, or down from the prior.
+The process is a separate component because the bound (eq. 5) holds for any q. Methods with fixed noise (denoising
+autoencoders, NET) and infusion training differ from the paper only in q. A process also determines how a path is drawn:
+step by step, in jumps if q(s_t | s_0) is known in closed form, or down from the prior.
 """
 
 from __future__ import annotations
@@ -25,18 +25,18 @@ from walkback.walk import Start, Transition, walk
 
 
 class Process(nn.Module, ABC):
-    """The paths that an operator learns from, built as `cls(**options)`.
+    """Abstract source of the paths that an operator learns from, built as `cls(**options)`.
 
-    Parameters and buffers travel with the checkpoint and are averaged as those of the operator are. Parameters learn
-    from objectives that differentiate the whole walk; to a local objective q is a constant. A process that sets
-    something from the data also derives from `walkback.operators.DataAware`; one that can tell its kernel of a single
-    step from `Stepwise`, which bounds, path objectives and persistent chains that heat ask for.
+    Parameters and buffers are saved in the checkpoint, and averaged like those of the operator. Parameters are trained
+    only by objectives that differentiate the whole walk; a local objective treats q as a constant. A process that
+    sets buffers from the data also derives from `walkback.operators.DataAware`. A process with a kernel for each single
+    step derives from `Stepwise`, which bounds, path objectives and heating persistent chains require.
     """
 
     @property
     @abstractmethod
     def max_temperature(self) -> float | None:
-        """T_max, the temperature at which a step of q forgets the state; None where that is the operator's."""
+        """T_max, the temperature at which a step of q forgets the state; None to use the operator's."""
 
     @abstractmethod
     def path(
@@ -44,45 +44,44 @@ class Process(nn.Module, ABC):
     ) -> Iterator[Transition]:
         """Draw a path for each row of `start` and yield its transitions.
 
-        Who consumes them may rely on this much:
+        Every process guarantees the following:
 
-        - Each holds two neighbouring states of a path, the colder one as source, B rows each, detached, in the order of
-          `start`, whose context goes with them; `level` is that of the hotter one, with one temperature a row where
-          rows are at different levels.
-        - `reverse` is p_T(· | target, context) of the operator as it is when the transition is asked for, with its
-          graph, so that weights may move between two transitions. `forward` is q_T(· | source, context); it may have no
-          graph any more.
-        - There are K of them, as many as `levels`.
-        - A level that all rows share is an element of `levels` itself. s_K is the target at `levels[-1]`; whether there
-          is one does not depend on chance, so that all ranks of a distributed run agree on it.
+        - Each transition holds two neighboring states of a path, with the colder one as source. Both have B rows in
+          the order of `start` and of its context, and are detached. `level` is the level of the hotter state, with one
+          temperature per row if rows are at different levels.
+        - `reverse` is p_T(· | target, context) with its graph. It is computed when the transition is requested, so
+          weights may change between two transitions. `forward` is q_T(· | source, context); its graph may be freed.
+        - There are K transitions, as many as `levels`.
+        - A level that all rows share is an element of `levels` itself. s_K is the target at `levels[-1]`. Whether a
+          path contains s_K is not random, so all ranks of a distributed run agree on it.
 
-        Transitions need not follow one another: not every level must come up, nor in order, and a target need not be
-        the next one's source. Nor need a path begin at s_0, or `forward` have drawn the target. Who needs the whole
-        path from s_0 to s_K asks for a `Stepwise` process and takes `walk`.
+        Transitions need not be consecutive: levels may be missing or out of order, and a target need not be the next
+        source. A path need not begin at s_0, and `forward` need not have drawn the target. Callers that need the whole
+        path from s_0 to s_K require a `Stepwise` process and use `walk`.
 
         Args:
-            operator: The operator, in the mode and with the weights that it is to be used with.
-            start: s_0 and what goes with it.
+            operator: The operator, already in the mode and with the weights to use.
+            start: s_0, with its anchor, context and prior.
             levels: T_1 … T_K, coldest first.
             generator: The only source of randomness.
         """
 
 
 class Stepwise(ABC):
-    """Capability of a process: it tells q one step at a time."""
+    """Capability of a process: it defines q one step at a time."""
 
     @abstractmethod
     def heating(self, conditional: Conditional, source: State, level: Level, origin: State) -> Kernel:
-        """q_{T_t}(· | s_{t-1}).
+        """Return q_{T_t}(· | s_{t-1}).
 
         Args:
-            conditional: The operator at the source.
+            conditional: The operator's output at the source.
             source: s_{t-1}, `(B, *E)`.
             level: Level t.
-            origin: s_0, `(B, *E)`, for walks that keep looking at where they came from.
+            origin: s_0, `(B, *E)`, for processes whose steps depend on the start of the path.
 
         Raises:
-            ConfigurationError: Such an operator cannot be heated.
+            ConfigurationError: The process does not support this operator.
         """
 
 
@@ -93,7 +92,7 @@ class StepwiseProcess(Process, Stepwise):
     def path(
         self, operator: TransitionOperator, start: Start, levels: Levels, generator: torch.Generator
     ) -> Iterator[Transition]:
-        """The walk: all levels in order, K + 1 runs of the network."""
+        """Walk through all levels in order, with K + 1 runs of the network."""
         return walk(operator, self.heating, start, levels, generator)
 
 
@@ -111,14 +110,14 @@ class TiedProcess(StepwiseProcess):
 
 
 def require_stepwise(process: Process, what: str) -> Stepwise:
-    """The process as one that tells its single steps.
+    """Return the process as `Stepwise`.
 
     Args:
-        process: Of a model.
-        what: Who needs them, in words that begin a clause.
+        process: The process of a model.
+        what: The feature that needs single steps, for the error message, e.g. "a walk".
 
     Raises:
-        ConfigurationError: It does not.
+        ConfigurationError: The process is not `Stepwise`.
     """
     if not isinstance(process, Stepwise):
         raise ConfigurationError(

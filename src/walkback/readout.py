@@ -1,13 +1,14 @@
-"""What is shown of a state: the state itself, or where a step from it leads to on the average.
+"""Readouts: show a state itself, or the mean of one step from it.
 
     state     s
     mean      E[s' | s],   s' ~ p_1(· | s)
     mean@T    E[s' | s],   s' ~ p_T(· | s)
 
-Every step adds noise. Where the data have none, as the paper behind a digit, states carry that of their last step, and
-the mean is the state without it: what denoising autoencoders and generative stochastic networks are shown by. A step
-at T forgets directions thinner than its noise, so its mean is free of noise of variance σ²T: of data that were smoothed
-by noise ν, T = ν²/σ² shows what was smoothed. The chain itself is not touched, and goes on from the states.
+Every step adds noise, so states carry the noise of their last step even where the data have none, such as the
+background of a digit. The mean removes it; samples of denoising autoencoders and generative stochastic networks are
+shown in the same way. A step at T forgets directions thinner than its noise, so its mean is free of noise of variance
+σ²T: for data that were smoothed by noise ν, T = ν²/σ² shows the data before smoothing. The readout does not affect the
+chain, which continues from the states.
 """
 
 from __future__ import annotations
@@ -27,16 +28,16 @@ from walkback.support.seeding import generator
 
 @torch.no_grad()
 def read_out(operator: TransitionOperator, state: State, readout: Readout, context: Context = None) -> Tensor:
-    """What is shown of states `(B, *E)`: the data part, `(B, *E)`.
+    """Return the readout of states `(B, *E)`: the data part, `(B, *E)`.
 
     Args:
-        operator: In evaluation mode.
-        state: Of its chain.
+        operator: The operator in evaluation mode.
+        state: States of its chain.
         readout: See the module's equations.
         context: What the rows of `state` are conditioned on.
 
     Raises:
-        ConfigurationError: There is no such readout, or the operator's kernels do not tell their mean.
+        ConfigurationError: The readout is unknown, or the operator's kernels have no mean in closed form.
     """
     try:
         temperature = readout_temperature(readout)
@@ -56,10 +57,10 @@ def read_out(operator: TransitionOperator, state: State, readout: Readout, conte
 
 
 def require_readout(model: Model, readout: Readout) -> None:
-    """Refuse, before any work, a readout that is unknown or that the model's kernels do not have.
+    """Check, before any work, that the readout is valid and that the model's kernels support it.
 
     Raises:
-        ConfigurationError: It is one of these.
+        ConfigurationError: The readout is unknown, or the operator's kernels have no mean in closed form.
     """
     with model.evaluating():
         state = model.prior.sample(1, generator(model.device, 0, "readout"))

@@ -1,7 +1,7 @@
-"""What a measurement says: figures with unit and error, series to plot, and the protocol that they were made under.
+"""Reports of measurements: figures with unit and error, series to plot, and the protocol behind them.
 
-A figure without its protocol is hearsay. A `Report` therefore carries what is needed to make it again: checkpoint,
-data, split, numbers, seed, levels, version.
+The protocol of a `Report` holds what is needed to reproduce its figures: checkpoint, data, split, sample sizes, seed,
+levels and version.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ FEWEST = 4
 """Independent values below which no standard error is given."""
 
 _MOST_PLACES = 8
-_ROUNDING = 1e-12  # relative; an error below it is that of floating point
+_ROUNDING = 1e-12  # relative; a smaller error is floating-point rounding
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,16 +26,16 @@ class Figure:
     """One number.
 
     Attributes:
-        name: In snake_case, unique in its report.
+        name: Name in snake_case, unique in its report.
         value: The estimate.
-        unit: For instance "nats", "bits/dim", "nats/step", "steps", "s", "%", "×" (times as much); "1" for any other
-            number without dimension.
-        error: One standard error, in the unit; where the bias is known to be within limits only, these are in it. None
-            where the value is exact or has none, which `meaning` says.
-        interval: Ends of the 95 % confidence interval, where it is not ± 1.96 errors.
-        meaning: One line for people: what it is, and what it should be.
-        side: Where the value lies, apart from its error: "above" what is asked for, which is at most the value, or
-            "below" it; None where it is neither.
+        unit: For instance "nats", "bits/dim", "nats/step", "steps", "s", "%", "×" (a factor); "1" for any other
+            dimensionless number.
+        error: One standard error, in the unit; includes the bias if only limits of the bias are known. None if the
+            value is exact or has no error estimate, as explained in `meaning`.
+        interval: Ends of the 95 % confidence interval, unless it is ± 1.96 errors.
+        meaning: One line that explains the figure and the value to expect.
+        side: "above" if the value is an upper bound on the quantity of interest, apart from its error, "below" if it is
+            a lower bound, None if it is neither.
     """
 
     name: str
@@ -52,13 +52,13 @@ class Series:
     """Numbers in order, for a plot.
 
     Attributes:
-        name: In snake_case, unique in its report.
+        name: Name in snake_case, unique in its report.
         x: Positions.
-        y: Values, as many.
-        x_label: What `x` is, with its unit in brackets: "path length (steps)".
-        y_label: The same for `y`. Series with equal labels are drawn into one panel.
-        error: One standard error of each value; None where there is none.
-        marks: Whether values are drawn as marks without a line.
+        y: Values, one per position.
+        x_label: Label of `x`, with its unit in parentheses: "path length (steps)".
+        y_label: Label of `y`. Series with equal labels share a panel.
+        error: One standard error of each value; None if there is none.
+        marks: Whether values are drawn as markers without a line.
     """
 
     name: str
@@ -81,12 +81,12 @@ class Report:
     """The outcome of a measurement.
 
     Attributes:
-        name: Of the measurement: "evaluate", or the diagnostic.
+        name: Name of the measurement: "evaluate", or that of the diagnostic.
         headline: Name of the figure that a threshold is compared with.
-        figures: All figures, in the order to be read.
-        series: What to plot.
-        warnings: What a reader must know before using a figure, one sentence each.
-        protocol: How the figures were made, plain JSON types.
+        figures: All figures, in reading order.
+        series: Series to plot.
+        warnings: Caveats that a reader must know before using a figure, one sentence each.
+        protocol: How the figures were made, in plain JSON types.
     """
 
     name: str
@@ -111,18 +111,18 @@ class Report:
                 )
 
     def __getitem__(self, name: str) -> Figure:
-        """The figure called `name`; raises KeyError."""
+        """Return the figure called `name`; raises KeyError if there is none."""
         for figure in self.figures:
             if figure.name == name:
                 return figure
         raise KeyError(name)
 
     def stamped(self, protocol: Mapping[str, Any], warnings: Iterable[str] = ()) -> Report:
-        """The same with a wider protocol (its own entries win) and further warnings before its own."""
+        """Return a copy with more protocol entries (existing ones win) and with `warnings` before its own."""
         return replace(self, protocol={**protocol, **self.protocol}, warnings=(*warnings, *self.warnings))
 
     def _repr_html_(self) -> str:
-        """The report in a notebook: figures, warnings, protocol."""
+        """Render figures, warnings and protocol in a notebook."""
         rows = [(figure.name, number(figure), figure.unit, figure.meaning) for figure in self.figures]
         return (
             markup.heading(self.name)
@@ -132,7 +132,7 @@ class Report:
         )
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain JSON types; see docs/measuring.md for the schema."""
+        """Convert to plain JSON types; see docs/measuring.md for the schema."""
         record = asdict(self)
         record["figures"] = [
             {**asdict(figure), "interval": None if figure.interval is None else list(figure.interval)}
@@ -153,7 +153,7 @@ class Report:
 
 
 def number(figure: Figure) -> str:
-    """`value ± error`, to two digits of the error; `≤` or `≥` before a bound, both ends where there is no error.
+    """Format `value ± error` to two digits of the error, with `≤` or `≥` before a bound; without error, the interval.
 
     >>> number(Figure("a", 1.23456, "nats", 0.0123)), number(Figure("a", 1234.5, "nats"))
     ('1.235 ± 0.012', '1234.5')

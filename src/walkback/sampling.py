@@ -1,10 +1,10 @@
 """Sampling: cool from the prior, then iterate the operator.
 
-    steps    s ← k_T(· | s),   k = p unless said otherwise, at each of some levels
+    steps    s ← k_T(· | s),   k = p by default, at each of the given levels
     anneal   s_K ~ p*,   s_{t-1} ~ p_{T_t}(· | s_t),   t = K … 1
-    chain    s ← p_T(· | s), repeated at one level (T = 1 unless said otherwise)
+    chain    s ← p_T(· | s), repeated at one level (T = 1 by default)
 
-All are generators that hold one state at a time, so 100,000 steps need no more memory than one. A context c goes with
+All are generators that hold one state at a time, so 100,000 steps need no more memory than one. A context c stays with
 the rows of a state through all steps: p_T(· | s, c).
 """
 
@@ -44,18 +44,18 @@ def steps(
     kernel: Heating = by_cooling,
     hold: Callable[[State], State] | None = None,
 ) -> Iterator[State]:
-    """Step from `state` `(B, *E)` at each of `levels`, in their order: yields every state but the first.
+    """Step from `state` `(B, *E)` at each of `levels`, in order; yield every state except the first.
 
-    What every chain does, one run of the network a step; `walk` is for those whose steps are judged as well.
+    All chains are built on this function, with one run of the network per step. Use `walk` if steps are also scored.
 
     Args:
         operator: The operator.
-        state: Where the chains begin.
+        state: Starting states of the chains.
         levels: The level of each step.
-        generator: Draws the states.
+        generator: Source of randomness of the states.
         context: What the rows are conditioned on.
-        kernel: What is drawn from.
-        hold: What becomes of a drawn state, e.g. some of its entries are put back; None leaves it as it is.
+        kernel: Kernel to draw from.
+        hold: Function applied to each drawn state, e.g. to restore some of its entries; None leaves states unchanged.
     """
     origin = state
     for level in levels:
@@ -73,7 +73,7 @@ def anneal(
     generator: torch.Generator,
     context: Context = None,
 ) -> Iterator[State]:
-    """Cool `num` states from the prior: yields s_K, …, s_0 (K + 1 states `(num, *E)`)."""
+    """Cool `num` states from the prior; yield s_K, …, s_0 (K + 1 states `(num, *E)`)."""
     with torch.no_grad():
         state = prior.sample(num, generator)
     yield state
@@ -87,7 +87,7 @@ def cool(
     generator: torch.Generator,
     context: Context = None,
 ) -> Iterator[State]:
-    """Walk `state` s_K down through `levels`, hottest first: yields s_{K-1}, …, s_0."""
+    """Cool `state` s_K through `levels`, hottest first; yield s_{K-1}, …, s_0."""
     return steps(operator, state, reversed(levels), generator, context)
 
 
@@ -101,13 +101,13 @@ def chain(
     level: Level = COLD,
     every: int = 1,
 ) -> Iterator[State]:
-    """Apply the operator `num_steps` times at one level: yields the state after every `every` steps."""
+    """Apply the operator `num_steps` times at one level; yield the state after every `every` steps."""
     states = steps(operator, state, repeat(level, num_steps), generator, context)
     return islice(states, every - 1, None, every)
 
 
 def last(states: Iterator[State]) -> State:
-    """The last of a stream of states, holding one at a time.
+    """Return the last of a stream of states, holding one at a time.
 
     Raises:
         ValueError: The stream is empty.
@@ -122,15 +122,15 @@ def last(states: Iterator[State]) -> State:
 
 @dataclass(frozen=True, slots=True)
 class SamplePlan:
-    """What to sample.
+    """A sampling plan.
 
     Attributes:
         num: Number of samples, or of chains.
-        extra: Steps at T = 1 after annealing, before anything is recorded.
-        chain: Steps at T = 1 after those, recorded.
-        every: Steps between two recorded frames; the first frame is that before the chain.
+        extra: Number of steps at T = 1 after annealing, before recording begins.
+        chain: Number of recorded steps at T = 1 after those.
+        every: Steps between two recorded frames. The first frame is the state before the chain.
         seed: Seed of the samples; each batch has its own stream.
-        batch_size: Samples computed at a time.
+        batch_size: Number of samples computed at a time.
     """
 
     num: int
@@ -146,7 +146,7 @@ class SamplePlan:
         return self.chain // self.every + 1
 
     def total_steps(self, levels: Levels) -> int:
-        """Steps of one sample, annealing included."""
+        """Return the number of steps of one sample, annealing included."""
         return len(levels) + self.extra + self.chain
 
 
@@ -158,20 +158,20 @@ def sample_frames(
     start: Tensor | None = None,
     context: Context = None,
 ) -> Iterator[tuple[int, int | None, State | None]]:
-    """Carry out a plan, all batches in step: yields (steps done, chain step, states `(num, *E)`) after every step.
+    """Run a plan, all batches in lockstep; yield (steps done, chain step, states `(num, *E)`) after every step.
 
     Chain step and states are None except at recorded frames. Memory does not depend on the number of steps.
 
     Args:
-        model: In evaluation mode, on `device`.
-        levels: Cooled through first; `()` begins with the steps at T = 1, which is what a start near the data needs.
-        plan: What to sample.
-        device: Where to compute.
-        start: Where cooling begins, data `(num, *E)`; None draws from the prior.
+        model: The model in evaluation mode, on `device`.
+        levels: Levels to cool through first. `()` skips annealing, which suits starts near the data.
+        plan: The plan.
+        device: Device to compute on.
+        start: Data `(num, *E)` that cooling starts from; None draws from the prior.
         context: What the samples are conditioned on, `(num, …)`, on any device.
 
     Raises:
-        WalkbackError: There are more or fewer starts than `plan.num`.
+        WalkbackError: The number of starts is not `plan.num`.
     """
     if start is not None and len(start) != plan.num:
         raise WalkbackError(
@@ -211,7 +211,7 @@ def _steps(
     start: Tensor | None,
     context: Context,
 ) -> Iterator[State]:
-    """Every state of one batch: where it starts, cooling, then the chain."""
+    """Yield every state of one batch: its start, cooling, then the chain."""
     if start is None:
         state = model.prior.sample(num, generator)
     else:

@@ -1,10 +1,10 @@
-"""Temperatures of a walk: one indexed list of levels, shared by heating and cooling.
+"""Annealing schedules: one indexed list of levels, shared by heating and cooling.
 
     heating  s_t ~ q_{T_t}(· | s_{t-1})   t = 1 … K
     cooling  s_{t-1} ~ p_{T_t}(· | s_t)   t = K … 1
 
-Step t of both directions uses the same `Level`; nothing ever recomputes a temperature by multiplying until it
-matches, so the two directions cannot disagree.
+Step t uses the same `Level` in both directions. No temperature is ever recomputed by repeated multiplication, so the
+two directions cannot disagree through rounding.
 """
 
 from __future__ import annotations
@@ -26,8 +26,8 @@ from walkback.support.memory import send
 class Level:
     """Step t and temperature T_t of a walk.
 
-    Both are numbers where the whole batch is at one level, and tensors `(B,)` where rows are at different levels
-    (`stack_levels`). Operators read the temperature through `temperature_like`, which serves both.
+    Both are numbers if the whole batch is at one level, and tensors `(B,)` if rows are at different levels
+    (see `stack_levels`). Operators read the temperature through `temperature_like`, which handles both.
 
     Raises:
         ConfigurationError: The temperature is not a positive finite number.
@@ -38,14 +38,14 @@ class Level:
 
     def __post_init__(self) -> None:
         if isinstance(self.temperature, Tensor):
-            return  # made from checked levels; looking at the values would stall a CUDA stream
+            return  # built from checked levels; reading the values would synchronize with the CUDA device
         if not (math.isfinite(self.temperature) and self.temperature > 0):
             raise ConfigurationError(
                 f"Got temperature {self.temperature!r} at step {self.step}, expected a positive finite number."
             )
 
     def temperature_like(self, leaf: Tensor) -> Tensor:
-        """T_t with the dtype and device of `leaf` `(B, *E)`, shaped to broadcast against it.
+        """Return T_t with the dtype and device of `leaf` `(B, *E)`, shaped to broadcast against it.
 
         >>> Level(1, 2.0).temperature_like(torch.zeros(5, 3)).shape
         torch.Size([1, 1])
@@ -60,7 +60,7 @@ Levels: TypeAlias = tuple[Level, ...]
 
 
 def levels_from(temperatures: Sequence[float]) -> Levels:
-    """Levels 1 … K from a list of temperatures.
+    """Make levels 1 … K from a list of temperatures.
 
     >>> [level.step for level in levels_from([1.0, 2.0])]
     [1, 2]
@@ -69,7 +69,7 @@ def levels_from(temperatures: Sequence[float]) -> Levels:
 
 
 def stack_levels(levels: Levels, rows: int, device: torch.device) -> Level:
-    """One level whose rows run through `levels`, each for `rows` rows: tensors of shape `(K·rows,)`."""
+    """Stack `levels` into one level of tensors `(K·rows,)`, each level repeated for `rows` consecutive rows."""
     if any(isinstance(level.temperature, Tensor) for level in levels):
         return Level(
             torch.cat([torch.as_tensor(level.step, device=device).expand(rows) for level in levels]),
@@ -83,22 +83,22 @@ def stack_levels(levels: Levels, rows: int, device: torch.device) -> Level:
 
 
 def tensor_levels(levels: Levels, device: torch.device) -> Levels:
-    """The same levels as tensors of shape `(1,)`, so that an operator compiles once instead of once a temperature."""
+    """Return the levels as tensors `(1,)`, so that an operator compiles once and not once per temperature."""
     return tuple(stack_levels((level,), 1, device) for level in levels)
 
 
 class Schedule(ABC):
-    """Chooses the levels of a walk. Keyword-only `__init__` arguments are its configuration."""
+    """Abstract annealing schedule. Keyword-only `__init__` arguments are its configuration."""
 
     @abstractmethod
     def levels(self, max_temperature: float, generator: torch.Generator | None = None) -> Levels:
-        """The levels of one walk, coldest first.
+        """Return the levels of one walk, coldest first.
 
         Args:
             max_temperature: Temperature at which one step of the operator forgets its state
-                (`TransitionOperator.max_temperature`); a schedule may have its own instead.
-            generator: Draws what the schedule leaves to chance in training (CPU). None asks for the schedule's
-                fixed list, the one used to evaluate and to sample.
+                (`TransitionOperator.max_temperature`); a schedule may override it with its own.
+            generator: CPU generator for the random choices of the schedule in training. None returns the fixed
+                list, which evaluation and sampling use.
 
         Raises:
             ConfigurationError: The schedule cannot reach `max_temperature`.
@@ -106,8 +106,8 @@ class Schedule(ABC):
 
     @abstractmethod
     def levels_of_length(self, max_temperature: float, num_steps: int) -> Levels:
-        """The same annealing in exactly `num_steps` steps (`walkback sample --steps`).
+        """Return the same annealing in exactly `num_steps` steps (`walkback sample --steps`).
 
         Raises:
-            ConfigurationError: The schedule has no such length.
+            ConfigurationError: The schedule does not support this length.
         """

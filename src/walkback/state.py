@@ -3,7 +3,7 @@
     s = x            one leaf, e.g. an image
     s = (x, h, …)    several leaves, e.g. visible and latent units
 
-Everything that handles states goes through these few functions, so that nothing else needs to know which it is.
+All code that handles states uses the functions below, so no other module depends on which of the two a state is.
 """
 
 from __future__ import annotations
@@ -18,17 +18,18 @@ from torch import Tensor
 
 State: TypeAlias = Tensor | tuple[Tensor, ...]
 Context: TypeAlias = State | None
-"""What kernels are conditioned on beside the state: tensors `(B, …)` whose rows go with those of the state.
+"""What kernels are conditioned on in addition to the state: tensors `(B, …)`, row by row like the state.
 
-Class labels are `(B,)` int64, -1 for a row without one. None: nothing."""
+Class labels are `(B,)` int64, with -1 for a row without a label. None: unconditional."""
 Support: TypeAlias = Literal["real", "binary", "one-hot"]
-"""What the entries of a leaf are: numbers; bits, of which all combinations are states; or symbols, bits of which
-exactly one is 1 along the last dimension of the event. Bits of symbols are not free: bits/dim would mean nothing."""
+"""Kind of values in a leaf: "real" numbers; "binary" entries, where every combination is a state; or "one-hot" symbols,
+where exactly one entry is 1 along the last event dimension. Entries of symbols are dependent, so bits/dim is undefined
+for them."""
 
 
 @dataclass(frozen=True, slots=True)
 class Space:
-    """Where one leaf of a state lives.
+    """The space of one leaf of a state.
 
     Attributes:
         shape: Event shape E.
@@ -52,7 +53,7 @@ StateSpace: TypeAlias = Space | tuple[Space, ...]
 
 
 def leaves(state: State) -> tuple[Tensor, ...]:
-    """The tensors of a state.
+    """Return the tensors of a state.
 
     >>> len(leaves((torch.zeros(2, 3), torch.ones(2, 1))))
     2
@@ -61,7 +62,7 @@ def leaves(state: State) -> tuple[Tensor, ...]:
 
 
 def spaces(space: StateSpace) -> tuple[Space, ...]:
-    """The spaces of a state's leaves, in order."""
+    """Return the spaces of a state's leaves, in order."""
     return space if isinstance(space, tuple) else (space,)
 
 
@@ -87,18 +88,18 @@ def map_context(function: Callable[[Tensor], Tensor], context: Context) -> Conte
 
 
 def concatenate_contexts(contexts: Sequence[Context]) -> Context:
-    """Join the contexts of batches as `concatenate` joins their states; None where none has one."""
+    """Join the contexts of batches as `concatenate` joins their states; None unless every batch has a context."""
     known = [context for context in contexts if context is not None]
     return concatenate(known) if len(known) == len(contexts) and known else None
 
 
 def batch_size(state: State) -> int:
-    """B, the number of states in the batch."""
+    """Return B, the number of states in the batch."""
     return leaves(state)[0].shape[0]
 
 
 def device_of(state: State) -> torch.device:
-    """The device that holds the state."""
+    """Return the device of the state."""
     return leaves(state)[0].device
 
 
@@ -113,5 +114,5 @@ def sum_events(values: Tensor) -> Tensor:
 
 
 def dimensions(space: StateSpace) -> int:
-    """Total number of dimensions of a state."""
+    """Return the total number of dimensions of a state."""
     return sum(leaf.size for leaf in spaces(space))

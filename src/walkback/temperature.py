@@ -1,13 +1,13 @@
-"""Temperature laws: what the temperature of a level does to Gaussian noise.
+"""Temperature laws: how the temperature of a level scales Gaussian noise.
 
     variance(v, T)       the variance at T of noise whose variance at T = 1 is v
-    max_temperature      the T at which v has become the largest variance that is wanted
+    max_temperature      the T at which v reaches the largest variance
 
     variance law             v_T = T v     Algorithm 1
     standard deviation law   v_T = T² v    section 3.3
 
-A law is one object, so that the noise of a level and T_max, which schedules climb to, cannot disagree. With the
-temperatures √(2^t) of appendix F the second law doubles the variance at every step, as the first does with 2^t.
+One object defines both the noise of a level and T_max, where schedules end, so the two cannot disagree. With the
+temperatures √(2^t) of appendix F, the second law doubles the variance at every step, as the first does with 2^t.
 """
 
 from __future__ import annotations
@@ -22,15 +22,15 @@ from walkback.schedules import Level
 
 
 class TemperatureLaw(ABC):
-    """How a variance grows with temperature. Keyword-only `__init__` arguments are its configuration."""
+    """Abstract growth of a variance with temperature. Keyword-only `__init__` arguments are its configuration."""
 
     @abstractmethod
     def variance(self, variance_at_1: Tensor, level: Level) -> Tensor:
-        """The variance at a level, from that at T = 1; both broadcastable to `(B, *E)`, differentiable in it."""
+        """Return the variance at a level from the variance at T = 1, differentiably; both broadcast to `(B, *E)`."""
 
     @abstractmethod
     def max_temperature(self, largest: float, at_1: float) -> float:
-        """T_max: the temperature that turns the variance `at_1` into `largest`, both positive."""
+        """Return T_max, the temperature at which the variance `at_1` becomes `largest`; both are positive."""
 
 
 @final
@@ -60,4 +60,4 @@ class StandardDeviationLaw(TemperatureLaw):
 
 
 VARIANCE_LAW = VarianceLaw()
-"""The law where none is chosen."""
+"""The default law."""

@@ -1,13 +1,13 @@
-"""The heating walk, one record a step.
+"""The heating walk, one record per step.
 
     s_0 ~ data,   s_t ~ q_{T_t}(· | s_{t-1}),   t = 1 … K
 
-Each step is yielded as a `Transition` that carries both kernels: q_{T_t}(· | s_{t-1}), which drew s_t, and
-p_{T_t}(· | s_t), which is asked to walk back to s_{t-1}. States are detached: no gradient flows through the walk.
+Each step is yielded as a `Transition` that holds both kernels: q_{T_t}(· | s_{t-1}), which drew s_t, and
+p_{T_t}(· | s_t), which scores the way back to s_{t-1}. States are detached: no gradient flows through the walk.
 
-The network runs once per state, K + 1 times a walk. Its output at s_t serves both to score s_{t-1} at T_t and to draw
-s_{t+1} at T_{t+1}; a network that looks at the level sees that of the state (t at s_t) in both roles, which leaves the
-bound valid because it holds for any heating kernel.
+The network runs once per state, K + 1 times per walk. Its output at s_t is used to score s_{t-1} at T_t and to draw
+s_{t+1} at T_{t+1}. A network that depends on the level gets that of the state (t at s_t) in both roles. The bound stays
+valid because it holds for any heating kernel.
 """
 
 from __future__ import annotations
@@ -31,14 +31,13 @@ Heating: TypeAlias = Callable[[Conditional, State, Level, State], Kernel]
 
 @dataclass(frozen=True, slots=True)
 class Start:
-    """Where paths begin.
+    """Starting point of paths.
 
     Attributes:
         state: s_0, `(B, *E)`.
-        anchor: x, `(B, *E)`: what s_0 is scattered around, an example of the data without the noise that s_0 was
-            given; None stands for s_0.
-        context: What the rows are conditioned on, `(B, …)`; None: nothing.
-        prior: p*, for paths that begin at the hot end; None where there is none.
+        anchor: x, `(B, *E)`: the example that s_0 was made from by adding noise, without that noise; None means s_0.
+        context: What the rows are conditioned on, `(B, …)`; None if unconditional.
+        prior: p*, for paths that begin at the hot end; None if there is no prior.
     """
 
     state: State
@@ -48,10 +47,10 @@ class Start:
 
 
 class Transition(NamedTuple):
-    """Step t between a colder state s_{t-1} and a hotter one s_t, and the two kernels that judge it.
+    """Step t between a colder state s_{t-1} and a hotter state s_t, with the two kernels that score it.
 
-    `anchor` and `context` are those of the `Start`: the anchor is s_0 where no more is known, and None for a transition
-    that belongs to no walk.
+    `anchor` and `context` come from the `Start`. The anchor is s_0 if the start has none, and None for a transition
+    that is not part of a walk.
     """
 
     source: State
@@ -82,8 +81,8 @@ def walk(
 ) -> Iterator[Transition]:
     """Heat s_0 of `start` through `levels`, running the network once per state (K + 1 times).
 
-    The operator is called when the next transition is asked for: a caller who updates its weights between two steps
-    (online learning) draws s_{t+1} from the output at s_t of just before the update.
+    The operator is called lazily, when the next transition is requested. If a caller updates the weights between two
+    steps (online learning), s_{t+1} is drawn from the output at s_t that was computed before the update.
     """
     source = origin = start.state
     anchor = origin if start.anchor is None else start.anchor
@@ -91,6 +90,7 @@ def walk(
     conditional = operator(origin, levels[0], context)
     for level in levels:
         forward = heating(conditional, source, level, origin)
+        # `sample` detaches, so the graph of each step contains one run of the network only.
         target = forward.sample(generator)
         conditional = operator(target, level, context)
         yield Transition(source, target, level, forward, conditional.cooling(level), anchor, context)
@@ -98,5 +98,5 @@ def walk(
 
 
 def by_cooling(conditional: Conditional, source: State, level: Level, origin: State) -> Kernel:
-    """p_T(· | s) in the place of q_T: a walk at one level is then a chain of the model."""
+    """Return p_T(· | s) in place of q_T, which turns a walk at one level into a chain of the model."""
     return conditional.cooling(level)

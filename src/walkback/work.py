@@ -5,13 +5,13 @@
     Δ_t = log q_{T_t}(s_t | s_{t-1}) - log p_{T_t}(s_{t-1} | s_t)                     entropy production of step t
     W   = Σ_t Δ_t - log p*(s_K)                                                       work of the path
 
-The same W is computed for paths of both kinds. With p(s_0) the density that cooling has at s_0,
+W is the same quantity for both kinds of path. With p(s_0) the density of cooling at s_0,
 
     E[exp(-W) | s_0] = p(s_0)        over heating paths (Jarzynski; eq. 10 of the paper)
     E[exp(+W) | s_0] = 1 / p(s_0)    over cooling paths that end in s_0
 
-so -E[W] bounds log p(s_0) from below in heating (eq. 5) and from above in cooling. Where an operator has latent units,
-log q(h_0 | data) is added to W of heating from data; a cooled s_0 is a whole state, (data, h_0), and nothing is added.
+so -E[W] bounds log p(s_0) from below in heating (eq. 5) and from above in cooling. If the operator has latent units,
+log q(h_0 | data) is added to W for heating from data. A cooled s_0 is a whole state (data, h_0), so nothing is added.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ from walkback.state import Context, State, leaves, spaces
 from walkback.walk import Start
 
 _TIES = 4
-"""Entries of one batch at the very same extreme value that a continuous kernel does not give."""
+"""Number of entries of a batch at exactly the same extreme value that a continuous kernel does not produce."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,7 +41,7 @@ class PathWork:
 
     Attributes:
         production: Δ_t, `(B, K)`, coldest level first.
-        boundary: -log p*(s_K), plus log q(h_0 | data) where there are latent units: `(B,)`.
+        boundary: -log p*(s_K), plus log q(h_0 | data) if there are latent units: `(B,)`.
     """
 
     production: Tensor
@@ -57,11 +57,11 @@ class PathWork:
 def heating_work(
     model: Model, data: Tensor, levels: Levels, generator: torch.Generator, context: Context = None
 ) -> PathWork:
-    """Heat each row of `data` `(B, *E)` once; with `context`, bounds and averages are of log p(s_0 | context).
+    """Heat each row of `data` `(B, *E)` once. With `context`, bounds and averages refer to log p(s_0 | context).
 
     Raises:
-        ConfigurationError: The process does not tell its single steps.
-        WalkbackError: States are clipped, so that their density is not what the kernel says.
+        ConfigurationError: The process is not `Stepwise`.
+        WalkbackError: States are clipped, so the kernel does not describe their density.
     """
     state, log_latent = initial_state(model.operator, data, generator)
     return _heat(model, Start(state, context=context), levels, generator, log_latent)
@@ -71,7 +71,7 @@ def heating_work(
 def reheating_work(
     model: Model, state: State, levels: Levels, generator: torch.Generator, context: Context = None
 ) -> PathWork:
-    """Heat whole states s_0 `(B, *E)`, latent parts included, e.g. those that `cooling_work` ended in."""
+    """Heat whole states s_0 `(B, *E)` including latent parts, e.g. the final states of `cooling_work`."""
     none = leaves(state)[0].new_zeros(len(leaves(state)[0]))
     return _heat(model, Start(state, context=context), levels, generator, none)
 
@@ -80,12 +80,12 @@ def reheating_work(
 def cooling_work(
     model: Model, num: int, levels: Levels, generator: torch.Generator, context: Context = None
 ) -> tuple[State, PathWork]:
-    """Cool `num` states from the prior: where they end, s_0 `(num, *E)`, and the work of the same paths.
+    """Cool `num` states from the prior; return the final states s_0 `(num, *E)` and the work of the same paths.
 
-    Holds all K + 1 states at once, because a process may ask where the path ends.
+    All K + 1 states are held in memory, because q may depend on s_0, which is known only at the end of the path.
 
     Raises:
-        ConfigurationError: The process does not tell its single steps.
+        ConfigurationError: The process is not `Stepwise`.
         WalkbackError: States are clipped.
     """
     process = require_stepwise(model.process, "the work of a path")
@@ -102,7 +102,7 @@ def cooling_work(
         states.append(target)
         state = target
     clipping.require()
-    # From the end of the path: s_0 and its output, s_1 and its, …
+    # Reorder from cold to hot: states[t] is s_t, outputs[t] is the operator at s_t.
     states.reverse()
     outputs = [model.operator(state, levels[0], context), *reversed(conditionals)]
     production = []
@@ -126,13 +126,13 @@ def _heat(
 
 @final
 class ClippingCheck:
-    """Refuses sampled states that pile up at an extreme value, as clipping makes them.
+    """Detects sampled states that pile up at an extreme value, which indicates clipping.
 
-    A clipped normal has atoms at the ends, its density says nothing of them, and a bound made of it is too high. States
-    are looked at on their device; `require` alone waits for it, once a path and not at every step.
+    A clipped normal has atoms at both ends that its density ignores, so a bound computed from it is too high. States
+    are inspected on their device. Only `require` synchronizes with it, once per path instead of once per step.
 
     Args:
-        model: Whose states they are.
+        model: The model that the states come from.
     """
 
     def __init__(self, model: Model) -> None:
@@ -140,19 +140,19 @@ class ClippingCheck:
         self._piles: list[tuple[Tensor, int]] = []
 
     def look(self, state: State) -> None:
-        """Look at states `(B, *E)`."""
+        """Inspect states `(B, *E)`."""
         for leaf, space in zip(leaves(state), self._spaces, strict=True):
             if space.support != "real" or leaf.numel() < 2 * _TIES:
                 continue
             low, high = leaf.amin(), leaf.amax()
             most = torch.maximum((leaf == low).sum(), (leaf == high).sum())
             piled = (most >= max(_TIES, leaf.numel() // 1000)) | (low == high)
-            # Where they are not finite there is no pile: the work itself will not be finite.
+            # Non-finite values are not reported as clipping: the work is then not finite either, and is refused.
             found = piled & low.isfinite() & high.isfinite()
             self._piles.append((torch.where(found, most, 0), leaf.numel()))
 
     def require(self) -> None:
-        """Raise WalkbackError where states that were looked at are clipped, and forget them."""
+        """Raise WalkbackError if any inspected states are clipped, and forget the inspected states."""
         piles, self._piles = self._piles, []
         if not piles:
             return
@@ -167,13 +167,13 @@ class ClippingCheck:
 
 
 def exponential_average(work: Tensor) -> Tensor:
-    """-log mean exp(-W) over the last dimension, `(…, P)` → `(…)`, nats, in float64.
+    """Return -log mean exp(-W) over the last dimension, `(…, P)` → `(…)`, nats, in float64.
 
-    Of P heating paths from s_0 it estimates -log p(s_0), from above by the finite P.
+    For P heating paths from s_0 it estimates -log p(s_0), with an upward bias that vanishes as P grows.
     """
     return math.log(work.shape[-1]) - (-work.double()).logsumexp(-1)
 
 
 def effective_sample_size(work: Tensor) -> Tensor:
-    """(Σ w)² / Σ w² of the weights w = exp(-W) over the last dimension, `(…, P)` → `(…)`, from 1 to P."""
+    """Return (Σ w)² / Σ w² of the weights w = exp(-W) over the last dimension, `(…, P)` → `(…)`, from 1 to P."""
     return (-work.double()).softmax(-1).square().sum(-1).reciprocal()
