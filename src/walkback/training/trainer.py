@@ -99,6 +99,8 @@ class Trainer:
     ) -> None:
         self.model = model
         self.progress = Progress()
+        self.gradient_norm = torch.zeros((), device=device)
+        """Norm of the gradient of the last update before clipping, a scalar on the device."""
         self._dataset = dataset
         self._settings = settings
         self._seed = seed
@@ -130,6 +132,11 @@ class Trainer:
         """The model with averaged weights: the one to evaluate and to sample; raises as `settle`."""
         self._finite.require()
         return self._average.model if self._settings.ema else self.model
+
+    @property
+    def learning_rate(self) -> float:
+        """Learning rate of the last walk."""
+        return float(self._optimizer.param_groups[0]["lr"])
 
     @property
     def share_done(self) -> float:
@@ -245,7 +252,7 @@ class Trainer:
 
     def _update(self, loss: Tensor) -> None:
         self._world.average_gradients(self._parameters)
-        norm = clip_gradients(self._parameters, self._settings.clip)
+        self.gradient_norm = norm = clip_gradients(self._parameters, self._settings.clip)
         skipped = self._finite.look(loss, norm, self.progress.walks)
         if skipped is not None:
             self._optimizer.found_inf = skipped  # type: ignore[attr-defined]  # as torch.amp.GradScaler gives it
