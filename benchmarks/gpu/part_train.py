@@ -26,12 +26,12 @@ TINY: Mapping[str, str] = {
 }
 SMALL = (
     "--steps 4 --batch-size 2 --set operator.channels=[8,8] --set operator.blocks=1 "
-    "--set training.validation_examples=2 --set training.log_every=1 --set evaluation.limit=4 "
+    "--set training.validation_examples=8 --set training.log_every=1 --set evaluation.limit=8 "
     "--set samples.num=4 --set samples.chains=2 --set samples.chain_steps=4 --set samples.chain_every=2"
 )
 
 EVALUATION = "--limit 200 --paths 16 --simulated 0 --samples 500 --no-baselines"
-SMALL_EVALUATION = "--limit 4 --paths 2 --simulated 0 --samples 40 --no-baselines"
+SMALL_EVALUATION = "--limit 8 --paths 2 --simulated 0 --samples 40 --no-baselines"
 READOUT: Mapping[str, str] = {"mnist": "mean@256", "cifar10": "state"}
 """What the recipe shows of a state."""
 
