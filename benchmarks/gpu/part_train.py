@@ -31,7 +31,7 @@ SMALL = (
 )
 
 EVALUATION = "--limit 200 --paths 16 --simulated 0 --samples 500 --no-baselines"
-SMALL_EVALUATION = "--limit 4 --paths 2 --simulated 0 --samples 40 --no-baselines"
+SMALL_EVALUATION = "--limit 8 --paths 2 --simulated 0 --samples 40 --no-baselines"
 READOUT: Mapping[str, str] = {"mnist": "mean@256", "cifar10": "state"}
 """What the recipe shows of a state."""
 

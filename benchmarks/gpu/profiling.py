@@ -151,8 +151,8 @@ def train(options: Sequence[str], compiled: bool, walks: int) -> None:
     settings: dict[str, Any] = {
         "training.log_every": walks,
         "training.validate_every": walks,
-        "training.validation_examples": 2,
-        "evaluation.limit": 2,
+        "training.validation_examples": 8,
+        "evaluation.limit": 8,
         "samples.num": 2,
         "samples.chain_steps": 1,
         "samples.chain_every": 1,

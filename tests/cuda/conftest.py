@@ -19,6 +19,6 @@ def device() -> torch.device:
 
 @pytest.fixture
 def patient() -> None:
-    """What takes minutes on a CPU."""
+    """Of tests that take long on a CPU: compiling a network takes a minute, training a classifier seconds."""
     if os.environ.get("WALKBACK_TEST_QUICK"):
-        pytest.skip("compiling a network takes minutes on one core; unset WALKBACK_TEST_QUICK to run this")
+        pytest.skip("too slow for one core in a hurry; unset WALKBACK_TEST_QUICK to run it")

@@ -13,8 +13,10 @@ from torch import Tensor
 import walkback as wb
 from walkback.configuration.overrides import assign
 from walkback.errors import ConfigurationError
+from walkback.model import Model
 from walkback.operators import DataAware, TransitionOperator
 from walkback.priors import Prior
+from walkback.processes import Process
 from walkback.schedules import Levels, levels_from, tensor_levels
 from walkback.state import Space, leaves, spaces
 from walkback.support.seeding import generator
@@ -91,9 +93,14 @@ def prior_of(support: str) -> str:
     return next(name for name in offers()["prior"] if accepted_space("prior", name).support == support)
 
 
+def generator(device: torch.device | str, seed: int) -> torch.Generator:
+    """A generator on the device."""
+    return torch.Generator(device).manual_seed(seed)
+
+
 def states(space: Space, num: int, seed: int = 0) -> Tensor:
     """Made-up states `(num, *E)`, float64, on the CPU."""
-    noise = torch.rand(num, *space.shape, generator=generator("cpu", seed, "states"), dtype=torch.float64)
+    noise = torch.rand(num, *space.shape, generator=generator("cpu", seed), dtype=torch.float64)
     return (noise < 0.4).double() if space.support == "binary" else noise
 
 
@@ -103,7 +110,7 @@ def build_operator(name: str, space: Space, dtype: torch.dtype) -> TransitionOpe
     operator.to(dtype)
     if isinstance(operator, DataAware):
         operator.fit_data(states(space, 256, seed=1).to(dtype))
-    noise = generator("cpu", 0, "weights")
+    noise = generator("cpu", 0)
     with torch.no_grad():
         for weight in operator.parameters():
             weight.add_(0.05 * torch.randn(weight.shape, generator=noise).to(dtype))
@@ -116,6 +123,26 @@ def build_prior(name: str, space: Space, dtype: torch.dtype) -> Prior:
     prior.to(dtype)
     prior.fit(states(space, 256, seed=1).to(dtype))
     return prior
+
+
+def build_process(name: str, space: Space, dtype: torch.dtype) -> Process:
+    """A new process on the CPU, fitted to data where it asks for them."""
+    process: Process = Case.of(name, small("process", name)).build("process")
+    process.to(dtype)
+    if isinstance(process, DataAware):
+        process.fit_data(states(space, 256, seed=1).to(dtype))
+    return process
+
+
+def build_model(operator: str, process: str, dtype: torch.dtype) -> Model:
+    """A new model on the CPU, its operator and prior fitted to data."""
+    space = accepted_space("operator", operator)
+    return Model(
+        build_operator(operator, space, dtype),
+        Case.of("explicit", small("schedule", "explicit")).build("schedule"),
+        build_process(process, space, dtype),
+        build_prior(prior_of(space.support), space, dtype),
+    )
 
 
 def levels(device: torch.device) -> Levels:
@@ -141,9 +168,9 @@ def train(device: torch.device, operator: str, **changes: Any) -> wb.Trained:
         **{f"operator.{option}": value for option, value in small("operator", operator).items()},
         **{f"schedule.{option}": value for option, value in small("schedule", chosen["schedule"]).items()},
         "training.log_every": 1,
-        "training.validation_examples": 4,
+        "training.validation_examples": 8,
         "training.warmup": 0,
-        "evaluation.limit": 4,
+        "evaluation.limit": 8,
         "samples.num": 4,
         "samples.extra": 0,
         "samples.chains": 2,

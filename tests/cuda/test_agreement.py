@@ -13,29 +13,28 @@ from tests.cuda.parts import (
     ROWS,
     TEMPERATURES,
     accepted_space,
+    build_model,
     build_operator,
     build_prior,
+    generator,
     levels,
     offers,
     operator_of,
-    prior_of,
     small,
     states,
     to_cpu,
 )
 from tests.cuda.same_noise import SameNoise
 from torch import Tensor
-from walkback.seeding import generator
 
 import walkback.kernels
 from walkback.kernels import BernoulliKernel, Kernel, NormalKernel, ProductKernel, StackedKernel
 from walkback.model import Model
 from walkback.objectives import PathObjective
-from walkback.operators import TransitionOperator
 from walkback.paths import path_loss
-from walkback.state import Space, leaves, map_state
+from walkback.state import leaves, map_state
 from walkback.testing import Case
-from walkback.walk import walk
+from walkback.walk import Start
 
 pytestmark = pytest.mark.cuda
 
@@ -67,12 +66,12 @@ def test_no_kernel_of_the_core_is_forgotten() -> None:
 @pytest.mark.parametrize("kernel", KERNELS, ids=lambda kernel: kernel.__name__)
 def test_kernels(device: torch.device, kernel: type[Kernel]) -> None:
     """Samples with the same noise, and their log-probabilities."""
-    numbers = torch.randn(ROWS, 3, 2, generator=generator("cpu", 0, "numbers"), dtype=F64)
+    numbers = torch.randn(ROWS, 3, 2, generator=generator("cpu", 0), dtype=F64)
     found = []
     for where in (CPU, device):
         made = KERNELS[kernel](numbers.to(where))
         with SameNoise() as noise:
-            drawn = made.sample(generator(where, 0, "kernel"))
+            drawn = made.sample(generator(where, 0))
         assert noise.draws > 0
         found.append((*leaves(drawn), made.log_prob(drawn)))
     for expected, value in zip(*found, strict=True):
@@ -109,20 +108,23 @@ def test_priors(device: torch.device, name: str) -> None:
         drawn = []
         for prior, where in ((here, CPU), (there, device)):
             with SameNoise():
-                drawn.append(prior.sample(ROWS, generator(where, 0, "prior")))
+                drawn.append(prior.sample(ROWS, generator(where, 0)))
         agree(drawn[1], drawn[0])
         here.observe(seen)
         there.observe(seen.to(device))
 
 
-def walked(
-    operator: TransitionOperator, process: str, origin: Tensor, where: torch.device
-) -> list[dict[str, Tensor]]:
+def both(name: str, device: torch.device, process: str = "tied") -> tuple[Model, Model]:
+    """The same model on the CPU and on the device."""
+    here = build_model(name, process, F64)
+    return here, deepcopy(here).to(device)
+
+
+def walked(model: Model, origin: Tensor, where: torch.device) -> list[dict[str, Tensor]]:
     """States and log-probabilities of each step of a walk."""
-    tied = Case.of(process, small("process", process)).build("process")
     steps = []
-    with SameNoise() as noise, torch.no_grad():
-        for step in walk(operator, tied, origin, levels(where), generator(where, 0, "walk")):
+    with SameNoise() as noise, torch.no_grad(), model.evaluating():
+        for step in model.path(Start(origin), levels(where), generator(where, 0)):
             (target,) = leaves(step.target)
             steps.append({"target": target, "log_p": step.log_p, "log_q": step.log_q})
     assert noise.draws >= len(TEMPERATURES)
@@ -132,13 +134,9 @@ def walked(
 @pytest.mark.parametrize("process", offers()["process"])
 @pytest.mark.parametrize("name", offers()["operator"])
 def test_walks_with_the_same_noise(device: torch.device, name: str, process: str) -> None:
-    space = accepted_space("operator", name)
-    here = build_operator(name, space, F64).eval()
-    there = deepcopy(here).to(device)
-    origin = states(space, ROWS)
-    pairs = zip(
-        walked(here, process, origin, CPU), walked(there, process, origin.to(device), device), strict=True
-    )
+    here, there = both(name, device, process)
+    origin = states(accepted_space("operator", name), ROWS)
+    pairs = zip(walked(here, origin, CPU), walked(there, origin.to(device), device), strict=True)
     for expected, found in pairs:
         for key, value in found.items():
             assert value.device.type == device.type
@@ -150,30 +148,21 @@ def updated(model: Model, objective_name: str, origin: Tensor, where: torch.devi
     objective = Case.of(objective_name, small("objective", objective_name)).build("objective")
     model.operator.train()
     optimizer = torch.optim.Adam(model.operator.parameters(), lr=1e-2)
-    noise = generator(where, 0, "update")
+    noise = generator(where, 0)
     with SameNoise():
         if isinstance(objective, PathObjective):
-            loss = path_loss(model, objective, origin, levels(where), noise)[0].mean()
+            loss = path_loss(model, objective, Start(origin), levels(where), noise)[0].mean()
         else:
-            steps = walk(model.operator, model.process, origin, levels(where), noise)
+            steps = model.path(Start(origin), levels(where), noise)
             loss = torch.stack([objective(step).mean() for step in steps]).mean()
     loss.backward()
     optimizer.step()
     return list(model.operator.parameters())
 
 
-def both(name: str, space: Space, device: torch.device) -> tuple[Model, Model]:
-    """The same model on the CPU and on the device."""
-    operator, prior = build_operator(name, space, F64), build_prior(prior_of(space.support), space, F64)
-    schedule = Case.of("explicit", small("schedule", "explicit")).build("schedule")
-    process = Case.of("tied").build("process")
-    here = Model(operator, schedule, process, prior)
-    return here, Model(deepcopy(operator), schedule, process, deepcopy(prior)).to(device)
-
-
 def assert_one_update_agrees(name: str, objective: str, device: torch.device) -> None:
     space = accepted_space("operator", name)
-    here, there = both(name, space, device)
+    here, there = both(name, device)
     before = [parameter.detach().clone() for parameter in here.operator.parameters()]
     origin = states(space, ROWS)
     expected = updated(here, objective, origin, CPU)
@@ -200,9 +189,7 @@ def test_the_same_noise_is_the_same_and_comes_from_the_generator(device: torch.d
     drawn = []
     for where, seed in ((CPU, 0), (device, 0), (device, 1)):
         with SameNoise():
-            drawn.append(
-                torch.randn(shape, generator=generator(where, seed, "noise"), device=where, dtype=F64)
-            )
+            drawn.append(torch.randn(shape, generator=generator(where, seed), device=where, dtype=F64))
     expected, found, other = map(to_cpu, drawn)
     assert torch.equal(found, expected)
     assert not torch.equal(other, expected)

@@ -74,9 +74,12 @@ def test_inpainting(device: torch.device, checkpoint: Path, tmp_path: Path) -> N
         assert np.asarray(picture).std() > 0
 
 
-@pytest.mark.parametrize(
-    "options", [("--samples", "40", "--classifier"), ("--precision", "bf16")], ids=["samples", "bf16"]
-)
+@pytest.mark.usefixtures("patient")
+def test_evaluation_with_a_classifier(device: torch.device, checkpoint: Path) -> None:
+    test_evaluation(device, checkpoint, ("--samples", "40", "--classifier"))
+
+
+@pytest.mark.parametrize("options", [("--samples", "40"), ("--precision", "bf16")], ids=["samples", "bf16"])
 def test_evaluation(device: torch.device, checkpoint: Path, options: Sequence[str]) -> None:
     done = walkback(
         *("evaluate", checkpoint, "--limit", "20", "--paths", "4", "--simulated", "10"),

@@ -23,6 +23,11 @@ import walkback as wb
 pytestmark = pytest.mark.cuda
 
 UPDATES = ("online", "batch", "stacked")
+ON_THE_DEVICE = {"operator", "schedule", "prior", "process", "objective", "diagnostic"}
+"""Kinds of components that the tests here run, all of them."""
+
+ON_THE_CPU = {"dataset", "logger", "recipe", "command"}
+"""Kinds that never see a device, or are made of the others."""
 
 
 def assert_learned(trained: wb.Trained, device: torch.device, updates: int = WALKS) -> None:
@@ -35,6 +40,10 @@ def assert_learned(trained: wb.Trained, device: torch.device, updates: int = WAL
     assert trained.checkpoint.description.progress == {"walks": WALKS, "updates": updates}
     assert trained.bound is not None
     assert math.isfinite(trained.bound.nats)
+
+
+def test_no_kind_of_component_is_forgotten() -> None:
+    assert {kind for kind, names in offers().items() if names} <= ON_THE_DEVICE | ON_THE_CPU
 
 
 @pytest.mark.parametrize("updates", UPDATES)

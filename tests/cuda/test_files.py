@@ -29,7 +29,8 @@ RUNS: Mapping[str, Sequence[str]] = {
     ),
 }
 TINY = (
-    *("--batch-size", "8", "--set", "schedule.n1=2", "--set", "training.validation_examples=8"),
+    *("--schedule", "explicit", "--set", "schedule.temperatures=[1,2,8]"),
+    *("--batch-size", "8", "--set", "training.validation_examples=8"),
     *("--set", "evaluation.limit=8", "--set", "samples.num=4", "--set", "samples.extra=0"),
     *("--set", "samples.chains=2", "--set", "samples.chain_steps=2", "--set", "samples.chain_every=1"),
     *("--set", "training.log_every=1", "--set", "training.lr_schedule=constant"),
