@@ -19,7 +19,6 @@ from walkback.priors import Prior
 from walkback.processes import Process
 from walkback.schedules import Levels, levels_from, tensor_levels
 from walkback.state import Space, leaves, spaces
-from walkback.support.seeding import generator
 from walkback.testing import SPACES, Case
 
 ROWS, WALKS, TEMPERATURES = 8, 2, (1.0, 2.0, 8.0)
