@@ -27,6 +27,7 @@ from mnist import mnist, trained_judge, verdict
 from torch import Tensor
 from toys import SETS, relative_mmd
 
+from walkback.building.preparation import Prepared, prepare
 from walkback.configuration.config import RunConfig
 from walkback.configuration.layering import resolve
 from walkback.data import Batch, Dataset
@@ -36,7 +37,6 @@ from walkback.measuring.bound import estimate_bound
 from walkback.model import Model
 from walkback.sampling import anneal, chain, last
 from walkback.support.seeding import generator
-from walkback.training.preparation import Prepared, prepare
 from walkback.training.trainer import Trainer
 
 VARIANTS: Mapping[str, tuple[str, ...]] = {

@@ -302,7 +302,7 @@ def test_parts_suit_the_component_that_an_instance_is_of() -> None:
         ({"operator": Gaussian}, "the class Gaussian as operator"),
         ({"data": 3}, "a int as data"),
         ({"settings": {"data.binarize": "threshold"}, "data": Digits()}, "'data.binarize' and an instance"),
-        ({"data": Digits(), "out": "run"}, "leave out `out`"),
+        ({"data": Digits(), "out": "run"}, "leave out out"),
         ({"settings": {"run.nproc": 2}}, "run.nproc = 2"),
         ({"settings": {"training.stesp": 2}}, "did you mean 'training.steps'"),
         ({"operator": "gaussian-mpl"}, "did you mean 'gaussian-mlp'"),

@@ -18,6 +18,7 @@ from tests.program import TINY, finish, running, wait_until, walkback
 from torch import nn
 from torch.optim.optimizer import register_optimizer_step_post_hook
 
+from walkback.building.preparation import Prepared, prepare
 from walkback.configuration.layering import resolve
 from walkback.extensions.registry import Registry
 from walkback.operators import TransitionOperator
@@ -25,7 +26,6 @@ from walkback.speed.report import CHAIN, benchmark_report
 from walkback.speed.timings import WARMUP, BenchmarkPlan, Timing, Timings, Way, time_configuration
 from walkback.state import batch_size
 from walkback.support.watch import Silent
-from walkback.training.preparation import Prepared, prepare
 from walkback.training.trainer import levels_of_walk
 
 Install = Callable[..., Path]
@@ -180,10 +180,10 @@ def test_what_an_operator_cannot_do_is_left_out_with_the_reason(monkeypatch: pyt
     work = prepared()
     forward = type(work.model.operator).forward
 
-    def narrow(self: Any, state: Any, level: Any) -> Any:
+    def narrow(self: Any, state: Any, level: Any, context: Any = None) -> Any:
         if batch_size(state) > CHAINS:
             raise ValueError("one temperature at a time")
-        return forward(self, state, level)
+        return forward(self, state, level, context)
 
     monkeypatch.setattr(type(work.model.operator), "forward", narrow)
     timings, _ = witnessed(work, repeats=2)

@@ -9,6 +9,7 @@ import re
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from importlib.metadata import version
 from pathlib import Path
@@ -28,6 +29,9 @@ from tests.program import (
     walkback,
 )
 
+import walkback as wb
+from walkback.errors import ConfigurationError
+from walkback.storage.tensorfile import read_tensors
 from walkback.training.distributed import World, joined_world, local_device
 
 PAIR = """
@@ -35,6 +39,9 @@ import hashlib, json, os, sys
 import torch
 from torch import nn
 import torch.distributed as dist
+import walkback as wb
+from walkback.errors import ConfigurationError
+from walkback.storage.tensorfile import read_tensors
 from walkback.training.distributed import World
 
 def pair(work):
@@ -283,7 +290,69 @@ def test_when_one_process_dies_the_others_are_ended(tmp_path: Path) -> None:
         os.kill(other, signal.SIGKILL)
         done = finish(process)
     assert done.code == 128 + signal.SIGKILL
+    assert "error: Process 2 of 2 was ended by SIGKILL; go on with --resume." in done.err.splitlines()
     assert [number for number in children if is_running(number)] == []
+
+
+@pytest.mark.skipif(not Path("/proc").is_dir(), reason="finds processes in /proc")
+def test_a_launcher_that_is_terminated_says_so_by_its_code(tmp_path: Path) -> None:
+    with training_pair(tmp_path / "a") as process:
+        process.terminate()
+        done = finish(process)
+    assert (done.code, done.out) == (128 + signal.SIGTERM, "")
+    assert len(re.findall(r"Stopped after \d+ walks; go on with", done.err)) == 1
+    assert len(list((tmp_path / "a" / "checkpoints").glob("*.json"))) == 1
+
+
+@pytest.mark.skipif(not Path("/proc").is_dir(), reason="finds processes in /proc")
+def test_processes_save_and_end_when_their_launcher_is_killed(tmp_path: Path) -> None:
+    directory = tmp_path / "a"
+    with training_pair(directory) as process:
+        children = children_of(process)
+        assert len(children) == 2
+        process.kill()
+        deadline = time.monotonic() + PATIENCE
+        while any(map(is_running, children)):
+            assert time.monotonic() < deadline
+            time.sleep(0.05)
+    assert len(list((directory / "checkpoints").glob("*.json"))) == 1
+
+
+def test_torchrun_starts_the_same(tmp_path: Path) -> None:
+    directory = tmp_path / "a"
+    launcher = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", "-m", "walkback"]
+    words = ["run", *TINY, "--steps", "6", "--out", str(directory), "--json"]
+    environment = {name: value for name, value in ENVIRONMENT.items() if name != "WORLD_SIZE"}
+    done = subprocess.run(
+        [sys.executable, *launcher, *words],
+        env=environment,
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=PATIENCE,
+    )
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout)["walks"] == 6
+    assert [path.name for path in tmp_path.iterdir()] == ["a"]
+    same = tmp_path / "b"
+    assert elsewhere("run", *TINY, "--steps", "6", "--nproc", "2", "--out", same).code == 0
+    ours, theirs = (read_tensors(place / "final.safetensors")[0] for place in (directory, same))
+    assert ours.keys() == theirs.keys()
+    assert all(ours[name].equal(theirs[name]) for name in ours)
+
+
+def test_one_process_of_several_does_not_train_from_python(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    with pytest.raises(ConfigurationError, match="torchrun -m walkback run"):
+        wb.train(steps=1, progress=False)
+
+
+def test_arguments_reach_the_processes_as_they_are(tmp_path: Path) -> None:
+    """The launcher would replace `${local_rank}`, and halve `$$`."""
+    directory = tmp_path / "a$$b${local_rank}"
+    done = elsewhere("run", *TINY, "--steps", "1", "--nproc", "2", "--out", directory)
+    assert done.code == 0, done.err
+    assert [path.name for path in tmp_path.iterdir()] == [directory.name]
 
 
 @pytest.mark.parametrize(("world", "late"), [({}, "late\n"), ({"WORLD_SIZE": "2"}, "")])

@@ -5,19 +5,21 @@ from __future__ import annotations
 import json
 import shutil
 from collections.abc import Callable, Mapping
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Final
 
 import pytest
 import torch
 from PIL import Image
-from tests.program import Done, digest, run, tree, walkback
+from tests.program import Done, digest, records, run, tree, walkback
 
 import walkback as wb
 from walkback.building import assembly
 from walkback.errors import CheckpointError, ConfigurationError, WalkbackError
 from walkback.storage.description import read_description
 from walkback.storage.tensorfile import read_tensors, save_tensors
+from walkback_toys.digits import Digits
 
 FEW: Final = {"limit": 24, "paths": 4, "simulated": 8, "batch_size": 10, "baselines": False}
 QUICK: Final = {"chains": 6, "steps": 10, "burn_in": 2, "rank_chains": 0}
@@ -139,6 +141,77 @@ def test_pieces_of_the_program_are_gone_on_with_from_python(
     assert plain(wb.evaluate(checkpoint, **FEW, cache=work, progress=False).to_dict()) == expected
 
 
+TINY_SETTINGS: Final = {
+    "operator.network.hidden": 16,
+    "operator.network.depth": 1,
+    "evaluation.limit": 20,
+    "training.validation_examples": 20,
+    "schedule.n1": 3,
+    "schedule.max_temperature": 128,
+    "samples.num": 9,
+    "samples.chains": 3,
+    "samples.extra": 2,
+    "samples.chain_steps": 20,
+    "samples.chain_every": 10,
+}
+"""The settings of `tests.program.TINY`."""
+
+
+def without_time(directory: Path) -> list[dict[str, Any]]:
+    return [{k: v for k, v in record.items() if k != "seconds"} for record in records(directory)]
+
+
+def test_training(tmp_path: Path) -> None:
+    flags = {"data": "swiss-roll", "seed": 3, "lr": 0.002}
+    done = run(tmp_path / "theirs", *options(**flags), "--json")
+    assert done.code == 0, done.err
+    mine = wb.train(
+        **flags, steps=6, batch_size=8, out=tmp_path / "mine", settings=TINY_SETTINGS, progress=False
+    )
+    left = {path.relative_to(tmp_path / "theirs") for path in (tmp_path / "theirs").rglob("*")}
+    assert {path.relative_to(tmp_path / "mine") for path in (tmp_path / "mine").rglob("*")} == left
+    for name in left:  # pictures with their provenance, weights, training states, the configuration
+        ours, theirs = tmp_path / "mine" / name, tmp_path / "theirs" / name
+        if ours.is_file() and ours.suffix in (".png", ".toml", ".safetensors") and "state" not in ours.name:
+            assert digest(ours) == digest(theirs), name
+    assert without_time(tmp_path / "mine") == without_time(tmp_path / "theirs")
+    document = done.document()
+    assert mine.bound is not None
+    assert document["bound"] == plain(asdict(mine.bound))
+    with Image.open(tmp_path / "mine" / "samples" / "annealed.png") as picture:
+        drawn = json.loads(picture.info["walkback"])
+    assert document["protocol"] == {name: fact for name, fact in drawn.items() if name != "readout"}
+
+
+def test_going_on(tmp_path: Path) -> None:
+    for name in ("theirs", "mine"):
+        assert run(tmp_path / name, "--set", "training.checkpoint_every=3").code == 0
+    assert walkback("run", "--resume", tmp_path / "theirs", "--steps", "9").code == 0
+    again = wb.train(resume=tmp_path / "mine", steps=9, progress=False)
+    assert again.checkpoint.description.progress["walks"] == 9
+    for name in ("final.safetensors", "samples/annealed.png", "config.toml"):
+        assert digest(tmp_path / "mine" / name) == digest(tmp_path / "theirs" / name)
+    assert again.directory == tmp_path / "mine"
+    with pytest.raises(ConfigurationError, match="resume and recipe"):
+        wb.train(resume=tmp_path / "mine", recipe="digits", progress=False)
+    with pytest.raises(ConfigurationError, match="an instance as data"):
+        wb.train(data=Digits(), resume=tmp_path / "mine", progress=False)
+
+
+def test_benchmarks() -> None:
+    words = [f"--set={name}={value}" for name, value in TINY_SETTINGS.items()]
+    flags = {"batch_size": 8, "steps": 50, "seed": 2}
+    done = walkback("bench", *words, *options(**flags), "--repeats", "1", "--no-compare", "--json")
+    assert done.code == 0, done.err
+    report = wb.bench(**flags, repeats=1, compare=False, settings=TINY_SETTINGS, progress=False)
+    found, expected = plain(report.to_dict()), done.document()
+    assert found["protocol"] == expected["protocol"]
+    assert [(f["name"], f["unit"]) for f in found["figures"]] == [
+        (f["name"], f["unit"]) for f in expected["figures"]
+    ]
+    assert found["warnings"] == expected["warnings"]
+
+
 # --- refusals
 
 
@@ -218,6 +291,35 @@ def test_refusals(
     with pytest.raises(WalkbackError) as refusal:
         getattr(wb, verb)(*first, model=checkpoint, **given, progress=False)
     assert str(refusal.value) == as_keywords(says(done), given)
+    assert refusal.value.exit_code == done.code
+    assert list(tmp_path.iterdir()) == []
+
+
+TRAINING: Final[list[tuple[dict[str, Any], str]]] = [
+    ({"operator": "gausian-mlp"}, "did you mean 'gaussian-mlp'"),
+    ({"operator": "bernoulli-mlp", "data": "swiss-roll"}, "binary"),
+    ({"data": "./nowhere"}, "No such path"),
+    ({"steps": -1}, "training.steps"),
+    ({"device": "tpu"}, "run.device"),
+    ({"objective": "elbo", "settings": {"training.updates": "online"}}, "expected 'batch'"),
+    ({"settings": {"evaluation.limit": 1}}, "at least 4 examples"),
+    ({"settings": {"samples.readout": "mean@0"}}, "samples.readout"),
+    ({"settings": {"trainning.steps": 1}}, "did you mean 'training'"),
+    ({"recipe": "nope"}, "'nope'"),
+]
+
+
+@pytest.mark.parametrize("verb", ["run", "bench"])
+@pytest.mark.parametrize(("request_", "words"), TRAINING)
+def test_refusals_of_training(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, verb: str, request_: dict[str, Any], words: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    done = walkback(verb, *options(**request_))
+    assert words in says(done)
+    with pytest.raises(WalkbackError) as refusal:
+        {"run": wb.train, "bench": wb.bench}[verb](**request_, progress=False)
+    assert str(refusal.value) == says(done)
     assert refusal.value.exit_code == done.code
     assert list(tmp_path.iterdir()) == []
 

@@ -10,9 +10,9 @@ from pathlib import Path
 import pytest
 import torch
 
+from walkback.building.preparation import prepare
 from walkback.configuration.layering import resolve
 from walkback.extensions.registry import Registry
-from walkback.training.preparation import prepare
 from walkback.training.trainer import Trainer
 
 FOLDER = Path(__file__).parent.parent / "plugins" / "walkback_paper" / "recipes"

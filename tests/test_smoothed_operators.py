@@ -11,6 +11,7 @@ from tests.toy.paper import gaussian_conv, gaussian_mlp, gaussian_plain_mlp, gau
 from tests.toy.statistics import LIMIT, normal
 from torch import Tensor, nn
 
+from walkback.building.preparation import prepare
 from walkback.configuration.layering import resolve
 from walkback.data import DataInfo, Dataset
 from walkback.errors import ConfigurationError
@@ -18,7 +19,6 @@ from walkback.extensions.registry import Registry
 from walkback.networks import Told
 from walkback.schedules import Level
 from walkback.state import Space
-from walkback.training.preparation import prepare
 from walkback_networks.mlp import MLP
 from walkback_paper.gaussian import Gaussian
 from walkback_toys.digits import Digits

@@ -17,6 +17,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from walkback.building.preparation import Prepared, prepare
 from walkback.configuration.layering import resolve
 from walkback.data import Batch, Dataset, Split
 from walkback.extensions.registry import Registry
@@ -28,7 +29,6 @@ from walkback.sampling import COLD, anneal, chain, last
 from walkback.state import State, leaves
 from walkback.support.extras import require
 from walkback.support.seeding import generator
-from walkback.training.preparation import Prepared, prepare
 from walkback.training.trainer import Trainer
 
 NAMES = {"walkback": "the paper: log p(s_{t-1} | s_t)", "released-code": "released code: log p(s_t | s_t)"}

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from walkback.api.models import load
     from walkback.api.records import Samples, Trained
     from walkback.api.sampling import inpaint, sample
-    from walkback.api.training import train
+    from walkback.api.training import bench, train
     from walkback.report import Report
 else:
 
@@ -37,7 +37,7 @@ else:
             **dict.fromkeys(("Samples", "Trained"), "api.records"),
             **dict.fromkeys(("inpaint", "sample"), "api.sampling"),
             "load": "api.models",
-            "train": "api.training",
+            **dict.fromkeys(("bench", "train"), "api.training"),
             "Report": "report",
         }
         if name not in places:
@@ -51,4 +51,15 @@ else:
         return sorted({*globals(), *__all__})
 
 
-__all__ = ["Report", "Samples", "Trained", "diagnose", "evaluate", "inpaint", "load", "sample", "train"]
+__all__ = [
+    "Report",
+    "Samples",
+    "Trained",
+    "bench",
+    "diagnose",
+    "evaluate",
+    "inpaint",
+    "load",
+    "sample",
+    "train",
+]

@@ -12,6 +12,7 @@ from torch.nn.functional import one_hot
 from walkback_categorical.kernel import CategoricalKernel, categorical_at, decode, encode
 from walkback_categorical.potts import PottsChain
 
+from walkback.building.preparation import prepare
 from walkback.configuration.layering import resolve
 from walkback.data import Batch
 from walkback.extensions.registry import Registry
@@ -21,7 +22,6 @@ from walkback.sampling import anneal, chain, last
 from walkback.schedules import Level
 from walkback.state import Space, leaves
 from walkback.testing import Case, Check, checks
-from walkback.training.preparation import prepare
 from walkback.training.trainer import Trainer
 
 J, FIELD, LIMIT = 1.5, 0.3, 4.5

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 from walkback_langevin.operator import Langevin
 
+from walkback.building.preparation import prepare
 from walkback.configuration.layering import resolve
 from walkback.data import Batch
 from walkback.extensions.registry import Registry
@@ -17,7 +18,6 @@ from walkback.measuring.bound import estimate_bound
 from walkback.schedules import Level
 from walkback.state import Space
 from walkback.testing import Case, Check, checks
-from walkback.training.preparation import prepare
 from walkback.training.trainer import Trainer
 
 LEVEL = Level(2, 3.0)

@@ -11,6 +11,7 @@ from torch import Tensor
 from walkback_latent.kernel import BlockedKernel, CodeKernel
 from walkback_latent.operator import Blocked
 
+from walkback.building.preparation import prepare
 from walkback.configuration.layering import resolve
 from walkback.data import Batch
 from walkback.extensions.registry import Registry
@@ -20,7 +21,6 @@ from walkback.sampling import anneal, last
 from walkback.schedules import Level
 from walkback.state import Space, leaves
 from walkback.testing import Case, Check, checks
-from walkback.training.preparation import prepare
 from walkback.training.trainer import Trainer
 
 LIMIT = 4.5

@@ -54,36 +54,34 @@ def model_request(
     return ModelRequest(model.loaded if isinstance(model, Trained) else Path(model), device, precision)
 
 
-def data_request(data: object, settings: Mapping[str, Any] | None) -> DataRequest:
-    """Data by name, path or hub id, an instance, or a tensor `(N, *E)`; and options of those given by name.
+def data_source(data: object) -> str | Dataset | None:
+    """Data as jobs take them: a name, path or hub id as text, a tensor `(N, *E)` as a data set.
 
     Raises:
         ConfigurationError: They are something else.
         DataError: The tensor is no data set.
     """
-    dataset = as_dataset(data)
-    source = dataset if dataset is not None or data is None else os.fspath(data)  # type: ignore[call-overload]
-    return DataRequest(source, tuple(assignments(settings or {})))
-
-
-def path_or_none(path: str | os.PathLike[str] | None) -> Path | None:
-    """A path of a path-like; None of None."""
-    return None if path is None else Path(path)
-
-
-def as_dataset(data: object) -> Dataset | None:
-    """The data set that an argument is or holds; None of a name; raises as `data_request`."""
-    if data is None or isinstance(data, str | os.PathLike):
-        return None
+    if data is None or isinstance(data, Dataset):
+        return data
+    if isinstance(data, str | os.PathLike):
+        return os.fspath(data)
     if isinstance(data, Tensor):
         return TensorData(data)
-    if isinstance(data, Dataset):
-        return data
     what = type(data).__name__
     advice = ": pass torch.from_numpy(data)" if what == "ndarray" else ""
     raise ConfigurationError(
         f"Got a {what} as data, expected a name, a path, a hub id, a Dataset or a tensor (N, *E){advice}."
     )
+
+
+def data_request(data: object, settings: Mapping[str, Any] | None) -> DataRequest:
+    """Data beside a model, and options of those given by name; raises as `data_source`."""
+    return DataRequest(data_source(data), tuple(assignments(settings or {})))
+
+
+def path_or_none(path: str | os.PathLike[str] | None) -> Path | None:
+    """A path of a path-like; None of None."""
+    return None if path is None else Path(path)
 
 
 def split_choice(name: str, value: object, bases: tuple[type, ...]) -> tuple[str | None, Any]:

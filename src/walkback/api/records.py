@@ -114,7 +114,7 @@ class Trained:
             ("weights", "running average" if description.weights == "ema" else "last"),
         ]
         if self.bound is not None:
-            rows.append(("bound on -log p", _bound(self.bound)))
+            rows.append(("bound on -log p", str(self.bound)))
         rows.append(("file", self.name if self.directory is None else self.directory / self.name))
         return markup.table(rows)
 
@@ -200,10 +200,3 @@ class Samples:
     def _repr_html_(self) -> str:
         drawn = markup.picture(self.png(), repr(self)) if can_draw(self.info) else markup.notes([repr(self)])
         return drawn + markup.folded("protocol", markup.table(self.protocol.items()))
-
-
-def _bound(bound: BoundEstimate) -> str:
-    text = f"{bound.nats:.2f} ± {bound.nats_error:.2f} nats"
-    if bound.bits_per_dimension is None or bound.bits_error is None:
-        return text
-    return f"{text} = {bound.bits_per_dimension:.3f} ± {bound.bits_error:.3f} bits/dim"

@@ -1,43 +1,43 @@
-"""`train`: what `walkback run` does, from Python; parts may be instances instead of names.
+"""`train` and `bench`: what `walkback run` and `walkback bench` do, from Python; parts may be instances.
 
-names, instances → RunConfig, Given → prepare → Run → Trained
+names, instances → Choices → TrainJob → Trained
 """
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Mapping
-from copy import deepcopy
-from dataclasses import fields
-from pathlib import Path
-from tempfile import TemporaryDirectory
-from typing import Any, Literal
+from typing import Any
 
 from torch import Tensor
 
-from walkback.api.inputs import as_dataset, installed, progress_bar, split_choice
+from walkback.api.inputs import carry_out, data_source, path_or_none, split_choice
 from walkback.api.records import Trained
-from walkback.configuration.config import COMPONENT_SECTIONS, RunConfig
-from walkback.configuration.layering import resolve
+from walkback.building.preparation import Instances
 from walkback.configuration.overrides import assignments
-from walkback.configuration.recipes import starting_layer
-from walkback.configuration.schema import component_options
 from walkback.data import Dataset
 from walkback.errors import ConfigurationError
-from walkback.extensions.registry import Registry
+from walkback.jobs.bench import BenchJob
+from walkback.jobs.configuration import PARTS, Choices, settings_of
+from walkback.jobs.inputs import PrecisionName
+from walkback.jobs.train import TrainJob
 from walkback.objectives import AnyObjective, Objective, PathObjective
 from walkback.operators import TransitionOperator
 from walkback.priors import Prior
 from walkback.processes import Process
+from walkback.report import Report
 from walkback.schedules import Schedule
-from walkback.storage.checkpoint import load_checkpoint
-from walkback.storage.rundir import RunDirectory, require_free
-from walkback.support.interrupts import Stop, stoppable
-from walkback.support.threads import cpu_threads
-from walkback.training.metrics_file import FILE_NAME
-from walkback.training.preparation import Given, Prepared, prepare
-from walkback.training.run import Run, RunResult
+from walkback.speed.timings import BenchmarkPlan
+
+_BASES: Mapping[str, tuple[type, ...]] = {
+    "operator": (TransitionOperator,),
+    "schedule": (Schedule,),
+    "prior": (Prior,),
+    "process": (Process,),
+    "objective": (Objective, PathObjective),
+    "data": (Dataset,),
+}
+"""What instances of parts derive from."""
 
 
 def train(
@@ -54,8 +54,9 @@ def train(
     lr: float | None = None,
     seed: int | None = None,
     device: str | None = None,
-    precision: Literal["auto", "fp32", "bf16"] | None = None,
+    precision: PrecisionName | None = None,
     out: str | os.PathLike[str] | None = None,
+    resume: str | os.PathLike[str] | None = None,
     settings: Mapping[str, Any] | None = None,
     progress: bool = True,
 ) -> Trained:
@@ -83,6 +84,8 @@ def train(
         device: "auto" (CUDA where there is one), "cpu" or "cuda[:i]".
         precision: Of the network; "auto" is bf16 on CUDA.
         out: Run directory to write, with checkpoints to go on from and pictures; None keeps nothing on disk.
+        resume: Run directory to go on with, under its own configuration; or "auto": `out`, or the newest in `runs` that
+            fits, where there is one.
         settings: Any option, as `--set`: `{"training.ema": 0.99, "operator.network.hidden": 64}`.
         progress: Show a bar in terminals and notebooks.
 
@@ -94,129 +97,98 @@ def train(
         WalkbackError: Training diverged, or a file could not be written.
         Interrupted: Ctrl-C, where `out` keeps a checkpoint to go on from; else KeyboardInterrupt.
     """
-    dataset = as_dataset(data)
-    source = None if data is None or dataset is not None else str(data)
-    parts: dict[str, tuple[str | None, Any]] = {
-        "operator": split_choice("operator", operator, (TransitionOperator,)),
-        "schedule": split_choice("schedule", schedule, (Schedule,)),
-        "prior": split_choice("prior", prior, (Prior,)),
-        "process": split_choice("process", process, (Process,)),
-        "objective": split_choice("objective", objective, (Objective, PathObjective)),
-        "data": (source, dataset),
-    }
-    names = {section: name for section, (name, _) in parts.items()}
-    given = Given(**{section: part for section, (_, part) in parts.items()})
+    parts = (operator, data, schedule, prior, process, objective)
     flags = {
-        "training.steps": steps,
-        "training.batch_size": batch_size,
-        "training.lr": lr,
-        "run.seed": seed,
-        "run.device": device,
-        "run.precision": precision,
+        "steps": steps,
+        "batch_size": batch_size,
+        "lr": lr,
+        "seed": seed,
+        "device": device,
+        "precision": precision,
     }
-    chosen = {name: value for name, value in flags.items() if value is not None} | dict(settings or {})
-    target = None if out is None else Path(out)
-    _refuse(given, chosen, target)
-    registry = installed()
-    base = None if recipe is None else os.fspath(recipe)
-    names |= _stand_ins(registry, base, given)
-    config = resolve(registry, recipe=base, components=names, overrides=assignments(chosen))
-    if config.run.nproc > 1:
-        raise ConfigurationError(
-            f"Got run.nproc = {config.run.nproc}, expected 1: several processes train by `walkback run`."
-        )
-    with cpu_threads(config.run.threads):
-        return _train(config, registry, _copied(given), target, progress)
+    choices = _choices(parts, recipe, flags, settings)
+    going_on = None if resume is None else os.fspath(resume)
+    kept = out is not None or resume is not None
+    run = carry_out(TrainJob(choices, out=path_or_none(out), resume=going_on, kept=kept), progress)
+    if run is None:
+        raise ConfigurationError("Got a process that does not write, expected one alone.")
+    return Trained(
+        model=run.model,
+        info=run.prepared.dataset.info,
+        checkpoint=run.checkpoint,
+        device=run.prepared.device,
+        name=run.result.checkpoint.name,
+        dataset=run.prepared.dataset,
+        directory=run.directory,
+        history=run.history,
+        bound=run.result.bound,
+    )
 
 
-def _refuse(given: Given, settings: Mapping[str, Any], out: Path | None) -> None:
-    """Raise ConfigurationError for what instances cannot have, and for a run directory that is not free."""
-    for name in settings:
-        section = name.partition(".")[0]
-        if section in given.sections:
-            raise ConfigurationError(
-                f"Got the setting {name!r} and an instance as {section}, expected one of them: set it in the instance."
-            )
-    if out is None:
-        return
-    if given.sections:
-        raise ConfigurationError(
-            f"Got out={str(out)!r} and an instance as {sorted(given.sections)[0]}, expected names, which a run "
-            "directory is built from when it is resumed: leave out `out`."
-        )
-    require_free(out)
+def bench(
+    operator: str | TransitionOperator | None = None,
+    *,
+    data: str | os.PathLike[str] | Dataset | Tensor | None = None,
+    schedule: str | Schedule | None = None,
+    prior: str | Prior | None = None,
+    process: str | Process | None = None,
+    objective: str | AnyObjective | None = None,
+    recipe: str | os.PathLike[str] | None = None,
+    steps: int | None = None,
+    batch_size: int | None = None,
+    seed: int | None = None,
+    device: str | None = None,
+    precision: PrecisionName | None = None,
+    settings: Mapping[str, Any] | None = None,
+    repeats: int = 9,
+    compare: bool = True,
+    progress: bool = True,
+) -> Report:
+    """Measure how fast a configuration trains and samples here, and which switches pay, as `walkback bench` does.
 
-
-def _stand_ins(registry: Registry, recipe: str | None, given: Given) -> dict[str, str]:
-    """Names that the configuration is resolved with for parts that are instances; they are not built."""
-    found = {}
-    base, default = starting_layer(registry, recipe, ()), starting_layer(registry, None, ())
-    for section in given.sections:
-        own = _component_of(registry, section, type(getattr(given, section)))
-        if own is not None:
-            found[section] = own
-        elif recipe is None or "name" not in base.tables.get(section, {}):
-            name = default.tables.get(section, {}).get("name")
-            if isinstance(name, str):
-                found[section] = name if ":" in name else f"{default.distribution}:{name}"
-    return found
-
-
-def _component_of(registry: Registry, section: str, cls: type) -> str | None:
-    """The component whose class this is, if one is offered that can stand without options."""
-    for registered in registry.components(COMPONENT_SECTIONS[section]):
-        if registered.spec.target == f"{cls.__module__}:{cls.__qualname__}":
-            options, preset = component_options(cls).model_fields.items(), registered.spec.preset
-            open_options = [name for name, option in options if option.is_required() and name not in preset]
-            return None if open_options else registered.qualified_name
-    return None
-
-
-def _copied(given: Given) -> Given:
-    """The same with copies of what training changes.
+    Args:
+        operator: This and the following up to `settings`: what is measured, as in `train`; copies of it train.
+        data: See `train`.
+        schedule: See `train`.
+        prior: See `train`.
+        process: See `train`.
+        objective: See `train`.
+        recipe: See `train`.
+        steps: Walks of the run whose time is estimated.
+        batch_size: Walks side by side.
+        seed: Of everything random.
+        device: Where to compute.
+        precision: Of the network.
+        settings: See `train`.
+        repeats: Times that everything is measured.
+        compare: Whether other updates and the other precision are measured too.
+        progress: Show a bar in terminals and notebooks.
 
     Raises:
-        ConfigurationError: The operator has nothing to learn.
+        ConfigurationError: The request is wrong.
+        DataError: The data cannot be had.
+        PluginError: A component cannot be built.
+        WalkbackError: The configuration cannot train: its loss is not finite.
     """
-    parts = {field.name: getattr(given, field.name) for field in fields(given)}
-    operator = given.operator
-    if operator is not None and not any(weight.requires_grad for weight in operator.parameters()):
-        raise ConfigurationError(
-            "Got an operator without weights to learn, expected some that require gradients: call requires_grad_(True)."
-        )
-    return Given(**parts | {"operator": deepcopy(operator), "prior": deepcopy(given.prior)})
+    parts = (operator, data, schedule, prior, process, objective)
+    flags = {"steps": steps, "batch_size": batch_size, "seed": seed, "device": device, "precision": precision}
+    plan = BenchmarkPlan(repeats=repeats, compare=compare)
+    return carry_out(BenchJob(_choices(parts, recipe, flags, settings), plan), progress)
 
 
-def _train(config: RunConfig, registry: Registry, given: Given, out: Path | None, progress: bool) -> Trained:
-    prepared = prepare(config, registry, given=given)
-    with progress_bar(progress) as bar:
-        if out is None:
-            with (
-                TemporaryDirectory(prefix="walkback-") as place,
-                RunDirectory.create(Path(place)) as directory,
-            ):
-                run = Run(prepared, directory, bar, Stop(), lasting=False)
-                return _trained(prepared, run, run.execute(), None)
-        with RunDirectory.create(out) as directory, stoppable() as stop:
-            run = Run(prepared, directory, bar, stop)
-            return _trained(prepared, run, run.execute(), out)
-
-
-def _trained(prepared: Prepared, run: Run, result: RunResult | None, directory: Path | None) -> Trained:
-    """The record of a finished run, all of it in memory."""
-    if result is None:
-        raise ConfigurationError("Got a process that does not write, expected one alone.")
-    model = run.model
-    model.operator.eval().requires_grad_(False)
-    lines = (result.directory / FILE_NAME).read_text("utf-8").splitlines()
-    return Trained(
-        model=model,
-        info=prepared.dataset.info,
-        checkpoint=load_checkpoint(result.checkpoint),
-        device=prepared.device,
-        name=result.checkpoint.name,
-        dataset=prepared.dataset,
-        directory=directory,
-        history=tuple(json.loads(line) for line in lines),
-        bound=result.bound,
+def _choices(
+    parts: tuple[Any, ...],
+    recipe: str | os.PathLike[str] | None,
+    flags: Mapping[str, Any],
+    settings: Mapping[str, Any] | None,
+) -> Choices:
+    """Parts that are names or instances, in the order of `PARTS`, and settings, as jobs take them."""
+    given = dict(zip(PARTS, parts, strict=True))
+    given["data"] = data_source(given["data"])
+    chosen = {section: split_choice(section, part, _BASES[section]) for section, part in given.items()}
+    return Choices(
+        recipe=None if recipe is None else os.fspath(recipe),
+        components={section: name for section, (name, _) in chosen.items()},
+        settings=settings_of(flags, assignments(settings or {})),
+        instances=Instances(**{section: instance for section, (_, instance) in chosen.items()}),
     )

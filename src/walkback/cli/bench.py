@@ -22,10 +22,10 @@ from walkback.cli.choices import (
     RunSeed,
     ScheduleName,
     Steps,
-    overrides_of,
 )
-from walkback.cli.common import Json, registry_of
-from walkback.cli.console import Output, plain
+from walkback.cli.common import Json, carry_out
+from walkback.cli.console import Output
+from walkback.cli.reports import tell_report
 
 
 def bench(
@@ -68,35 +68,23 @@ def bench(
 
     walkback bench --recipe mnist --repeats 20 --json > speed.json
     """
-    from walkback.cli.reports import tell_report
-    from walkback.configuration.layering import resolve
-    from walkback.speed.report import benchmark_report
-    from walkback.speed.timings import BenchmarkPlan, time_configuration
-    from walkback.training.preparation import prepare
+    from walkback.jobs.bench import BenchJob
+    from walkback.jobs.configuration import choices_of
+    from walkback.jobs.job import flags
+    from walkback.speed.timings import BenchmarkPlan
 
+    parts = (operator, data, schedule, prior, process, objective)
     settings = {
-        "training.steps": steps,
-        "training.batch_size": batch_size,
-        "run.seed": seed,
-        "run.device": device,
-        "run.precision": precision,
-        "run.compile": compiled,
+        "steps": steps,
+        "batch_size": batch_size,
+        "seed": seed,
+        "device": device,
+        "precision": precision,
+        "compiled": compiled,
     }
-    components = {
-        "operator": operator,
-        "data": data,
-        "schedule": schedule,
-        "prior": prior,
-        "objective": objective,
-        "process": process,
-    }
-    output, registry = Output(), registry_of(ctx)
-    config = resolve(
-        registry, recipe=recipe, components=components, overrides=overrides_of(settings, assignments)
+    output, choices = (
+        Output(),
+        choices_of(recipe, parts, settings, assignments or ()),
     )
-    with output.messages.status(plain(f"Preparing {config.data.name}")):
-        prepared = prepare(config, registry)
-    plan = BenchmarkPlan(repeats=repeats, compare=compare)
-    with output.progress() as bar:
-        report = benchmark_report(prepared, plan, time_configuration(prepared, plan, bar))
-    tell_report(output, report, json=json)
+    job = BenchJob(choices, BenchmarkPlan(repeats=repeats, compare=compare), say=flags)
+    tell_report(output, carry_out(ctx, output, job), json=json)

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import Annotated, Any, Literal, TypeAlias
+from collections.abc import Sequence
+from typing import Annotated, Literal, TypeAlias
 
 import typer
 
@@ -124,18 +124,6 @@ Compile: TypeAlias = Annotated[
     bool | None,
     typer.Option("--compile/--no-compile", help="Use torch.compile.", rich_help_panel=EXECUTION),
 ]
-
-
-def overrides_of(settings: Mapping[str, Any], assignments: Sequence[str] | None) -> list[str]:
-    """Flags for settings as assignments `section.option=value`, below those of `--set`; None where not given."""
-    flags = {key: value for key, value in settings.items() if value is not None}
-    return [
-        *(
-            f"{key}={str(value).lower() if isinstance(value, bool) else value}"
-            for key, value in flags.items()
-        ),
-        *(assignments or ()),
-    ]
 
 
 def logger_overrides(names: Sequence[str] | None) -> list[str]:

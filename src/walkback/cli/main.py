@@ -21,8 +21,8 @@ from walkback.cli.app import build_app
 from walkback.cli.console import Output
 from walkback.errors import WalkbackError
 from walkback.support.interrupts import Interrupted
+from walkback.support.processes import is_one_of_several
 from walkback.support.text import one_line
-from walkback.training.launch import is_child
 
 GLOBAL_FLAGS = ("--debug", "--no-plugins")
 """Flags of the program itself, accepted before and after the command."""
@@ -37,7 +37,7 @@ def main() -> NoReturn:
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="replace")  # a terminal without σ or × shows a question mark instead
     code = call(sys.argv[1:])
-    if is_child():
+    if is_one_of_several():
         _leave(code)
     sys.exit(code)
 

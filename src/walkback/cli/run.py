@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -29,16 +28,13 @@ from walkback.cli.choices import (
     ScheduleName,
     Steps,
     logger_overrides,
-    overrides_of,
 )
-from walkback.cli.common import Json, registry_of
-from walkback.cli.console import Output, plain, table
-from walkback.errors import ConfigurationError
+from walkback.cli.common import Json, carry_out, registry_of
+from walkback.cli.console import Output, table
+from walkback.support.processes import follow_parent, is_one_of_several, talks
 
 if TYPE_CHECKING:
-    from walkback.configuration.config import RunConfig
-    from walkback.extensions.registry import Registry
-    from walkback.training.preparation import Prepared
+    from walkback.jobs.train import CheckedTraining
     from walkback.training.run import RunResult
 
 
@@ -95,123 +91,41 @@ def run(
 
     walkback run --recipe digits --set operator.network.hidden=512 --out runs/wide
     """
+    from walkback.jobs.configuration import choices_of
+    from walkback.jobs.job import flags
+    from walkback.jobs.train import TrainJob
+
+    parts = (operator, data, schedule, prior, process, objective)
     settings = {
-        "training.steps": steps,
-        "training.batch_size": batch_size,
-        "training.lr": lr,
-        "run.seed": seed,
-        "run.device": device,
-        "run.precision": precision,
-        "run.compile": compiled,
-        "run.nproc": nproc,
+        "steps": steps,
+        "batch_size": batch_size,
+        "lr": lr,
+        "seed": seed,
+        "device": device,
+        "precision": precision,
+        "compiled": compiled,
+        "nproc": nproc,
     }
-    components = {
-        "operator": operator,
-        "data": data,
-        "schedule": schedule,
-        "prior": prior,
-        "objective": objective,
-        "process": process,
-    }
-    registry = registry_of(ctx)
-    overrides = overrides_of(settings, [*logger_overrides(loggers), *(assignments or ())])
-    config, resumed = _configure(registry, recipe, components, overrides, out, resume)
-    if dry_run:
-        _show(config, registry, Output(), json)
-        return
-    if config.run.nproc > 1:
-        from walkback.support.interrupts import Interrupted
-        from walkback.training.launch import STOPPED, is_child, launch
-
-        if not is_child():
-            code = launch(config.run.nproc, sys.argv[1:])
-            if code in STOPPED:  # and the first of them has said so
-                raise Interrupted(code - 128, None, 0)
-            raise typer.Exit(code)
-    from walkback.support.threads import cpu_threads
-
-    with cpu_threads(config.run.threads):
-        _execute(config, registry, out, resumed, json)
-
-
-def _configure(
-    registry: Registry,
-    recipe: str | None,
-    components: dict[str, str | None],
-    overrides: Sequence[str],
-    out: Path | None,
-    resume: str | None,
-) -> tuple[RunConfig, Path | None]:
-    """The resolved configuration, and the directory to resume (None: a new run)."""
-    from walkback.configuration.layering import resolve
-    from walkback.configuration.resuming import resumed_config
-    from walkback.storage.rundir import default_stem, newest, require_free
-
-    if resume is not None and recipe is not None:
-        raise ConfigurationError(
-            "Got --resume and --recipe, expected one of them: a run keeps its own recipe."
-        )
-    if resume not in (None, "auto"):
-        directory = Path(str(resume))
-        return resumed_config(registry, directory, components, overrides), directory
-    config = resolve(registry, recipe=recipe, components=components, overrides=overrides)
-    if resume == "auto":
-        found = out if out is not None else newest(default_stem(config.operator.name, config.data.name))
-        if found is not None and (found / "config.toml").exists():
-            return resumed_config(registry, found, components, overrides), found
-    if out is not None:
-        require_free(out)
-    return config, None
-
-
-def _execute(
-    config: RunConfig, registry: Registry, out: Path | None, resumed: Path | None, json: bool
-) -> None:
-    """Train for real."""
-    from walkback.storage.rundir import RunDirectory, default_stem
-    from walkback.support.interrupts import stoppable
-    from walkback.training.distributed import joined_world, local_device
-    from walkback.training.preparation import prepare
-    from walkback.training.run import Run
-
+    more = [*logger_overrides(loggers), *(assignments or ())]
+    choices = choices_of(recipe, parts, settings, more)
+    job = TrainJob(choices, out=out, resume=resume, launched=True, say=flags)
     output = Output()
-    with output.messages.status(plain(f"Preparing {config.data.name}")):
-        prepared = prepare(config, registry, local_device(config.run.device))
+    if dry_run:
+        with output.progress() as watch:
+            ready = job.check(registry_of(ctx), watch)
+        _show(ready, output, json)
+        return
+    if is_one_of_several():
+        follow_parent()
+    else:
+        config, _ = job.configure(registry_of(ctx))
+        if config.run.nproc > 1:
+            from walkback.jobs.launch import launch
 
-    with joined_world(prepared.device) as world:
-
-        def warn() -> None:
-            if world.is_main:
-                output.warn("stopping after this walk; once more to abort.")
-
-        directory = None
-        if world.is_main and resumed is not None:
-            directory = RunDirectory.open(resumed)
-        elif world.is_main:
-            stem = default_stem(config.operator.name, config.data.name)
-            directory = RunDirectory.create_next(stem) if out is None else RunDirectory.create(out)
-        if directory is not None:
-            output.note(_headline(prepared, directory.path))
-        try:
-            with stoppable(warn) as stop, output.progress(shown=world.is_main) as bar:
-                job = Run(prepared, directory, bar, stop, world)
-                if resumed is not None:
-                    job.resume(resumed)
-                result = job.execute()
-        finally:
-            if directory is not None:
-                directory.close()
-    if result is not None:
-        _report(result, output, json)
-
-
-def _headline(prepared: Prepared, directory: Path) -> str:
-    """What is about to happen, in a line."""
-    config = prepared.config
-    return (
-        f"{config.operator.name} ({prepared.num_parameters:,} parameters) on {config.data.name}, "
-        f"K ≤ {len(prepared.model.levels())}, {prepared.device}, {prepared.precision} → {directory}"
-    )
+            raise typer.Exit(launch(config.run.nproc, sys.argv[1:]))
+    trained = carry_out(ctx, output, job, shown=talks())
+    if trained is not None:
+        _report(trained.result, output, json)
 
 
 def _report(result: RunResult, output: Output, json: bool) -> None:
@@ -222,15 +136,7 @@ def _report(result: RunResult, output: Output, json: bool) -> None:
         return
     bound = result.bound
     rows = [
-        (
-            "bound on -log p",
-            f"{bound.nats:.2f} ± {bound.nats_error:.2f} nats"
-            + (
-                ""
-                if bound.bits_per_dimension is None or bound.bits_error is None
-                else f" = {bound.bits_per_dimension:.3f} ± {bound.bits_error:.3f} bits/dim"
-            ),
-        ),
+        ("bound on -log p", str(bound)),
         (
             "measured on",
             f"{bound.examples} {result.protocol['split']} examples, {bound.paths} path(s), K = {bound.levels}",
@@ -247,11 +153,9 @@ def _peak(result: RunResult) -> str:
     return "" if result.peak_memory is None else f", {result.peak_memory / 2**20:,.0f} MiB of memory at most"
 
 
-def _show(config: RunConfig, registry: Registry, output: Output, json: bool) -> None:
+def _show(ready: CheckedTraining, output: Output, json: bool) -> None:
     """--dry-run: the resolved configuration, and the size of the model."""
-    from walkback.training.preparation import prepare
-
-    prepared = prepare(config, registry)
+    prepared, config = ready.prepared, ready.prepared.config
     levels = [level.temperature for level in prepared.model.levels()]
     minutes, steps = config.training.minutes, config.training.steps
     if json:

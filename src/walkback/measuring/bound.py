@@ -46,6 +46,13 @@ class BoundEstimate:
     paths: int
     levels: int
 
+    def __str__(self) -> str:
+        """With errors, in nats and, where the data have such, bits/dim."""
+        text = f"{self.nats:.2f} ± {self.nats_error:.2f} nats"
+        if self.bits_per_dimension is None or self.bits_error is None:
+            return text
+        return f"{text} = {self.bits_per_dimension:.3f} ± {self.bits_error:.3f} bits/dim"
+
     def named(self, prefix: str) -> dict[str, float]:
         """The numbers that a metrics file has of it: `PREFIX_nats`, `PREFIX_nats_error`, and the same in bits/dim."""
         found = {f"{prefix}_nats": self.nats, f"{prefix}_nats_error": self.nats_error}

@@ -16,11 +16,11 @@ from typing import Any
 
 import torch
 
+from walkback.building.preparation import Prepared
 from walkback.measuring.estimates import FEWEST, median_figure
 from walkback.measuring.provenance import Provenance
 from walkback.report import Figure, Report, Series
 from walkback.speed.timings import BenchmarkPlan, Timing, Timings, Way
-from walkback.training.preparation import Prepared
 from walkback.training.trainer import levels_of_walk
 
 CHAIN = 100_000

@@ -21,6 +21,7 @@ import torch
 from torch import Tensor
 
 from walkback.building.devices import Precision, autocast
+from walkback.building.preparation import Prepared
 from walkback.data import batch_of
 from walkback.model import Model
 from walkback.objectives import PathObjective
@@ -33,7 +34,6 @@ from walkback.support.seeding import generator
 from walkback.support.threads import cpu_threads
 from walkback.support.watch import Watch
 from walkback.training.batches import BatchOrder
-from walkback.training.preparation import Prepared
 from walkback.training.trainer import Trainer, levels_of_walk
 from walkback.walk import Start
 

@@ -18,6 +18,7 @@ import torch.distributed as dist
 from torch import Tensor, nn
 
 from walkback.state import State, map_state
+from walkback.support.processes import world_size
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,8 +95,7 @@ def local_device(name: str) -> str:
 @contextmanager
 def joined_world(device: torch.device) -> Iterator[World]:
     """Join the processes that a launcher announced through RANK and WORLD_SIZE; alone without them."""
-    size = int(os.environ.get("WORLD_SIZE", "1"))
-    if size == 1:
+    if world_size() == 1:
         yield World()
         return
     # NCCL for what is on devices, and gloo for what processes agree on without waiting for theirs.

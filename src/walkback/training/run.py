@@ -12,9 +12,11 @@ from pathlib import Path
 from typing import Any, Literal, final
 
 from walkback.building.devices import autocast, deterministic
+from walkback.building.preparation import Prepared
 from walkback.data import Split, batch_of
 from walkback.errors import ConfigurationError
 from walkback.measuring.bound import BoundEstimate, estimate_bound
+from walkback.measuring.provenance import Provenance
 from walkback.measuring.verdict import remarks_on_bound
 from walkback.model import Model
 from walkback.storage.checkpoint import (
@@ -33,7 +35,6 @@ from walkback.support.memory import forget_peak, peak_memory, within_memory
 from walkback.support.seeding import generator
 from walkback.support.watch import Watch
 from walkback.training.distributed import World
-from walkback.training.preparation import Prepared
 from walkback.training.run_log import RunLog
 from walkback.training.run_pictures import RunPictures
 from walkback.training.stopping import EarlyStopping
@@ -90,6 +91,8 @@ class Run:
         self._stop = stop
         self._lasting = lasting
         self._world = world or World()
+        if prepared.config.run.compile:
+            prepared.model.operator.compile()
         self._trainer = Trainer(
             prepared.model,
             prepared.objective,
@@ -209,6 +212,7 @@ class Run:
             if self._world.any(bool(self._stop)):
                 if not saves:
                     self._save(number)
+                self._world.wait()  # a launcher ends the others when it sees the first one go
                 raise Interrupted(self._stop.signal or 0, self._path, number)
             if ends:
                 return
@@ -325,13 +329,12 @@ class Run:
         return Checkpoint(description, model.tensors())
 
     def _protocol(self) -> dict[str, Any]:
-        info = self._prepared.dataset.info
-        return {
-            "data": info.name,
-            "split": self._config.evaluation.split,
-            "preprocessing": list(info.preprocessing),
-            "fingerprint": info.fingerprint,
-            "seed": self._config.run.seed,
-            "weights": self._weights,
-            "precision": self._prepared.precision,
-        }
+        return Provenance(
+            operator=self._prepared.operator_name,
+            device=self._prepared.device,
+            precision=self._prepared.precision,
+            seed=self._config.run.seed,
+            weights=self._weights,
+            data=self._prepared.dataset.info,
+            details={"split": self._config.evaluation.split},
+        ).to_dict()

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any, final
 
 from walkback.building.devices import autocast
+from walkback.building.preparation import Prepared
 from walkback.data import batch_of, states_of
 from walkback.model import Model
 from walkback.pictures.figures import can_draw, draw_chains, draw_samples, draw_walks
@@ -16,7 +17,6 @@ from walkback.storage.rundir import RunDirectory
 from walkback.support.memory import within_memory
 from walkback.support.seeding import generator
 from walkback.support.watch import Watch
-from walkback.training.preparation import Prepared
 
 
 @final

@@ -1,11 +1,12 @@
-"""Before a run: from a configuration to checked, built parts. Nothing is written, nothing is trained.
+"""Before a run: from a configuration to built parts. Nothing is written, nothing is trained.
 
 configuration → device, objective, data set (prepared), model (fitted to the data's moments)
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, fields
+from copy import deepcopy
+from dataclasses import dataclass, field, fields, replace
 from typing import Any
 
 import torch
@@ -21,27 +22,20 @@ from walkback.building.assembly import (
 from walkback.building.devices import Precision, resolve_device, resolve_precision
 from walkback.building.origins import origins
 from walkback.configuration.config import RunConfig
-from walkback.data import Dataset, batch_of
+from walkback.data import Dataset
 from walkback.extensions.registry import Registry
 from walkback.loggers import Logger
-from walkback.measuring.estimates import require_error_of_mean
 from walkback.metrics import Metric
 from walkback.model import Model
-from walkback.objectives import AnyObjective, PathObjective, Restricted
-from walkback.operators import TransitionOperator, initial_state
-from walkback.paths import require_reparametrized
+from walkback.objectives import AnyObjective
+from walkback.operators import TransitionOperator
 from walkback.priors import Prior
 from walkback.processes import Process
-from walkback.readout import require_readout
 from walkback.schedules import Schedule
-from walkback.support.seeding import generator
-from walkback.training.persistent_chains import chain_rows
-from walkback.training.updates import require_fitting
-from walkback.walk import Start
 
 
 @dataclass(frozen=True, slots=True)
-class Given:
+class Instances:
     """Parts that were built elsewhere, each in place of the one that the configuration names; None: the named one."""
 
     operator: TransitionOperator | None = None
@@ -56,10 +50,19 @@ class Given:
         """The sections of the configuration that do not count."""
         return frozenset(entry.name for entry in fields(self) if getattr(self, entry.name) is not None)
 
+    def copied(self) -> Instances:
+        """The same with copies of what learns or is fitted, so that the caller's stay as they are."""
+        return replace(
+            self,
+            operator=deepcopy(self.operator),
+            process=deepcopy(self.process),
+            prior=deepcopy(self.prior),
+        )
+
 
 @dataclass(frozen=True, slots=True)
 class Prepared:
-    """Everything a run needs, checked and built."""
+    """Everything a run needs, built."""
 
     config: RunConfig
     registry: Registry
@@ -68,21 +71,27 @@ class Prepared:
     objective: AnyObjective
     device: torch.device
     precision: Precision
-    given: Given = field(default_factory=Given)
+    instances: Instances = field(default_factory=Instances)
     metrics: tuple[Metric, ...] = ()
     loggers: tuple[Logger, ...] = ()
 
     def names(self) -> dict[str, Any]:
-        """Configuration and origins of components as a checkpoint has them: without given parts, which have no name."""
+        """Configuration and origins of components as a checkpoint has them: without instances, which have no name."""
         parts = {"config": self.config.to_dict(), "components": origins(self.config, self.registry)}
         return {
             key: {
                 path: value
                 for path, value in part.items()
-                if path.partition(".")[0] not in self.given.sections
+                if path.partition(".")[0] not in self.instances.sections
             }
             for key, part in parts.items()
         }
+
+    @property
+    def operator_name(self) -> str:
+        """The operator's component, or its class where it is an instance."""
+        operator = self.instances.operator
+        return self.config.operator.name if operator is None else type(operator).__name__
 
     @property
     def num_parameters(self) -> int:
@@ -91,30 +100,30 @@ class Prepared:
 
 
 def prepare(
-    config: RunConfig, registry: Registry, device_name: str | None = None, given: Given | None = None
+    config: RunConfig,
+    registry: Registry,
+    device_name: str | None = None,
+    instances: Instances | None = None,
 ) -> Prepared:
-    """Check a configuration against this machine and build what it names.
+    """Build what a configuration names, on this machine.
 
     Args:
         config: What to run.
         registry: The plugins.
         device_name: A device instead of the configuration's, for one process of several.
-        given: Parts instead of the configuration's; operator, process and prior are fitted to the data in place.
+        instances: Parts instead of the configuration's; operator, process and prior are fitted to the data in place.
 
     Raises:
         ConfigurationError: No such device, the components do not fit each other or the data.
         DataError: The data cannot be had.
         PluginError: A component cannot be built.
     """
-    given = given or Given()
+    given = instances or Instances()
     device = resolve_device(device_name or config.run.device)
     metrics, loggers = build_metrics(config, registry), build_loggers(config, registry)
-    chain_rows(config.training)  # more chains than there can be are refused now
     objective = build_objective(config.objective, registry) if given.objective is None else given.objective
-    require_fitting(config.training, objective)
     dataset = build_dataset(config.data, registry) if given.data is None else given.data
     dataset.prepare()
-    _refuse_too_few(config, dataset)
     sections = ("operator", "schedule", "process", "prior")
     model = build_model(
         {section: getattr(config, section) for section in sections},
@@ -124,39 +133,6 @@ def prepare(
         {section: getattr(given, section) for section in sections},
     )
     fit_to_data(model, dataset, config.run.seed)
-    model.levels()  # a schedule that cannot reach T_max says so now
-    require_readout(model, config.samples.readout)
-    _refuse_unfit(model, objective, dataset, config.run.seed)
     precision = resolve_precision(config.run.precision, device)
-    if config.run.compile:
-        model.operator.compile()
     model = model.to(device)
     return Prepared(config, registry, dataset, model, objective, device, precision, given, metrics, loggers)
-
-
-@torch.no_grad()
-def _refuse_unfit(model: Model, objective: AnyObjective, dataset: Dataset, seed: int) -> None:
-    """Let an objective look at one step, and say now what it cannot learn from.
-
-    One of whole walks needs heating kernels that can be differentiated through. The bound that a run ends with needs
-    a walk step by step, whatever the objective.
-    """
-    noise = generator("cpu", seed, "look")
-    data = batch_of(dataset, "train", slice(2), noise)
-    state, _ = initial_state(model.operator, data.states, noise)
-    with model.evaluating():
-        first = model.levels()[:1]
-        step = next(model.walk(Start(state, context=data.context), first, noise))
-        if isinstance(objective, PathObjective):
-            require_reparametrized(step.forward)
-        elif isinstance(objective, Restricted):
-            objective.require_fitting(step)
-
-
-def _refuse_too_few(config: RunConfig, dataset: Dataset) -> None:
-    """The bounds of validations and of the final evaluation need an error; say before training if they have none."""
-    require_error_of_mean(
-        dataset, "validation", config.training.validation_examples, "training.validation_examples", None
-    )
-    settings = config.evaluation
-    require_error_of_mean(dataset, settings.split, settings.limit, "evaluation.limit", "evaluation.split =")

@@ -1,0 +1,58 @@
+"""The request to measure how fast a configuration is on its device."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from walkback.building.preparation import Prepared, prepare
+from walkback.extensions.registry import Registry
+from walkback.jobs.configuration import Choices
+from walkback.jobs.job import Say, at_least, keywords
+from walkback.jobs.trainable import require_consistent, require_trainable
+from walkback.report import Report
+from walkback.speed.report import benchmark_report
+from walkback.speed.timings import BenchmarkPlan, time_configuration
+from walkback.support.watch import Watch
+
+
+@dataclass(frozen=True, slots=True)
+class BenchJob:
+    """Measure how fast a configuration trains and samples.
+
+    Attributes:
+        choices: What is measured.
+        plan: How.
+        say: How refusals name options.
+    """
+
+    choices: Choices = field(default_factory=Choices)
+    plan: BenchmarkPlan = field(default_factory=BenchmarkPlan)
+    say: Say = keywords
+
+    def check(self, registry: Registry, watch: Watch) -> CheckedBenchmark:
+        """See `Job`."""
+        at_least(1, self.say, repeats=self.plan.repeats)
+        config, instances = self.choices.resolve(registry), self.choices.instances
+        require_consistent(config, registry, instances)
+        watch.stage(f"Preparing {config.data.name}", 0)
+        prepared = prepare(config, registry, instances=instances.copied())
+        require_trainable(prepared)
+        return CheckedBenchmark(prepared, self.plan)
+
+
+@dataclass(frozen=True, slots=True)
+class CheckedBenchmark:
+    """A measurement that can be made.
+
+    Attributes:
+        prepared: What is measured, of which copies train.
+        plan: How.
+    """
+
+    prepared: Prepared
+    plan: BenchmarkPlan
+
+    def run(self, watch: Watch) -> Report:
+        """Measure; raises WalkbackError where the configuration cannot train: its loss is not finite."""
+        timings = time_configuration(self.prepared, self.plan, watch)
+        return benchmark_report(self.prepared, self.plan, timings)

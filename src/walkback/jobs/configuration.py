@@ -1,0 +1,108 @@
+"""What is to be trained, as it is asked for: a recipe, components by name or as instances, settings."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from walkback.building.preparation import Instances
+from walkback.configuration.config import COMPONENT_SECTIONS, RunConfig
+from walkback.configuration.layering import resolve
+from walkback.configuration.overrides import assignments
+from walkback.configuration.recipes import starting_layer
+from walkback.configuration.schema import component_options
+from walkback.errors import ConfigurationError
+from walkback.extensions.registry import Registry
+
+PARTS = ("operator", "data", "schedule", "prior", "process", "objective")
+"""The sections of parts, in the order in which callers give them."""
+
+_FLAGS = {
+    "steps": "training.steps",
+    "batch_size": "training.batch_size",
+    "lr": "training.lr",
+    "seed": "run.seed",
+    "device": "run.device",
+    "precision": "run.precision",
+    "compiled": "run.compile",
+    "nproc": "run.nproc",
+}
+"""Settings that have a flag of their own."""
+
+
+@dataclass(frozen=True, slots=True)
+class Choices:
+    """What is chosen; the rest comes from the recipe, from what components propose, and from defaults.
+
+    Attributes:
+        recipe: Name of a recipe, or path of a TOML file.
+        components: Component name (of data also a path or hub id) by section; None where none is chosen.
+        settings: `section.option=value` assignments; the last one for an option counts.
+        instances: Parts in the place of components.
+    """
+
+    recipe: str | None = None
+    components: Mapping[str, str | None] = field(default_factory=dict)
+    settings: tuple[str, ...] = ()
+    instances: Instances = field(default_factory=Instances)
+
+    def resolve(self, registry: Registry) -> RunConfig:
+        """The complete configuration.
+
+        A part that is an instance has the configuration of the component that its class is, or of the default recipe's,
+        which others follow where they are not chosen.
+
+        Raises:
+            ConfigurationError: The choice is wrong, leaves a component open, or sets an option of an instance.
+            PluginError: A plugin that is wanted is at fault.
+        """
+        for assignment in self.settings:
+            name = assignment.partition("=")[0].strip()
+            section = name.partition(".")[0]
+            if section in self.instances.sections:
+                raise ConfigurationError(
+                    f"Got the setting {name!r} and an instance as {section}, expected one of them: set it in the "
+                    "instance."
+                )
+        names = {**self.components, **self._stand_ins(registry)}
+        return resolve(registry, recipe=self.recipe, components=names, overrides=self.settings)
+
+    def _stand_ins(self, registry: Registry) -> dict[str, str]:
+        """Names in the place of instances; they are not built."""
+        found: dict[str, str] = {}
+        if not self.instances.sections:
+            return found
+        base, default = starting_layer(registry, self.recipe, ()), starting_layer(registry, None, ())
+        for section in self.instances.sections:
+            own = _component_of(registry, section, type(getattr(self.instances, section)))
+            if own is not None:
+                found[section] = own
+            elif self.recipe is None or "name" not in base.tables.get(section, {}):
+                name = default.tables.get(section, {}).get("name")
+                if isinstance(name, str):
+                    found[section] = name if ":" in name else f"{default.distribution}:{name}"
+        return found
+
+
+def choices_of(
+    recipe: str | None, parts: Sequence[str | None], flags: Mapping[str, Any], more: Sequence[str] = ()
+) -> Choices:
+    """Choices by name: parts in the order of `PARTS`, flags and assignments as `settings_of` takes them."""
+    return Choices(recipe, dict(zip(PARTS, parts, strict=True)), settings_of(flags, more))
+
+
+def settings_of(flags: Mapping[str, Any], more: Iterable[str] = ()) -> tuple[str, ...]:
+    """Assignments of flags by name (`lr`, `seed`, …), None where not given; then those of `more`, which win."""
+    given = {_FLAGS[name]: value for name, value in flags.items() if value is not None}
+    return (*assignments(given), *more)
+
+
+def _component_of(registry: Registry, section: str, cls: type) -> str | None:
+    """The component whose class this is, if one is offered that can stand without options."""
+    for registered in registry.components(COMPONENT_SECTIONS[section]):
+        if registered.spec.target == f"{cls.__module__}:{cls.__qualname__}":
+            options, preset = component_options(cls).model_fields.items(), registered.spec.preset
+            open_options = [name for name, option in options if option.is_required() and name not in preset]
+            return None if open_options else registered.qualified_name
+    return None

@@ -1,0 +1,213 @@
+"""The request to train an operator, evaluate it and draw samples.
+
+choices → RunConfig → Prepared → Run → TrainedRun
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+from walkback.building.preparation import Prepared, prepare
+from walkback.configuration.config import RunConfig
+from walkback.configuration.resuming import resumed_config
+from walkback.errors import ConfigurationError
+from walkback.extensions.registry import Registry
+from walkback.jobs.configuration import Choices
+from walkback.jobs.job import Say, keywords
+from walkback.jobs.trainable import require_consistent, require_trainable
+from walkback.model import Model
+from walkback.storage.checkpoint import Checkpoint, load_checkpoint
+from walkback.storage.rundir import RunDirectory, default_stem, newest, require_free
+from walkback.support.interrupts import Stop, stoppable
+from walkback.support.processes import world_size
+from walkback.support.threads import cpu_threads
+from walkback.support.watch import Watch
+from walkback.training.distributed import joined_world, local_device
+from walkback.training.metrics_file import FILE_NAME
+from walkback.training.run import Run, RunResult
+
+
+@dataclass(frozen=True, slots=True)
+class TrainedRun:
+    """What training leaves.
+
+    Attributes:
+        result: Where things are, the bound, seconds.
+        prepared: What was trained.
+        model: The model that is kept, on its device, in evaluation mode.
+        checkpoint: The same as it was written, on the CPU.
+        history: What was logged, one record a line of `metrics.jsonl`.
+        directory: Of the run, where it was kept.
+    """
+
+    result: RunResult
+    prepared: Prepared
+    model: Model
+    checkpoint: Checkpoint
+    history: tuple[Mapping[str, Any], ...]
+    directory: Path | None
+
+
+@dataclass(frozen=True, slots=True)
+class TrainJob:
+    """Train.
+
+    Attributes:
+        choices: What is trained.
+        out: New run directory; None: the next free one of `runs/OPERATOR-DATA`.
+        resume: A run directory to go on with, or "auto": `out`, or the newest that fits, where there is one.
+        kept: Whether the run's directory is kept: else it has no pictures, and nothing to go on from.
+        launched: Whether this may be one of several processes, started by a launcher, which train together.
+        say: How refusals name options.
+    """
+
+    choices: Choices = field(default_factory=Choices)
+    out: Path | None = None
+    resume: str | None = None
+    kept: bool = True
+    launched: bool = False
+    say: Say = keywords
+
+    def configure(self, registry: Registry) -> tuple[RunConfig, Path | None]:
+        """The configuration, and the run directory to go on with (None: a new run).
+
+        Raises:
+            ConfigurationError: The choices are wrong, or contradict the run to go on with; or `out` is not free.
+            PluginError: A plugin that is wanted is at fault.
+        """
+        self._refuse_instances_on_disk()
+        choices, resume = self.choices, self.resume
+        if resume is not None and choices.recipe is not None:
+            raise ConfigurationError(
+                f"Got {self.say('resume')} and {self.say('recipe')}, expected one of them: a run keeps its own recipe."
+            )
+        if resume is not None and resume != "auto":
+            return self._resumed(registry, Path(resume))
+        config = choices.resolve(registry)
+        if resume == "auto":
+            found = self.out or newest(default_stem(config.operator.name, config.data.name))
+            if found is not None and (found / "config.toml").exists():
+                return self._resumed(registry, found)
+        if self.out is not None:
+            require_free(self.out)
+        return config, None
+
+    def check(self, registry: Registry, watch: Watch) -> CheckedTraining:
+        """See `Job`."""
+        config, resumed = self.configure(registry)
+        processes = max(config.run.nproc, world_size())
+        if processes > 1 and not self.launched:
+            raise ConfigurationError(
+                f"Got run.nproc = {processes}, expected 1: several processes train by `walkback run --nproc`, or by "
+                "`torchrun -m walkback run`."
+            )
+        instances = self.choices.instances
+        require_consistent(config, registry, instances)
+        watch.stage(f"Preparing {config.data.name}", 0)
+        with cpu_threads(config.run.threads):
+            prepared = prepare(config, registry, local_device(config.run.device), instances.copied())
+            require_trainable(prepared)
+        return CheckedTraining(prepared, self.out, resumed, self.kept)
+
+    def _resumed(self, registry: Registry, directory: Path) -> tuple[RunConfig, Path]:
+        config = resumed_config(registry, directory, self.choices.components, self.choices.settings)
+        return config, directory
+
+    def _refuse_instances_on_disk(self) -> None:
+        sections = sorted(self.choices.instances.sections)
+        for name, place in (("out", self.out), ("resume", self.resume)):
+            if place is not None and sections:
+                raise ConfigurationError(
+                    f"Got {self.say(name, str(place))} and an instance as {sections[0]}, expected names, which a run "
+                    f"directory is built from when it is resumed: leave out {self.say(name)}."
+                )
+
+
+@dataclass(frozen=True, slots=True)
+class CheckedTraining:
+    """A run that can begin.
+
+    Attributes:
+        prepared: What is trained.
+        out: See `TrainJob`.
+        resumed: The run directory to go on with.
+        kept: See `TrainJob`.
+    """
+
+    prepared: Prepared
+    out: Path | None
+    resumed: Path | None
+    kept: bool
+
+    @property
+    def headline(self) -> str:
+        """What is about to happen, in a line."""
+        prepared, config = self.prepared, self.prepared.config
+        return (
+            f"{config.operator.name} ({prepared.num_parameters:,} parameters) on {config.data.name}, "
+            f"K ≤ {len(prepared.model.levels())}, {prepared.device}, {prepared.precision}"
+        )
+
+    def run(self, watch: Watch) -> TrainedRun | None:
+        """Train, evaluate, draw; None on processes that do not write.
+
+        Raises:
+            Interrupted: A stop was requested, and the directory is kept; a checkpoint has been saved.
+            WalkbackError: Training diverged, or a file could not be written.
+        """
+        with (
+            cpu_threads(self.prepared.config.run.threads),
+            joined_world(self.prepared.device) as world,
+            self._directory(world.is_main) as directory,
+            ExitStack() as stack,
+        ):
+
+            def warn() -> None:
+                if world.is_main:
+                    watch.warn("stopping after this walk; once more to abort.")
+
+            if directory is not None and self.kept:
+                watch.note(f"{self.headline} → {directory.path}")
+            stop = stack.enter_context(stoppable(warn)) if self.kept else Stop()
+            run = Run(self.prepared, directory, watch, stop, world, self.kept)
+            if self.resumed is not None:
+                run.resume(self.resumed)
+            result = run.execute()
+            return None if result is None else self._trained(run.model, result)
+
+    @contextmanager
+    def _directory(self, writes: bool) -> Iterator[RunDirectory | None]:
+        """The run's directory, locked, for the process that writes."""
+        config = self.prepared.config
+        with ExitStack() as stack:
+            if not writes:
+                directory = None
+            elif not self.kept:
+                place = Path(stack.enter_context(TemporaryDirectory(prefix="walkback-")))
+                directory = RunDirectory.create(place)
+            elif self.resumed is not None:
+                directory = RunDirectory.open(self.resumed)
+            elif self.out is not None:
+                directory = RunDirectory.create(self.out)
+            else:
+                directory = RunDirectory.create_next(default_stem(config.operator.name, config.data.name))
+            yield directory if directory is None else stack.enter_context(directory)
+
+    def _trained(self, model: Model, result: RunResult) -> TrainedRun:
+        model.operator.eval().requires_grad_(False)
+        model.process.eval().requires_grad_(False)
+        lines = (result.directory / FILE_NAME).read_text("utf-8").splitlines()
+        return TrainedRun(
+            result=result,
+            prepared=self.prepared,
+            model=model,
+            checkpoint=load_checkpoint(result.checkpoint),
+            history=tuple(json.loads(line) for line in lines),
+            directory=result.directory if self.kept else None,
+        )
