@@ -180,10 +180,10 @@ def test_what_an_operator_cannot_do_is_left_out_with_the_reason(monkeypatch: pyt
     work = prepared()
     forward = type(work.model.operator).forward
 
-    def narrow(self: Any, state: Any, level: Any) -> Any:
+    def narrow(self: Any, state: Any, level: Any, context: Any = None) -> Any:
         if batch_size(state) > CHAINS:
             raise ValueError("one temperature at a time")
-        return forward(self, state, level)
+        return forward(self, state, level, context)
 
     monkeypatch.setattr(type(work.model.operator), "forward", narrow)
     timings, _ = witnessed(work, repeats=2)
