@@ -1,15 +1,15 @@
-"""One choice at a time: how each part of the method changes what is learned, with one network and one number of walks.
+"""Ablations: the effect of each part of the method, with the same network and number of walks.
 
     python benchmarks/comparison.py swiss-roll mog --seeds 3 --out comparison.jsonl
     WALKBACK_DATA=DIR python benchmarks/comparison.py mnist --seeds 1 --out comparison.jsonl --judge judge.safetensors
     python benchmarks/comparison.py --table comparison.jsonl
 
-Every variant is the base with the changes named beside it: fully connected layers with layer norm and FiLM, batch
+Every variant is the base with the named changes. The base has fully connected layers with layer norm and FiLM, batch
 updates of the local rule, preconditioned mean, reverse variance. Points: bound in nats, and MMD² to fresh points in
 units of that of other fresh points (see toys.py), after annealing and after 1,000 steps at T = 1. MNIST: bound in
-bits/dim, the share of samples that a classifier is sure of, and the entropy of its classes (see mnist.py), both after
-annealing and after 300 steps at T = 1. A run that stops because it diverged has no figures. Results in the file already
-are not computed again.
+bits/dim, the share of samples that a classifier is sure of, and the entropy of its classes (see mnist.py), after
+annealing and after 300 steps at T = 1. A run that diverged has no results. Results already in the file are not computed
+again.
 """
 
 from __future__ import annotations

@@ -1,11 +1,11 @@
-"""Are the samples of a digits run digits, and do they stay digits? A classifier judges them, real digits and noise.
+"""Quality of samples and long chains of a digits run: a classifier scores them, real digits and noise.
 
     python benchmarks/digits.py runs/gaussian-mlp-digits/final.safetensors
 
-For each set of 500: the share that the classifier is at least 90 % sure of, the entropy of its predicted classes in
-nats (log 10 = 2.30 if all are equally frequent), and the mean distance to the nearest training digit. The classifier (a
-support vector machine) and the distances know the training split only; real digits are the test split. Real digits get
-the noise of one step at T = 1.
+For each set of 500: the share that the classifier assigns to a class with at least 90 % probability, the entropy of its
+predicted classes in nats (log 10 = 2.30 if all are equally frequent), and the mean distance to the nearest training
+digit. The classifier (a support vector machine) and the distances use the training split only; real digits are the test
+split, with the noise of one step at T = 1 added.
 """
 
 from __future__ import annotations

@@ -1,18 +1,19 @@
-"""Are the samples of an MNIST run digits, and do they stay digits? A classifier judges them, real digits and noise.
+"""Quality of samples and long chains of an MNIST run: a classifier scores them, real digits and noise.
 
     WALKBACK_DATA=DIR python benchmarks/mnist.py runs/mnist/final.safetensors --judge judge.safetensors
 
 For annealed states (`--start data`: for test digits, smoothed as the training data are), and after further steps at
-T = 1, each shown by the mean of a step from it (`--readout mean@T`: of one at T, `--readout state`: by itself, with the
-noise of its last step): the share that the classifier is at least 90 % sure of, the entropy of its predicted classes
-in nats (log 10 = 2.30 if all are equally frequent), and the mean Euclidean distance to the nearest training image.
-Standard errors are over samples; that of the entropy is the plug-in formula's. Rows for real test digits (as they are,
-and with a noise of 0.05) and for uniform noise stand beside them. A copy would have a nearest distance far below that
-of real test digits.
+T = 1, each shown by the mean of a step from it (`--readout mean@T`: of one at T; `--readout state`: unprocessed, with
+the noise of its last step): the share that the classifier assigns to a class with at least 90 % probability, the
+entropy of its predicted classes in nats (log 10 = 2.30 if all are equally frequent), and the mean Euclidean distance to
+the nearest training image. Standard errors are over samples; that of the entropy is from the plug-in formula. Rows for
+real test digits (unchanged, and with noise of 0.05) and for uniform noise are given for comparison. A copy would have a
+nearest distance far below that of real test digits.
 
 The classifier, a small convolutional network trained here on the 60,000 training labels with noise of up to 0.1, never
-sees the operator or the test split. A fifth of what it is trained on is no digit (noise, shuffled pixels, collages of
-four digits' quarters), with all classes equally probable as its label: otherwise it is sure that noise is an 8.
+sees the operator or the test split. A fifth of its training examples are not digits (noise, shuffled pixels, collages
+of quarters of four digits) and have all classes equally probable as their label; without them, it is sure that noise is
+an 8.
 """
 
 from __future__ import annotations

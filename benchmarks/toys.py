@@ -1,15 +1,15 @@
-"""Do the runs on points of the plane sample their data, and do their chains stay on them?
+"""Quality of samples and long chains of runs on 2-D points.
 
     python benchmarks/toys.py runs/swiss-roll-0 runs/swiss-roll-1 runs/swiss-roll-2
 
-For each run directory: the bound on test points beside the likelihood of the best single Gaussian (nats), and the
-squared MMD (biased, Gaussian kernel of 0.15 times the data's standard deviation, 2,000 points a side) of annealed
-points, and of the same points after 1,000 and 10,000 further steps at T = 1, against data that no run has seen, in
-units of what other such data have against them. One pair of sets moves the ratio by 0.2 either way by chance, data
-against data included, so it is the mean over all pairs of three sets of samples and three of data, ± the standard error
-over the sets of samples. The three sets are different samples after annealing, and later the same 2,000 chains after
-1,000, 2,000 and 3,000, and after 10,000, 11,000 and 12,000 steps. For a mixture, also the largest relative deviation of
-a mode's share of the points from an equal share; points belong to the mode whose center is nearest.
+For each run directory: the bound on test points and the likelihood of the best single Gaussian (nats), and the squared
+MMD (biased, Gaussian kernel of 0.15 times the data's standard deviation, 2,000 points on each side) of annealed points,
+and of the same points after 1,000 and 10,000 further steps at T = 1, against data that no run has seen, in units of the
+MMD² of such data against other such data. With one pair of sets the ratio varies by ±0.2 by chance, even for data
+against data, so it is the mean over all pairs of three sets of samples and three of data, ± the standard error over the
+sets of samples. The three sets are different samples after annealing, and later the same 2,000 chains after 1,000,
+2,000 and 3,000, and after 10,000, 11,000 and 12,000 steps. For a mixture, also the largest relative deviation of a
+mode's share of the points from an equal share; points belong to the mode with the nearest center.
 """
 
 from __future__ import annotations

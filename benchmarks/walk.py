@@ -1,10 +1,10 @@
-"""What sharing one forward between heating and cooling buys, and a normal density: ratios, variants interleaved.
+"""Speedup from sharing one forward pass between heating and cooling, and from our normal density.
 
     python benchmarks/walk.py [--threads 1] [--rounds 7]
 
-What can be configured (updates, precision) is measured by `walkback bench`; the reference walk cannot be. Read the
-ratios, not the seconds: machines are shared, and their speed drifts. Each variant does the same K = 11 walk of 128
-digits with the default recipe's network; a round times every variant once, in turn, and medians are printed.
+`walkback bench` measures what can be configured (updates, precision); the reference walk cannot be. Compare ratios, not
+seconds: machines are shared, and their speed drifts. Each variant does the same K = 11 walk of 128 digits with the
+default recipe's network. Variants are interleaved: a round times each one once, and medians are printed.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ ROWS = 128
 
 
 def learn(steps: Iterable[Transition], operator: TransitionOperator) -> None:
-    """One batch update's worth of backward passes."""
+    """Runs the backward passes of one batch update."""
     operator.zero_grad()
     for step in steps:
         (-step.log_p.mean() / len(LEVELS)).backward()

@@ -1,8 +1,8 @@
-"""What the card can do at most: matrix products, a convolution, a copy, and the cost of starting a kernel.
+"""Peak performance of the GPU: matrix products, a convolution, a copy, and the cost of launching a kernel.
 
     python ceilings.py [--tiny]          prints one JSON document
 
-Medians over repeats on random numbers, timed by events of the device, after a warm-up.
+Medians over repeats on random numbers, timed with device events after a warm-up.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ DEVICE = torch.device("cuda" if CUDA else "cpu")
 
 @dataclass(frozen=True, slots=True)
 class Sizes:
-    """How large the work is."""
+    """Problem sizes."""
 
     matrix: int
     images: int

@@ -1,7 +1,7 @@
-"""`walkback` in processes that start in milliseconds: forked from this one, which has imported what takes seconds.
+"""`walkback` in processes that start in milliseconds: forked from this one, after the slow imports.
 
-Nothing here may touch CUDA before a fork, because a process whose parent has used CUDA cannot use it: what is wanted of
-the device is asked in other processes, see `machine.py`.
+Nothing here may use CUDA before a fork, because the child of a process that has used CUDA cannot use it. Device
+properties are therefore queried in other processes, see `machine.py`.
 """
 
 from __future__ import annotations
@@ -17,10 +17,10 @@ from pathlib import Path
 from subprocess import TimeoutExpired
 
 HEAVY = ("torch", "torch._dynamo", "scipy.stats", "sklearn.datasets", "datasets")
-"""What every command of walkback that computes imports."""
+"""Modules that every computing command of walkback imports."""
 
 TF32 = "TORCH_ALLOW_TF32_CUBLAS_OVERRIDE"
-"""PyTorch reads it when it is imported, which is before the fork."""
+"""PyTorch reads this variable on import, which happens before the fork."""
 
 _STEP = 0.02
 
@@ -29,11 +29,11 @@ class Forked:
     """`walkback` with some arguments, in a child of this process and a process group of its own.
 
     Args:
-        arguments: Of `walkback`.
-        environment: All variables of the child.
-        directory: Where it works.
-        out: File for what it prints.
-        err: File for what it says.
+        arguments: Arguments of `walkback`.
+        environment: The complete environment of the child.
+        directory: Working directory.
+        out: File for stdout.
+        err: File for stderr.
     """
 
     def __init__(

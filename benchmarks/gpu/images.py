@@ -1,4 +1,4 @@
-"""A part of a local mirror of image datasets, as small as it goes without changing a pixel."""
+"""Part of a local mirror of image datasets, compressed without changing a pixel."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ from PIL import Image
 
 @dataclass(frozen=True, slots=True)
 class Source:
-    """A file of the mirror, and how much of it is taken.
+    """A file of the mirror, and how much of it is used.
 
     Attributes:
-        path: Below the mirror.
-        column: Of the images.
-        groups: Row groups to take, the first ones; None takes as many as fit.
-        plain: Whether images are stored without compression of their own: together, small ones compress better.
+        path: Path relative to the mirror.
+        column: Column of the images.
+        groups: Number of row groups to use, from the first; None uses as many as fit.
+        plain: Whether images are stored without individual compression: small ones compress better together.
     """
 
     path: str

@@ -1,8 +1,8 @@
-"""Make a private environment from the packed folder: nothing of the system changes, and no network is asked.
+"""Creates a private environment from the packed folder, without changes to the system or network access.
 
     python install.py PACKED ENVIRONMENT
 
-It sees what this Python sees, and before that the packed wheels and walkback, built from this repository.
+It sees the packages of this Python; the packed wheels, and walkback built from this repository, take precedence.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ OFFLINE = {**os.environ, "PIP_CONFIG_FILE": os.devnull}
 
 
 def main() -> None:
-    """Make the environment; its Python is ENVIRONMENT/bin/python then."""
+    """Creates the environment, whose Python is ENVIRONMENT/bin/python."""
     packed, place = Path(sys.argv[1]), Path(sys.argv[2])
     _require_packed(packed)
     missing = requirements.missing()

@@ -1,4 +1,4 @@
-"""Gather in one folder what `run.sh` needs on a machine without a network: wheels, and a part of the data.
+"""Collects in one folder what `run.sh` needs on a machine without a network: wheels, and part of the data.
 
 benchmarks/gpu/pack.sh                    for Python 3.12 on Linux, x86-64
 benchmarks/gpu/pack.sh --installed        for this very Python, from what is installed here, without a network

@@ -1,4 +1,4 @@
-"""`walkback bench` beside the ceilings of the card, and what the kernels of a walk do."""
+"""`walkback bench` compared with the GPU's peak performance, and a profile of the kernels of a walk."""
 
 from __future__ import annotations
 
@@ -30,8 +30,8 @@ TINY: Mapping[str, str] = {
     ),
 }
 
-# The command line knows fp32 and bf16. What fp32 means for matrix products and convolutions on the device is
-# PyTorch's and its libraries' own switch, which these variables set for a whole process.
+# The command line supports fp32 and bf16. Whether fp32 matrix products and convolutions use TF32 is a setting of
+# PyTorch and its libraries, which these variables control for a whole process.
 PRECISIONS: Mapping[str, tuple[str, Mapping[str, str]]] = {
     "bf16": ("bf16", {}),
     "TF32": ("fp32", {TF32: "1"}),

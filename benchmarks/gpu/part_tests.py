@@ -1,4 +1,4 @@
-"""`pytest -m cuda`: what must hold on the device."""
+"""`pytest -m cuda`: the tests for the device."""
 
 from __future__ import annotations
 
@@ -11,16 +11,16 @@ from collections import Counter
 from session import Session
 
 WORKERS = 4
-"""Processes that share the device, where there are cores for them."""
+"""Maximum number of processes that share the device, if there are enough cores."""
 
-# Warnings of other versions than those walkback is developed with are listed, and are no failures here.
+# Other library versions than those of development may warn: warnings are listed, and are not failures here.
 PYTEST = "-m pytest -m cuda tests/cuda -v --tb=short -W default -p pytest_timeout -p no:cacheprovider"
 
 _OUTCOME = re.compile(r"(?:^|\s)(PASSED|FAILED|ERROR|SKIPPED)\b")
 
 
 def run(session: Session, end: float, _: float | None = None) -> None:
-    """Run the tests until the time is up; what has been decided by then counts."""
+    """Runs the tests until the deadline; results until then count."""
     line = [sys.executable, *PYTEST.split(), f"--basetemp={session.work / 'pytest'}"]
     workers = min(WORKERS, (os.cpu_count() or 1) // 4)
     if workers > 1:

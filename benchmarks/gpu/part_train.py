@@ -1,4 +1,4 @@
-"""Training by time: `walkback run` with recipes of images, what it leaves, and how good that is."""
+"""Training for a fixed time: `walkback run` with image recipes, its outputs and their evaluation."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ from typing import Any
 from session import Done, Session
 
 RECIPES: Mapping[str, str] = {"mnist": "--batch-size 128", "cifar10": "--batch-size 256"}
-"""Batch sizes for a large card: small walks leave it idle."""
+"""Batch sizes for a large GPU, which small walks leave idle."""
 
 FULL = (
     "--steps 1000000 --set training.validate_every=500 --set training.checkpoint_every=1000000 "
     "--set training.sample_every=0 --set samples.chain_steps=2000 --set samples.chain_every=200"
 )
-"""Time decides, and not the number of walks; a checkpoint at the end is enough."""
+"""Training ends by time, not by the number of walks; one checkpoint at the end is enough."""
 
 TINY: Mapping[str, str] = {
     "mnist": "--set schedule.temperatures=[1,4]",
@@ -33,10 +33,10 @@ SMALL = (
 EVALUATION = "--limit 200 --paths 16 --simulated 0 --samples 500 --no-baselines"
 SMALL_EVALUATION = "--limit 8 --paths 2 --simulated 0 --samples 40 --no-baselines"
 READOUT: Mapping[str, str] = {"mnist": "mean@256", "cifar10": "state"}
-"""What the recipe shows of a state."""
+"""How the recipe shows a state."""
 
 OVERHEAD = 40.0
-"""Seconds of a recipe beside its training: start, data, evaluation, samples, chain."""
+"""Seconds of a recipe outside training: start, data, evaluation, samples, chain."""
 
 LARGEST = 15_000_000
 """Bytes of a file that is still taken along."""

@@ -1,4 +1,4 @@
-"""The parts in their order, each within its time: tests, speed, training; then one table of results."""
+"""Runs the parts in order, each within its time: tests, speed, training; then writes one table of results."""
 
 from __future__ import annotations
 
@@ -18,19 +18,19 @@ Part = Callable[[Session, float, float | None], None]
 
 PARTS: Mapping[str, Part] = {"tests": part_tests.run, "bench": part_bench.run, "train": part_train.run}
 SHARES: Mapping[str, float] = {"tests": 0.25, "bench": 0.33, "train": 0.42}
-"""Shares of the time; those of parts that are left out go to the others, and so does what a part leaves over."""
+"""Shares of the time; shares of skipped parts and unused time go to the remaining parts."""
 
 LAST = 5.0
-"""Seconds for the table."""
+"""Seconds reserved for the table."""
 
 
 def deadlines(parts: Sequence[str], seconds: float, minutes: float | None) -> Mapping[str, float]:
-    """When each part must have ended, in seconds from now.
+    """Returns the deadline of each part, in seconds from now.
 
     Args:
-        parts: In their order.
-        seconds: For all of them.
-        minutes: Of training, for each recipe; None gives training its share.
+        parts: Parts in order.
+        seconds: Time for all parts.
+        minutes: Minutes of training per recipe; None gives training its share.
     """
     fixed = {}
     if minutes is not None and "train" in parts:

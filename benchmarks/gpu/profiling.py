@@ -1,9 +1,9 @@
-"""What the kernels of a training walk do, and what lies between them.
+"""Profile of the kernels of a training walk and of the gaps between them.
 
     python profiling.py --recipe unet [--compile] [--tiny]          prints one JSON document
 
-A short training is watched from one update of the weights to another, after a warm-up: in one stretch floating-point
-operations are counted, in another one kernels are recorded. Recording takes time itself: gaps are a little too long.
+A short training run is profiled from one weight update to another, after a warm-up: one stretch counts floating-point
+operations, another records kernels. Recording takes time itself, so gaps are slightly overestimated.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ import walkback as wb
 CUDA = torch.cuda.is_available()
 ROWS = 15
 LONG = 10.0
-"""Microseconds from which on a gap counts as one."""
+"""Minimum length of a gap, in microseconds."""
 
 
 class Kernel(NamedTuple):

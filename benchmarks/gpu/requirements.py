@@ -1,4 +1,4 @@
-"""What a machine must have by itself, and what is packed for it. What is asked before installing needs no package."""
+"""Packages that a machine must provide, and packages to pack for it. Checks before installation need no package."""
 
 from __future__ import annotations
 
@@ -16,28 +16,28 @@ PRESENT: Mapping[str, str] = {
     "pillow": "PIL",
     "pip": "pip",
 }
-"""The usual scientific packages: too big to be packed. Name of the distribution, and of what is imported."""
+"""Scientific packages that are too large to pack: name of the distribution and of the module."""
 
 UNUSED = ("hf-xet",)
-"""What only downloads need."""
+"""Packages needed only for downloads."""
 
 TOOLS = ("pytest", "pytest-timeout", "pytest-xdist", "hatchling")
-"""What tests and builds walkback."""
+"""Packages that test and build walkback."""
 
 PROJECT, EXTRAS = "walkback", ("", "eval")
-"""What is measured, and its extras that the measurements need."""
+"""The measured package, and the extras that the measurements need."""
 
 
 def missing() -> tuple[str, ...]:
-    """The packages of `PRESENT` that this Python does not find."""
+    """Returns the packages of `PRESENT` that this Python does not have."""
     return tuple(name for name, module in PRESENT.items() if importlib.util.find_spec(module) is None)
 
 
 def needed(python: str) -> Mapping[str, str]:
-    """Versions, by name, of all that walkback and the tools need beside `PRESENT`, as they are installed here.
+    """Returns the installed versions, by name, of all packages that walkback and the tools need besides `PRESENT`.
 
     Args:
-        python: Version that it is for, such as "3.12".
+        python: Target version of Python, such as "3.12".
     """
     found: dict[str, str] = {}
     pending = list(TOOLS) + list(_requirements(PROJECT, python))

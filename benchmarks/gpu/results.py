@@ -1,4 +1,4 @@
-"""The table of results in Markdown, from what the parts have written down so far."""
+"""The table of results in Markdown, from the results recorded so far."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ SHOWN = ("is_nll_bits", "sliced_wasserstein", "sliced_wasserstein_reference", "c
 
 
 def markdown(results: Mapping[str, Any]) -> str:
-    """The whole page."""
+    """Returns the whole page."""
     lines = ["# Results", ""]
     lines += [f"- {name}: {value}" for name, value in results.get("machine", {}).items()]
     if "tests" in results:
@@ -35,7 +35,7 @@ def markdown(results: Mapping[str, Any]) -> str:
 
 
 def problems(results: Mapping[str, Any]) -> list[str]:
-    """What did not go as it should, a line each; measurements that time did not reach are none."""
+    """Returns the problems, one line each; measurements skipped for lack of time are not problems."""
     found = list(results.get("problems", ()))
     tests = results.get("tests", {})
     found += [f"test {name}" for name in tests.get("failed", ())]

@@ -1,4 +1,4 @@
-"""What the parts share: where files go, how much time is left, and how a command is run within it."""
+"""State shared by the parts: output files, remaining time, and running commands within it."""
 
 from __future__ import annotations
 
@@ -19,24 +19,24 @@ from forked import Forked
 ROOT = Path(__file__).resolve().parents[2]
 HERE = Path(__file__).resolve().parent
 PATIENCE = 10.0
-"""Seconds that a process gets to end by itself."""
+"""Grace period for a process to exit, in seconds."""
 
 _SPOILT = re.compile(r"CUDA in forked|initialization error|sees no CUDA device", re.IGNORECASE)
-"""What a process says whose parent has used CUDA after all."""
+"""Output of a process whose parent has used CUDA."""
 
 
 class Process(Protocol):
-    """A process that leads a group of its own."""
+    """A process that leads its own process group."""
 
     pid: int
 
     def wait(self, seconds: float) -> int:
-        """Its exit code; raises subprocess.TimeoutExpired after so many seconds."""
+        """Returns the exit code; raises subprocess.TimeoutExpired after `seconds`."""
 
 
 @dataclass(frozen=True, slots=True)
 class Done:
-    """How a command ended: its exit code, None where its time was up, and what it printed."""
+    """Result of a command: its exit code, None if it timed out, and its output."""
 
     code: int | None
     out: str

@@ -1,4 +1,4 @@
-"""Wheels for another machine: downloaded for its Python, or made again from what is installed here."""
+"""Wheels for another machine: downloaded for its Python, or rebuilt from what is installed here."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ from importlib.metadata import Distribution, PackagePath, distribution
 from pathlib import Path
 
 PLATFORMS = tuple(f"manylinux_2_{minor}_x86_64" for minor in (17, 24, 27, 28, 31, 34))
-"""Platforms of the wheels that are taken: glibc 2.34 or newer on x86-64."""
+"""Accepted platforms of wheels: glibc 2.34 or newer on x86-64."""
 
 _OF_THE_INSTALLATION = {"RECORD", "INSTALLER", "REQUESTED", "direct_url.json"}
 
 
 def download(packages: Mapping[str, str], python: str, place: Path) -> None:
-    """Fetch wheels of these versions for CPython `python` on Linux from the index that pip knows.
+    """Downloads wheels of these versions for CPython `python` on Linux from pip's index.
 
     Raises:
         SystemExit: pip did not get them.
@@ -36,7 +36,7 @@ def download(packages: Mapping[str, str], python: str, place: Path) -> None:
 
 
 def gather(packages: Mapping[str, str], place: Path) -> None:
-    """Make wheels again from what is installed here: they fit this Python alone, and need no network."""
+    """Rebuilds wheels from the installed packages, without a network; they fit only this Python."""
     for name in packages:
         _repack(distribution(name), place)
 

@@ -26,7 +26,7 @@ class TensorBoard(Logger):
     """
 
     def __init__(self, *, flush_seconds: PositiveInt = 30) -> None:
-        """Find TensorBoard.
+        """Imports TensorBoard.
 
         Args:
             flush_seconds: Longest time for which figures stay in memory.
@@ -41,18 +41,18 @@ class TensorBoard(Logger):
         self._writer: Any = None
 
     def open(self, directory: Path, config: Mapping[str, Any]) -> None:
-        """Take note of where to write."""
+        """Stores where to write and the configuration."""
         self._directory, self._config = directory / "tensorboard", config
 
     def log(self, step: int, figures: Mapping[str, float]) -> None:
-        """Record figures by name after `step` walks."""
+        """Records values by name after `step` walks."""
         with writing_to(self._directory):
             writer = self._writing(step)
             for name, value in figures.items():
                 writer.add_scalar(name, value, step)
 
     def log_picture(self, step: int, name: str, png: bytes) -> None:
-        """Record a picture after `step` walks."""
+        """Records a picture after `step` walks."""
         pixels = np.asarray(Image.open(BytesIO(png)).convert("RGB"))
         with writing_to(self._directory):
             self._writing(step).add_image(name, pixels, step, dataformats="HWC")
@@ -64,7 +64,7 @@ class TensorBoard(Logger):
                 self._writer.close()
 
     def _writing(self, step: int) -> Any:
-        """The writer; the first step logged is where a resumed run begins anew."""
+        """Returns the writer, opened at the first logged step: from there on a resumed run replaces old curves."""
         if self._writer is None:
             self._writer = self._make_writer(self._directory, purge_step=step, flush_secs=self._flush_seconds)
             text = json.dumps(self._config, indent=2, ensure_ascii=False)
