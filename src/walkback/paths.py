@@ -47,9 +47,8 @@ def path_loss(
     conditional = steps.look(source, levels[0])
     parts = []
     for level in levels:
-        with (
-            torch.no_grad()
-        ):  # outside the step, so that recomputation in the backward pass uses the same noise
+        # Outside the step, so that recomputation in the backward pass uses the same noise.
+        with torch.no_grad():
             _, moved = steps.heat(source, conditional, level)
             noise = moved.noise(generator)
         source, conditional, part = steps.take(source, conditional, level, noise)

@@ -10,7 +10,7 @@ A share of n values has an error even if all of them agree and their variance is
 
     p = k / n        error² = p′ (1 - p′) / n,  p′ = (k + ½) / (n + 1)        95 %: Clopper and Pearson
 
-A quantity with bounds on both sides, a ≤ x ≤ b, is estimated by the midpoint, with an error that covers the bias:
+A quantity with two bounds, a ≤ x ≤ b, is estimated by the midpoint, with an error that covers the bias:
 
     x̂ = (a + b) / 2        error² = var(x̂) + (b - a)² / 4        95 %: from the lower end of a's to the upper end of b's
 

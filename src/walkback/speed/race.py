@@ -120,9 +120,8 @@ def race(entrants: Sequence[Entrant], *, warmup: int, repeats: int, meter: Meter
         peak = peak_of_process() if number == 0 else peak
         watch.advance(next(done), {})
     for number in range(repeats):
-        turn = number % len(
-            entrants
-        )  # rotate the order, so that position in the cycle does not bias an entrant
+        # Rotate the order, so that the position in the cycle does not favor an entrant.
+        turn = number % len(entrants)
         for each in (*entrants[turn:], *entrants[:turn]):
             attempt(each, partial(each.measure, meter))
             watch.advance(next(done), {})

@@ -18,7 +18,7 @@ import torch
 
 def derive_seed(seed: int, stream: str, *indices: int) -> int:
     """Derive a 63-bit seed for one purpose (`stream`) and position (`indices`), mixed by numpy's SeedSequence."""
-    # The length is part of the key because SeedSequence pads with zeros: (1,) and (1, 0) would give one stream.
+    # A spawn key, not plain entropy: SeedSequence pads entropy with zeros, so (1,) and (1, 0) would coincide.
     key = (zlib.crc32(stream.encode()), len(indices), *indices)
     return int(np.random.SeedSequence(seed, spawn_key=key).generate_state(1, np.uint64)[0] >> np.uint64(1))
 
