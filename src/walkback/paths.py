@@ -133,7 +133,7 @@ class _Steps:
     def _run(self, function: Callable[..., Any], *arguments: Any) -> Any:
         if not self._checkpointed:
             return function(*arguments)
-        # The reentrant variant would require tensor inputs with gradients, and ignores `context_fn`.
+        # Only the non-reentrant variant supports `context_fn`, and inputs that are not tensors but carry gradients.
         return checkpoint(function, *arguments, use_reentrant=False, context_fn=self._contexts)
 
     def _contexts(self) -> tuple[AbstractContextManager[None], AbstractContextManager[None]]:
