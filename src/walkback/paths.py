@@ -47,9 +47,8 @@ def path_loss(
     conditional = steps.look(source, levels[0])
     parts = []
     for level in levels:
-        with (
-            torch.no_grad()
-        ):  # outside the step, so that recomputation in the backward pass uses the same noise
+        # Outside the step, so that recomputation in the backward pass uses the same noise.
+        with torch.no_grad():
             _, moved = steps.heat(source, conditional, level)
             noise = moved.noise(generator)
         source, conditional, part = steps.take(source, conditional, level, noise)
@@ -134,7 +133,7 @@ class _Steps:
     def _run(self, function: Callable[..., Any], *arguments: Any) -> Any:
         if not self._checkpointed:
             return function(*arguments)
-        # The reentrant variant would require tensor inputs with gradients, and ignores `context_fn`.
+        # Only the non-reentrant variant supports `context_fn`, and inputs that are not tensors but carry gradients.
         return checkpoint(function, *arguments, use_reentrant=False, context_fn=self._contexts)
 
     def _contexts(self) -> tuple[AbstractContextManager[None], AbstractContextManager[None]]:

@@ -90,7 +90,7 @@ def walk(
     conditional = operator(origin, levels[0], context)
     for level in levels:
         forward = heating(conditional, source, level, origin)
-        # `sample` detaches, so the graph of each step contains one run of the network only.
+        # `sample` detaches, so the graph of `log_p` contains a single run of the network.
         target = forward.sample(generator)
         conditional = operator(target, level, context)
         yield Transition(source, target, level, forward, conditional.cooling(level), anchor, context)

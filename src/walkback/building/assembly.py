@@ -1,4 +1,4 @@
-"""From names to objects: builds data sets, objectives and models from a configuration or a checkpoint."""
+"""Build datasets, objectives and models from a configuration or a checkpoint."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ FIT_EXAMPLES = 5000
 """Number of training examples that set the data's moments before training."""
 
 _SPACED: frozenset[Kind] = frozenset({"operator", "prior"})
-"""Kinds that are built for the space of their states."""
+"""Kinds whose constructor takes the space of their states."""
 
 Part = TypeVar("Part")
 
@@ -48,12 +48,12 @@ class LoadedModel:
 
     Attributes:
         model: Operator, schedule, process and prior, on `device`.
-        info: The data that it was trained on.
-        checkpoint: Its weights and its description.
-        device: Where it computes.
-        name: Of its file, for protocols.
-        precision: Of its networks.
-        dataset: The data that it was trained on, prepared, where they are at hand.
+        info: Description of the training data.
+        checkpoint: Weights and description.
+        device: Device of the model.
+        name: Name of the file, for protocols.
+        precision: Precision of the networks.
+        dataset: The prepared training data, if they are available.
     """
 
     model: Model
@@ -66,19 +66,19 @@ class LoadedModel:
 
     @property
     def operator_name(self) -> str:
-        """The operator's component, or its class where the model was made of an instance."""
+        """Name of the operator's component, or of its class if the model was built from an instance."""
         origin = self.checkpoint.description.components.get("operator")
         return type(self.model.operator).__name__ if origin is None else origin.name
 
     @contextmanager
     def computing(self) -> Iterator[None]:
-        """Evaluation mode, and networks in `precision`, inside."""
+        """Use evaluation mode, and networks in `precision`, in the block."""
         with self.model.evaluating(), autocast(self.device, self.precision):
             yield
 
 
 def build_dataset(config: ComponentConfig, registry: Registry) -> Dataset:
-    """The data set of a configuration, not yet prepared."""
+    """Build the dataset of a configuration, without preparing it."""
     return build_part(registry, "dataset", config, Dataset)  # type: ignore[type-abstract]
 
 
@@ -138,7 +138,7 @@ def build_model(
 
 
 def fit_to_data(model: Model, dataset: Dataset, seed: int) -> None:
-    """Show (at most 5,000) training examples to operator, process and prior; the model is on the CPU."""
+    """Fit operator, process and prior to (at most 5,000) training examples; the model must be on the CPU."""
     order = generator("cpu", seed, "fit-order")
     some = torch.randperm(len(dataset.examples("train")), generator=order)[:FIT_EXAMPLES]
     noise = generator("cpu", seed, "fit")
@@ -152,7 +152,7 @@ def fit_to_data(model: Model, dataset: Dataset, seed: int) -> None:
 
 
 def load_model(path: Path, registry: Registry, device: torch.device) -> LoadedModel:
-    """The model in a checkpoint file, in evaluation mode, built by the plugins that it names.
+    """Load the model of a checkpoint file, in evaluation mode, built by the plugins that the file names.
 
     Raises:
         CheckpointError: The file is not a usable checkpoint, or needs a plugin that is not installed.
@@ -182,14 +182,14 @@ def load_model(path: Path, registry: Registry, device: torch.device) -> LoadedMo
 def build_part(
     registry: Registry, kind: Kind, config: ComponentConfig, base: type[Part], *arguments: Any
 ) -> Part:
-    """Construct a component of a kind, a subclass of `base`; what goes wrong inside is its plugin's fault.
+    """Build a component, a subclass of `base`; unexpected exceptions are attributed to its plugin.
 
-    Components among its options are built first, as `cls(**options)`. An operator or prior inside of one is given the
-    same space.
+    Components among its options are built first, as `cls(**options)`. An operator or prior inside another component is
+    built for the same space.
 
     Raises:
-        PluginError: It cannot be built.
-        WalkbackError: It says itself what is wrong.
+        PluginError: The component cannot be built.
+        WalkbackError: The component itself raised this error.
     """
     registered = registry.find(kind, config.name)
     cls = registry.load(registered)

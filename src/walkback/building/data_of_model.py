@@ -1,4 +1,4 @@
-"""The data for a trained model: those of its checkpoint, or others that fit it."""
+"""Data for a trained model: its own training data, or other compatible data."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def data_for(
     Raises:
         CheckpointError: The checkpoint's own data set is not installed.
         ConfigurationError: There are no such data, or they differ from the checkpoint's in shape or support.
-        DataError: The data cannot be had.
+        DataError: The data cannot be loaded.
     """
     dataset = _unprepared(loaded, registry, source, overrides)
     dataset.prepare()
@@ -51,7 +51,7 @@ def is_as_trained_on(dataset: Dataset, loaded: LoadedModel) -> bool:
 
 
 def require_comparable(dataset: Dataset, loaded: LoadedModel, *, own: bool) -> None:
-    """Refuse prepared data whose likelihood says nothing beside that of the model's own.
+    """Check that likelihoods on prepared data are comparable with those on the training data.
 
     Args:
         dataset: From `data_for`.

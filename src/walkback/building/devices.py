@@ -1,4 +1,4 @@
-"""Where computation runs: device and precision, checked before any work starts."""
+"""Device and precision of computations, checked before any work starts."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _NAME = re.compile(r"auto|cpu|cuda(?::(\d+))?")
 
 
 def resolve_device(name: str) -> torch.device:
-    """The device behind "auto" (CUDA where there is one), "cpu", "cuda" or "cuda:i".
+    """Resolve "auto" (CUDA if available), "cpu", "cuda" or "cuda:i" to a device.
 
     Raises:
         ConfigurationError: It is none of these, or a CUDA device that this machine does not have.
@@ -45,27 +45,27 @@ def resolve_device(name: str) -> torch.device:
 
 
 def resolve_precision(name: Literal["auto", "fp32", "bf16"], device: torch.device) -> Precision:
-    """Turn "auto" into bf16 on CUDA devices that have it and fp32 elsewhere."""
+    """Resolve "auto" to bf16 on CUDA devices that support it, and to fp32 elsewhere."""
     if name != "auto":
         return name
     return "bf16" if device.type == "cuda" and torch.cuda.is_bf16_supported() else "fp32"
 
 
 def wait_for(device: torch.device) -> None:
-    """Wait until a device has done all that it was told; the CPU always has."""
+    """Wait until a device has finished all queued work; does nothing on the CPU."""
     if device.type == "cuda":
         torch.cuda.synchronize(device)
 
 
 @contextmanager
 def deterministic(wanted: bool) -> Iterator[None]:
-    """Inside, where `wanted`, PyTorch takes deterministic algorithms only, and refuses what has none."""
+    """If `wanted`, use only deterministic algorithms in the block; operations without one raise an error."""
     if not wanted:
         yield
         return
     cudnn = torch.backends.cudnn
     before = torch.get_deterministic_debug_mode(), cudnn.deterministic, cudnn.benchmark
-    # cuBLAS reads it when it is first used, and is deterministic with it alone.
+    # cuBLAS reads this variable on first use, and is deterministic only if it is set.
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
     try:
         torch.use_deterministic_algorithms(True)
@@ -78,6 +78,6 @@ def deterministic(wanted: bool) -> Iterator[None]:
 
 @contextmanager
 def autocast(device: torch.device, precision: Precision) -> Iterator[None]:
-    """Networks compute in bf16 inside where `precision` says so; states and densities stay in fp32."""
+    """Run networks in `precision` in the block; states and densities stay in fp32."""
     with torch.autocast(device.type, dtype=torch.bfloat16, enabled=precision == "bf16"):
         yield

@@ -1,8 +1,8 @@
-"""Where the components of a checkpoint come from, components inside others included.
+"""Distributions that the components of a checkpoint come from, nested components included.
 
     "operator": gaussian of walkback 0.1,   "operator.network": unet of somebody-else 2.0
 
-A checkpoint is read with the components that it was written with, whatever else claims their names since.
+A checkpoint is read with the components that it was written with, even if other plugins now use the same names.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""A tensor as a data set: its rows, shuffled once and for all, a tenth for validation and a tenth for test.
+"""A tensor as a dataset: its rows in a fixed random order, a tenth for validation and a tenth for testing.
 
 float     states as they are
 bool      binary states
@@ -105,7 +105,7 @@ class TensorData(Dataset, Centred):
 
 
 def _require_channels_first(rows: Tensor) -> None:
-    """Refuse `(N, H, W, C)`, which would be taken for H channels of W × C pixels without a word."""
+    """Reject `(N, H, W, C)`, which would silently be interpreted as H channels of W × C pixels."""
     if rows.dim() != 4 or rows.shape[1] in _CHANNELS or rows.shape[3] not in _CHANNELS:
         return
     wide = min(rows.shape[1:3]) > rows.shape[3]

@@ -10,8 +10,8 @@
     mixture (of bits)     Σ_k π_k Π_d p_kd^x_d (1 - p_kd)^(1 - x_d)       EM with the same half counts
     symbols (one-hot)     Π_l p_l(x_l)                                    p_l = (count + ½) / (n + S/2), S symbols
 
-The box alone would give a held-out state outside of it the density 0, and the figure no finite value: the Gaussian's
-part takes the place of the one state that was not seen (a Laplace estimate), so the density is proper and finite.
+The box alone would assign density 0 to held-out states outside it, and the figure would be infinite. The Gaussian part
+stands for one unseen state (a Laplace estimate), so the density is proper and positive everywhere.
 """
 
 from __future__ import annotations

@@ -111,7 +111,7 @@ def _summarize(work: Tensor, info: DataInfo, paths: int, num_levels: int) -> Bou
     nats = work.mean().item()
     error = work.std().item() / math.sqrt(len(work))
     bits = info.bits_per_dimension(nats)
-    # bits/dim is affine in nats: its slope carries the error over.
+    # bits/dim is affine in nats, so its standard error is that of nats times the slope.
     slope = 1 / (math.prod(info.shape) * math.log(2))
     return BoundEstimate(
         nats=nats,

@@ -1,4 +1,4 @@
-"""What an evaluation compares a model with: simple models on the same examples, and samples with data."""
+"""Comparisons in an evaluation: simple models on the same examples, and samples against data."""
 
 from __future__ import annotations
 

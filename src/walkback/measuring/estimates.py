@@ -1,20 +1,20 @@
-"""Means with errors, from values that are independent of one another: of chains, of examples.
+"""Means with standard errors from independent values, e.g. one per chain or per example.
 
     x̄ = 1/n Σ x_i        error² = Σ (x_i - x̄)² / (n (n - 1))        95 %: x̄ ± t_{n-1} error
 
-What is correlated (the steps of one chain) is first averaged into one value, so no autocorrelation has to be modelled:
-the scatter between chains has it in it. The ratio of two means has the error of the linearized ratio (delta method) and
-Fieller's interval, which is refused where the lower mean may be 0.
+Correlated values (the steps of one chain) are first averaged into one value. No autocorrelation has to be modeled,
+because the variance between chains includes it. The ratio of two means has the error of the linearized ratio (delta
+method) and Fieller's interval, which is refused if the denominator is not clearly different from 0.
 
-A share of n values has no scatter where all of them agree, and an error all the same:
+A share of n values has an error even if all of them agree and their variance is 0:
 
     p = k / n        error² = p′ (1 - p′) / n,  p′ = (k + ½) / (n + 1)        95 %: Clopper and Pearson
 
-What is known from both sides, a ≤ x ≤ b, has the middle as value, and an error that the bias cannot exceed:
+A quantity with two bounds, a ≤ x ≤ b, is estimated by the midpoint, with an error that covers the bias:
 
     x̂ = (a + b) / 2        error² = var(x̂) + (b - a)² / 4        95 %: from the lower end of a's to the upper end of b's
 
-Times on a machine that others use have long tails, so of them the median is given:
+Times on a shared machine have long tails, so they are summarized by the median:
 
     m = median x_i        error = √(π/2) σ̂ / √n,  σ̂ = 1.4826 median |x_i - m|        95 %: order statistics of x_i
 """

@@ -82,7 +82,7 @@ def evaluate_model(
 
 
 def _tails(work: Tensor) -> tuple[list[Figure], Tensor | None, list[str]]:
-    """Pareto's k as figures and of each example; and a warning where the library that fits it is not installed."""
+    """Return figures of Pareto's k, k of each example, and a warning if the library that fits it is not installed."""
     if work.shape[1] == 1:
         return [], None, []
     try:
@@ -92,7 +92,7 @@ def _tails(work: Tensor) -> tuple[list[Figure], Tensor | None, list[str]]:
 
 
 def plan_facts(plan: EvaluationPlan, levels: Levels, dataset: Dataset) -> dict[str, Any]:
-    """What a report says of the plan, plain JSON types."""
+    """Return the plan's entries in the protocol of a report, in plain JSON types."""
     return {
         "split": plan.split,
         "examples": min(plan.limit, len(dataset.examples(plan.split))),

@@ -4,8 +4,8 @@
 
 Row i is in group i mod G.
 
-Two sets that lose their g-th groups together give the error of a statistic of both. A bootstrap would draw rows twice,
-and what rests on nearest neighbours or on covariances takes a double for structure.
+Leaving out the g-th groups of two sets together gives the error of a statistic of both. A bootstrap is not suitable: it
+draws rows twice, and statistics of nearest neighbors or covariances mistake duplicates for structure.
 """
 
 from __future__ import annotations

@@ -9,9 +9,9 @@ With W_1 … W_P the works of P paths from one example (`walkback.work`), w_i = 
 
 `is_nll` is `work.exponential_average`, `ess` is `work.effective_sample_size`.
 
-`capped_nll` (bidirectional Monte Carlo, Grosse et al. 2015) exists for examples simulated from the model only: their
-cooling path is an exact draw from the posterior of paths. Pareto's k says how heavy the tail of the weights is: above
-0.7 the estimate's error cannot be trusted (Vehtari et al. 2024).
+`capped_nll` (bidirectional Monte Carlo, Grosse et al. 2015) exists only for examples simulated from the model, whose
+cooling path is an exact draw from the posterior of paths. Pareto's k measures how heavy the tail of the weights is;
+above 0.7 the error of the estimate is not reliable (Vehtari et al. 2024).
 """
 
 from __future__ import annotations
@@ -60,7 +60,7 @@ def is_variance(work: Tensor) -> Tensor:
     if paths == 1:
         return work.new_zeros(len(work))
     largest = work.argmin(1, keepdim=True)
-    # log(1 - share), of the largest weight from the others: 1 - 1 would be left of it.
+    # For the largest weight, compute 1 - share as the sum of the others: the difference would cancel to 0.
     share = shares(work).scatter(1, largest, 0.0)
     rest = (-work).scatter(1, largest, -math.inf).logsumexp(1, keepdim=True) - (-work).logsumexp(
         1, keepdim=True

@@ -1,4 +1,4 @@
-"""What heated examples say, as figures with errors: bound, importance sampling, bracket, gap by level."""
+"""Figures with errors from heated examples: bound, importance sampling, bracket, gap by level."""
 
 from __future__ import annotations
 

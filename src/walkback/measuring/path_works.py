@@ -4,7 +4,7 @@
     prior → cooled s_0 → heated again   → bracket of E[-log p(s_0)]
     training and held-out data          → baselines
 
-Works of a batch are one entry of the cache: what is finished is never computed again.
+The works of a batch are one entry of the work cache, so finished batches are never recomputed.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""How figures, samples and pictures were made: one record, which all of them carry."""
+"""Provenance: the record of how figures, samples and pictures were made, which all of them carry."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from walkback.data import DataInfo
 
 @dataclass(frozen=True, slots=True)
 class Provenance:
-    """What is needed to make something again.
+    """What is needed to reproduce a result.
 
     Attributes:
         operator: Name of the operator's component, or its class.

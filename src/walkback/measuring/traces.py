@@ -1,9 +1,9 @@
-"""Chains at one temperature, reduced to statistics while they run.
+"""Statistics of chains at one temperature, computed while they run.
 
     s_{i+1} ~ p_T(· | s_i),   f(s_i, s_{i+1})  averaged over blocks of steps, for every chain by itself
 
-Memory depends on the number of blocks, not on that of steps. Blocks are walked in stretches, each with noise of its
-own, so a chain that was interrupted goes on exactly as one that was not.
+Memory depends on the number of blocks, not of steps. Blocks are walked in stretches, each with its own stream of noise,
+so a chain resumes after an interruption exactly as if it had never stopped.
 """
 
 from __future__ import annotations

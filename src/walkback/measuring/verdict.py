@@ -1,4 +1,4 @@
-"""Whether models without learning do better: what a reader of a likelihood has to be told in a line.
+"""Warnings for models whose likelihood is worse than that of simple baselines.
 
 uniform     0 nats on [0, 1]^D (log2 bins bits/dim), D log 2 for bits      no training data at all
 Gaussian    the better of independent coordinates and a covariance         moments of the training data

@@ -1,1 +1,1 @@
-"""States as pictures and recorded chains: PNG, GIF, npz, safetensors."""
+"""Pictures of states and recordings of chains: PNG, GIF, npz, safetensors."""

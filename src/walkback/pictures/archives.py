@@ -10,7 +10,7 @@ import numpy.typing as npt
 
 
 def member(name: str) -> zipfile.ZipInfo:
-    """An archive's member without the time of day, so that equal arrays leave equal files."""
+    """Return an archive member without a timestamp, so that equal arrays give equal files."""
     return zipfile.ZipInfo(f"{name}.npy", date_time=(1980, 1, 1, 0, 0, 0))
 
 

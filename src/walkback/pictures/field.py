@@ -1,8 +1,8 @@
-"""Where one step at T = 1 leads on the average, as arrows in the plane.
+"""The mean displacement of one step at T = 1, as arrows in the plane.
 
     v(s) = E[s' | s] - s,   s' ~ p_1(· | s)
 
-Near its fixed points the operator rests; the arrows show what draws a state back to the data.
+The displacement vanishes at fixed points; elsewhere the arrows point back to the data.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""The pictures that a run leaves: samples, chains that go on from them at T = 1, walks, and the field of points."""
+"""The pictures that a run writes: samples, chains at T = 1 from them, walks, and the mean step of points."""
 
 from __future__ import annotations
 

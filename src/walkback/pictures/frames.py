@@ -1,4 +1,4 @@
-"""Chains on disk, frame by frame, in the format that the file's name asks for.
+"""Recording of chains frame by frame, in a format chosen by the file name.
 
     .png            a filmstrip: a row a chain, a column a frame   in memory, so limited in size
                     (one frame: its states in a grid)
@@ -6,7 +6,7 @@
     .npz            arrays `steps` (F,) and `states` (F, N, *E)    streamed
     .safetensors    the same, as tensors                           streamed
 
-Files are atomic: a chain that is interrupted leaves nothing.
+Files are written atomically: an interrupted chain leaves no file.
 """
 
 from __future__ import annotations
@@ -53,7 +53,7 @@ def open_sink(
 ) -> AbstractContextManager[FrameSink]:
     """A sink for `num_frames` frames of `num_chains` chains, chosen by the extension of `path`.
 
-    The request is checked at once; the file is opened by the `with` block, and appears when that ends well.
+    The request is checked immediately. The `with` block opens the file, which appears when the block succeeds.
 
     Args:
         path: The file.

@@ -1,4 +1,4 @@
-"""GIF films, encoded frame by frame: Pillow writes films of several frames only from memory.
+"""Animated GIF files, encoded frame by frame, because Pillow needs all frames in memory.
 
 header | comment | frame | frame | … | trailer
 """

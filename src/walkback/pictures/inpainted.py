@@ -1,4 +1,4 @@
-"""Inpainted images: which part is kept, and what is written.
+"""Inpainted images: reading masks and writing results.
 
 .png                   rows of masked, filled and original images, a column an image
 .npz, .safetensors     arrays `masked`, `filled`, `original` (N, C, H, W) and `mask` (H, W), true where kept

@@ -1,6 +1,6 @@
-"""A report's series as one picture: a panel for each pair of axes, bands of one standard error.
+"""Plots of a report's series: one panel per pair of axes, with bands of one standard error.
 
-Drawn by matplotlib, without pyplot: no global figure, no display.
+Uses matplotlib without pyplot, so there is no global figure and no display is needed.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """The formats of recorded chains; `walkback.pictures.frames.open_sink` chooses one.
 
-Streamed formats write each frame as it comes, so that 100,000 frames need no more memory than one.
+Streamed formats write each frame as it arrives, so 100,000 frames need no more memory than one.
 """
 
 from __future__ import annotations

@@ -3,8 +3,8 @@
     .npz, .safetensors    as `walkback sample` writes them: the last frame of `states` (F, N, *E)
     .png, .jpg            one image of the right size
 
-The files may be anybody's. What a header says is checked before anything is made of it, no more is read than is asked
-for, and nothing is ever unpickled.
+The files are not trusted. Headers are checked before they are used, only the requested states are read, and nothing is
+unpickled.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ from walkback.storage.tensorheader import opened, parse_header
 Pixels: TypeAlias = npt.NDArray[np.uint8]
 
 MAX_STARTS = 1000
-"""Largest number of states that is read where nobody says how many."""
+"""Largest number of states that is read by default."""
 
 _IMAGES = (".png", ".jpg", ".jpeg")
 
@@ -181,6 +181,6 @@ def _rows(file: IO[bytes], num: int, dtype: np.dtype[Any], info: DataInfo) -> Te
 
 
 def _require_file(path: Path) -> None:
-    """Refuse what is not there, directories, and pipes, which would wait for ever."""
+    """Reject missing files, directories, and pipes, which would block forever."""
     if not path.is_file():
         raise ConfigurationError(f"Got {path}, expected a file that exists.")

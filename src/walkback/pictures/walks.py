@@ -3,7 +3,7 @@
     heated   s_0 ~ data → s_K      left to right, every few steps
     cooled   s_K ~ p*   → s_0      left to right, the same steps backwards
 
-Where the operator has learned its walk, a cooled panel looks like the heated one of the same t.
+If the operator has learned to reverse its walk, a cooled panel looks like the heated one at the same t.
 """
 
 from __future__ import annotations
@@ -56,7 +56,7 @@ def draw_walk(
         protocol: Written into the picture.
 
     Raises:
-        ConfigurationError: The process does not tell its single steps.
+        ConfigurationError: The process is not `Stepwise`.
         WalkbackError: The file cannot be written.
     """
     data = data[:IMAGES] if info.is_image else data

@@ -1,6 +1,6 @@
-"""How long work takes on a device, and how much memory: what both cost to know is waited for outside of the time.
+"""Time and memory of work on a device; device synchronization is excluded from the measured time.
 
-A CUDA device works on after a call has returned, so the clock is read only when it has nothing left to do.
+CUDA calls return before the device has finished, so the clock is read only after a synchronization.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ class Meter:
         return self._device.type == "cuda"
 
     def seconds(self, work: Callable[[], object]) -> float:
-        """How long `work` takes, the device's part included."""
+        """Return the duration of `work` in seconds, including its asynchronous part on the device."""
         self._wait()
         started = self._clock()
         work()
@@ -45,7 +45,7 @@ class Meter:
         return self._clock() - started
 
     def held(self) -> int:
-        """Bytes of tensors on a CUDA device; 0 elsewhere, where nobody counts them."""
+        """Return the bytes of tensors on a CUDA device; 0 on other devices, where they are not counted."""
         return torch.cuda.memory_allocated(self._device) if self.per_work else 0
 
     @contextmanager

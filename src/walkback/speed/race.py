@@ -1,8 +1,8 @@
-"""A race: pieces of work that are measured in turn, in one process.
+"""Interleaved timing of several pieces of work in one process.
 
     repeat r:   entrant 1, entrant 2, …, each once
 
-So a machine whose speed drifts treats all of them alike, and their times can be compared repeat by repeat.
+A drift in the machine's speed thus affects all entrants alike, and their times can be compared repeat by repeat.
 """
 
 from __future__ import annotations
@@ -120,7 +120,8 @@ def race(entrants: Sequence[Entrant], *, warmup: int, repeats: int, meter: Meter
         peak = peak_of_process() if number == 0 else peak
         watch.advance(next(done), {})
     for number in range(repeats):
-        turn = number % len(entrants)  # who comes first changes, so that nobody always follows the same other
+        # Rotate the order, so that the position in the cycle does not favor an entrant.
+        turn = number % len(entrants)
         for each in (*entrants[turn:], *entrants[:turn]):
             attempt(each, partial(each.measure, meter))
             watch.advance(next(done), {})

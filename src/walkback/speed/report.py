@@ -1,4 +1,4 @@
-"""What was measured of a configuration, as a report: ratios first, then seconds, and what they make of a long run.
+"""The report of a benchmark: ratios first, then seconds, and estimates for a long run.
 
     speed      seconds of the configured way / seconds of the other one, in the same repeat
     walk       seconds / K of a repeat, times the mean K of the run's walks: n at T = 1 is drawn anew for each walk

@@ -1,10 +1,10 @@
-"""How long a configuration takes on its device, and the same with one switch changed.
+"""Timings of a configuration on its device, and of variants with one switch changed.
 
     training   walk number r, in every repeat r: all ways have its data and its levels
     heating    the same walk alone, without a graph and without learning
     chain      some further steps at T = 1
 
-What runs is what runs in training and in sampling; only the model is a copy, a new one for each way.
+The code that is timed is that of training and sampling; only the model is a copy, a new one for each variant.
 """
 
 from __future__ import annotations

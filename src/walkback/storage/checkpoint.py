@@ -1,4 +1,4 @@
-"""What training leaves behind: a checkpoint, which is all that sampling needs, and the state to go on from.
+"""Checkpoints, the only files that sampling needs, and training states, which resuming needs in addition.
 
 step-N.safetensors          Checkpoint: tensors `operator.…` and `prior.…` under a Description
 step-N.state.safetensors    TrainingState: raw weights, optimizer moments, counters
@@ -53,7 +53,7 @@ class Checkpoint:
 
 @dataclass(frozen=True, slots=True)
 class TrainingState:
-    """What a run needs beyond its checkpoint to go on as if it had never stopped.
+    """What a run needs in addition to its checkpoint to resume exactly.
 
     Attributes:
         tensors: Raw weights and optimizer moments.

@@ -1,6 +1,6 @@
-"""What a checkpoint says about itself: the JSON document in the header of its file. Does not import torch.
+"""Description of a checkpoint: the JSON document in the header of its file. Does not import torch.
 
-There is no time of day in it, so that equal runs leave equal files.
+It contains no timestamp, so that equal runs produce equal files.
 """
 
 from __future__ import annotations

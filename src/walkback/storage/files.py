@@ -1,4 +1,4 @@
-"""Files that are either whole or not there: atomic writes and digests.
+"""Atomic writes and digests of files: a file is either complete or absent.
 
     temporary file in the same directory → write → fsync → rename over the old file → fsync the directory
 
@@ -38,7 +38,7 @@ _REASONS = {
 
 
 def require_target(path: Path, endings: Collection[str], *, overwrite: bool = False) -> None:
-    """Refuse, before any work, a file that cannot be written when the work is done.
+    """Check, before any work, that a file can be written at the end of it.
 
     Args:
         path: The file.
@@ -81,10 +81,10 @@ def writing_to(path: Path) -> Iterator[None]:
 
 @contextmanager
 def atomic_file(path: Path) -> Iterator[BinaryIO]:
-    """A temporary file that takes the place of `path` if the block ends well, and vanishes if it does not.
+    """Open a temporary file that replaces `path` if the block succeeds, and is removed if it fails.
 
-    The mode of the file is what the umask says. `path` may exist only as a regular file, so that no device or
-    directory is ever renamed over.
+    The mode of the file follows the umask. An existing `path` must be a regular file, so that a device or directory
+    is never replaced.
 
     Raises:
         WalkbackError: The file cannot be written. Errors raised by the block pass unchanged.
@@ -93,17 +93,19 @@ def atomic_file(path: Path) -> Iterator[BinaryIO]:
         raise WalkbackError(
             f"Could not write {path}: it exists and is not a regular file; choose another name."
         )
+    # In the same directory, because a rename is atomic only within one file system.
     temporary = path.parent / TEMPORARY.replace("*", secrets.token_hex(8))
     with writing_to(path):
         file = temporary.open("xb")
     try:
         yield file
         with writing_to(path):
+            # Data must reach the disk before the rename does: a crash could otherwise leave an empty file.
             file.flush()
             os.fsync(file.fileno())
             file.close()
             temporary.replace(path)
-    except BaseException:
+    except BaseException:  # KeyboardInterrupt included
         with contextlib.suppress(OSError):  # closing flushes, which fails again on a full disk
             file.close()
         temporary.unlink(missing_ok=True)
@@ -113,12 +115,12 @@ def atomic_file(path: Path) -> Iterator[BinaryIO]:
 
 
 def _sync_directory(directory: Path) -> None:
-    """Make a rename inside `directory` survive a power cut."""
+    """Make a rename inside `directory` durable across a power failure."""
     descriptor = os.open(directory, os.O_RDONLY)
     try:
         os.fsync(descriptor)
     except OSError as error:
-        if error.errno != errno.EINVAL:  # some network file systems have no such operation
+        if error.errno != errno.EINVAL:  # some network file systems do not support it
             raise
     finally:
         os.close(descriptor)

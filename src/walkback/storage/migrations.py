@@ -1,8 +1,8 @@
-"""The kinds of file that walkback writes, and how files of an older format become what is written today.
+"""The kinds of file that walkback writes, and migrations from older formats.
 
-A document that can no longer be read as it was before needs a new format: add `{format before: function}` to the
-migrations of its kind. The number that is written goes up by itself, and files of every older format are read through
-the chain of functions. Does not import torch.
+An incompatible change of a document requires a new format: add `{previous format: function}` to the migrations of its
+kind. The format number increases automatically, and files of every older format are read through the chain of
+functions. Does not import torch.
 """
 
 from __future__ import annotations

@@ -60,9 +60,9 @@ class RunDirectory:
 
     @classmethod
     def create_next(cls, stem: Path) -> RunDirectory:
-        """Start a new run in `stem`, or in `stem-2`, `stem-3`, … where that is taken.
+        """Start a new run in `stem`, or in `stem-2`, `stem-3`, … if it exists.
 
-        Runs that are started at the same moment get different directories.
+        Runs started at the same time get different directories.
 
         Raises:
             WalkbackError: The directory cannot be made.
@@ -72,7 +72,7 @@ class RunDirectory:
 
     @classmethod
     def open(cls, path: Path) -> RunDirectory:
-        """Go on with the run in `path`.
+        """Resume the run in `path`.
 
         Raises:
             ConfigurationError: `path` is not a run directory, or another process is using it.
@@ -122,15 +122,15 @@ def default_stem(operator: str, data: str, root: Path = Path("runs")) -> Path:
 
 
 def require_free(path: Path) -> None:
-    """Refuse a run directory that holds anything; looks only, so it can be asked before work starts.
+    """Check that a run directory is free, without changing anything.
 
-    What a run that was killed at its very start leaves, empty directories and a lock, is nothing.
+    Empty directories and a lock, which a run that was killed at its start leaves behind, are ignored.
 
     Raises:
         ConfigurationError: There is something in `path`, or it is a file.
     """
     with writing_to(path):
-        # The nearest thing that exists decides whether a directory can be made there.
+        # The nearest existing ancestor decides whether the directory can be created.
         found = next(place for place in (path, *path.absolute().parents) if place.exists())
         if not found.is_dir():
             what = "which" if found == path else f"but {found}"
@@ -147,7 +147,7 @@ def _is_content(entry: Path) -> bool:
 
 
 def newest(stem: Path) -> Path | None:
-    """The run directory that was started last among `stem`, `stem-2`, …; None where there is none."""
+    """Return the run directory that was started last among `stem`, `stem-2`, …; None if there is none."""
     numbered = re.compile(re.escape(stem.name) + r"(-\d+)?")
     found = [
         path.parent for path in stem.parent.glob("*/config.toml") if numbered.fullmatch(path.parent.name)
@@ -162,6 +162,7 @@ def _make_next(stem: Path) -> Path:
         stem.parent.mkdir(parents=True, exist_ok=True)
         while True:
             try:
+                # mkdir is atomic: testing for existence first would let two runs take the same directory.
                 path.mkdir()
             except FileExistsError:
                 number += 1
@@ -171,8 +172,9 @@ def _make_next(stem: Path) -> Path:
 
 
 def _acquire(path: Path) -> FileLock:
-    """Lock a directory for this process; the kernel drops the lock of a process that dies in any way."""
+    """Lock a directory for this process; the kernel releases the lock however the process ends."""
     file = path / _LOCK
+    # Not thread-local: the lock belongs to the process, and may be released by another thread.
     lock = FileLock(file, timeout=0, thread_local=False)
     with writing_to(file):
         try:

@@ -1,4 +1,4 @@
-"""The checkpoints of a run, so kept that there is always one to go on from.
+"""The checkpoints of a run, kept such that there is always one to resume from.
 
 step-N.safetensors          the model after N walks
 step-N.state.safetensors    what training needs beyond it
@@ -6,7 +6,7 @@ step-N.json                 SHA-256 of both; written last, so a step that has it
 best-N.safetensors          the best model on validation data, where a run looks for one; of those, the ones that the
                             steps kept here name in their step-N.json, with its SHA-256
 
-Looking for a checkpoint does not import torch, which only writing one needs.
+Only writing a checkpoint imports torch; looking for one does not.
 """
 
 from __future__ import annotations
@@ -67,6 +67,7 @@ class CheckpointStore:
         saved = self._files(step)
         save_checkpoint(saved.checkpoint, checkpoint)
         save_training_state(saved.state, state)
+        # The manifest comes last: it marks the step as complete.
         write_json(saved.manifest, _manifest(saved, best))
         return saved
 
@@ -85,7 +86,7 @@ class CheckpointStore:
         save_checkpoint(self.best(step), checkpoint)
 
     def latest(self) -> tuple[SavedStep | None, list[str]]:
-        """The newest checkpoint that is whole, and a warning for each newer one that is not."""
+        """Return the newest complete checkpoint, and a warning for each newer incomplete one."""
         warnings: list[str] = []
         for step in self.steps():
             saved = self._files(step)
@@ -100,7 +101,7 @@ class CheckpointStore:
         return self._numbers("step")
 
     def prune(self, keep: int) -> None:
-        """Delete all checkpoints but the newest `keep`, and never the newest one that is whole."""
+        """Delete all checkpoints except the newest `keep` and the newest complete one."""
         newest, _ = self.latest()
         kept = set(self.steps()[:keep]) | ({newest.step} if newest else set())
         for step in self.steps():
@@ -110,7 +111,7 @@ class CheckpointStore:
         self._delete_best(best for best in self._numbers("best") if best not in named)
 
     def discard_after(self, step: int) -> None:
-        """Delete the checkpoints of later steps, which a run resumed at `step` will make anew."""
+        """Delete the checkpoints of later steps, which a run resumed at `step` will write again."""
         for later in self.steps():
             if later > step:
                 self._delete(later)
@@ -139,9 +140,9 @@ class CheckpointStore:
 
 
 def checkpoint_in(path: Path) -> Path:
-    """The checkpoint that `path` is, or that is in it where it is the directory of a run.
+    """Return `path` if it is a checkpoint file, or the checkpoint in it if it is a run directory.
 
-    That is the trained model, `final.safetensors`, or the newest whole checkpoint of a run that has not ended.
+    That is the trained model, `final.safetensors`, or the newest complete checkpoint of an unfinished run.
 
     Raises:
         CheckpointError: The directory has neither.

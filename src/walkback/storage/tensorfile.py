@@ -1,8 +1,8 @@
 """Tensors on disk, in the safetensors format: written atomically, read only after every check of the header.
 
-The safetensors package does the work, on bytes: its memory-mapped reader would let a file that is cut short later
-kill the process. What it accepts and should not (duplicate keys, huge headers, overflowing shapes) is refused before
-it is asked.
+The safetensors package parses bytes in memory: with its memory-mapped reader, a file that is truncated later would
+kill the process. Input that the package accepts but should not (duplicate keys, huge headers, overflowing shapes) is
+rejected first.
 """
 
 from __future__ import annotations

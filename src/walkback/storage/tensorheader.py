@@ -1,12 +1,12 @@
-"""The header of a safetensors file, written and read with suspicion. Standard library only.
+"""Writing and strict reading of the header of a safetensors file. Uses the standard library only.
 
     8 bytes: header length n | n bytes: JSON {name: {dtype, shape, data_offsets}} | the tensors, end to end
 
-The header's `__metadata__` has the one key `walkback`, which holds sorted JSON: the order of several keys
-would be random, and equal content must give equal bytes.
+The header's `__metadata__` has a single key, `walkback`, which holds sorted JSON: with several keys their order would
+be random, and equal content must give equal bytes.
 
-Files come from strangers, so all of the header is checked before any tensor is made: its length, the number
-of tensors, duplicate keys, every shape and offset.
+Files are not trusted. The whole header is checked before any tensor is created: its length, the number of tensors,
+duplicate keys, and every shape and offset.
 """
 
 from __future__ import annotations
@@ -145,7 +145,7 @@ def opened(path: Path) -> Iterator[BufferedReader]:
 
 
 def _require_regular(path: Path) -> None:
-    """Refuse directories, and pipes, which would wait for ever."""
+    """Reject directories, and pipes, which would block forever."""
     if not stat.S_ISREG(path.stat().st_mode):
         raise Malformed("is not a regular file")
 

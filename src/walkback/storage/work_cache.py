@@ -1,9 +1,9 @@
-"""Where a long measurement keeps what it has done, so that it can go on after an interruption.
+"""Work cache: finished pieces of a long measurement, so that it can resume after an interruption.
 
-    directory/protocol.json          what is measured; a directory of another measurement is refused
-    directory/<entry>.safetensors    finished pieces, each written whole or not at all
+    directory/protocol.json          what is measured; a directory of another measurement is rejected
+    directory/<entry>.safetensors    finished pieces, each written atomically
 
-Without a directory nothing is kept.
+Without a directory nothing is cached.
 """
 
 from __future__ import annotations
@@ -28,8 +28,8 @@ class WorkCache:
     """Finished pieces of a measurement, by name.
 
     Args:
-        directory: Made if it does not exist; None keeps nothing.
-        protocol: What is measured, plain JSON types.
+        directory: Created if it does not exist; None caches nothing.
+        protocol: Description of the measurement, in plain JSON types.
 
     Raises:
         ConfigurationError: The directory holds something else, or pieces of another measurement.
@@ -58,7 +58,7 @@ class WorkCache:
         write_json(file, WORK_CACHE.stamp() | {"protocol": wanted})
 
     def read(self, entry: str) -> dict[str, Tensor] | None:
-        """A finished piece on the CPU, or None; what cannot be read is as if it were not there."""
+        """Return a finished piece on the CPU, or None if it is missing or cannot be read."""
         if self._directory is None or not self._file(entry).exists():
             return None
         try:
@@ -67,7 +67,7 @@ class WorkCache:
             return None
 
     def write(self, entry: str, tensors: Mapping[str, Tensor]) -> None:
-        """Keep a piece, in place of an older one of that name; raises WalkbackError where it cannot be written."""
+        """Store a piece, replacing any of the same name; raises WalkbackError if it cannot be written."""
         if self._directory is not None:
             save_tensors(self._file(entry), tensors, {"entry": entry})
 

@@ -1,1 +1,1 @@
-"""What every room uses and none is about: words, seeds, optional libraries, interrupts, progress."""
+"""Utilities shared by all packages: text, seeding, optional libraries, interrupts, progress."""

@@ -1,4 +1,4 @@
-"""Libraries that only some figures need."""
+"""Optional libraries, imported on demand."""
 
 from __future__ import annotations
 
@@ -9,18 +9,18 @@ from walkback.errors import ConfigurationError
 
 
 class MissingLibraryError(ConfigurationError):
-    """A library that only some figures need is not installed."""
+    """An optional library is not installed."""
 
 
 def require(module: str, extra: str) -> ModuleType:
-    """An optional library, imported now.
+    """Import an optional library.
 
     Args:
-        module: For instance "pymbar".
-        extra: The extra of walkback that brings it.
+        module: Name of the module, for instance "pymbar".
+        extra: The extra of walkback that installs it.
 
     Raises:
-        MissingLibraryError: It is not installed; the message says what to install.
+        MissingLibraryError: The library is not installed; the message names the extra to install.
     """
     try:
         return importlib.import_module(module)

@@ -1,6 +1,6 @@
-"""HTML for notebooks: tables, pictures, what can be unfolded.
+"""HTML for notebooks: tables, pictures and collapsible sections.
 
-Whatever is shown is escaped here, and nowhere else: names, warnings and protocols come from files and plugins.
+All escaping happens in this module. Names, warnings and protocols come from files and plugins and are not trusted.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from walkback.support.text import printable
 
 
 def text(value: object) -> str:
-    """A value as text of an HTML document, without markup of its own.
+    """Escape a value for use as text in an HTML document.
 
     >>> text("<b>1 & 2</b>")
     '&lt;b&gt;1 &amp; 2&lt;/b&gt;'
@@ -22,7 +22,7 @@ def text(value: object) -> str:
 
 
 def table(rows: Iterable[Sequence[object]], header: Sequence[object] = ()) -> str:
-    """Rows of values as a table.
+    """Format rows of values as a table.
 
     >>> table([("bound", "<1")])
     '<table><tr><td>bound</td><td>&lt;1</td></tr></table>'
@@ -32,22 +32,22 @@ def table(rows: Iterable[Sequence[object]], header: Sequence[object] = ()) -> st
 
 
 def heading(title: object) -> str:
-    """A line that names what follows."""
+    """Format a heading."""
     return f"<p><b>{text(title)}</b></p>"
 
 
 def notes(sentences: Iterable[object]) -> str:
-    """Sentences, each in a paragraph."""
+    """Format sentences as paragraphs."""
     return "".join(f"<p>{text(sentence)}</p>" for sentence in sentences)
 
 
 def folded(title: object, content: str) -> str:
-    """HTML that is shown when its title is clicked."""
+    """Wrap HTML in a section that expands when its title is clicked."""
     return f"<details><summary>{text(title)}</summary>{content}</details>"
 
 
 def picture(png: bytes, title: object) -> str:
-    """A PNG file as a picture that needs no other file."""
+    """Embed a PNG file as an inline image."""
     return f'<img alt="{text(title)}" src="data:image/png;base64,{b64encode(png).decode("ascii")}">'
 
 

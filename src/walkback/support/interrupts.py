@@ -1,4 +1,4 @@
-"""Ctrl-C and SIGTERM during long work: the first asks to stop at the next safe point, a second one insists."""
+"""Ctrl-C and SIGTERM during long work: the first stops at the next safe point, a second one interrupts at once."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from typing import final
 
 @final
 class Stop:
-    """Whether the user, or the system, asked to stop; `signal` is the signal's number."""
+    """Whether a stop was requested by the user or the system; `signal` is the number of the signal."""
 
     def __init__(self) -> None:
         self.signal: int | None = None
@@ -35,7 +35,7 @@ class Interrupted(Exception):  # noqa: N818 - not an error: the user asked for i
 
 @contextmanager
 def stoppable(on_request: Callable[[], None] = lambda: None) -> Iterator[Stop]:
-    """Turn the first SIGINT or SIGTERM inside into a request, and let a second one interrupt.
+    """Turn the first SIGINT or SIGTERM in the block into a stop request, and let a second one interrupt.
 
     Args:
         on_request: Called once when the request arrives, to tell the user.

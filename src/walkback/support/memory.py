@@ -1,7 +1,7 @@
-"""Memory of devices: copies to them that nobody waits for, the most that was held, and what to do without enough.
+"""Device memory: asynchronous copies, peak usage, and advice when memory runs out.
 
-A copy of ordinary memory to a CUDA device makes the CPU wait until the device has done all that it was told before. One
-of pinned memory does not: the CPU goes on with telling it what comes next.
+A copy from pageable memory to a CUDA device blocks the CPU until the device has finished all queued work. A copy from
+pinned memory is asynchronous: the CPU can queue the next operations at once.
 """
 
 from __future__ import annotations
@@ -20,44 +20,45 @@ _WANTED = re.compile(r"Tried to allocate ([\d.]+ \w+)|tried to allocate (\d+ byt
 
 
 def send(values: Tensor, device: torch.device) -> Tensor:
-    """`values`, which are on the CPU, on `device`; a CUDA device gets them without being waited for."""
+    """Copy `values` from the CPU to `device`, asynchronously if it is a CUDA device."""
     if device.type != "cuda":
         return values.to(device)
-    # The caching allocator does not give pinned memory away before the copy that was told of is done.
+    # The pinned copy may be released here: the caching allocator does not reuse it before the transfer is done.
     return values.pin_memory().to(device, non_blocking=True)
 
 
 def forget_peak(device: torch.device) -> None:
-    """Let `peak_memory` begin now; for the memory of a process it cannot."""
+    """Reset `peak_memory` of a CUDA device; the peak of a process cannot be reset."""
     if device.type == "cuda":
         torch.cuda.reset_peak_memory_stats(device)
 
 
 def peak_memory(device: torch.device) -> int | None:
-    """Bytes held at most: of tensors on a CUDA device since `forget_peak`, else of the process so far."""
+    """Return the peak memory in bytes: of tensors on a CUDA device since `forget_peak`, else of the process."""
     return torch.cuda.max_memory_allocated(device) if device.type == "cuda" else peak_of_process()
 
 
 def peak_of_process() -> int | None:
-    """Bytes of main memory that this process has held at most so far; None where the system does not tell."""
+    """Return the peak main memory of this process in bytes; None if the system does not report it."""
     try:
         import resource
     except ImportError:  # Windows
         return None
+    # ru_maxrss is in bytes on macOS, in KiB elsewhere.
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return peak if sys.platform == "darwin" else 1024 * peak
 
 
 @contextmanager
 def within_memory(work: str, advice: str) -> Iterator[None]:
-    """Say what to do where the memory of a device, or of the machine, does not suffice for what is done inside.
+    """Turn out-of-memory errors of the block, on a device or in main memory, into an error with advice.
 
     Args:
-        work: What is done, with its size: "training on 512 states at a time".
-        advice: What to do about it: "lower training.batch_size".
+        work: Description of the work, with its size: "training on 512 states at a time".
+        advice: What the user can do: "lower training.batch_size".
 
     Raises:
-        WalkbackError: It does not.
+        WalkbackError: The memory was not sufficient.
     """
     try:
         yield
@@ -72,5 +73,5 @@ def within_memory(work: str, advice: str) -> Iterator[None]:
 
 
 def _is_out_of_memory(error: BaseException) -> bool:
-    """PyTorch has a class for devices alone; its allocator of main memory raises a plain RuntimeError."""
+    """Detect out-of-memory errors; PyTorch's CPU allocator raises a plain RuntimeError with its name in the text."""
     return isinstance(error, torch.OutOfMemoryError | MemoryError) or "DefaultCPUAllocator" in str(error)

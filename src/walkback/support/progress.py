@@ -1,4 +1,4 @@
-"""Progress of long work on stderr: a bar in terminals and notebooks, elsewhere now and then a line, or nothing."""
+"""Progress of long work on stderr: a bar in terminals and notebooks, otherwise occasional lines or nothing."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from rich.text import Text
 from walkback.support.text import printable
 
 _LINES = 10
-"""Lines per stage where stderr is no terminal."""
+"""Number of lines per stage if stderr is not a terminal."""
 
 _SHORT = {
     "loss": "loss {:.2f}",
@@ -43,13 +43,13 @@ class _Rate(ProgressColumn):
 
 @final
 class ProgressBar:
-    """A `walkback.support.watch.Watch` for people.
+    """A `walkback.support.watch.Watch` that displays progress.
 
     Args:
-        console: On stderr.
-        warn: What a warning is given to.
-        shown: Whether there is to be a bar.
-        lines: Whether lines take its place where the console is neither a terminal nor a notebook.
+        console: Console on stderr.
+        warn: Called with each warning.
+        shown: Whether to show progress.
+        lines: Whether to print lines if the console is neither a terminal nor a notebook.
     """
 
     def __init__(
@@ -86,7 +86,7 @@ class ProgressBar:
         self._progress.stop()
 
     def stage(self, text: str, total: int, done: int = 0) -> None:
-        """Start a bar of `total` units, or of an unknown number where that is 0."""
+        """Start a bar of `total` units; 0 means that the number is unknown."""
         self._end_endless()
         self._description, self._total, self._lines = printable(text), total, 0
         self._task = self._progress.add_task(
@@ -94,7 +94,7 @@ class ProgressBar:
         )
 
     def advance(self, done: int, figures: Mapping[str, float]) -> None:
-        """Move the bar, and show the figures that matter."""
+        """Move the bar and show selected figures."""
         if self._task is None or not self._talks:
             return
         text = _summary(figures)
@@ -104,12 +104,12 @@ class ProgressBar:
             self._say(f"{self._description} {done}/{self._total} {text}".rstrip())
 
     def note(self, text: str) -> None:
-        """A line of its own."""
+        """Print a line."""
         if self._talks:
             self._say(text)
 
     def warn(self, text: str) -> None:
-        """A warning, also where no bar is shown."""
+        """Report a warning, even if no bar is shown."""
         self._warn(text)
 
     def _say(self, text: str) -> None:
@@ -123,7 +123,7 @@ class ProgressBar:
 
 
 def _summary(figures: Mapping[str, float]) -> str:
-    """The few figures that fit beside a bar; bits/dim instead of nats where the data have them."""
+    """Format the figures that fit next to a bar, with bits/dim instead of nats if the data have them."""
     shown = dict(figures)
     if "validation_bits_per_dimension" in shown:
         shown.pop("validation_nats", None)

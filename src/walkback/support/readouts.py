@@ -1,4 +1,4 @@
-"""Words that mean the same on the command line, in a configuration and in the mathematics; it imports nothing heavy."""
+"""Names of readouts, shared by the command line, configurations and `walkback.readout`. Does not import torch."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import re
 from typing import TypeAlias
 
 Readout: TypeAlias = str
-"""What is shown of a state: `state`, `mean`, or `mean@T` with a temperature T, see `walkback.readout`."""
+"""How a state is shown: `state`, `mean`, or `mean@T` with a temperature T; see `walkback.readout`."""
 
 READOUTS = "state|mean|mean@T"
 
@@ -14,10 +14,10 @@ _READOUT = re.compile(r"state|mean(?:@(?P<temperature>[0-9]{1,9}(?:\.[0-9]{1,9})
 
 
 def readout_temperature(readout: Readout) -> float | None:
-    """T of the step whose mean is shown, 1 unless the readout names one; None where the state itself is.
+    """Return T of the step whose mean is shown, 1 by default; None if the state itself is shown.
 
     Raises:
-        ValueError: It is no readout; the message says which there are.
+        ValueError: The readout is unknown; the message lists the valid ones.
 
     >>> readout_temperature("state"), readout_temperature("mean"), readout_temperature("mean@2.25")
     (None, 1.0, 2.25)

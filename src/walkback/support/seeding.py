@@ -1,9 +1,9 @@
-"""Randomness by counter: a generator for every purpose and step, derived from one seed.
+"""Counter-based randomness: one generator per purpose and step, all derived from one seed.
 
     generator(device, seed, "noise", walk)
 
-The stream of a step depends on nothing that ran before it, so a resumed run, a validation in between or a different
-number of processes cannot shift it, and no generator state has to be stored.
+The stream of a step is independent of everything that ran before it. Resuming a run, validating in between or changing
+the number of processes does not shift it, and no generator state has to be saved.
 """
 
 from __future__ import annotations
@@ -17,22 +17,22 @@ import torch
 
 
 def derive_seed(seed: int, stream: str, *indices: int) -> int:
-    """A 63-bit seed for one purpose (`stream`) and position (`indices`), well mixed by numpy's SeedSequence."""
-    # As plain entropy, streams that differ in trailing zeros would be one: SeedSequence pads with zeros.
+    """Derive a 63-bit seed for one purpose (`stream`) and position (`indices`), mixed by numpy's SeedSequence."""
+    # A spawn key, not plain entropy: SeedSequence pads entropy with zeros, so (1,) and (1, 0) would coincide.
     key = (zlib.crc32(stream.encode()), len(indices), *indices)
     return int(np.random.SeedSequence(seed, spawn_key=key).generate_state(1, np.uint64)[0] >> np.uint64(1))
 
 
 @contextmanager
 def lent_seed(seed: int, device: torch.device | None = None) -> Iterator[None]:
-    """Inside, the global generators start from `seed`; afterwards they are as they were.
+    """Seed the global generators with `seed` in the block, and restore their state afterwards.
 
-    Initialization draws from that of the CPU; layers such as dropout draw from that of their device.
+    Initialization uses the CPU generator; layers such as dropout use the generator of their device.
 
     Args:
-        seed: For both.
-        device: Whose generator is lent a seed beside the CPU's; those of other devices are left alone, which
-            `torch.manual_seed` would not do.
+        seed: Seed of both generators.
+        device: Device whose generator is seeded in addition to the CPU's. Generators of other devices are not
+            touched, unlike with `torch.manual_seed`.
     """
     cuda = device if device is not None and device.type == "cuda" else None
     with torch.random.fork_rng([] if cuda is None else [cuda]):
@@ -44,5 +44,5 @@ def lent_seed(seed: int, device: torch.device | None = None) -> Iterator[None]:
 
 
 def generator(device: torch.device | str, seed: int, stream: str, *indices: int) -> torch.Generator:
-    """A generator on `device` seeded by `derive_seed`."""
+    """Return a generator on `device`, seeded by `derive_seed`."""
     return torch.Generator(device).manual_seed(derive_seed(seed, stream, *indices))

@@ -1,4 +1,4 @@
-"""How many threads torch computes with on the CPU."""
+"""Number of threads that torch uses on the CPU."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import torch
 
 @contextmanager
 def cpu_threads(count: int) -> Iterator[None]:
-    """Compute with so many threads inside, 0: as many as before; and with those of before after it."""
+    """Use `count` CPU threads in the block (0 leaves the number unchanged), and restore the number afterwards."""
     before = torch.get_num_threads()
     try:
         if count:

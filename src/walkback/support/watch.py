@@ -1,4 +1,4 @@
-"""How long work tells of its progress, without knowing who listens."""
+"""The interface through which long work reports its progress."""
 
 from __future__ import annotations
 
@@ -7,24 +7,24 @@ from typing import Protocol, final
 
 
 class Watch(Protocol):
-    """Is told how far the work is; a `ProgressBar` shows it to people."""
+    """Receiver of progress; `ProgressBar` displays it."""
 
     def stage(self, text: str, total: int, done: int = 0) -> None:
-        """A stage of `total` units begins, `done` of which are there already; 0 units: nobody knows how many."""
+        """Begin a stage of `total` units (0 if unknown), `done` of which are already done."""
 
     def advance(self, done: int, figures: Mapping[str, float]) -> None:
-        """`done` units of the stage are done; `figures` are the latest."""
+        """Report that `done` units of the stage are done, with the latest `figures`."""
 
     def note(self, text: str) -> None:
-        """Something worth a line."""
+        """Report a message."""
 
     def warn(self, text: str) -> None:
-        """Something that a reader of the results must know."""
+        """Report a caveat that affects the results."""
 
 
 @final
 class Silent:
-    """Tells nobody."""
+    """A `Watch` that ignores everything."""
 
     def stage(self, text: str, total: int, done: int = 0) -> None:
         """Nothing."""

@@ -1,4 +1,4 @@
-"""The conformance kit: laws that a component of each kind must keep, to be checked under pytest or by hand.
+"""The conformance kit: checks that every component of a kind must pass, with or without pytest.
 
     @pytest.mark.parametrize("check", checks("operator"), ids=str)
     def test_conforms(check):

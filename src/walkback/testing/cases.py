@@ -1,4 +1,4 @@
-"""What is checked, and what a check says of it.
+"""Cases, checks and outcomes of the conformance kit.
 
 Case     a component with its options, by name, class or factory
 Check    one law: a name, what it proves, and a function of the case

@@ -5,9 +5,9 @@
 g is computed in float32, g_rounded in the precision of training, both by the operator's own forward pass. A lost path
 makes an error of |g|; rounding makes |g_rounded - g|, which is all there is where g is 0 by symmetry.
 
-A backward pass that is compiled wrongly raises nothing: training goes on, and a part of the network learns nothing.
-PyTorch 2.13 did so with the gradient of nearest interpolation beside other branches, in bfloat16 on a CPU. The weights
-are disturbed first, because layers that start at 0 hide those before them, and put back to the bit.
+A miscompiled backward pass raises no error: training continues, and part of the network does not learn. PyTorch 2.13
+miscompiled the gradient of nearest interpolation next to other branches, in bfloat16 on a CPU. Weights are perturbed
+first, because layers initialized to 0 hide the layers before them, and are restored bit for bit afterwards.
 """
 
 from __future__ import annotations

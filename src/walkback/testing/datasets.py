@@ -1,4 +1,4 @@
-"""Laws of data sets: splits that do not overlap, states in range that depend on the generator only, a true protocol."""
+"""Checks of datasets: disjoint splits, states in range that depend only on the generator, a correct description."""
 
 from __future__ import annotations
 
@@ -131,7 +131,7 @@ def _rows(case: Case) -> None:
     dataset = _prepared(case)
     rows = dataset.examples("train")[:_ROWS]
     turned = rows.flip(0)
-    # Noise of a row depends on its place, what is left of the average over draws does not.
+    # The noise of a row depends on its position in the batch; the average over draws must not.
     first, second = (_draws(dataset, part).mean(0) for part in (rows, turned.contiguous()))
     spread = float(first.std()) if first.numel() > 1 else 1.0
     if not torch.allclose(first, second.flip(0), atol=max(0.5 * spread, 1e-3)):

@@ -1,4 +1,4 @@
-"""What every kernel must do, whoever made it: checks that operators and processes share.
+"""Checks of kernels, shared by operators and processes.
 
 A `Source` is where kernels come from: a state and a level → p_T(· | s), or q_T(· | s).
 """

@@ -1,4 +1,4 @@
-"""How good samples are, judged against held-out data, without a network from anywhere else.
+"""Sample quality, measured against held-out data without a pretrained network.
 
 wasserstein   sliced Wasserstein distance, entropic Wasserstein distance
 coverage      precision, recall, density and coverage by nearest neighbours

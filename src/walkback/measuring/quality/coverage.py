@@ -1,4 +1,4 @@
-"""Do samples lie where data do, and do they reach everywhere? By balls around states that reach their k-th neighbour.
+"""Precision, recall, density and coverage from balls around states that reach to their k-th neighbor.
 
     precision   share of samples inside any ball of the data           (Kynkäänniemi et al., 2019)
     recall      share of data inside any ball of the samples
@@ -83,7 +83,7 @@ class Distances:
 
 
 def _distances(x: Tensor, y: Tensor) -> Tensor:
-    # Not through x·y, which gives equal states a distance: bits have many equal ones.
+    # The matrix-product formula gives equal states a non-zero distance, and binary data have many equal states.
     return torch.cdist(x, y, compute_mode="donot_use_mm_for_euclid_dist")
 
 

@@ -1,8 +1,7 @@
-"""A feature network from the labels of the data at hand: a small classifier, trained in seconds to a minute.
+"""A feature network trained on the labels of the dataset: a small classifier, trained in seconds to a minute.
 
-It takes the place that Inception has in FID, KID and the Inception score: its last hidden layer is the space in which
-sets are compared. It knows what tells the classes of these data apart, and nothing else; its accuracy on held-out
-examples says how much that is.
+It replaces Inception in FID, KID and the Inception score: sets are compared in its last hidden layer. Its features
+capture only what distinguishes the classes of the dataset; its accuracy on held-out examples shows how well.
 """
 
 from __future__ import annotations

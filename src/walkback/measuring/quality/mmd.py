@@ -41,7 +41,7 @@ def mmd_squared(x: Tensor, y: Tensor, bandwidth: float) -> float:
             f"Got samples of shapes {tuple(x.shape)} and {tuple(y.shape)}, expected (N, *E) and (M, *E): "
             "compare sets of one event shape that are not empty."
         )
-    # Around their mean and in units of h, ‖x‖² + ‖y‖² - 2 x·y loses as few digits as it can.
+    # Center and scale first: ‖x‖² + ‖y‖² - 2 x·y cancels badly for points far from the origin.
     first, second = x.double().reshape(len(x), -1), y.to(x.device, torch.float64).reshape(len(y), -1)
     centre = first.mean(0)
     first, second = (first - centre) / bandwidth, (second - centre) / bandwidth

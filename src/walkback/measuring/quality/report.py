@@ -1,7 +1,7 @@
-"""All figures of sample quality, with errors, each beside what fresh data would get.
+"""All figures of sample quality, with errors, each next to its value for fresh data.
 
-A figure compares as many samples as held-out states, because all of these statistics depend on the number. What a
-perfect sampler would get is the same figure of training states in place of the samples: `…_reference`.
+A figure compares equal numbers of samples and held-out states, because all of these statistics depend on the number.
+The value for a perfect sampler, `…_reference`, is the same figure with training states in place of the samples.
 Errors are those of the delete-a-group jackknife over samples and held-out states (`jackknife`); for
 the sliced Wasserstein distance the error of its projections is added in quadrature, and shares have at least that of as
 many independent hits. Intervals are Student's of the groups. Distances between finite sets of one law are not 0: they

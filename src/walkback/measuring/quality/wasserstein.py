@@ -5,7 +5,8 @@ in one dimension   ∫₀¹ (F⁻¹(u) - G⁻¹(u))² du                        
 sliced             SW_2² = E_θ W_2²(⟨θ, x⟩, ⟨θ, y⟩)                 θ uniform on the sphere (Bonneel et al., 2015)
 entropic           S_ε = OT_ε(x, y) - ½ OT_ε(x, x) - ½ OT_ε(y, y)   → W_2² as ε → 0 (Feydy et al., 2019)
 
-Distances are in the units of the states. Between two finite sets of one law they are not 0, and fall with their sizes.
+Distances are in the units of the states. Between two finite samples of one distribution they are positive, and decrease
+with the sample sizes.
 """
 
 from __future__ import annotations
@@ -50,8 +51,8 @@ def squared_wasserstein_1d(x: Tensor, y: Tensor) -> Tensor:
     num, other = len(first), len(second)
     if num == other:
         return (first - second).square().mean(0)
-    # Both quantile functions are constant between neighbouring steps of i / N and j / M; in units of 1 / (N M).
-    # Steps that fall together leave an interval of width 0.
+    # Both quantile functions are piecewise constant, with steps at i / N and j / M. In integer units of 1 / (N M) the
+    # steps are exact; steps that coincide leave an interval of width 0, which contributes nothing.
     steps = torch.cat([torch.arange(1, num + 1) * other, torch.arange(1, other + 1) * num]).sort().values
     widths = steps.diff(prepend=steps.new_zeros(1))
     weights = (widths.double() / (num * other)).to(first)
