@@ -63,12 +63,18 @@ class Halves(Metric):
 class Lines(Logger):
     """A line a figure, behind a prefix."""
 
-    def __init__(self, directory, *, prefix: str = "") -> None:
-        self.file = (directory / "lines.txt").open("a", encoding="utf-8")
+    def __init__(self, *, prefix: str = "") -> None:
         self.prefix = prefix
 
-    def log(self, step, metrics):
-        self.file.writelines(f"{self.prefix}{step} {name}\\n" for name in metrics)
+    def open(self, directory, config):
+        self.file = (directory / "lines.txt").open("a", encoding="utf-8")
+        self.log(0, {f"seed {config['run']['seed']}": 0})
+
+    def log(self, step, figures):
+        self.file.writelines(f"{self.prefix}{step} {name}\\n" for name in figures)
+
+    def log_picture(self, step, name, png):
+        self.log(step, {f"picture {name}": len(png)})
 
     def close(self):
         self.file.close()
@@ -170,4 +176,4 @@ def test_a_metric_is_a_column(run: Path) -> None:
 
 def test_a_logger_has_its_options(run: Path) -> None:
     lines = (run / "lines.txt").read_text("utf-8").splitlines()
-    assert {">1 loss", ">3 loss", ">3 scaled_loss"} <= set(lines)
+    assert {">0 seed 0", ">1 loss", ">3 loss", ">3 scaled_loss", ">3 picture annealed"} <= set(lines)

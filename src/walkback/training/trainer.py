@@ -124,7 +124,7 @@ class Trainer:
         self._finite = FiniteCheck(device)
         self._updates = updates_for(settings, objective, model, dataset.info.space.size)
         self._chains: PersistentChains | None = None
-        if settings.own_starts:
+        if settings.chains.share:
             self._chains = PersistentChains(model, settings, seed, self._world, compiled=compiled)
 
     @property
@@ -240,7 +240,7 @@ class Trainer:
 
     def _chains_of(self, number: int) -> PersistentChains | None:
         """The chains that give walk `number` some of its starts, if any do."""
-        return self._chains if number >= self._settings.own_after else None
+        return self._chains if number >= self._settings.chains.after else None
 
     def _observe(self, final_state: State | None, number: int) -> None:
         """Show s_K of walk `number` to the prior: of its rows from data alone, because cooling is to end at data."""
