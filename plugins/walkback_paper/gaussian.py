@@ -38,7 +38,7 @@ from torch.nn.functional import softplus
 from walkback.errors import ConfigurationError
 from walkback.kernels import Kernel, normal_at
 from walkback.networks import Network, Ports
-from walkback.operators import Conditional, DataAware, TransitionOperator
+from walkback.operators import ClassConditional, Conditional, DataAware, Guidable, TransitionOperator
 from walkback.schedules import Level
 from walkback.state import Context, Space, State, StateSpace, leaves
 from walkback.temperature import VARIANCE_LAW, TemperatureLaw
@@ -54,7 +54,7 @@ _SOFTPLUS_ONE = math.log(math.e - 1)  # softplus of this is 1
 
 
 @final
-class GaussianConditional(Conditional):
+class GaussianConditional(Conditional, Guidable):
     """Mean `(B, *E)` and the variances at T = 1 of both directions, broadcastable to it."""
 
     def __init__(self, mean: Tensor, cooling: Tensor, heating: Tensor, law: TemperatureLaw) -> None:
@@ -70,6 +70,13 @@ class GaussianConditional(Conditional):
     def heating(self, level: Level) -> Kernel:
         """N(μ, v_T) with the heating variance."""
         return normal_at(self.mean, self._heating, level, self._law)
+
+    def guided(self, untold: Conditional, scale: float) -> GaussianConditional:
+        """The mean extrapolated from `untold` to this one; see `walkback.guidance`."""
+        if not isinstance(untold, GaussianConditional):
+            raise TypeError(f"Got {type(untold).__name__}, expected a GaussianConditional.")
+        mean = torch.lerp(untold.mean, self.mean, scale)
+        return GaussianConditional(mean, self._cooling, self._heating, self._law)
 
 
 @final
@@ -189,7 +196,7 @@ class GaussianParametrization(nn.Module):
 
 
 @final
-class Gaussian(TransitionOperator, DataAware):
+class Gaussian(TransitionOperator, DataAware, ClassConditional):
     """Gaussian operator with any network.
 
     Args:
@@ -224,7 +231,7 @@ class Gaussian(TransitionOperator, DataAware):
     ) -> None:
         super().__init__()
         leaf = real_space(space)
-        shape = leaf.shape
+        self._num_classes, shape = leaf.classes, leaf.shape
         self.parametrization = GaussianParametrization(
             shape,
             Mixing(mean, alpha, learn_alpha),
@@ -244,6 +251,11 @@ class Gaussian(TransitionOperator, DataAware):
             self.network, leaves(state)[0], level, context
         )
         return conditional
+
+    @property
+    def num_classes(self) -> int:
+        """As many as the space says."""
+        return self._num_classes
 
     @property
     def max_temperature(self) -> float:

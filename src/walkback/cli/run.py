@@ -223,7 +223,7 @@ def _report(result: RunResult, output: Output, json: bool) -> None:
     bound = result.bound
     rows = [
         (
-            "bound on -log p",
+            "bound on -log p" + (" given the label" if "given" in result.protocol else ""),
             f"{bound.nats:.2f} ± {bound.nats_error:.2f} nats"
             + (
                 ""

@@ -331,6 +331,7 @@ class Run:
             "split": self._config.evaluation.split,
             "preprocessing": list(info.preprocessing),
             "fingerprint": info.fingerprint,
+            **({"given": "label"} if info.classes else {}),
             "seed": self._config.run.seed,
             "weights": self._weights,
             "precision": self._prepared.precision,
