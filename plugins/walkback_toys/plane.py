@@ -55,13 +55,19 @@ class PlaneDataset(Dataset):
     """Points drawn from a density in the plane."""
 
     def __init__(
-        self, name: str, options: PlaneOptions, steps: tuple[str, ...], condition: Condition = "none"
+        self,
+        name: str,
+        options: PlaneOptions,
+        steps: tuple[str, ...],
+        noise: float,
+        condition: Condition = "none",
     ) -> None:
-        """Describe the data; nothing is drawn before `prepare`."""
+        """Describe the data, which have Gaussian noise of so much per axis; nothing is drawn before `prepare`."""
         self._name = name
         self._condition: Condition = condition
         self._options = options
         self._steps = steps
+        self._smoothed = noise
         self._points: Mapping[Split, Tensor] | None = None
 
     @abstractmethod
@@ -89,6 +95,7 @@ class PlaneDataset(Dataset):
             name=self._name,
             shape=(2,),
             preprocessing=self._steps,
+            noise=self._smoothed,
             splits={split: len(points[split]) for split in SPLITS},
             fingerprint=content.hexdigest()[:16],
         )

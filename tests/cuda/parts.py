@@ -9,14 +9,15 @@ from typing import Any
 import torch
 from tests.program import walkback as program
 from torch import Tensor
-from walkback.seeding import generator
 
 import walkback as wb
+from walkback.configuration.overrides import assign
 from walkback.errors import ConfigurationError
 from walkback.operators import DataAware, TransitionOperator
 from walkback.priors import Prior
 from walkback.schedules import Levels, levels_from, tensor_levels
 from walkback.state import Space, leaves, spaces
+from walkback.support.seeding import generator
 from walkback.testing import SPACES, Case
 
 ROWS, WALKS, TEMPERATURES = 8, 2, (1.0, 2.0, 8.0)
@@ -51,11 +52,12 @@ def offers() -> Mapping[str, Sequence[str]]:
 def small(kind: str, name: str) -> Mapping[str, Any]:
     """Options that make a component cheap."""
     found = program("plugins", "show", name, "--kind", kind, "--json").document()["options"]
-    return {
-        option["name"]: _like(_SMALL[option["name"]], option["type"])
-        for option in found
-        if option["name"] in _SMALL
-    }
+    options: dict[str, Any] = {}
+    for option in found:
+        path = option["name"].split(".")
+        if path[-1] in _SMALL:
+            assign(options, path, _like(_SMALL[path[-1]], option["type"]))
+    return options
 
 
 def _like(value: Any, kind: str) -> Any:
