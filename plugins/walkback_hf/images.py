@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 from typing_extensions import override
 
-from walkback.data import Centred, DataInfo, Dataset, Labelled, Split
+from walkback.data import Centred, Condition, DataInfo, Dataset, Labelled, Split, conditioned
 from walkback.errors import ConfigurationError, DataError
 from walkback.pixels import GreyLevels
 from walkback_hf.cache import StoredPixels, cached_pixels
@@ -27,13 +27,15 @@ class ImageOptions:
 
     Attributes:
         size: Side of the square that images are resized and cropped to; None keeps them as they are.
-        grayscale: One channel (True), three (False), or as in the first image (None).
-        limit: Maximum number of training examples; the first ones are used.
+        grayscale: One channel (True), three (False), or as the first image has (None).
+        limit: Largest number of training examples; the first ones are taken.
+        condition: What a model is told of an image.
     """
 
     size: int | None = None
     grayscale: bool | None = None
     limit: int | None = None
+    condition: Condition = "none"
 
     def __post_init__(self) -> None:
         for name, value in (("size", self.size), ("limit", self.limit)):
@@ -64,6 +66,7 @@ class ImageDataset(Dataset, Centred):
         self._options = options
         self._states = states
         self._prepared: PreparedImages | None = None
+        self._info: DataInfo | None = None
 
     @abstractmethod
     def find(self) -> Found:
@@ -93,6 +96,12 @@ class ImageDataset(Dataset, Centred):
     @property
     @override
     def info(self) -> DataInfo:
+        if self._info is None:  # labels are read from their source, once
+            self._info = conditioned(self._plain_info(), self, self._options.condition)
+        return self._info
+
+    def _plain_info(self) -> DataInfo:
+        """The protocol of the images alone."""
         prepared = self._require()
         steps = (*prepared.steps, self._states.step)
         return DataInfo(
@@ -127,6 +136,11 @@ class ImageDataset(Dataset, Centred):
 class LabelledImages(ImageDataset, Labelled):
     """Images whose source may have classes; `classes` and `labels` raise DataError if it has none."""
 
+    def __init__(self, name: str, options: ImageOptions, states: GreyLevels) -> None:
+        """Describe the data set `name`; nothing is read before `prepare`."""
+        super().__init__(name, options, states)
+        self._labels: dict[Split, Tensor] = {}
+
     @property
     @override
     def classes(self) -> tuple[str, ...]:
@@ -134,10 +148,14 @@ class LabelledImages(ImageDataset, Labelled):
 
     @override
     def labels(self, split: Split) -> Tensor:
-        found = self.source_labels(split)
-        if found.classes != self.classes:
-            raise DataError(f"Got a {split} split that names its classes differently from the training data.")
-        return torch.from_numpy(found.numbers)
+        if split not in self._labels:
+            found = self.source_labels(split)
+            if found.classes != self.classes:
+                raise DataError(
+                    f"Got a {split} split that names its classes differently from the training data."
+                )
+            self._labels[split] = torch.from_numpy(found.numbers)
+        return self._labels[split]
 
 
 def prepare_images(found: Found, name: str, options: ImageOptions) -> PreparedImages:

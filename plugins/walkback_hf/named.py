@@ -1,7 +1,8 @@
 """Well-known image datasets of the Hugging Face hub, by name.
 
-All share the same options: `size` resizes and center-crops to a square, `grayscale` converts to one channel, `limit`
-uses only the first training examples, `binarize` and `dequantize` are those of `walkback.pixels`.
+Their options mean the same everywhere: `size` resizes and centre-crops to a square, `grayscale` leaves one
+channel, `limit` takes the first training examples only, `binarize` and `dequantize` are those of
+`walkback.pixels`, and `condition` says whether a model is told the class of an image.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ from typing import final
 from pydantic import NonNegativeFloat, PositiveInt
 from typing_extensions import override
 
+from walkback.data import Condition
 from walkback.pixels import Binarize, GreyLevels
 from walkback_hf.encoded import Found
 from walkback_hf.hub import find_hub
@@ -29,9 +31,10 @@ class Mnist(LabelledImages):
         binarize: Binarize = "none",
         dequantize: bool = True,
         noise: NonNegativeFloat = 0.0,
+        condition: Condition = "none",
     ) -> None:
         super().__init__(
-            "mnist", ImageOptions(size, True, limit), GreyLevels(binarize, dequantize, noise=noise)
+            "mnist", ImageOptions(size, True, limit, condition), GreyLevels(binarize, dequantize, noise=noise)
         )
 
     @override
@@ -51,9 +54,12 @@ class FashionMnist(LabelledImages):
         binarize: Binarize = "none",
         dequantize: bool = True,
         noise: NonNegativeFloat = 0.0,
+        condition: Condition = "none",
     ) -> None:
         super().__init__(
-            "fashion-mnist", ImageOptions(size, True, limit), GreyLevels(binarize, dequantize, noise=noise)
+            "fashion-mnist",
+            ImageOptions(size, True, limit, condition),
+            GreyLevels(binarize, dequantize, noise=noise),
         )
 
     @override
@@ -74,9 +80,12 @@ class Cifar10(LabelledImages):
         binarize: Binarize = "none",
         dequantize: bool = True,
         noise: NonNegativeFloat = 0.0,
+        condition: Condition = "none",
     ) -> None:
         super().__init__(
-            "cifar10", ImageOptions(size, grayscale, limit), GreyLevels(binarize, dequantize, noise=noise)
+            "cifar10",
+            ImageOptions(size, grayscale, limit, condition),
+            GreyLevels(binarize, dequantize, noise=noise),
         )
 
     @override
@@ -97,9 +106,12 @@ class Svhn(LabelledImages):
         binarize: Binarize = "none",
         dequantize: bool = True,
         noise: NonNegativeFloat = 0.0,
+        condition: Condition = "none",
     ) -> None:
         super().__init__(
-            "svhn", ImageOptions(size, grayscale, limit), GreyLevels(binarize, dequantize, noise=noise)
+            "svhn",
+            ImageOptions(size, grayscale, limit, condition),
+            GreyLevels(binarize, dequantize, noise=noise),
         )
 
     @override

@@ -8,6 +8,7 @@ from typing import final
 from pydantic import NonNegativeFloat, PositiveInt
 from typing_extensions import override
 
+from walkback.data import Condition
 from walkback.errors import ConfigurationError
 from walkback.pixels import Binarize, GreyLevels
 from walkback_hf.encoded import Found
@@ -33,6 +34,7 @@ class Hub(LabelledImages):
         binarize: Binarize = "none",
         dequantize: bool = True,
         noise: NonNegativeFloat = 0.0,
+        condition: Condition = "none",
     ) -> None:
         """Initializes the source.
 
@@ -44,8 +46,9 @@ class Hub(LabelledImages):
             grayscale: One channel (True), three (False), or as in the first image (None).
             limit: Use only the first `limit` training examples.
             binarize: "threshold" at 128, or "stochastic", with probability v / 255.
-            dequantize: Add uniform noise of one gray level; without it, bits/dim are not reported.
-            noise: Standard deviation of Gaussian noise added to states in [0, 1]; with it, bits/dim are not reported.
+            dequantize: Add uniform noise of one grey level; without it there are no bits/dim.
+            noise: Standard deviation of Gaussian noise added to states of [0, 1]; with it there are no bits/dim.
+            condition: Whether a model is told the class of each image ("label"), which needs a column of classes.
 
         Raises:
             ConfigurationError: `id` does not have the form owner/name, or an option is out of range.
@@ -53,7 +56,7 @@ class Hub(LabelledImages):
         if not is_hub_id(id):
             raise ConfigurationError(f"Got data.id = {id!r}; expected a hub id such as ylecun/mnist.")
         super().__init__(
-            id, ImageOptions(size, grayscale, limit), GreyLevels(binarize, dequantize, noise=noise)
+            id, ImageOptions(size, grayscale, limit, condition), GreyLevels(binarize, dequantize, noise=noise)
         )
         self._where = (id, config, column)
 
@@ -77,6 +80,7 @@ class Folder(LabelledImages):
         binarize: Binarize = "none",
         dequantize: bool = True,
         noise: NonNegativeFloat = 0.0,
+        condition: Condition = "none",
     ) -> None:
         """Initializes the source; the options are those of `Hub`.
 
@@ -87,8 +91,9 @@ class Folder(LabelledImages):
             grayscale: One channel (True), three (False), or as in the first image (None).
             limit: Use only the first `limit` training examples.
             binarize: "threshold" at 128, or "stochastic", with probability v / 255.
-            dequantize: Add uniform noise of one gray level; without it, bits/dim are not reported.
-            noise: Standard deviation of Gaussian noise added to states in [0, 1]; with it, bits/dim are not reported.
+            dequantize: Add uniform noise of one grey level; without it there are no bits/dim.
+            noise: Standard deviation of Gaussian noise added to states of [0, 1]; with it there are no bits/dim.
+            condition: Whether a model is told the class of each image ("label"), which needs a column of classes.
 
         Raises:
             ConfigurationError: An option is out of range.
@@ -96,7 +101,9 @@ class Folder(LabelledImages):
         place = local_path(path)
         name = place.absolute().stem if place.suffix == ".parquet" else place.absolute().name
         super().__init__(
-            name or path, ImageOptions(size, grayscale, limit), GreyLevels(binarize, dequantize, noise=noise)
+            name or path,
+            ImageOptions(size, grayscale, limit, condition),
+            GreyLevels(binarize, dequantize, noise=noise),
         )
         self._place = place
         self._column = column

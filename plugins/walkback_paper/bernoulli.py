@@ -17,13 +17,14 @@ from __future__ import annotations
 import math
 from typing import Annotated, Literal, TypeAlias, final
 
+import torch
 from pydantic import Field
 from torch import Tensor, nn
 
 from walkback.errors import ConfigurationError
 from walkback.kernels import BernoulliKernel, Kernel, bernoulli_at
 from walkback.networks import Network, Ports
-from walkback.operators import Conditional, TransitionOperator
+from walkback.operators import ClassConditional, Conditional, Guidable, TransitionOperator
 from walkback.schedules import Level
 from walkback.state import Context, Space, State, StateSpace, leaves
 from walkback_paper.parametrized import Fraction, Mean, Mixing, told
@@ -35,8 +36,8 @@ _FORGOTTEN = 0.2  # a logit this small leaves a bit within 5 % of a fair coin
 
 
 @final
-class BernoulliConditional(Conditional):
-    """Logits of both directions: a part divided by T and a part independent of T, `(B, *E)` each."""
+class BernoulliConditional(Conditional, Guidable):
+    """Logits / T of both directions, as a heated part and a part that temperature leaves alone, `(B, *E)` each."""
 
     def __init__(self, heated: Tensor, unheated: Tensor | None, tied: bool) -> None:
         self._heated = heated
@@ -51,6 +52,15 @@ class BernoulliConditional(Conditional):
     def heating(self, level: Level) -> Kernel:
         """Returns the same kernel if tied, otherwise independent flips."""
         return self.cooling(level) if self._tied else bernoulli_at(self._heated, level)
+
+    def guided(self, untold: Conditional, scale: float) -> BernoulliConditional:
+        """The logits extrapolated from `untold` to this one; see `walkback.guidance`."""
+        if not isinstance(untold, BernoulliConditional):
+            raise TypeError(f"Got {type(untold).__name__}, expected a BernoulliConditional.")
+        heated = torch.lerp(untold._heated, self._heated, scale)
+        if self._unheated is None or untold._unheated is None:
+            return BernoulliConditional(heated, None, self._tied)
+        return BernoulliConditional(heated, torch.lerp(untold._unheated, self._unheated, scale), self._tied)
 
 
 @final
@@ -97,8 +107,8 @@ class BernoulliParametrization(nn.Module):
 
 
 @final
-class Bernoulli(TransitionOperator):
-    """A Bernoulli operator with any network.
+class Bernoulli(TransitionOperator, ClassConditional):
+    """Bernoulli operator with any network.
 
     Args:
         space: One binary tensor of any shape that the network supports.
@@ -126,6 +136,7 @@ class Bernoulli(TransitionOperator):
     ) -> None:
         super().__init__()
         leaf = binary_space(space)
+        self._num_classes = leaf.classes
         mixing = Mixing(mean, alpha, learn_alpha)
         self.parametrization = BernoulliParametrization(mixing, flip=flip, heating=heating)
         self.network = network.build(Ports(leaf.shape, heads=1, classes=leaf.classes))
@@ -136,6 +147,11 @@ class Bernoulli(TransitionOperator):
             self.network, leaves(state)[0], level, context
         )
         return conditional
+
+    @property
+    def num_classes(self) -> int:
+        """As many as the space says."""
+        return self._num_classes
 
     @property
     def max_temperature(self) -> float:

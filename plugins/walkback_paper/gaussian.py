@@ -38,7 +38,7 @@ from torch.nn.functional import softplus
 from walkback.errors import ConfigurationError
 from walkback.kernels import Kernel, normal_at
 from walkback.networks import Network, Ports
-from walkback.operators import Conditional, DataAware, TransitionOperator
+from walkback.operators import ClassConditional, Conditional, DataAware, Guidable, TransitionOperator
 from walkback.schedules import Level
 from walkback.state import Context, Space, State, StateSpace, leaves
 from walkback.temperature import VARIANCE_LAW, TemperatureLaw
@@ -54,8 +54,8 @@ _SOFTPLUS_ONE = math.log(math.e - 1)  # softplus of this is 1
 
 
 @final
-class GaussianConditional(Conditional):
-    """Holds the mean `(B, *E)` and the variances at T = 1 of both directions, broadcastable to it."""
+class GaussianConditional(Conditional, Guidable):
+    """Mean `(B, *E)` and the variances at T = 1 of both directions, broadcastable to it."""
 
     def __init__(self, mean: Tensor, cooling: Tensor, heating: Tensor, law: TemperatureLaw) -> None:
         self.mean = mean
@@ -70,6 +70,13 @@ class GaussianConditional(Conditional):
     def heating(self, level: Level) -> Kernel:
         """Returns N(μ, v_T) with the heating variance."""
         return normal_at(self.mean, self._heating, level, self._law)
+
+    def guided(self, untold: Conditional, scale: float) -> GaussianConditional:
+        """The mean extrapolated from `untold` to this one; see `walkback.guidance`."""
+        if not isinstance(untold, GaussianConditional):
+            raise TypeError(f"Got {type(untold).__name__}, expected a GaussianConditional.")
+        mean = torch.lerp(untold.mean, self.mean, scale)
+        return GaussianConditional(mean, self._cooling, self._heating, self._law)
 
 
 @final
@@ -191,8 +198,8 @@ class GaussianParametrization(nn.Module):
 
 
 @final
-class Gaussian(TransitionOperator, DataAware):
-    """A Gaussian operator with any network.
+class Gaussian(TransitionOperator, DataAware, ClassConditional):
+    """Gaussian operator with any network.
 
     Args:
         space: One real tensor of any shape that the network supports.
@@ -226,7 +233,7 @@ class Gaussian(TransitionOperator, DataAware):
     ) -> None:
         super().__init__()
         leaf = real_space(space)
-        shape = leaf.shape
+        self._num_classes, shape = leaf.classes, leaf.shape
         if smoothed and not leaf.noise:
             raise ConfigurationError(
                 "Got operator.smoothed = true for data without noise, expected some that are smoothed "
@@ -251,6 +258,11 @@ class Gaussian(TransitionOperator, DataAware):
             self.network, leaves(state)[0], level, context
         )
         return conditional
+
+    @property
+    def num_classes(self) -> int:
+        """As many as the space says."""
+        return self._num_classes
 
     @property
     def max_temperature(self) -> float:

@@ -16,7 +16,7 @@ from sklearn.datasets import load_digits
 from torch import Tensor
 from typing_extensions import override
 
-from walkback.data import SPLITS, Centred, DataInfo, Dataset, Labelled, Split
+from walkback.data import SPLITS, Centred, Condition, DataInfo, Dataset, Labelled, Split, conditioned
 from walkback.errors import DataError
 from walkback.pixels import Binarize, GreyLevels
 
@@ -31,17 +31,21 @@ class Digits(Dataset, Centred, Labelled):
     turn.
     """
 
-    def __init__(self, *, binarize: Binarize = "none", noise: NonNegativeFloat = 0.0) -> None:
-        """Initializes the dataset.
+    def __init__(
+        self, *, binarize: Binarize = "none", noise: NonNegativeFloat = 0.0, condition: Condition = "none"
+    ) -> None:
+        """Configure the data.
 
         Args:
             binarize: "threshold" at half ink, or "stochastic", with probability v / 16.
-            noise: Standard deviation of Gaussian noise added to states in [0, 1]; with it, bits/dim are not reported.
+            noise: Standard deviation of Gaussian noise added to states of [0, 1]; with it there are no bits/dim.
+            condition: Whether a model is told the class of each digit ("label").
 
         Raises:
             ConfigurationError: `binarize` has another value, or noise is added to binary states.
         """
         self._grey = GreyLevels(binarize, levels=17, noise=noise)
+        self._condition: Condition = condition
         self._pixels: Mapping[Split, Tensor] | None = None
         self._labels: Mapping[Split, Tensor] = {}
 
@@ -63,7 +67,7 @@ class Digits(Dataset, Centred, Labelled):
         content = hashlib.sha256("\n".join(steps).encode())
         for split in SPLITS:
             content.update(pixels[split].numpy().tobytes())
-        return DataInfo(
+        info = DataInfo(
             name="digits",
             shape=(1, 8, 8),
             support=self._grey.support,
@@ -73,6 +77,7 @@ class Digits(Dataset, Centred, Labelled):
             splits={split: len(pixels[split]) for split in SPLITS},
             fingerprint=content.hexdigest()[:16],
         )
+        return conditioned(info, self, self._condition)
 
     @override
     def examples(self, split: Split) -> Tensor:

@@ -12,7 +12,7 @@ from pydantic import NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveIn
 from torch import Tensor
 from typing_extensions import override
 
-from walkback.data import Labelled, Split
+from walkback.data import Condition, Labelled, Split
 from walkback.errors import ConfigurationError
 from walkback_toys.plane import PlaneDataset, PlaneOptions, Points, figure_scale
 
@@ -119,6 +119,7 @@ class Mog(PlaneDataset, Labelled):
         num: PositiveInt = 10_000,
         num_held_out: PositiveInt = 2_000,
         seed: NonNegativeInt = 0,
+        condition: Condition = "none",
     ) -> None:
         """Initializes the dataset.
 
@@ -130,6 +131,7 @@ class Mog(PlaneDataset, Labelled):
             num: Number of training points.
             num_held_out: Number of validation points, and of test points.
             seed: Seed of all points.
+            condition: Whether a model is told which Gaussian each point is of ("label").
 
         Raises:
             ConfigurationError: `std` is not below `scale`, or an option is out of range.
@@ -139,7 +141,7 @@ class Mog(PlaneDataset, Labelled):
         self._std = std
         steps = (f"{modes} Gaussians of standard deviation {std:g} on a {arrangement}, {scale:g} per axis",)
         options = PlaneOptions(num, num_held_out, seed)
-        super().__init__("mog", options, steps, std)
+        super().__init__("mog", options, steps, std, condition)
         self._drawn = options
 
     @property

@@ -20,7 +20,7 @@ import torch
 from torch import Tensor
 from typing_extensions import override
 
-from walkback.data import SPLITS, DataInfo, Dataset, Split
+from walkback.data import SPLITS, Condition, DataInfo, Dataset, Split, conditioned
 from walkback.errors import ConfigurationError, DataError
 
 Points: TypeAlias = npt.NDArray[np.float64]
@@ -54,9 +54,17 @@ class PlaneOptions:
 class PlaneDataset(Dataset):
     """Points drawn from a density in the plane."""
 
-    def __init__(self, name: str, options: PlaneOptions, steps: tuple[str, ...], noise: float) -> None:
+    def __init__(
+        self,
+        name: str,
+        options: PlaneOptions,
+        steps: tuple[str, ...],
+        noise: float,
+        condition: Condition = "none",
+    ) -> None:
         """Describe the data, which have Gaussian noise of so much per axis; nothing is drawn before `prepare`."""
         self._name = name
+        self._condition: Condition = condition
         self._options = options
         self._steps = steps
         self._smoothed = noise
@@ -83,7 +91,7 @@ class PlaneDataset(Dataset):
         content = hashlib.sha256("\n".join(self._steps).encode())
         for split in SPLITS:
             content.update(points[split].numpy().tobytes())
-        return DataInfo(
+        info = DataInfo(
             name=self._name,
             shape=(2,),
             preprocessing=self._steps,
@@ -91,6 +99,7 @@ class PlaneDataset(Dataset):
             splits={split: len(points[split]) for split in SPLITS},
             fingerprint=content.hexdigest()[:16],
         )
+        return conditioned(info, self, self._condition)
 
     @override
     def examples(self, split: Split) -> Tensor:

@@ -6,10 +6,11 @@ batch of examples on the device: scaling, dequantization and binarization happen
 
 from __future__ import annotations
 
+import hashlib
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any, Literal, TypeAlias, get_args
 
 import torch
@@ -20,6 +21,8 @@ from walkback.state import Context, Space, Support, map_context
 from walkback.support.memory import send
 
 Split: TypeAlias = Literal["train", "validation", "test"]
+Condition: TypeAlias = Literal["none", "label"]
+"""What a model is told of an example beside its state: nothing, or its class."""
 SPLITS: tuple[Split, ...] = ("train", "validation", "test")
 
 
@@ -240,6 +243,41 @@ class Labelled(ABC):
     @abstractmethod
     def labels(self, split: Split) -> Tensor:
         """Return the class of each example of a split, `(N,)`, int64, in the order of `examples`; -1 for no class."""
+
+
+def conditioned(info: DataInfo, dataset: Dataset, condition: Condition) -> DataInfo:
+    """The protocol of a data set whose model is told `condition`; as it is for "none".
+
+    With "label" it has classes, a step in words, and a fingerprint that changes with the labels.
+
+    Args:
+        info: Of the data alone.
+        dataset: Has the labels; its own `info` is not asked for.
+        condition: What the model is told.
+
+    Raises:
+        DataError: It has no classes, or two of one name.
+    """
+    if condition == "none":
+        return info
+    if not isinstance(dataset, Labelled):
+        raise DataError(
+            f"Got data.condition = 'label' for {info.name}, which has no labels; set it to 'none'."
+        )
+    names = dataset.classes
+    if len(set(names)) != len(names):
+        raise DataError(f"Got two classes of one name in {info.name}; expected {len(names)} different names.")
+    content = hashlib.sha256("\n".join((info.fingerprint, *names)).encode())
+    for split in SPLITS:
+        content.update(dataset.labels(split).numpy().tobytes())
+    labels = dataset.labels("train")
+    counts = torch.bincount(labels[labels >= 0], minlength=len(names)).tolist()
+    return replace(
+        info,
+        preprocessing=(*info.preprocessing, f"told the class, of {len(names)}"),
+        fingerprint=content.hexdigest()[:16],
+        classes=dict(zip(names, counts, strict=True)),
+    )
 
 
 def has_classes(dataset: Dataset) -> bool:

@@ -32,6 +32,19 @@ class Conditional(ABC):
         """Return q_T(· | s); a tied operator returns `self.cooling(level)`."""
 
 
+class Guidable(ABC):
+    """Capability of a conditional that was told something: it can be moved further from the one told nothing."""
+
+    @abstractmethod
+    def guided(self, untold: Conditional, scale: float) -> Conditional:
+        """This conditional with the mean (or logits) `untold` + `scale` · (this one - `untold`); its variance stays.
+
+        Args:
+            untold: Of the same operator at the same state, told nothing.
+            scale: w; 1 gives this conditional.
+        """
+
+
 class TransitionOperator(nn.Module, ABC):
     """A stochastic map s → s', built as `cls(space, **options)` from the space of the data.
 

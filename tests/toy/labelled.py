@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from walkback.data import DataInfo, Dataset, Labelled, Split
 from walkback.kernels import NormalKernel
-from walkback.operators import ClassConditional, Conditional, TransitionOperator
+from walkback.operators import ClassConditional, Conditional, Guidable, TransitionOperator
 from walkback.schedules import Level
 from walkback.state import Context, State, leaves
 
@@ -55,6 +55,25 @@ class Homing(TransitionOperator, ClassConditional):
 
 
 @final
+class Near(Conditional, Guidable):
+    """N(mean, variance) at any level, both ways."""
+
+    def __init__(self, mean: Tensor, variance: float) -> None:
+        self.mean = mean
+        self._variance = variance
+
+    def cooling(self, level: Level) -> NormalKernel:
+        return NormalKernel(self.mean, filled(self._variance, self.mean))
+
+    def heating(self, level: Level) -> NormalKernel:
+        return self.cooling(level)
+
+    def guided(self, untold: Conditional, scale: float) -> Near:
+        assert isinstance(untold, Near)
+        return Near(untold.mean + scale * (self.mean - untold.mean), self._variance)
+
+
+@final
 class Around(TransitionOperator, ClassConditional):
     """s' = m_k + a (s - m_k) + √(1 - a²) σ ε: in detailed balance with N(m_k, σ²).
 
@@ -84,9 +103,7 @@ class Around(TransitionOperator, ClassConditional):
         (x,) = leaves(state)
         label = torch.full((len(x),), -1) if context is None else leaves(context)[0]
         mean = self.means[label]  # -1 is the last
-        spread = filled((1 - self._a**2) * self._sigma**2, x)
-        kernel = NormalKernel(mean + self._a * (x - mean), spread)
-        return Pair(lambda _: kernel)
+        return Near(mean + self._a * (x - mean), (1 - self._a**2) * self._sigma**2)
 
 
 @final

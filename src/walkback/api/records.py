@@ -129,12 +129,14 @@ class Samples:
         steps: Steps of the chain at T = 1 at each frame, as many as frames.
         info: What the states are like.
         protocol: How they were made, plain JSON types.
+        labels: The class of each sample that was asked for, `(N,)`, -1 for none; None from models that are told none.
     """
 
     frames: Tensor
     steps: tuple[int, ...]
     info: DataInfo
     protocol: Mapping[str, Any] = field(default_factory=dict)
+    labels: Tensor | None = None
 
     @property
     def states(self) -> Tensor:

@@ -13,6 +13,7 @@ from walkback.api.records import Samples, Trained
 from walkback.data import Dataset, Split
 from walkback.jobs.inpaint import InpaintJob
 from walkback.jobs.inputs import PrecisionName
+from walkback.jobs.labels import LabelRequest
 from walkback.jobs.sample import SampleJob
 from walkback.support.readouts import Readout
 
@@ -27,6 +28,8 @@ def sample(
     extra: int = 0,
     chain: int = 0,
     every: int | None = None,
+    label: int | str | None = None,
+    guidance: float | None = None,
     readout: Readout = "state",
     batch_size: int = 1000,
     seed: int = 0,
@@ -50,6 +53,10 @@ def sample(
         chain: Steps at T = 1 that are recorded then.
         every: Steps between two recorded frames, of which the first is that before the chain; None: so many that there
             are 20 more.
+        label: Class of the samples, by name or number, for a model that is told classes; "none" for no class. None: the
+            classes of the data that chains start from, else such as the training data have.
+        guidance: How far to go from the operator that is told no class (0) to the one that is told (1), or beyond; see
+            `walkback.guidance`.
         readout: What is recorded of a state: itself, or "mean", that of a step from it (`walkback.readout`).
         batch_size: Samples computed at a time; each batch has its own noise.
         seed: Of all randomness.
@@ -73,11 +80,12 @@ def sample(
         chain=chain,
         every=every,
         readout=readout,
+        labels=LabelRequest(label, guidance),
         batch_size=batch_size,
         seed=seed,
     )
     drawn = carry_out(job, progress)
-    return Samples(drawn.frames, drawn.steps, drawn.info, drawn.protocol)
+    return Samples(drawn.frames, drawn.steps, drawn.info, drawn.protocol, drawn.labels)
 
 
 def inpaint(
@@ -91,6 +99,8 @@ def inpaint(
     num: int = 8,
     extra: int = 100,
     anneal: bool = True,
+    label: int | str | None = None,
+    guidance: float | None = None,
     readout: Readout = "state",
     seed: int = 0,
     device: str = "auto",
@@ -110,6 +120,8 @@ def inpaint(
         num: Number of examples.
         extra: Steps at T = 1 after annealing.
         anneal: Whether to cool from the prior first; else chains start at T = 1 from what is known, and noise.
+        label: As in `sample`; None: the classes of the data, and none for states that are `known`.
+        guidance: As in `sample`.
         readout: What is filled in: states, or "mean", those of a step from them (`walkback.readout`).
         seed: Of all randomness.
         device: Where to compute with a checkpoint file.
@@ -135,6 +147,7 @@ def inpaint(
         extra=extra,
         anneal=anneal,
         readout=readout,
+        labels=LabelRequest(label, guidance),
         seed=seed,
     )
     made = carry_out(job, progress)

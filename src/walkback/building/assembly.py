@@ -19,13 +19,13 @@ from walkback.configuration.components import ComponentConfig
 from walkback.configuration.config import RunConfig
 from walkback.configuration.schema import component_options, nested_in
 from walkback.data import DataInfo, Dataset, states_of
-from walkback.errors import CheckpointError, PluginError, WalkbackError
+from walkback.errors import CheckpointError, ConfigurationError, PluginError, WalkbackError
 from walkback.extensions.registry import Registry
 from walkback.loggers import Logger
 from walkback.metrics import Metric
 from walkback.model import Model
 from walkback.objectives import AnyObjective, Objective, PathObjective
-from walkback.operators import DataAware, TransitionOperator, initial_state, state_space
+from walkback.operators import ClassConditional, DataAware, TransitionOperator, initial_state, state_space
 from walkback.priors import Prior
 from walkback.processes import Process
 from walkback.schedules import Schedule
@@ -128,6 +128,7 @@ def build_model(
 
     with lent_seed(derive_seed(seed, "weights")):
         operator = part("operator", TransitionOperator, data_space)  # type: ignore[type-abstract]
+        _require_told(operator, data_space)
         prior = part("prior", Prior, state_space(operator, data_space))  # type: ignore[type-abstract]
         process = part("process", Process)  # type: ignore[type-abstract]
     schedule = part("schedule", Schedule)  # type: ignore[type-abstract]
@@ -135,6 +136,22 @@ def build_model(
     process.train()
     prior.train()
     return Model(operator, schedule, process, prior)
+
+
+def _require_told(operator: TransitionOperator, data_space: StateSpace) -> None:
+    """Refuse classes for an operator that would not hear of them."""
+    classes = 0 if isinstance(data_space, tuple) else data_space.classes
+    own = operator.num_classes if isinstance(operator, ClassConditional) else 0
+    if own != classes:
+        raise ConfigurationError(
+            f"Got {type(operator).__name__} with {own} classes for data with {classes} that it is told "
+            f"(data.condition), expected as many: "
+            + (
+                "build it for the data's own space."
+                if isinstance(operator, ClassConditional)
+                else "choose an operator that can be told classes, or set data.condition = 'none'."
+            )
+        )
 
 
 def fit_to_data(model: Model, dataset: Dataset, seed: int) -> None:

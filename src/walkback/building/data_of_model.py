@@ -4,12 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from torch import Tensor
-
 from walkback.building.assembly import LoadedModel, build_dataset
 from walkback.building.origins import recorded_component
 from walkback.configuration.layering import resolve_data
-from walkback.data import Dataset, Split, require_examples, states_of
+from walkback.data import Batch, Dataset, Split, batch_of, require_examples
 from walkback.errors import ConfigurationError
 from walkback.extensions.registry import Registry
 from walkback.support.seeding import generator
@@ -31,7 +29,7 @@ def data_for(
 
     Raises:
         CheckpointError: The checkpoint's own data set is not installed.
-        ConfigurationError: There are no such data, or they differ from the checkpoint's in shape or support.
+        ConfigurationError: There are no such data, or they differ from the checkpoint's in shape, support or classes.
         DataError: The data cannot be loaded.
     """
     dataset = _unprepared(loaded, registry, source, overrides)
@@ -41,6 +39,12 @@ def data_for(
         raise ConfigurationError(
             f"Got {found.name} of shape {found.shape} and {found.support} support, expected data like the "
             f"checkpoint's: shape {expected.shape}, {expected.support} support; choose others, or set their options."
+        )
+    if tuple(found.classes) != tuple(expected.classes):
+        wanted = "the classes " + ", ".join(expected.classes) if expected.classes else "none"
+        raise ConfigurationError(
+            f"Got {found.name} with {len(found.classes)} classes that a model is told, expected {wanted}, as in the "
+            f"checkpoint's data: set data.condition to '{'label' if expected.classes else 'none'}', or choose others."
         )
     return dataset
 
@@ -74,14 +78,14 @@ def require_comparable(dataset: Dataset, loaded: LoadedModel, *, own: bool) -> N
         )
 
 
-def first_states(dataset: Dataset, split: Split, num: int, seed: int) -> Tensor:
-    """States `(num, *E)` on the CPU of the first examples of a split.
+def first_examples(dataset: Dataset, split: Split, num: int, seed: int) -> Batch:
+    """States `(num, *E)` on the CPU of the first examples of a split, and their labels where a model is told them.
 
     Raises:
         ConfigurationError: The split has fewer.
     """
     require_examples(dataset, split, num)
-    return states_of(dataset, split, slice(num), generator("cpu", seed, "held-out"))
+    return batch_of(dataset, split, slice(num), generator("cpu", seed, "held-out"))
 
 
 def _unprepared(

@@ -158,6 +158,21 @@ ReadoutOption: TypeAlias = Annotated[
         help="What is shown of a state: itself, or the mean of a step from it at T = 1 or T, free of its noise.",
     ),
 ]
+Label: TypeAlias = Annotated[
+    str | None,
+    typer.Option(
+        metavar="CLASS|none",
+        help="Class, by name or number, for models that are told classes (default: of the data, if there are any; else "
+        "drawn as the training data have them).",
+    ),
+]
+Guidance: TypeAlias = Annotated[
+    float | None,
+    typer.Option(
+        min=0.0,
+        help="How far to go from the operator that is told no class (0) to the one that is told (1), or beyond.",
+    ),
+]
 Seed: TypeAlias = Annotated[int, typer.Option(min=0, help="Seed.")]
 Device: TypeAlias = Annotated[str, typer.Option(metavar="auto|cpu|cuda[:i]", help="Where to compute.")]
 Plot: TypeAlias = Annotated[

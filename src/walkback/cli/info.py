@@ -34,6 +34,7 @@ def info(
         ("weights", "running average" if description.weights == "ema" else "last"),
         ("progress", ", ".join(f"{value:,} {name}" for name, value in description.progress.items())),
         ("data", f"{data.get('name')} {_shape(data.get('shape'))}, {data.get('support')}"),
+        *([("classes", _classes(data["classes"]))] if data.get("classes") else []),
         ("preprocessing", "; ".join(str(step) for step in _list(data.get("preprocessing"))) or "none"),
     ]
     output.show(
@@ -52,6 +53,12 @@ def _options(config: dict[str, Any], path: str = "") -> Iterator[tuple[str, str]
             yield from _options(value, f"{path}{option}.")
         elif path and option != "name" and value is not None:
             yield f"{path}{option}", str(value)
+
+
+def _classes(value: object) -> str:
+    """Names of the classes that the model is told."""
+    names = [str(_list(pair)[0]) for pair in _list(value) if _list(pair)]
+    return ", ".join(names[:20]) + (f", … ({len(names)})" if len(names) > 20 else "")
 
 
 def _shape(value: object) -> str:

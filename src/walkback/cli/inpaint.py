@@ -14,7 +14,9 @@ from walkback.cli.common import (
     Device,
     DrawingPrecision,
     Force,
+    Guidance,
     Json,
+    Label,
     ReadoutOption,
     Seed,
     carry_out,
@@ -46,6 +48,8 @@ def inpaint(
             help="Cool from the prior first, or start at T = 1 from the corrupted image, noise where nothing is kept.",
         ),
     ] = True,
+    label: Label = None,
+    guidance: Guidance = None,
     readout: ReadoutOption = "state",
     out: Annotated[Path, typer.Option(help="File to write: .png, .npz or .safetensors.")] = Path(
         "inpainted.png"
@@ -67,6 +71,7 @@ def inpaint(
     from walkback.jobs.inpaint import InpaintJob
     from walkback.jobs.inputs import DataRequest, ModelRequest
     from walkback.jobs.job import flags
+    from walkback.jobs.labels import LabelRequest
 
     output = Output()
     job = InpaintJob(
@@ -78,6 +83,7 @@ def inpaint(
         extra=extra,
         anneal=anneal,
         readout=readout,
+        labels=LabelRequest(label, guidance),
         out=out,
         overwrite=force,
         seed=seed,

@@ -136,7 +136,7 @@ def _report(result: RunResult, output: Output, json: bool) -> None:
         return
     bound = result.bound
     rows = [
-        ("bound on -log p", str(bound)),
+        ("bound on -log p" + (" given the label" if "given" in result.protocol else ""), str(bound)),
         (
             "measured on",
             f"{bound.examples} {result.protocol['split']} examples, {bound.paths} path(s), K = {bound.levels}",

@@ -12,7 +12,9 @@ from walkback.cli.common import (
     Device,
     DrawingPrecision,
     Force,
+    Guidance,
     Json,
+    Label,
     OldSteps,
     ReadoutOption,
     Seed,
@@ -53,6 +55,8 @@ def sample(
     every: Annotated[
         int | None, typer.Option(min=1, help="Steps between two recorded frames (default: 20 frames).")
     ] = None,
+    label: Label = None,
+    guidance: Guidance = None,
     readout: ReadoutOption = "state",
     out: Annotated[Path, typer.Option(help="File to write: .png, .gif, .npz or .safetensors.")] = Path(
         "samples.png"
@@ -73,9 +77,12 @@ def sample(
     walkback sample final.safetensors --num 8 --chain 100000 --every 1000 --out chain.gif
 
     walkback sample final.safetensors --from data --num 8 --chain 1000 --every 100 --out from-data.png
+
+    walkback sample final.safetensors --label 7 --guidance 2
     """
     from walkback.jobs.inputs import ModelRequest
     from walkback.jobs.job import flags
+    from walkback.jobs.labels import LabelRequest
     from walkback.jobs.sample import SampleJob
 
     output = Output()
@@ -89,6 +96,7 @@ def sample(
         chain=chain,
         every=every,
         readout=readout,
+        labels=LabelRequest(label, guidance),
         out=out,
         overwrite=force,
         batch_size=batch_size,

@@ -11,13 +11,14 @@ import torch
 from torch import Tensor
 
 from walkback.building.assembly import LoadedModel
-from walkback.building.data_of_model import first_states
-from walkback.data import SPLITS, DataInfo, Split
+from walkback.building.data_of_model import first_examples
+from walkback.data import SPLITS, Batch, DataInfo, Split
 from walkback.errors import ConfigurationError
 from walkback.extensions.registry import Registry
 from walkback.inpainting import fill_in, fill_steps
 from walkback.jobs.inputs import DataRequest, ModelRequest, require_states
 from walkback.jobs.job import Say, at_least, keywords, one_of
+from walkback.jobs.labels import NONE, LabelRequest, unlabelled
 from walkback.measuring.provenance import Provenance
 from walkback.pictures.inpainted import check_target, read_mask, save_inpainted
 from walkback.readout import require_readout
@@ -60,6 +61,8 @@ class InpaintJob:
         extra: Steps at T = 1 after annealing.
         anneal: Whether to cool from the prior first.
         readout: What is filled in, see `walkback.readout`.
+        labels: Which classes states are of, and guidance; examples are of their own, and others of none, unless one is
+            asked for.
         out: File to write; None writes none.
         overwrite: Whether it may be there already.
         seed: Of all randomness.
@@ -75,6 +78,7 @@ class InpaintJob:
     extra: int = 100
     anneal: bool = True
     readout: Readout = "state"
+    labels: LabelRequest = field(default_factory=LabelRequest)
     out: Path | None = None
     overwrite: bool = False
     seed: int = 0
@@ -88,10 +92,13 @@ class InpaintJob:
         loaded = self.model.open(registry, watch)
         require_readout(loaded.model, self.readout)
         mask = self.keep if isinstance(self.keep, Tensor) else read_mask(self.keep, loaded.info)
+        labels = self.labels.check(loaded, self.say)
         known, data = self._known(loaded, registry, watch)
-        _require_mask(mask, known)
+        _require_mask(mask, known.states)
         levels = loaded.model.levels() if self.anneal else ()
-        return CheckedInpainting(self, loaded, known, mask, levels, self._protocol(loaded, levels, data))
+        protocol = self._protocol(loaded, levels, data, labels.facts("of the data" if data else NONE))
+        told = Batch(known.states, labels.of(len(known), self.seed, known.context))
+        return CheckedInpainting(self, labels.guide(loaded), told, mask, levels, protocol)
 
     def _require_consistent(self) -> None:
         say = self.say
@@ -104,20 +111,23 @@ class InpaintJob:
                 f"Got {say('anneal', False)} and {say('extra', 0)}, expected steps to take: raise {say('extra')}."
             )
 
-    def _known(self, loaded: LoadedModel, registry: Registry, watch: Watch) -> tuple[Tensor, DataInfo | None]:
+    def _known(self, loaded: LoadedModel, registry: Registry, watch: Watch) -> tuple[Batch, DataInfo | None]:
         """States `(N, *E)` on the CPU, and the data set that they are of."""
         if self.known is not None:
-            return require_states(self.known, loaded.info, "known"), None
+            return unlabelled(require_states(self.known, loaded.info, "known")), None
         dataset = self.data.open(loaded, registry, watch, comparable=False)
-        return first_states(dataset, self.split, self.num, self.seed), dataset.info
+        return first_examples(dataset, self.split, self.num, self.seed), dataset.info
 
-    def _protocol(self, loaded: LoadedModel, levels: Levels, data: DataInfo | None) -> dict[str, Any]:
+    def _protocol(
+        self, loaded: LoadedModel, levels: Levels, data: DataInfo | None, labels: Mapping[str, Any]
+    ) -> dict[str, Any]:
         details: dict[str, Any] = {"from": "states"} if data is None else {"split": self.split}
         details |= {
             "keep": "mask" if isinstance(self.keep, Tensor) else Path(self.keep).name,
             "annealing_steps": len(levels),
             "extra": self.extra,
             "readout": self.readout,
+            **labels,
         }
         return Provenance.of(loaded, self.seed, **details).on(data).to_dict()
 
@@ -129,7 +139,7 @@ class CheckedInpainting:
     Attributes:
         request: What was asked for.
         loaded: What fills them in.
-        known: States `(N, *E)` on the CPU.
+        known: States `(N, *E)` on the CPU, and their labels for a model that is told any.
         mask: True where they are kept.
         levels: Cooled through first.
         protocol: How it is made.
@@ -137,7 +147,7 @@ class CheckedInpainting:
 
     request: InpaintJob
     loaded: LoadedModel
-    known: Tensor
+    known: Batch
     mask: Tensor
     levels: Levels
     protocol: Mapping[str, Any]
@@ -149,9 +159,10 @@ class CheckedInpainting:
             watch.stage("Inpainting", fill_steps(len(self.known), self.levels, request.extra))
             filled = fill_in(
                 self.loaded.model,
-                self.known,
+                self.known.states,
                 self.mask,
                 self.levels,
+                self.known.context,
                 extra=request.extra,
                 readout=request.readout,
                 seed=request.seed,
@@ -159,8 +170,8 @@ class CheckedInpainting:
                 on_step=lambda done: watch.advance(done, {}),
             )
         if request.out is not None:
-            save_inpainted(request.out, self.mask, filled, self.known, self.protocol)
-        return InpaintResult(self.mask, filled, self.known, self.protocol, self.loaded.info)
+            save_inpainted(request.out, self.mask, filled, self.known.states, self.protocol)
+        return InpaintResult(self.mask, filled, self.known.states, self.protocol, self.loaded.info)
 
 
 def _require_mask(mask: Tensor, known: Tensor) -> None:

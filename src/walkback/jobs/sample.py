@@ -16,18 +16,20 @@ import torch
 from torch import Tensor
 
 from walkback.building.assembly import LoadedModel
-from walkback.building.data_of_model import first_states
-from walkback.data import SPLITS, DataInfo, Split
+from walkback.building.data_of_model import first_examples
+from walkback.data import SPLITS, Batch, DataInfo, Split
 from walkback.errors import ConfigurationError
 from walkback.extensions.registry import Registry
 from walkback.jobs.inputs import DataRequest, ModelRequest, require_states
 from walkback.jobs.job import Say, at_least, keywords, one_of
+from walkback.jobs.labels import NONE, LabelRequest, unlabelled
 from walkback.measuring.provenance import Provenance
 from walkback.pictures.frames import open_sink
 from walkback.pictures.starts import read_starts
 from walkback.readout import read_out, require_readout
 from walkback.sampling import SamplePlan, sample_frames
 from walkback.schedules import Levels
+from walkback.state import Context
 from walkback.support.readouts import Readout
 from walkback.support.watch import Watch
 
@@ -48,6 +50,7 @@ class SampleResult:
         protocol: How they were made, plain JSON types.
         info: What the states are like.
         frames: The states `(F, N, *E)`, float32 on the CPU; none, F = 0, where a file has them.
+        labels: The class of each sample, `(N,)`, -1 for none; None from a model that is told no classes.
     """
 
     num: int
@@ -55,6 +58,7 @@ class SampleResult:
     protocol: Mapping[str, Any]
     info: DataInfo
     frames: Tensor
+    labels: Tensor | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,6 +75,8 @@ class SampleJob:
         chain: Steps at T = 1 that are recorded then.
         every: Steps between two recorded frames; None: so many that there are 20.
         readout: What is recorded of a state, see `walkback.readout`.
+        labels: Which classes samples are of, and guidance; unless one is asked for, chains from data are of the classes
+            of these, and those from a file of none.
         out: File to stream frames to; None keeps them in memory.
         overwrite: Whether it may be there already.
         batch_size: Samples computed at a time; each batch has its own noise.
@@ -87,6 +93,7 @@ class SampleJob:
     chain: int = 0
     every: int | None = None
     readout: Readout = "state"
+    labels: LabelRequest = field(default_factory=LabelRequest)
     out: Path | None = None
     overwrite: bool = False
     batch_size: int = 1000
@@ -98,9 +105,12 @@ class SampleJob:
         self._require_consistent()
         loaded = self.model.open(registry, watch)
         require_readout(loaded.model, self.readout)
+        labels = self.labels.check(loaded, self.say)
         start, data, levels = None, None, self._levels(loaded) if self._origin == "noise" else ()
+        own: Context = None
         if self._origin != "noise":
-            start, data = self._starts(loaded, registry, watch)
+            begin, data = self._starts(loaded, registry, watch)
+            start, own = begin.states, begin.context
         plan = SamplePlan(
             num=(self.num or NUM) if start is None else len(start),
             extra=self.extra,
@@ -109,9 +119,13 @@ class SampleJob:
             seed=self.seed,
             batch_size=self.batch_size,
         )
-        protocol = self._protocol(loaded, levels, data)
+        facts = labels.facts("as in training" if start is None else "of the data" if data else NONE)
+        protocol = self._protocol(loaded, levels, data, facts)
         recorder = self._recorder(loaded.info, plan, protocol)
-        return CheckedSampling(loaded, plan, levels, start, self.readout, protocol, recorder)
+        context = labels.of(plan.num, self.seed, own)
+        return CheckedSampling(
+            labels.guide(loaded), plan, levels, start, context, self.readout, protocol, recorder
+        )
 
     @property
     def _origin(self) -> str:
@@ -143,23 +157,23 @@ class SampleJob:
         model = loaded.model
         return model.levels() if self.levels is None else model.levels_of_length(self.levels)
 
-    def _starts(
-        self, loaded: LoadedModel, registry: Registry, watch: Watch
-    ) -> tuple[Tensor, DataInfo | None]:
-        """Where chains start, `(num, *E)` on the CPU, and the data set that they are from."""
+    def _starts(self, loaded: LoadedModel, registry: Registry, watch: Watch) -> tuple[Batch, DataInfo | None]:
+        """Where chains start, `(num, *E)` on the CPU, with their classes, and the data set that they are from."""
         if isinstance(self.start, Tensor):
             states = require_states(self.start, loaded.info, "start")
             if self.num is not None and self.num > len(states):
                 raise ConfigurationError(
                     f"Got {self.say('num', self.num)} with {len(states)} states to start from, expected at most that."
                 )
-            return states[: self.num], None
+            return unlabelled(states[: self.num]), None
         if self.start != "data":
-            return read_starts(Path(self.start), loaded.info, self.num), None
+            return unlabelled(read_starts(Path(self.start), loaded.info, self.num)), None
         dataset = DataRequest().open(loaded, registry, watch, comparable=False)
-        return first_states(dataset, self.split or "test", self.num or NUM, self.seed), dataset.info
+        return first_examples(dataset, self.split or "test", self.num or NUM, self.seed), dataset.info
 
-    def _protocol(self, loaded: LoadedModel, levels: Levels, data: DataInfo | None) -> dict[str, Any]:
+    def _protocol(
+        self, loaded: LoadedModel, levels: Levels, data: DataInfo | None, labels: Mapping[str, Any]
+    ) -> dict[str, Any]:
         details: dict[str, Any] = {} if data is None else {"split": self.split or "test"}
         details |= {
             "from": self._origin,
@@ -168,6 +182,7 @@ class SampleJob:
             "chain": self.chain,
             "readout": self.readout,
             "batch_size": self.batch_size,
+            **labels,
         }
         return Provenance.of(loaded, self.seed, **details).on(data).to_dict()
 
@@ -214,6 +229,7 @@ class CheckedSampling:
         plan: How many.
         levels: Cooled through first.
         start: Where chains start, `(N, *E)`; None: at the prior.
+        labels: The class of each sample, `(N,)` on the CPU; None for a model that is told none.
         readout: What is recorded of a state.
         protocol: How the samples are made.
         recorder: Takes the frames.
@@ -223,6 +239,7 @@ class CheckedSampling:
     plan: SamplePlan
     levels: Levels
     start: Tensor | None
+    labels: Tensor | None
     readout: Readout
     protocol: Mapping[str, Any]
     recorder: AbstractContextManager[Recorder]
@@ -232,12 +249,13 @@ class CheckedSampling:
         model, steps = self.loaded.model, []
         with self.recorder as recorder, self.loaded.computing():
             watch.stage("Sampling", self.plan.total_steps(self.levels))
-            drawn = sample_frames(model, self.levels, self.plan, self.loaded.device, self.start)
+            context = None if self.labels is None else self.labels.to(self.loaded.device)
+            drawn = sample_frames(model, self.levels, self.plan, self.loaded.device, self.start, context)
             for done, step, state in drawn:
                 if step is not None and state is not None:
-                    recorder.add(step, read_out(model.operator, state, self.readout))
+                    recorder.add(step, read_out(model.operator, state, self.readout, context))
                     steps.append(step)
                 watch.advance(done, {})
         kept = recorder.frames if isinstance(recorder, _Memory) else ()
         frames = torch.stack(kept) if kept else torch.empty(0, self.plan.num, *self.loaded.info.shape)
-        return SampleResult(self.plan.num, tuple(steps), self.protocol, self.loaded.info, frames)
+        return SampleResult(self.plan.num, tuple(steps), self.protocol, self.loaded.info, frames, self.labels)

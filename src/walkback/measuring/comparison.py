@@ -40,6 +40,10 @@ def comparison_figures(
             found = baseline_figures(train, test, dataset.info, plan.seed)
         except WalkbackError as error:
             lost = (f"no baselines: {error}",)
+        if found and dataset.info.classes:
+            lost = (
+                "simple models are told no labels: theirs is -log p(x), the model's is -log p(x | label).",
+            )
         watch.advance(1, {})
     if plan.samples:
         real = _states(dataset, plan.split, plan.samples, plan.seed)

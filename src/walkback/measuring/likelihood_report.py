@@ -32,8 +32,9 @@ def likelihood_figures(heated: HeatedExamples, info: DataInfo) -> list[Figure]:
     """Bound and importance-sampled NLL of data, errors of examples and of paths apart, and the health of weights."""
     work = heated.work
     num, paths = work.shape
+    nll = _nll(info)
     figures = nll_figures(
-        "bound", work.mean(1), info, "variational bound, above the NLL (eq. 5)", side="above"
+        "bound", work.mean(1), info, f"variational bound, above the {nll} (eq. 5)", side="above"
     )
     if paths == 1:
         return figures
@@ -41,7 +42,7 @@ def likelihood_figures(heated: HeatedExamples, info: DataInfo) -> list[Figure]:
     figures.append(
         Figure("bound_error_of_paths", of_paths, "nats", meaning="part of the bound's error from paths")
     )
-    meaning = f"importance sampling with {paths} paths (eq. 10), above the NLL"
+    meaning = f"importance sampling with {paths} paths (eq. 10), above the {nll}"
     figures += nll_figures("is_nll", exponential_average(work), info, meaning, side="above")
     of_paths = math.sqrt(is_variance(work).sum().item()) / num
     figures.append(
@@ -73,6 +74,11 @@ def likelihood_figures(heated: HeatedExamples, info: DataInfo) -> list[Figure]:
     return figures
 
 
+def _nll(info: DataInfo) -> str:
+    """What is bounded, in words: of a model that is told classes, that of the data given their labels."""
+    return "NLL given the label" if info.classes else "NLL"
+
+
 def tail_figures(work: Tensor) -> tuple[list[Figure], Tensor | None]:
     """Pareto's k over examples: its median and the share above 0.7; and k of each example.
 
@@ -100,7 +106,7 @@ def bracket_figures(simulated: HeatedExamples, info: DataInfo) -> list[Figure]:
         "simulated_bound",
         work.mean(1),
         info,
-        "heating work of the model's own samples, above E[-log p]",
+        f"heating work of the model's own samples, above the mean {_nll(info)}",
         side="above",
     )
     figures += nll_figures(

@@ -85,6 +85,7 @@ def _data_facts(info: DataInfo) -> dict[str, Any]:
         "data": info.name,
         "preprocessing": list(info.preprocessing),
         "fingerprint": info.fingerprint,
+        **({"given": "label"} if info.classes else {}),
         "bins": info.bins,
         "dimensions": info.space.size,
     }

@@ -173,6 +173,15 @@ def _labels(case: Case) -> None:
         classes = dataset.classes
     except DataError as error:
         raise NotApplicable(f"The data have no classes here: {error}") from error
+    told = dataset.info.classes
+    counts = torch.bincount(dataset.labels("train").clamp(min=-1) + 1, minlength=len(classes) + 1)[
+        1:
+    ].tolist()
+    if told and (tuple(told) != classes or list(told.values()) != counts):
+        raise ConformanceError(
+            f"Got info.classes = {dict(told)!r:.200}, expected the names and the numbers of training examples: "
+            "walkback.data.conditioned makes them."
+        )
     if len(set(classes)) != len(classes):
         raise ConformanceError(f"Got the classes {classes!r:.100}, expected different names.")
     for split in SPLITS:
