@@ -29,7 +29,7 @@ from toys import SETS, relative_mmd
 
 from walkback.configuration.config import RunConfig
 from walkback.configuration.layering import resolve
-from walkback.data import Dataset
+from walkback.data import Batch, Dataset
 from walkback.errors import WalkbackError
 from walkback.extensions.registry import Registry
 from walkback.measuring.bound import estimate_bound
@@ -48,20 +48,20 @@ VARIANTS: Mapping[str, tuple[str, ...]] = {
     "variance tied, free (softplus)": ("operator.variance=softplus",),
     "mean mixed": ("operator.mean=mix",),
     "mean mixed, variance tied": ("operator.mean=mix", "operator.variance=tied"),
-    "no level, batch norm shared": ("operator.conditioning=none", "operator.norm=batch"),
+    "no level, batch norm shared": ("operator.network.conditioning=none", "operator.network.norm=batch"),
     "no level, batch norm per level": (
-        "operator.conditioning=none",
-        "operator.norm=batch",
-        "operator.level_norms=LEVELS",
-        "operator.norms_per_doubling=PER_DOUBLING",
+        "operator.network.conditioning=none",
+        "operator.network.norm=batch",
+        "operator.network.level_norms=LEVELS",
+        "operator.network.norms_per_doubling=PER_DOUBLING",
     ),
-    "no level, layer norm shared": ("operator.conditioning=none",),
-    "level by embedding": ("operator.conditioning=embedding",),
+    "no level, layer norm shared": ("operator.network.conditioning=none",),
+    "level by embedding": ("operator.network.conditioning=embedding",),
 }
 
 COMMON = (
     "operator.name=gaussian-plain-mlp",
-    "operator.norm=layer",
+    "operator.network.norm=layer",
     "schedule.n1=4",
     "training.updates=batch",
     "training.lr_schedule=cosine",
@@ -71,7 +71,7 @@ COMMON = (
 
 POINTS = (
     *(
-        "operator.hidden=[128,128,128]",
+        "operator.network.hidden=[128,128,128]",
         "operator.sigma=0.05",
         "schedule.name=geometric",
         "schedule.factor=1.5",
@@ -84,7 +84,7 @@ BASES: Mapping[str, tuple[str, ...]] = {
     "swiss-roll": POINTS,
     "mog": POINTS,
     "mnist": (
-        *("operator.hidden=[1200,1200]", "operator.sigma=0.05", "schedule.name=doubling"),
+        *("operator.network.hidden=[1200,1200]", "operator.sigma=0.05", "schedule.name=doubling"),
         *("training.batch_size=64", "training.lr=1e-3", "training.ema=0.99", "training.steps=100"),
     ),
 }
@@ -136,7 +136,9 @@ def figures(data: str, model: Model, dataset: Dataset, options: argparse.Namespa
     """What is compared."""
     fresh = dataset.states(dataset.examples("test")[: 2 * SETS * NUM], generator("cpu", 0, "test"))
     test = fresh[:NUM]
-    bound = estimate_bound(model, list(torch.split(test, 500)), dataset.info, generator("cpu", 0, "bound"))
+    bound = estimate_bound(
+        model, list(map(Batch, torch.split(test, 500))), dataset.info, generator("cpu", 0, "bound")
+    )
     if data != "mnist":
         train = dataset.states(dataset.examples("train")[: 5 * NUM], generator("cpu", 0, "train"))
         first, second = fresh.chunk(2)

@@ -24,7 +24,7 @@ from torch import Tensor
 
 from walkback.building.assembly import LoadedModel, build_dataset, load_model
 from walkback.configuration.config import component
-from walkback.data import Dataset
+from walkback.data import Batch, Dataset
 from walkback.extensions.registry import Registry
 from walkback.measuring.bound import estimate_bound
 from walkback.measuring.quality.mmd import mmd_squared
@@ -95,7 +95,7 @@ def judge(directory: Path, registry: Registry) -> str:
     dataset.prepare()
     train, fresh = points(dataset, "train"), points(dataset, "test")
     first, second = fresh.chunk(2)
-    bound = estimate_bound(loaded.model, [first], loaded.info, generator("cpu", 0, "bound"))
+    bound = estimate_bound(loaded.model, [Batch(first)], loaded.info, generator("cpu", 0, "bound"))
     row = [
         f"{directory!s:28s}",
         f"{bound.nats:6.3f} ± {bound.nats_error:.3f}",

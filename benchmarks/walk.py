@@ -26,7 +26,8 @@ from walkback.state import Space
 from walkback.support.seeding import generator
 from walkback.testing.reference import reference_walk
 from walkback.walk import Start, Transition, walk
-from walkback_paper.gaussian import GaussianMLP
+from walkback_networks.mlp import MLP
+from walkback_paper.gaussian import Gaussian
 
 LEVELS = levels_from([1.0] * 5 + [2.0, 4.0, 8.0, 16.0, 32.0, 64.0])
 ROWS = 128
@@ -62,7 +63,7 @@ def report(title: str, found: dict[str, float]) -> None:
 def walks(rounds: int) -> None:
     """Gradients of one walk."""
     torch.manual_seed(0)
-    operator = GaussianMLP(Space((1, 8, 8)), hidden=256)
+    operator = Gaussian(Space((1, 8, 8)), MLP(hidden=256))
     data = torch.rand(ROWS, 1, 8, 8)
     process = TiedProcess()
 

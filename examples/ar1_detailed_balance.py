@@ -25,7 +25,7 @@ from walkback.kernels import Kernel, NormalKernel
 from walkback.operators import Conditional, TransitionOperator
 from walkback.processes import TiedProcess
 from walkback.schedules import Level, levels_from
-from walkback.state import State, leaves
+from walkback.state import Context, State, leaves
 from walkback.walk import Start
 
 
@@ -56,7 +56,7 @@ class Autoregressive(TransitionOperator):
         self.register_buffer("drift", a * rotation)
         self._variance = torch.tensor(1 - a**2, dtype=torch.float64)
 
-    def forward(self, state: State, level: Level) -> Conditional:
+    def forward(self, state: State, level: Level, context: Context = None) -> Conditional:
         (s,) = leaves(state)
         return Tied(NormalKernel(nn.functional.linear(s, self.drift), self._variance))
 

@@ -25,7 +25,7 @@ from walkback.cli.main import call
 Pixels: TypeAlias = npt.NDArray[np.uint8]
 
 TINY = (
-    *("--set", "operator.hidden=16", "--set", "operator.depth=1", "--batch-size", "8"),
+    *("--set", "operator.network.hidden=16", "--set", "operator.network.depth=1", "--batch-size", "8"),
     *("--set", "evaluation.limit=20", "--set", "training.validation_examples=20"),
     *("--set", "schedule.n1=3", "--set", "schedule.max_temperature=128"),
     *("--set", "samples.num=9", "--set", "samples.chains=3", "--set", "samples.extra=2"),

@@ -19,6 +19,7 @@ import pytest
 import torch
 from PIL import Image
 from tests.program import ENVIRONMENT, digest, run, tree, walkback
+from tests.toy.paper import bernoulli_mlp, gaussian_mlp
 from tests.toy.statistics import normal
 from torch import Tensor
 
@@ -32,12 +33,11 @@ from walkback.kernels import Kernel, NormalKernel
 from walkback.operators import Conditional, TransitionOperator
 from walkback.report import Figure, Report
 from walkback.schedules import Level
-from walkback.state import Space, State
+from walkback.state import Context, Space, State
 from walkback.storage.tensorfile import read_tensors
 from walkback.support.seeding import derive_seed
 from walkback_diagnostics.reversibility import Reversibility
-from walkback_paper.bernoulli import BernoulliMLP
-from walkback_paper.gaussian import GaussianMLP
+from walkback_paper.gaussian import Gaussian
 from walkback_paper.objectives import WalkbackLoss
 from walkback_paper.priors import BernoulliPrior, GaussianPrior
 from walkback_paper.schedules import DoublingSchedule
@@ -45,8 +45,8 @@ from walkback_toys.digits import Digits
 
 SCHEMA: Final = json.loads((Path(__file__).parent.parent / "docs/schemas/report.schema.json").read_text())
 TINY: Final[Mapping[str, Any]] = {
-    "operator.hidden": 16,
-    "operator.depth": 1,
+    "operator.network.hidden": 16,
+    "operator.network.depth": 1,
     "evaluation.limit": 20,
     "training.validation_examples": 20,
     "schedule.n1": 3,
@@ -59,7 +59,7 @@ TINY: Final[Mapping[str, Any]] = {
 }
 """The options of `tests.program.TINY`."""
 
-OWN: Final = {"operator.hidden": 8, "operator.depth": 1, "evaluation.limit": 20}
+OWN: Final = {"operator.network.hidden": 8, "operator.network.depth": 1, "evaluation.limit": 20}
 FEW: Final = {"limit": 24, "paths": 4, "simulated": 8, "batch_size": 10, "baselines": False}
 
 
@@ -72,7 +72,9 @@ def tiny(*arguments: Any, **options: Any) -> wb.Trained:
 
 def on_rows(rows: Tensor, operator: Any = "gaussian-mlp", **options: Any) -> wb.Trained:
     """A few walks on a tensor."""
-    given = {} if not isinstance(operator, str) else {"operator.hidden": 8, "operator.depth": 1}
+    given = (
+        {} if not isinstance(operator, str) else {"operator.network.hidden": 8, "operator.network.depth": 1}
+    )
     settings = {**given, "training.validation_examples": 5, **options.pop("settings", {})}
     chosen = {"steps": 3, "batch_size": 8, "progress": False, **options}
     return wb.train(operator, data=rows, settings=settings, **chosen)
@@ -208,7 +210,7 @@ def test_instances_train_as_their_names_do() -> None:
     named = wb.train("gaussian-mlp", data="digits", steps=3, batch_size=8, settings=OWN, progress=False)
     with torch.random.fork_rng():
         torch.manual_seed(derive_seed(0, "weights"))
-        operator = GaussianMLP(Space((1, 8, 8)), hidden=8, depth=1)
+        operator = gaussian_mlp(Space((1, 8, 8)), hidden=8, depth=1)
     before = {name: weight.clone() for name, weight in operator.state_dict().items()}
     parts: dict[str, Any] = {
         "data": Digits(),
@@ -235,7 +237,7 @@ class Shrink(TransitionOperator):
         super().__init__()
         self.rate = torch.nn.Parameter(torch.tensor(0.5))
 
-    def forward(self, state: State, level: Level) -> Conditional:
+    def forward(self, state: State, level: Level, context: Context = None) -> Conditional:
         assert isinstance(state, Tensor)
         return Shrunk(self.rate * state)
 
@@ -286,7 +288,7 @@ def test_a_model_of_names_on_a_tensor_can_be_saved(tmp_path: Path) -> None:
 
 def test_parts_suit_the_component_that_an_instance_is_of() -> None:
     bits = normal(60, 4) > 0
-    mine = on_rows(bits, BernoulliMLP(Space((4,), "binary"), hidden=8, depth=1))
+    mine = on_rows(bits, bernoulli_mlp(Space((4,), "binary"), hidden=8, depth=1))
     assert (
         type(mine.model.prior) is BernoulliPrior
     )  # as its component proposes; the default recipe's is Gaussian
@@ -297,7 +299,7 @@ def test_parts_suit_the_component_that_an_instance_is_of() -> None:
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ({"operator": GaussianMLP}, "the class GaussianMLP as operator"),
+        ({"operator": Gaussian}, "the class Gaussian as operator"),
         ({"data": 3}, "a int as data"),
         ({"settings": {"data.binarize": "threshold"}, "data": Digits()}, "'data.binarize' and an instance"),
         ({"data": Digits(), "out": "run"}, "leave out `out`"),

@@ -7,9 +7,9 @@ import pytest
 import torch
 from tests.toy.statistics import normal
 from torch import Tensor
-from walkback.api.tensors import TensorData
 
 import walkback as wb
+from walkback.building.tensors import TensorData
 from walkback.errors import ConfigurationError, DataError
 
 

@@ -199,7 +199,7 @@ def test_what_an_operator_cannot_do_is_left_out_with_the_reason(monkeypatch: pyt
 
 def test_nothing_changes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    work = prepared("operator.dropout=0.5", "run.threads=7")
+    work = prepared("operator.network.dropout=0.5", "run.threads=7")
     asked: list[int] = []
     monkeypatch.setattr(torch, "set_num_threads", asked.append)  # seven that spin would slow others down
     modules = (work.model.operator, work.model.prior)

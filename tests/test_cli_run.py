@@ -77,7 +77,7 @@ CASES = {
     "unknown logger": (("--logger", "tensorbord"), ["'tensorbord'", "'tensorboard'"]),
     "unknown key": (
         ("--set", "operator.sgima=1"),
-        ["'operator.sgima'", "did you mean 'operator.sigma'", "hidden"],
+        ["'operator.sgima'", "did you mean 'operator.sigma'", "network"],
     ),
     "unknown section": (("--set", "operater.sigma=1"), ["'operater'", "did you mean 'operator'"]),
     "unknown flag": (("--stepz", "1"), ["--stepz", "walkback run --help"]),
@@ -110,14 +110,14 @@ CASES = {
     "no such device": (("--device", "tpu"), ["run.device", '"tpu"', "cuda"]),
     "bernoulli on grey": (
         ("--operator", "bernoulli-mlp", "--set", "data.binarize=none"),
-        ["'bernoulli-mlp'", "binary", "data.binarize=stochastic", "Gaussian"],
+        ["Bernoulli operator", "binary", "data.binarize=stochastic", "Gaussian"],
     ),
     "bernoulli on points": (
         ("--operator", "bernoulli-mlp", "--data", "swiss-roll"),
-        ["'bernoulli-mlp'", "binary"],
+        ["Bernoulli operator", "binary"],
     ),
-    "gaussian on bits": (("--set", "data.binarize=threshold"), ["'gaussian-mlp'", "real", "Bernoulli"]),
-    "convolutions on points": (("--operator", "gaussian-conv", "--data", "mog"), ["(2,)", "images", "MLP"]),
+    "gaussian on bits": (("--set", "data.binarize=threshold"), ["Gaussian operator", "real", "Bernoulli"]),
+    "convolutions on points": (("--operator", "gaussian-conv", "--data", "mog"), ["(2,)", "images", "'mlp'"]),
     "wrong prior": (("--prior", "bernoulli"), ["'bernoulli'", "binary"]),
     "missing path": (("--data", "./nowhere"), ["No such path", "'./nowhere'"]),
     "missing file": (("--data", "nowhere.parquet"), ["No such path", "'nowhere.parquet'"]),

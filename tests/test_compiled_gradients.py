@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 import torch
+from tests.toy.paper import gaussian_mlp
 from torch import Tensor, nn
 
 from walkback.schedules import Level
@@ -14,7 +15,7 @@ from walkback.state import Space
 from walkback.support.seeding import generator
 from walkback.testing import Case, ConformanceError, Outcome, checks
 from walkback.testing.compiled import require_same_gradients
-from walkback_paper.gaussian import GaussianMLP
+from walkback_paper.gaussian import Gaussian
 
 STATE = torch.randn(16, 3, generator=generator("cpu", 0, "state"))
 LEVEL = Level(torch.tensor([3]), torch.tensor([4.0]))
@@ -38,10 +39,10 @@ def cutting(graph: torch.fx.GraphModule, _: list[Tensor], after: str = "silu") -
     return graph.forward
 
 
-def operator(backend: Callable[..., Compiled], dropout: float = 0.0) -> GaussianMLP:
+def operator(backend: Callable[..., Compiled], dropout: float = 0.0) -> Gaussian:
     """A new one, whose heads are 0."""
     torch.manual_seed(0)
-    made = GaussianMLP(Space((3,)), hidden=16, depth=2, dropout=dropout)
+    made = gaussian_mlp(Space((3,)), hidden=16, depth=2, dropout=dropout)
     made.compile(backend=backend)
     return made
 
@@ -99,7 +100,9 @@ def checked(case: Case, monkeypatch: pytest.MonkeyPatch, backend: Callable[..., 
 
 
 def test_the_law_refuses_what_forgets_a_gradient(monkeypatch: pytest.MonkeyPatch) -> None:
-    case = Case.of(GaussianMLP, {"hidden": 8, "depth": 1}, spaces=(Space((3,)),), thorough=True)
+    case = Case.of(
+        "gaussian-mlp", {"network": {"hidden": 8, "depth": 1}}, spaces=(Space((3,)),), thorough=True
+    )
     assert checked(case, monkeypatch, sound).status == "passed"
     outcome = checked(case, monkeypatch, cutting)
     assert outcome.status == "failed"
@@ -107,5 +110,5 @@ def test_the_law_refuses_what_forgets_a_gradient(monkeypatch: pytest.MonkeyPatch
 
 
 def test_the_law_is_for_thorough_checks(monkeypatch: pytest.MonkeyPatch) -> None:
-    case = Case.of(GaussianMLP, {"hidden": 8, "depth": 1}, spaces=(Space((3,)),))
+    case = Case.of("gaussian-mlp", {"network": {"hidden": 8, "depth": 1}}, spaces=(Space((3,)),))
     assert checked(case, monkeypatch, cutting).status == "skipped"

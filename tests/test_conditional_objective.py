@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 import torch
 from tests.program import TINY, walkback
+from tests.toy.paper import gaussian_mlp
 from torch import Tensor
 
 from walkback.configuration.settings import TrainingSettings
@@ -22,7 +23,6 @@ from walkback.support.seeding import generator
 from walkback.training.trainer import Trainer
 from walkback.walk import Transition
 from walkback_paper.conditional import ConditionalLoss
-from walkback_paper.gaussian import GaussianMLP
 from walkback_paper.objectives import WalkbackLoss
 from walkback_paper.priors import GaussianPrior
 from walkback_paper.schedules import DoublingSchedule
@@ -223,7 +223,7 @@ class Recorded(Objective):
 def test_training_hands_on_examples_without_their_noise(updates: str, own: float) -> None:
     data = Digits(noise=0.2)
     data.prepare()
-    operator = GaussianMLP(data.info.space, hidden=8, depth=1)
+    operator = gaussian_mlp(data.info.space, hidden=8, depth=1)
     model = Model(
         operator, DoublingSchedule(n1=0, max_temperature=4.0), TiedProcess(), GaussianPrior(data.info.space)
     )

@@ -16,14 +16,21 @@ from walkback.state import Space
 from walkback.testing import Case, checks
 
 SMALL = {
-    "gaussian-mlp": {"hidden": 8, "depth": 1},
-    "gaussian-conv": {"hidden": 8, "channels": [4, 8]},
-    "gaussian-unet": {"channels": [8, 8], "blocks": 1},
-    "gaussian-plain-mlp": {"hidden": [8, 8]},
-    "bernoulli-mlp": {"hidden": 8, "depth": 1},
-    "bernoulli-conv": {"hidden": 8, "channels": [4, 8]},
-    "bernoulli-unet": {"channels": [8, 8], "blocks": 1},
-    "bernoulli-plain-mlp": {"hidden": [8, 8]},
+    **{
+        f"{family}{name}": {"network": options}
+        for family in ("gaussian", "bernoulli")
+        for name, options in {
+            "": {"hidden": 8, "depth": 1},
+            "-mlp": {"hidden": 8, "depth": 1},
+            "-conv": {"hidden": 8, "channels": [4, 8]},
+            "-unet": {"channels": [8, 8], "blocks": 1},
+            "-plain-mlp": {"hidden": [8, 8]},
+        }.items()
+    },
+    "mlp": {"hidden": 8, "depth": 1},
+    "encoder-decoder": {"hidden": 8, "channels": [4, 8]},
+    "unet": {"channels": [8, 8], "blocks": 1},
+    "plain-mlp": {"hidden": [8, 8]},
     "explicit": {"temperatures": [1.0, 2.0, 4.0]},
     "swiss-roll": {"num": 500, "num_held_out": 100},
     "circle": {"num": 500, "num_held_out": 100},

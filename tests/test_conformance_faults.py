@@ -20,6 +20,7 @@ POINTS, BITS = Space((2,)), Space((4,), "binary")
 
 SOUND = {
     "normal": ("operator", broken.BrokenOperator, (POINTS, Space((1, 8, 8)))),
+    "labels": ("operator", broken.BrokenLabels, (POINTS, Space((1, 8, 8)))),
     "bits": ("operator", broken.BrokenBits, (BITS,)),
     "latent": ("operator", broken.BrokenLatent, (POINTS,)),
     "schedule": ("schedule", broken.BrokenSchedule, ()),
@@ -72,6 +73,10 @@ FAULTS = [
     ("normal", "cooler than one", "max-temperature", "0.5"),
     ("normal", "low precision", "bf16", "bfloat16"),
     ("normal", "compiled otherwise", "compiles", "torch.compile"),
+    ("labels", "deaf", "labels", "use the context"),
+    ("labels", "no label is class 0", "labels", "kernels of no context"),
+    ("labels", "first row's label", "labels", "labels of the rows beside it"),
+    ("labels", "miscounted classes", "labels", "num_classes = 2"),
     ("bits", "probabilities", "shapes", "0 and 1"),
     ("bits", "cold bits", "samples", "disagree"),
     ("bits", "bits' constant", "normalized", r"integral is 1\.05"),

@@ -20,7 +20,7 @@ from walkback.kernels import BernoulliKernel, NormalKernel
 from walkback.processes import TiedProcess
 from walkback.state import map_state
 from walkback.training.finite import FiniteCheck
-from walkback.training.persistent_chains import OwnChains
+from walkback.training.persistent_chains import PersistentChains
 from walkback.work import ClippingCheck
 from walkback_paper.gaussian import GaussianParametrization
 from walkback_paper.objectives import WalkbackLoss
@@ -149,16 +149,16 @@ def maximum_temperature_read_at_each_walk(patch: Patch) -> None:
 
 
 def pool_of_chains_on_the_cpu(patch: Patch) -> None:
-    start = OwnChains.start
+    start = PersistentChains.start
 
-    def kept(self: Any, origin: Any, walk: int, draw: Any) -> Any:
+    def kept(self: Any, data: Any, walk: int, draw: Any) -> Any:
         if self._pool is not None:
-            self._pool = tuple(leaf.to(DEVICE) for leaf in self._pool)
-        states = start(self, origin, walk, draw)
-        self._pool = tuple(leaf.cpu() for leaf in self._pool)
-        return states
+            self._pool = {name: leaf.to(DEVICE) for name, leaf in self._pool.items()}
+        begun = start(self, data, walk, draw)
+        self._pool = {name: leaf.cpu() for name, leaf in self._pool.items()}
+        return begun
 
-    patch.setattr(OwnChains, "start", kept)
+    patch.setattr(PersistentChains, "start", kept)
 
 
 def clipping_read_at_each_step(patch: Patch) -> None:

@@ -147,7 +147,7 @@ def test_every_diagnostic_is_the_same(name: str, checkpoint: Path) -> None:
 def test_bench_measures_the_device() -> None:
     with standin():
         done = walkback(
-            *("bench", "--set", "operator.hidden=16", "--repeats", "1", "--no-compare", "--json"),
+            *("bench", "--set", "operator.network.hidden=16", "--repeats", "1", "--no-compare", "--json"),
             *("--device", "cuda", "--set", "schedule.n1=0"),
         )
     assert done.code == 0, done.err

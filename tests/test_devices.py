@@ -19,13 +19,13 @@ from tests.toy.placed import (
     waits_of_training,
 )
 from tests.toy.standin import CPU, DEVICE, standin
-from torch import Tensor
 
 from walkback.configuration.settings import TrainingSettings
 from walkback.errors import ConfigurationError
 from walkback.state import leaves
 from walkback.training.distributed import World
-from walkback.training.persistent_chains import OwnChains
+from walkback.training.persistent_chains import PersistentChains
+from walkback.walk import Start
 
 UPDATES = ("online", "batch", "stacked")
 
@@ -141,16 +141,16 @@ def test_the_pool_of_chains_is_read_and_restored_where_it_is() -> None:
         parts = Parts()
         model, rows = parts.model()
         settings = TrainingSettings(batch_size=6, own_starts=0.5, own_pool=8)
-        chains = OwnChains(model.to(DEVICE), settings, 0, World())
-        origin = rows[:6].to(DEVICE)
-        chains.start(origin, 0, lambda num, noise: rows[:num].to(DEVICE))
-        again = OwnChains(model, settings, 0, World())
+        chains = PersistentChains(model.to(DEVICE), settings, 0, World())
+        origin = Start(rows[:6].to(DEVICE))
+        chains.start(origin, 0, lambda num, noise: Start(rows[:num].to(DEVICE)))
+        again = PersistentChains(model, settings, 0, World())
         again.restore(chains.state())
         machine.waits.clear()
         first, second = chains.start(origin, 1, _never), again.start(origin, 1, _never)
         assert machine.waits == []
-        assert torch.equal(leaves(first)[0], leaves(second)[0])
+        assert torch.equal(leaves(first.state)[0], leaves(second.state)[0])
 
 
-def _never(num: int, noise: torch.Generator) -> Tensor:
+def _never(num: int, noise: torch.Generator) -> Start:
     raise AssertionError("the pool is there")

@@ -89,7 +89,8 @@ from walkback.extensions.registry import Registry
 from walkback.training.trainer import Trainer
 
 registry = Registry.discover()
-overrides = ["operator.hidden=16", "operator.depth=1", "operator.dropout=0.2", "training.batch_size=4"]
+network = ["hidden=16", "depth=1", "dropout=0.2"]
+overrides = [*(f"operator.network.{option}" for option in network), "training.batch_size=4"]
 
 def digest(*modules):
     values = hashlib.sha256()

@@ -13,7 +13,7 @@ from tests.toy.learned import seeing_gaussian
 from tests.toy.statistics import LIMIT, normal, normal_log_density, rng, z_score
 from torch import Tensor
 
-from walkback.data import DataInfo
+from walkback.data import Batch, DataInfo
 from walkback.errors import WalkbackError
 from walkback.kernels import NormalKernel, ProductKernel
 from walkback.measuring.bound import estimate_bound, path_bound
@@ -21,7 +21,7 @@ from walkback.model import Model
 from walkback.operators import Conditional, Latent, TransitionOperator, initial_state, state_space, visible
 from walkback.priors import Prior
 from walkback.schedules import Level, levels_from
-from walkback.state import Space, State, StateSpace, leaves
+from walkback.state import Context, Space, State, StateSpace, leaves
 
 INFO = DataInfo("plane", (2,))
 PIXELS = DataInfo("pixels", (2,), bins=256)
@@ -41,7 +41,7 @@ def learned(dropout: float = 0.0) -> Model:
 def test_the_estimate_of_a_reversible_chain_is_the_cross_entropy_of_the_data() -> None:
     """Every path is exact, so mean and standard error are those of -log π over the examples."""
     data = 2 * normal(60, 2)
-    estimate = estimate_bound(reversible(), list(data.split(25)), INFO, rng(), paths=3)
+    estimate = estimate_bound(reversible(), list(map(Batch, data.split(25))), INFO, rng(), paths=3)
     losses = -normal_log_density(data.numpy(), 0.0, 1.0).sum(1)
     assert estimate.nats == pytest.approx(losses.mean(), abs=1e-9)
     assert estimate.nats_error == pytest.approx(losses.std(ddof=1) / math.sqrt(60), abs=1e-9)
@@ -50,7 +50,7 @@ def test_the_estimate_of_a_reversible_chain_is_the_cross_entropy_of_the_data() -
 
 def test_the_estimate_is_the_mean_over_paths_then_over_examples() -> None:
     system, data = learned(), normal(8, 2)
-    estimate = estimate_bound(system, [data], INFO, rng(2), paths=4)
+    estimate = estimate_bound(system, [Batch(data)], INFO, rng(2), paths=4)
     generator = rng(2)
     works = torch.stack([-path_bound(system, data, LEVELS, generator) for _ in range(4)]).mean(0)
     assert estimate.nats == pytest.approx(works.mean().item(), rel=1e-12)
@@ -59,7 +59,7 @@ def test_the_estimate_is_the_mean_over_paths_then_over_examples() -> None:
 
 def test_the_standard_error_is_that_of_repeated_estimates() -> None:
     """Spread of 400 estimates on fresh data and noise against the mean stated error, within 4.5 of 1/√800 each."""
-    runs = [estimate_bound(learned(), [normal(40, 2, seed=s)], INFO, rng(s)) for s in range(400)]
+    runs = [estimate_bound(learned(), [Batch(normal(40, 2, seed=s))], INFO, rng(s)) for s in range(400)]
     spread = np.std([run.nats for run in runs], ddof=1)
     stated = np.sqrt(np.mean([run.nats_error**2 for run in runs]))
     assert abs(spread / stated - 1) < LIMIT / math.sqrt(2 * 400)
@@ -68,13 +68,13 @@ def test_the_standard_error_is_that_of_repeated_estimates() -> None:
 @pytest.mark.parametrize(("info", "offset"), [(PIXELS, 8.0), (BITS, 0.0)])
 def test_bits_per_dimension(info: DataInfo, offset: float) -> None:
     """(nats / D + log bins) / log 2; the error has no offset."""
-    estimate = estimate_bound(reversible(), [normal(10, 2)], info, rng())
+    estimate = estimate_bound(reversible(), [Batch(normal(10, 2))], info, rng())
     assert estimate.bits_per_dimension == pytest.approx(estimate.nats / 2 / math.log(2) + offset)
     assert estimate.bits_error == pytest.approx(estimate.nats_error / 2 / math.log(2))
 
 
 def test_data_without_a_quantum_have_no_bits() -> None:
-    estimate = estimate_bound(reversible(), [normal(10, 2)], INFO, rng())
+    estimate = estimate_bound(reversible(), [Batch(normal(10, 2))], INFO, rng())
     assert estimate.bits_per_dimension is None
     assert estimate.bits_error is None
 
@@ -82,7 +82,7 @@ def test_data_without_a_quantum_have_no_bits() -> None:
 def test_dropout_is_off_while_evaluating_and_back_on_after() -> None:
     system = learned(dropout=0.5)
     before = torch.get_rng_state()
-    first, again = (estimate_bound(system, [normal(20, 2)], INFO, rng()) for _ in range(2))
+    first, again = (estimate_bound(system, [Batch(normal(20, 2))], INFO, rng()) for _ in range(2))
     assert first == again
     assert system.operator.training
     assert torch.get_rng_state().equal(before)
@@ -91,10 +91,10 @@ def test_dropout_is_off_while_evaluating_and_back_on_after() -> None:
 def test_the_mode_is_restored_after_a_failure_and_for_a_model_in_evaluation() -> None:
     system = learned()
     with pytest.raises(WalkbackError):
-        estimate_bound(system, [torch.full((3, 2), math.nan, dtype=torch.float64)], INFO, rng())
+        estimate_bound(system, [Batch(torch.full((3, 2), math.nan, dtype=torch.float64))], INFO, rng())
     assert system.operator.training
     system.operator.eval()
-    estimate_bound(system, [normal(4, 2)], INFO, rng())
+    estimate_bound(system, [Batch(normal(4, 2))], INFO, rng())
     assert not system.operator.training
 
 
@@ -106,12 +106,12 @@ def test_a_bound_that_is_not_finite_is_refused() -> None:
     data = normal(6, 2)
     data[2:4, 0] = math.inf
     with pytest.raises(WalkbackError, match="2 of 6"):
-        estimate_bound(learned(), [data], INFO, rng())
+        estimate_bound(learned(), [Batch(data)], INFO, rng())
 
 
 def test_three_examples_have_no_standard_error() -> None:
     with pytest.raises(WalkbackError, match="Got 3 examples, expected at least 4"):
-        estimate_bound(reversible(), [normal(3, 2)], INFO, rng())
+        estimate_bound(reversible(), [Batch(normal(3, 2))], INFO, rng())
 
 
 RHO = 0.6
@@ -145,7 +145,7 @@ class Joint(TransitionOperator, Latent):
     def visible(self, state: State) -> Tensor:
         return leaves(state)[0]
 
-    def forward(self, state: State, level: Level) -> Conditional:
+    def forward(self, state: State, level: Level, context: Context = None) -> Conditional:
         x, h = leaves(state)
         kernel = NormalKernel(math.sqrt(2 * RHO / (1 + RHO)) * (x + h) / 2, filled(1 - RHO, x))
         return Pair(lambda _: ProductKernel([kernel, kernel]))

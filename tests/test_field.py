@@ -17,7 +17,7 @@ from tests.toy.exact import Pair, Toy, filled, flips, gaussian, model, rotation
 from tests.toy.statistics import LIMIT, normal, rng
 from torch import Tensor
 
-from walkback.data import DataInfo
+from walkback.data import Batch, DataInfo
 from walkback.kernels import BernoulliKernel, Kernel, NormalKernel, ProductKernel
 from walkback.operators import Conditional, Latent, TransitionOperator
 from walkback.pictures.field import GRID, draw_field, grid_points, mean_step
@@ -25,7 +25,7 @@ from walkback.pictures.images import Picture, quiver, to_uint8
 from walkback.pictures.walks import IMAGES, draw_walk, steps_shown
 from walkback.sampling import anneal
 from walkback.schedules import Level, levels_from
-from walkback.state import Space, State, StateSpace, leaves
+from walkback.state import Context, Space, State, StateSpace, leaves
 from walkback.walk import Start
 
 POINTS = DataInfo("points", (2,))
@@ -104,7 +104,7 @@ class Leaning(TransitionOperator, Latent):
     def visible(self, state: State) -> Tensor:
         return leaves(state)[0]
 
-    def forward(self, state: State, level: Level) -> Conditional:
+    def forward(self, state: State, level: Level, context: Context = None) -> Conditional:
         point, bit = leaves(state)
         return Pair(
             lambda _: ProductKernel(
@@ -206,7 +206,7 @@ def test_the_walk_of_images_shows_heated_ones_above_cooled_ones(tmp_path: Path) 
     prior = gaussian(mean.reshape(1, 4, 4), variance.reshape(1, 4, 4))
     system, info = model(operator, prior, levels), DataInfo("images", (1, 4, 4))
     data = 0.5 + 0.2 * normal(10, 1, 4, 4)
-    draw_walk(tmp_path / "walk.png", system, info, data, rng(3), {"seed": 3})
+    draw_walk(tmp_path / "walk.png", system, info, Batch(data), rng(3), {"seed": 3})
 
     noise, start = rng(3), data[:IMAGES]
     heated = [start, *(leaves(s.target)[0] for s in system.walk(Start(start), levels, noise))]
@@ -233,7 +233,9 @@ def test_the_walk_of_points_spreads_above_and_shrinks_below(tmp_path: Path) -> N
     )
     levels = levels_from([2.0**k for k in range(7)])
     prior = gaussian(torch.zeros(2).double(), torch.full((2,), 36.0).double())
-    draw_walk(tmp_path / "walk.png", model(spread, prior, levels), POINTS, 0.1 * normal(200, 2), rng(), {})
+    draw_walk(
+        tmp_path / "walk.png", model(spread, prior, levels), POINTS, Batch(0.1 * normal(200, 2)), rng(), {}
+    )
     with Image.open(tmp_path / "walk.png") as image:
         assert image.size == (4 + 8 * 204, 4 + 2 * 204)
         pixels = np.asarray(image)

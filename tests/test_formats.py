@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import shutil
+import tomllib
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -13,10 +14,12 @@ import pytest
 import torch
 from tests.program import records, walkback
 
+from walkback.configuration.layering import resolve
 from walkback.errors import CheckpointError, ConfigurationError
+from walkback.extensions.registry import Registry
 from walkback.storage.checkpoint import load_checkpoint
 from walkback.storage.description import read_description
-from walkback.storage.migrations import KINDS, STEP, WORK_CACHE, FileKind
+from walkback.storage.migrations import CHECKPOINT, CONFIGURATION, KINDS, STEP, WORK_CACHE, FileKind
 from walkback.storage.store import CheckpointStore
 from walkback.storage.tensorfile import read_tensors
 from walkback.storage.work_cache import WorkCache
@@ -89,6 +92,37 @@ def test_a_step_of_a_newer_format_is_passed_over(tmp_path: Path) -> None:
     found, warnings = store.latest()
     assert found is None
     assert "upgrade walkback" in warnings[0]
+
+
+# --- configurations
+
+
+def test_a_configuration_says_its_format() -> None:
+    written = tomllib.loads(resolve(Registry.discover(enabled=False)).to_toml())
+    assert (written["kind"], written["format"]) == ("configuration", CONFIGURATION.format)
+
+
+def test_loggers_were_a_list_in_format_1(tmp_path: Path) -> None:
+    registry = Registry.discover(enabled=False)
+    recipe = tmp_path / "old.toml"
+    recipe.write_text("[run]\nloggers = ['tensorboard']\nseed = 7\n")
+    config = resolve(registry, recipe=str(recipe), components={"operator": "gaussian-mlp", "data": "digits"})
+    assert [logger.name for logger in config.loggers] == ["tensorboard"]
+    assert config.run.seed == 7
+
+
+def test_a_configuration_of_a_newer_format_is_refused(tmp_path: Path) -> None:
+    registry = Registry.discover(enabled=False)
+    newer = tmp_path / "new.toml"
+    newer.write_text("kind = 'configuration'\nformat = 99\n")
+    with pytest.raises(ConfigurationError, match=r"recipe '.*new\.toml' in format 99.*upgrade walkback"):
+        resolve(registry, recipe=str(newer))
+
+
+@pytest.mark.parametrize("config", [None, [1], {"run": 3}, {"run": {"loggers": [["a"]]}}])
+def test_an_old_checkpoint_with_no_configuration_is_damaged(config: object) -> None:
+    with pytest.raises(CheckpointError, match="it is damaged"):
+        CHECKPOINT.migrated({"kind": "checkpoint", "format": 1, "config": config}, "a file")
 
 
 # --- files of format 1

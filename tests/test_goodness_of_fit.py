@@ -22,14 +22,15 @@ from walkback.kernels import (
     NormalKernel,
     ProductKernel,
     StackedKernel,
-    TemperatureLaw,
     bernoulli_at,
     normal_at,
 )
 from walkback.priors import Prior, ProductPrior
 from walkback.schedules import Level, levels_from, stack_levels
 from walkback.state import Space, State, StateSpace, leaves
+from walkback.temperature import VARIANCE_LAW, StandardDeviationLaw, TemperatureLaw
 
+STD = StandardDeviationLaw()
 MEAN = torch.tensor([0.3, -2.0, 5.0], dtype=torch.float64)
 VARIANCE = torch.tensor([[1.0, 0.04, 9.0]], dtype=torch.float64)
 LOGITS = torch.tensor([0.0, -2.0, 1.5], dtype=torch.float64)
@@ -53,7 +54,7 @@ class Prescribed(Kernel):
 
 
 def gauss(
-    rows: int, level: Level = HOT, law: TemperatureLaw = "variance", factor: float = 1.0
+    rows: int, level: Level = HOT, law: TemperatureLaw = VARIANCE_LAW, factor: float = 1.0
 ) -> NormalKernel:
     return normal_at(MEAN.expand(rows, 3), factor * VARIANCE, level, law)
 
@@ -93,7 +94,7 @@ class _Density(Kernel):
 RIGHT: dict[str, tuple[KernelOf, StateSpace]] = {
     "normal": (lambda rows: NormalKernel(MEAN.expand(rows, 3), VARIANCE), REAL),
     "normal, variance law": (gauss, REAL),
-    "normal, std law": (lambda rows: gauss(rows, law="std"), REAL),
+    "normal, std law": (lambda rows: gauss(rows, law=STD), REAL),
     "bernoulli": (lambda rows: BernoulliKernel(LOGITS.expand(rows, 3)), BINARY),
     "bernoulli, hot": (coins, BINARY),
     "product": (both, (BINARY, REAL)),
@@ -143,7 +144,7 @@ WRONG: dict[str, tuple[KernelOf, StateSpace]] = {
     "variance 3 % too large": (lambda rows: Prescribed(gauss(rows), gauss(rows, factor=1.03).sample), REAL),
     "variance 3 % too small": (lambda rows: Prescribed(gauss(rows), gauss(rows, factor=0.97).sample), REAL),
     "temperature ignored": (lambda rows: Prescribed(gauss(rows), gauss(rows, Level(1, 1.0)).sample), REAL),
-    "the other law": (lambda rows: Prescribed(gauss(rows), gauss(rows, law="std").sample), REAL),
+    "the other law": (lambda rows: Prescribed(gauss(rows), gauss(rows, law=STD).sample), REAL),
     "dimensions correlated": (lambda rows: Prescribed(gauss(rows), correlated(gauss(rows), 0.05)), REAL),
     "uniform noise": (lambda rows: Prescribed(gauss(rows), uniform_noise(gauss(rows))), REAL),
     "rows repeated": (lambda rows: Prescribed(gauss(rows), repeated_rows(gauss(rows))), REAL),
@@ -196,8 +197,8 @@ def test_rows_at_different_levels_fit_the_density_of_their_level() -> None:
 
         return kernel
 
-    assert misfit(rows_of(0, "variance"), REAL) < LIMIT
-    assert misfit(rows_of(1, "std"), REAL) < LIMIT
+    assert misfit(rows_of(0, VARIANCE_LAW), REAL) < LIMIT
+    assert misfit(rows_of(1, STD), REAL) < LIMIT
 
 
 def test_single_precision_samples_fit_as_well() -> None:

@@ -32,7 +32,8 @@ def test_facts_components_and_options_are_shown(checkpoint: Path) -> None:
         "digits 1 × 8 × 8, real",
         "dequantized: (v + u) / 17, u ~ U[0, 1)",
         "operator gaussian-mlp walkback 0.1.0",
-        "operator.hidden 16",
+        "operator.network mlp walkback 0.1.0",
+        "operator.network.hidden 16",
         "training.steps 6",
     ):
         assert words in text
@@ -40,7 +41,7 @@ def test_facts_components_and_options_are_shown(checkpoint: Path) -> None:
 
 def test_json_is_the_description(checkpoint: Path) -> None:
     document = walkback("info", checkpoint, "--json").document()
-    assert document["config"]["operator"]["hidden"] == 16
+    assert document["config"]["operator"]["network"]["hidden"] == 16
     assert document["components"]["operator"]["distribution"] == "walkback"
     assert document["data"]["name"] == "digits"
 

@@ -34,7 +34,7 @@ from walkback.pictures.inpainted import read_mask
 from walkback.readout import read_out
 from walkback.sampling import COLD, anneal, last
 from walkback.schedules import Level, Levels, levels_from
-from walkback.state import Space, State, StateSpace, leaves
+from walkback.state import Context, Space, State, StateSpace, leaves
 from walkback.support.readouts import Readout
 from walkback.support.seeding import generator
 
@@ -192,7 +192,7 @@ class Computed(TransitionOperator, Latent):
         first, second = leaves(state)
         return first + second
 
-    def forward(self, state: State, level: Level) -> Conditional:
+    def forward(self, state: State, level: Level, context: Context = None) -> Conditional:
         raise AssertionError("nothing can be held")
 
 
@@ -287,9 +287,9 @@ def photos(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
     options = ("--operator", "gaussian-conv", "--data", folder, "--set", "data.size=16")
     small = (
         "--set",
-        "operator.hidden=16",
+        "operator.network.hidden=16",
         "--set",
-        "operator.channels=[4, 8]",
+        "operator.network.channels=[4, 8]",
         "--steps",
         "2",
         "--batch-size",

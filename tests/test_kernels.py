@@ -19,17 +19,16 @@ from walkback.kernels import (
     NormalKernel,
     ProductKernel,
     StackedKernel,
-    TemperatureLaw,
     bernoulli_at,
     normal_at,
-    tempered_variance,
 )
 from walkback.schedules import Level, levels_from, stack_levels
 from walkback.state import concatenate, leaves
+from walkback.temperature import VARIANCE_LAW, StandardDeviationLaw, TemperatureLaw, VarianceLaw
 
 ROWS = 5
 SHAPES = [(), (1,), (4,), (2, 3, 4)]
-LAWS: list[TemperatureLaw] = ["variance", "std"]
+LAWS: list[TemperatureLaw] = [VarianceLaw(), StandardDeviationLaw()]
 VARIANCE_SHAPES = [(5, 2, 3, 4), (1, 2, 3, 4), (5, 1, 1, 1), (1, 1, 1, 1), (2, 1, 1), (2, 3, 4), (4,), ()]
 
 
@@ -123,7 +122,7 @@ DENSITIES: dict[str, tuple[Callable[..., Tensor], tuple[Tensor, ...]]] = {
         (normal(4, 3), positive(1, 3), normal(4, 3, seed=3)),
     ),
     "normal-std": (
-        lambda m, v, x: normal_at(m, v, ROW_LEVELS, "std").log_prob(x),
+        lambda m, v, x: normal_at(m, v, ROW_LEVELS, StandardDeviationLaw()).log_prob(x),
         (normal(4, 3), positive(4, 1), normal(4, 3, seed=3)),
     ),
     "normal-variance": (
@@ -166,7 +165,7 @@ def test_gradcheck_would_notice_a_wrong_gradient() -> None:
         torch.autograd.gradcheck(wrong, differentiable(*DENSITIES["normal"][1]))
 
 
-@pytest.mark.parametrize(("law", "power"), [("variance", 1), ("std", 2)])
+@pytest.mark.parametrize(("law", "power"), [(VarianceLaw(), 1), (StandardDeviationLaw(), 2)])
 @pytest.mark.parametrize("temperature", [0.5, 1.0, 8.0])
 def test_temperature_multiplies_the_variance_or_the_deviation(
     law: TemperatureLaw, power: int, temperature: float
@@ -178,15 +177,17 @@ def test_temperature_multiplies_the_variance_or_the_deviation(
 
 
 def test_the_default_law_is_algorithm_1s() -> None:
-    assert tempered_variance(torch.tensor([[3.0]]), Level(1, 2.0)).item() == 6.0
+    kernel = normal_at(torch.zeros(1, 1), torch.tensor([[3.0]]), Level(1, 2.0))
+    assert kernel.variance.item() == 6.0
+    assert isinstance(VARIANCE_LAW, VarianceLaw)
 
 
 def test_appendix_f_agrees_with_doubling() -> None:
     """T_t = √(2^t) on the standard deviation equals T_t = 2^t on the variance."""
     variance = positive(1, 4)
     for t in range(30):
-        roots = tempered_variance(variance, Level(t, math.sqrt(2**t)), "std")
-        doubled = tempered_variance(variance, Level(t, 2.0**t), "variance")
+        roots = StandardDeviationLaw().variance(variance, Level(t, math.sqrt(2**t)))
+        doubled = VarianceLaw().variance(variance, Level(t, 2.0**t))
         torch.testing.assert_close(roots, doubled, rtol=1e-14, atol=0)
 
 

@@ -37,6 +37,7 @@ from tests.toy.trainers import CPU
 from torch import Tensor
 
 from walkback.configuration.settings import TrainingSettings
+from walkback.data import Batch
 from walkback.kernels import NormalKernel
 from walkback.measuring.bound import estimate_bound, path_bound
 from walkback.model import Model
@@ -229,7 +230,7 @@ def test_the_estimated_bound_is_entropy_plus_divergence(either: Learned) -> None
     """-E[L] = H(data) + KL(q || p), all replicates and directions, by `estimate_bound` on 4,000 new states."""
     source = Endless(np.diag(np.sqrt(VARIANCES)), REPLICATES, 1)
     batches = [source.states(torch.zeros(1000), rng(seed)) for seed in range(4)]
-    found = estimate_bound(either.model, batches, source.info, rng(7))
+    found = estimate_bound(either.model, list(map(Batch, batches)), source.info, rng(7))
     expected = REPLICATES * entropy(VARIANCES) + float(either.gap().sum())
     assert abs(found.nats - expected) / found.nats_error < LIMIT
     # The same with log p(s_0) known, which leaves only the noise of the walks.

@@ -13,12 +13,13 @@ from tests.toy.statistics import normal
 from torch import Tensor, nn
 
 from walkback.errors import ConfigurationError
-from walkback_paper.networks.conditioning import EMBEDDING, FiLM, Shift, TemperatureEmbedding, conditioner
-from walkback_paper.networks.conv import ConvEncoderDecoder
-from walkback_paper.networks.layers import Layer
-from walkback_paper.networks.level import LevelOptions
-from walkback_paper.networks.mlp import ResidualMLP
-from walkback_paper.networks.plain import PlainMLP
+from walkback.networks import Ports, Told
+from walkback_networks.conditioning import EMBEDDING, FiLM, Shift, TemperatureEmbedding, conditioner
+from walkback_networks.encoder_decoder import ConvEncoderDecoder
+from walkback_networks.layers import Layer
+from walkback_networks.level import LevelOptions
+from walkback_networks.mlp import ResidualMLP
+from walkback_networks.plain import FullyConnected
 
 BLIND = LevelOptions(conditioning="none")
 NORMS = ["table", "batch", "layer", "group", "none"]
@@ -123,19 +124,19 @@ TABLES = {
 }
 
 
-def conv(shape: tuple[int, ...], **options: Any) -> ConvEncoderDecoder:
-    defaults = {"heads": 2, "channels": (4, 6), "width": 8, "norm": "batch", "dropout": 0.0}
-    return ConvEncoderDecoder(shape, **{**defaults, "level": LevelOptions(), **options})
+def conv(shape: tuple[int, ...], heads: int = 2, classes: int = 0, **options: Any) -> ConvEncoderDecoder:
+    defaults = {"channels": (4, 6), "width": 8, "norm": "batch", "dropout": 0.0, "level": LevelOptions()}
+    return ConvEncoderDecoder(Ports(shape, heads, classes), **{**defaults, **options})
 
 
-def mlp(shape: tuple[int, ...], **options: Any) -> ResidualMLP:
-    defaults = {"heads": 2, "width": 8, "depth": 2, "dropout": 0.0, "level": LevelOptions()}
-    return ResidualMLP(shape, **{**defaults, **options})
+def mlp(shape: tuple[int, ...], heads: int = 2, classes: int = 0, **options: Any) -> ResidualMLP:
+    defaults = {"width": 8, "depth": 2, "dropout": 0.0, "level": LevelOptions()}
+    return ResidualMLP(Ports(shape, heads, classes), **{**defaults, **options})
 
 
-def plain(shape: tuple[int, ...], **options: Any) -> PlainMLP:
-    defaults = {"heads": 2, "hidden": (8, 5), "norm": "batch", "dropout": 0.0, "level": LevelOptions()}
-    return PlainMLP(shape, **{**defaults, **options})
+def plain(shape: tuple[int, ...], heads: int = 2, classes: int = 0, **options: Any) -> FullyConnected:
+    defaults = {"hidden": (8, 5), "norm": "batch", "dropout": 0.0, "level": LevelOptions()}
+    return FullyConnected(Ports(shape, heads, classes), **{**defaults, **options})
 
 
 def table_network(table: Table, heads: int = 2) -> ConvEncoderDecoder:
@@ -144,8 +145,8 @@ def table_network(table: Table, heads: int = 2) -> ConvEncoderDecoder:
         return conv(table.image, heads=heads, channels=None, width=table.width, norm="table", level=BLIND)
 
 
-def logs(*temperatures: float) -> Tensor:
-    return torch.tensor(temperatures, dtype=torch.float64).log2()
+def logs(*temperatures: float) -> Told:
+    return Told(torch.tensor(temperatures, dtype=torch.float64).log2())
 
 
 def numbers_of(table: Table) -> list[int]:
@@ -192,7 +193,7 @@ def test_layers_are_those_of_the_table(name: str) -> None:
 
     for module in network.modules():
         module.register_forward_hook(record)
-    network(torch.empty(2, *table.image, device="meta"), torch.zeros(1, device="meta"))
+    network(torch.empty(2, *table.image, device="meta"), Told(torch.zeros(1, device="meta")))
     for head in (seen[: len(table.rows)], [*seen[: table.shared], *seen[len(table.rows) :]]):
         for row, size, (linear, norm, activation, shape) in zip(table.rows, table.sizes, head, strict=True):
             assert (shape, type(norm), type(activation)) == (
@@ -328,7 +329,7 @@ def test_the_plain_network_has_the_norm_it_is_given(norm: str, kind: type[nn.Mod
 
 @pytest.mark.parametrize("make", [conv, plain])
 def test_sets_of_norms_need_a_norm(make: Any) -> None:
-    with pytest.raises(ConfigurationError, match=r"operator\.level_norms = 3 .*choose a norm"):
+    with pytest.raises(ConfigurationError, match=r"operator\.network\.level_norms = 3 .*choose a norm"):
         make((1, 8, 8), norm="none", level=LevelOptions(norms=3))
 
 

@@ -9,16 +9,22 @@ from typing import Any
 import pytest
 import torch
 from tests.toy.learned import shaken
+from tests.toy.paper import (
+    bernoulli_conv,
+    bernoulli_mlp,
+    bernoulli_plain_mlp,
+    gaussian_conv,
+    gaussian_mlp,
+    gaussian_plain_mlp,
+)
 from tests.toy.statistics import normal
 from torch import Tensor, nn
 
+from walkback.networks import Told
 from walkback.schedules import Level, levels_from, stack_levels
 from walkback.state import Space
-from walkback_paper.bernoulli import BernoulliConv, BernoulliMLP
-from walkback_paper.gaussian import GaussianConv, GaussianMLP
-from walkback_paper.networks.level import LevelInput, LevelOptions
-from walkback_paper.networks.norms import LevelBatchNorm, LevelGroupNorm
-from walkback_paper.plain import BernoulliPlainMLP, GaussianPlainMLP
+from walkback_networks.level import LevelInput, LevelOptions
+from walkback_networks.norms import LevelBatchNorm, LevelGroupNorm
 
 LEVELS, CHANNELS = 4, 3
 SHAPES = [(CHANNELS,), (CHANNELS, 2, 5)]
@@ -169,7 +175,7 @@ def test_the_set_of_a_temperature(
 ) -> None:
     """round(d log2 T), held within six sets."""
     level = LevelInput(LevelOptions("none", 6, per_doubling))
-    features = level(torch.tensor(temperatures).log2())
+    features = level(Told(torch.tensor(temperatures).log2()))
     assert features.embedding is None
     assert features.norms is not None
     assert features.norms.tolist() == expected
@@ -178,18 +184,18 @@ def test_the_set_of_a_temperature(
 REAL, BITS = Space((1, 5, 6)), Space((1, 5, 6), "binary")
 SMALL: dict[str, Any] = {"conditioning": "none", "level_norms": 5}
 OPERATORS: dict[str, Any] = {
-    "gaussian-mlp": lambda **o: GaussianMLP(REAL, hidden=8, depth=1, **o),
-    "gaussian-plain": lambda **o: GaussianPlainMLP(REAL, hidden=(8, 6), **o),
-    "gaussian-plain-layer": lambda **o: GaussianPlainMLP(REAL, hidden=(8, 6), norm="layer", **o),
+    "gaussian-mlp": lambda **o: gaussian_mlp(REAL, hidden=8, depth=1, **o),
+    "gaussian-plain": lambda **o: gaussian_plain_mlp(REAL, hidden=(8, 6), **o),
+    "gaussian-plain-layer": lambda **o: gaussian_plain_mlp(REAL, hidden=(8, 6), norm="layer", **o),
     **{
-        f"gaussian-conv-{norm}": lambda norm=norm, **o: GaussianConv(
+        f"gaussian-conv-{norm}": lambda norm=norm, **o: gaussian_conv(
             REAL, channels=(4, 6), hidden=8, norm=norm, **o
         )
         for norm in ("table", "batch", "layer", "group")
     },
-    "bernoulli-mlp": lambda **o: BernoulliMLP(BITS, hidden=8, depth=1, **o),
-    "bernoulli-plain": lambda **o: BernoulliPlainMLP(BITS, hidden=(8, 6), **o),
-    "bernoulli-conv": lambda **o: BernoulliConv(BITS, channels=(4, 6), hidden=8, **o),
+    "bernoulli-mlp": lambda **o: bernoulli_mlp(BITS, hidden=8, depth=1, **o),
+    "bernoulli-plain": lambda **o: bernoulli_plain_mlp(BITS, hidden=(8, 6), **o),
+    "bernoulli-conv": lambda **o: bernoulli_conv(BITS, channels=(4, 6), hidden=8, **o),
 }
 
 
@@ -225,7 +231,9 @@ def test_sets_of_norms_tell_levels_apart(name: str) -> None:
     with torch.no_grad():
         for level in levels_from(temperatures):
             operator(x + level.step, level)
-        outputs = [operator.eval().network(x, torch.tensor([t]).double().log2())[0] for t in temperatures]
+        outputs = [
+            operator.eval().network(x, Told(torch.tensor([t]).double().log2()))[0] for t in temperatures
+        ]
     same = [first.equal(second) for first, second in pairwise(outputs)]
     assert same == [False] * 4 + [True]
 

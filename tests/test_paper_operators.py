@@ -11,6 +11,14 @@ import numpy as np
 import pytest
 import torch
 from tests.toy.learned import shaken
+from tests.toy.paper import (
+    bernoulli_conv,
+    bernoulli_mlp,
+    bernoulli_plain_mlp,
+    gaussian_conv,
+    gaussian_mlp,
+    gaussian_plain_mlp,
+)
 from tests.toy.statistics import LIMIT, normal, rng, z_score
 from torch import Tensor, nn
 
@@ -19,12 +27,10 @@ from walkback.kernels import BernoulliKernel, Kernel, NormalKernel
 from walkback.operators import TransitionOperator
 from walkback.schedules import Level, levels_from, stack_levels
 from walkback.state import Space, StateSpace, leaves
-from walkback_paper.bernoulli import BernoulliConv, BernoulliMLP
-from walkback_paper.gaussian import GaussianConv, GaussianMLP
+from walkback_paper.bernoulli import Bernoulli
+from walkback_paper.gaussian import Gaussian
 from walkback_paper.moments import largest_variance
-from walkback_paper.plain import BernoulliPlainMLP, GaussianPlainMLP
 
-Gaussian: TypeAlias = GaussianMLP | GaussianConv | GaussianPlainMLP
 Options: TypeAlias = dict[str, Any]
 
 SHAPES = [(1, 28, 28), (3, 32, 32), (3, 64, 64), (1, 8, 8), (1, 7, 9), (3, 1, 5)]
@@ -52,28 +58,28 @@ every_bits_form = pytest.mark.parametrize("form", BITS_FORMS, ids=form_name)
 every_shape = pytest.mark.parametrize("shape", SHAPES, ids=str)
 
 
-def small_conv(shape: tuple[int, ...] = IMAGE, **options: Any) -> GaussianConv:
-    return GaussianConv(Space(shape), **{"sigma": SIGMA, "channels": (4, 6), "hidden": 8, **options})
+def small_conv(shape: tuple[int, ...] = IMAGE, **options: Any) -> Gaussian:
+    return gaussian_conv(Space(shape), **{"sigma": SIGMA, "channels": (4, 6), "hidden": 8, **options})
 
 
-def small_mlp(shape: tuple[int, ...] = IMAGE, **options: Any) -> GaussianMLP:
-    return GaussianMLP(Space(shape), **{"sigma": SIGMA, "hidden": 8, "depth": 2, **options})
+def small_mlp(shape: tuple[int, ...] = IMAGE, **options: Any) -> Gaussian:
+    return gaussian_mlp(Space(shape), **{"sigma": SIGMA, "hidden": 8, "depth": 2, **options})
 
 
-def small_plain(shape: tuple[int, ...] = IMAGE, **options: Any) -> GaussianPlainMLP:
-    return GaussianPlainMLP(Space(shape), **{"sigma": SIGMA, "hidden": (8, 6), **options})
+def small_plain(shape: tuple[int, ...] = IMAGE, **options: Any) -> Gaussian:
+    return gaussian_plain_mlp(Space(shape), **{"sigma": SIGMA, "hidden": (8, 6), **options})
 
 
-def bernoulli_conv(shape: tuple[int, ...] = IMAGE, **options: Any) -> BernoulliConv:
-    return BernoulliConv(Space(shape, "binary"), **{"channels": (4, 6), "hidden": 8, **options})
+def small_bernoulli_conv(shape: tuple[int, ...] = IMAGE, **options: Any) -> Bernoulli:
+    return bernoulli_conv(Space(shape, "binary"), **{"channels": (4, 6), "hidden": 8, **options})
 
 
-def bernoulli_mlp(shape: tuple[int, ...] = IMAGE, **options: Any) -> BernoulliMLP:
-    return BernoulliMLP(Space(shape, "binary"), **{"hidden": 8, "depth": 2, **options})
+def small_bernoulli_mlp(shape: tuple[int, ...] = IMAGE, **options: Any) -> Bernoulli:
+    return bernoulli_mlp(Space(shape, "binary"), **{"hidden": 8, "depth": 2, **options})
 
 
-def bernoulli_plain(shape: tuple[int, ...] = IMAGE, **options: Any) -> BernoulliPlainMLP:
-    return BernoulliPlainMLP(Space(shape, "binary"), **{"hidden": (8, 6), **options})
+def small_bernoulli_plain(shape: tuple[int, ...] = IMAGE, **options: Any) -> Bernoulli:
+    return bernoulli_plain_mlp(Space(shape, "binary"), **{"hidden": (8, 6), **options})
 
 
 def images(num: int, shape: tuple[int, ...] = IMAGE, seed: int = 0) -> Tensor:
@@ -120,7 +126,7 @@ def test_gaussian_kernels_have_the_shape_of_the_images(shape: tuple[int, ...], f
 @every_bits_form
 @every_shape
 def test_bernoulli_kernels_have_the_shape_of_the_images(shape: tuple[int, ...], form: Options) -> None:
-    for make in (bernoulli_conv, bernoulli_mlp, bernoulli_plain):
+    for make in (small_bernoulli_conv, small_bernoulli_mlp, small_bernoulli_plain):
         operator = make(shape, **form)
         for rows, training in ((1, False), (3, False), (3, True)):
             state = (images(rows, shape) > 3).float()
@@ -140,12 +146,13 @@ def seen(
     ):
         conditional = operator(state, level)
     ((inputs, outputs),) = record
-    return conditional, [x.numpy() for x in inputs], [x.numpy() for x in outputs]
+    given, told = inputs
+    return conditional, [given.numpy(), told.log2_temperature.numpy()], [x.numpy() for x in outputs]
 
 
 @every_form
 @pytest.mark.parametrize("make", [small_conv, small_mlp, small_plain])
-def test_gaussian_equations(make: type[GaussianMLP], form: Options) -> None:
+def test_gaussian_equations(make: Callable[..., Gaussian], form: Options) -> None:
     """Mean and both variances, from the network's inputs and outputs, as DESIGN section 8 writes them."""
     operator, temperature, alpha = ready(make(alpha=0.3, **form)), 3.0, 0.3
     data, state = images(40).numpy(), images(5, seed=1)
@@ -213,7 +220,9 @@ def test_the_tied_variance_stays_within_its_bounds() -> None:
 
 @every_form
 @pytest.mark.parametrize("make", [small_conv, small_mlp, small_plain])
-def test_a_new_gaussian_operator_adds_noise_of_size_sigma(make: type[GaussianMLP], form: Options) -> None:
+def test_a_new_gaussian_operator_adds_noise_of_size_sigma(
+    make: Callable[..., Gaussian], form: Options
+) -> None:
     """Heads start at zero: the mean is the skip connection, both variances are σ² (to the floor of the ratio)."""
     operator, state = make(**form).eval(), images(3).float()
     operator.fit_data(images(40).float())
@@ -275,15 +284,15 @@ def test_data_thinner_than_the_noise_need_one_temperature() -> None:
 @every_form
 @pytest.mark.parametrize("make", [small_conv, small_mlp, small_plain])
 def test_gaussian_rows_at_different_levels_equal_levels_one_by_one(
-    make: type[GaussianMLP], form: Options
+    make: Callable[..., Gaussian], form: Options
 ) -> None:
     check_rows(ready(make(**form)), images(6, seed=1))
 
 
 @every_bits_form
-@pytest.mark.parametrize("make", [bernoulli_conv, bernoulli_mlp, bernoulli_plain])
+@pytest.mark.parametrize("make", [small_bernoulli_conv, small_bernoulli_mlp, small_bernoulli_plain])
 def test_bernoulli_rows_at_different_levels_equal_levels_one_by_one(
-    make: type[BernoulliMLP], form: Options
+    make: Callable[..., Bernoulli], form: Options
 ) -> None:
     check_rows(shaken(make(**form), size=0.2).eval(), (images(6, seed=1) > 3).double())
 
@@ -323,10 +332,13 @@ LEARNERS: dict[str, tuple[Callable[..., TransitionOperator], Options]] = {
         for how in ("embedding", "none")
     },
     "learned-alpha": (small_mlp, {"mean": "mix", "learn_alpha": True}),
-    "bernoulli-learned-alpha": (bernoulli_plain, {"mean": "mix", "heating": "tied", "learn_alpha": True}),
+    "bernoulli-learned-alpha": (
+        small_bernoulli_plain,
+        {"mean": "mix", "heating": "tied", "learn_alpha": True},
+    ),
     "conv-tied": (small_conv, {"variance": "tied", "norm": "group"}),
-    **{f"bernoulli-mlp-{form_name(form)}": (bernoulli_mlp, form) for form in BITS_FORMS},
-    "bernoulli-conv": (bernoulli_conv, {"norm": "group"}),
+    **{f"bernoulli-mlp-{form_name(form)}": (small_bernoulli_mlp, form) for form in BITS_FORMS},
+    "bernoulli-conv": (small_bernoulli_conv, {"norm": "group"}),
 }
 
 
@@ -337,7 +349,7 @@ def test_gradients_reach_every_weight(name: str) -> None:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
         operator = make(**options)
-    binary = isinstance(operator, BernoulliConv | BernoulliMLP | BernoulliPlainMLP)
+    binary = isinstance(operator, Bernoulli)
     operator.double().train()
     state, target = ((images(16, seed=s) > 3).double() if binary else images(16, seed=s) for s in (1, 2))
     optimizer, level = torch.optim.Adam(operator.parameters(), lr=0.01), Level(2, 2.0)
@@ -352,8 +364,8 @@ def test_gradients_reach_every_weight(name: str) -> None:
 
 
 @every_bits_form
-@pytest.mark.parametrize("make", [bernoulli_conv, bernoulli_mlp, bernoulli_plain])
-def test_bernoulli_equations(make: type[BernoulliMLP], form: Options) -> None:
+@pytest.mark.parametrize("make", [small_bernoulli_conv, small_bernoulli_mlp, small_bernoulli_plain])
+def test_bernoulli_equations(make: Callable[..., Bernoulli], form: Options) -> None:
     """Logits of both directions at T, from the network's inputs and outputs, as the module writes them."""
     alpha, flip, temperature = 0.3, 0.05, 3.0
     operator = shaken(make(alpha=alpha, flip=flip, **form), size=0.2).eval()
@@ -373,7 +385,7 @@ def test_bernoulli_equations(make: type[BernoulliMLP], form: Options) -> None:
 
 def test_a_new_bernoulli_operator_flips_bits_with_probability_epsilon() -> None:
     """Share of flips among 30,000 bits at T = 1, |z| < 4.5; and a fair coin within 5 % at T_max."""
-    operator = bernoulli_mlp((300,), flip=0.02).eval()
+    operator = small_bernoulli_mlp((300,), flip=0.02).eval()
     state = (normal(100, 300) > 0).float()
     for kernel in (operator(state, Level(1, 1.0)).cooling, operator(state, Level(1, 1.0)).heating):
         drawn = leaves(kernel(Level(1, 1.0)).sample(rng()))[0]
@@ -387,12 +399,12 @@ def test_a_new_bernoulli_operator_flips_bits_with_probability_epsilon() -> None:
     ("cls", "space"),
     [
         (cls, space)
-        for cls in (GaussianMLP, GaussianConv, GaussianPlainMLP)
+        for cls in (gaussian_mlp, gaussian_conv, gaussian_plain_mlp)
         for space in (Space((1, 8, 8), "binary"), (Space((2,)), Space((2,))))
     ],
 )
 def test_gaussian_operators_refuse_what_is_not_one_real_tensor(
-    cls: type[GaussianMLP], space: StateSpace
+    cls: Callable[..., Gaussian], space: StateSpace
 ) -> None:
     with pytest.raises(ConfigurationError, match=r"binary or composite.*Bernoulli operator"):
         cls(space)
@@ -402,18 +414,18 @@ def test_gaussian_operators_refuse_what_is_not_one_real_tensor(
     ("cls", "space"),
     [
         (cls, space)
-        for cls in (BernoulliMLP, BernoulliConv, BernoulliPlainMLP)
+        for cls in (bernoulli_mlp, bernoulli_conv, bernoulli_plain_mlp)
         for space in (Space((1, 8, 8)), (Space((2,), "binary"), Space((2,), "binary")))
     ],
 )
 def test_bernoulli_operators_refuse_what_is_not_one_binary_tensor(
-    cls: type[BernoulliMLP], space: StateSpace
+    cls: Callable[..., Bernoulli], space: StateSpace
 ) -> None:
     with pytest.raises(ConfigurationError, match=r"binarize.*Gaussian operator"):
         cls(space)
 
 
-@pytest.mark.parametrize("make", [small_conv, bernoulli_conv])
+@pytest.mark.parametrize("make", [small_conv, small_bernoulli_conv])
 @pytest.mark.parametrize("shape", [(5,), (8, 8)])
 def test_convolutions_refuse_data_that_are_not_images(
     make: Callable[..., TransitionOperator], shape: tuple[int, ...]
@@ -424,7 +436,7 @@ def test_convolutions_refuse_data_that_are_not_images(
 
 def test_the_mixing_form_has_no_flips_to_heat_with() -> None:
     with pytest.raises(ConfigurationError, match=r"operator\.heating"):
-        bernoulli_mlp(mean="mix", heating="flips")
+        small_bernoulli_mlp(mean="mix", heating="flips")
 
 
 def test_moments_of_the_data_travel_with_the_weights() -> None:
@@ -437,10 +449,10 @@ def test_moments_of_the_data_travel_with_the_weights() -> None:
     assert restored.max_temperature == trained.max_temperature > 1
 
 
-@pytest.mark.parametrize("make", [small_mlp, bernoulli_mlp])
+@pytest.mark.parametrize("make", [small_mlp, small_bernoulli_mlp])
 def test_a_learned_alpha_mixes_as_a_given_one(make: Callable[..., Any]) -> None:
     """It starts where it is told to, travels with the weights, and follows sigmoid(a)."""
-    tied = {"mean": "mix", "heating": "tied"} if make is bernoulli_mlp else {"mean": "mix"}
+    tied = {"mean": "mix", "heating": "tied"} if make is small_bernoulli_mlp else {"mean": "mix"}
     given, learned = (make(alpha=0.3, learn_alpha=learn, **tied) for learn in (False, True))
     shaken(given, size=0.2)
     weights = {**learned.double().state_dict(), **given.state_dict()}
@@ -458,18 +470,21 @@ def test_a_learned_alpha_mixes_as_a_given_one(make: Callable[..., Any]) -> None:
     torch.testing.assert_close(log_prob(learned), log_prob(other), rtol=1e-6, atol=1e-6)
 
 
-@pytest.mark.parametrize("make", [small_mlp, bernoulli_mlp])
+@pytest.mark.parametrize("make", [small_mlp, small_bernoulli_mlp])
 def test_an_alpha_that_cannot_be_learned(make: Callable[..., Any]) -> None:
     with pytest.raises(ConfigurationError, match=r"operator\.learn_alpha = true .*only the mixing form"):
         make(learn_alpha=True)
     with pytest.raises(ConfigurationError, match=r"operator\.alpha = 1 .*expected less than 1"):
         make(
-            learn_alpha=True, alpha=1.0, mean="mix", **({"heating": "tied"} if make is bernoulli_mlp else {})
+            learn_alpha=True,
+            alpha=1.0,
+            mean="mix",
+            **({"heating": "tied"} if make is small_bernoulli_mlp else {}),
         )
 
 
 @pytest.mark.parametrize("make", [small_conv, small_mlp, small_plain])
-def test_sigma_as_a_share_of_the_scale_of_the_data(make: type[GaussianMLP]) -> None:
+def test_sigma_as_a_share_of_the_scale_of_the_data(make: Callable[..., Gaussian]) -> None:
     """σ² = share² times the mean over pixels of numpy's variance; kept in a checkpoint; T_max follows."""
     operator = make(sigma_share=0.2).double()
     operator.fit_data(images(40))

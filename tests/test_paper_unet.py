@@ -8,17 +8,20 @@ import warnings
 
 import pytest
 import torch
+from tests.toy.paper import bernoulli_unet, gaussian_unet
 from torch.nn.functional import interpolate, silu
 
 from walkback.errors import ConfigurationError
+from walkback.networks import Ports, Told
 from walkback.schedules import Level
 from walkback.state import Space
 from walkback.support.seeding import generator
-from walkback_paper.networks.unet import UNet, doubled
-from walkback_paper.unet import BernoulliUNet, GaussianUNet
+from walkback_networks.unet import ResidualUNet, doubled
 
 
-def network(shape: tuple[int, ...] = (1, 28, 28), *, randomized: bool = True, **changes: object) -> UNet:
+def network(
+    shape: tuple[int, ...] = (1, 28, 28), *, randomized: bool = True, **changes: object
+) -> ResidualUNet:
     """A small one; its zero layers get weights, so that every path matters."""
     options: dict[str, object] = {
         "channels": (8, 16),
@@ -28,7 +31,7 @@ def network(shape: tuple[int, ...] = (1, 28, 28), *, randomized: bool = True, **
         "dropout": 0.0,
     }
     torch.manual_seed(0)
-    unet = UNet(shape, heads=2, **(options | changes))  # type: ignore[arg-type]
+    unet = ResidualUNet(Ports(shape, heads=2), **(options | changes))  # type: ignore[arg-type]
     if randomized:
         for parameter in unet.parameters():
             torch.nn.init.normal_(parameter, std=0.1)
@@ -46,7 +49,7 @@ def network(shape: tuple[int, ...] = (1, 28, 28), *, randomized: bool = True, **
     ],
 )
 def test_every_head_has_the_shape_of_the_state(shape: tuple[int, ...], changes: dict[str, object]) -> None:
-    outputs = network(shape, **changes)(torch.randn(3, *shape), torch.zeros(1))
+    outputs = network(shape, **changes)(torch.randn(3, *shape), Told(torch.zeros(1)))
     assert [tuple(output.shape) for output in outputs] == [(3, *shape)] * 2
 
 
@@ -54,23 +57,23 @@ def test_a_row_depends_on_itself_and_its_own_temperature_alone() -> None:
     unet = network()
     state = torch.randn(4, 1, 28, 28)
     temperatures = torch.tensor([0.0, 1.0, 5.0, 11.0])
-    together = unet(state, temperatures)[0]
-    alone = torch.cat([unet(state[i : i + 1], temperatures[i : i + 1])[0] for i in range(4)])
+    together = unet(state, Told(temperatures))[0]
+    alone = torch.cat([unet(state[i : i + 1], Told(temperatures[i : i + 1]))[0] for i in range(4)])
     torch.testing.assert_close(together, alone, atol=1e-5, rtol=1e-4)
-    other = unet(state, temperatures + 1)[0]
+    other = unet(state, Told(temperatures + 1))[0]
     assert (together - other).abs().flatten(1).amax(1).min() > 1e-3
 
 
 def test_every_pixel_reaches_every_pixel_through_attention() -> None:
     state = torch.randn(1, 1, 28, 28, requires_grad=True)
-    network()(state, torch.zeros(1))[0][0, 0, 0, 0].backward()
+    network()(state, Told(torch.zeros(1)))[0][0, 0, 0, 0].backward()
     assert state.grad is not None
     assert (state.grad != 0).all()
 
 
 def test_without_attention_the_view_is_limited() -> None:
     state = torch.randn(1, 1, 64, 64, requires_grad=True)
-    network((1, 64, 64), attention=False, patch=1)(state, torch.zeros(1))[0][0, 0, 0, 0].backward()
+    network((1, 64, 64), attention=False, patch=1)(state, Told(torch.zeros(1)))[0][0, 0, 0, 0].backward()
     assert state.grad is not None
     # Group norm mixes statistics over the image, so far pixels matter, but far less than near ones.
     assert state.grad[0, 0, 40:, 40:].abs().max() < 0.05 * state.grad[0, 0, :8, :8].abs().max()
@@ -123,7 +126,7 @@ def test_the_gradient_of_a_step_up_survives_being_compiled_in_bfloat16() -> None
 def test_folding_pixels_divides_the_features_and_keeps_every_pixel() -> None:
     assert network((1, 8, 8), patch=2).stem.in_channels == 4
     state = torch.zeros(1, 1, 8, 8, requires_grad=True)
-    network((1, 8, 8), patch=2)(state, torch.zeros(1))[0].sum().backward()
+    network((1, 8, 8), patch=2)(state, Told(torch.zeros(1)))[0].sum().backward()
     assert state.grad is not None
 
 
@@ -149,7 +152,7 @@ def test_parameters_counted_by_hand() -> None:
 
 
 def test_the_operator_starts_as_the_linear_gaussian_posterior() -> None:
-    operator = GaussianUNet(Space((1, 8, 8)), sigma=0.1, channels=(8, 16), blocks=1)
+    operator = gaussian_unet(Space((1, 8, 8)), sigma=0.1, channels=(8, 16), blocks=1)
     data = 0.5 + 2 * torch.randn(500, 1, 8, 8, generator=generator("cpu", 0, "data"))
     operator.fit_data(data)
     state = torch.randn(2, 1, 8, 8)
@@ -161,7 +164,7 @@ def test_the_operator_starts_as_the_linear_gaussian_posterior() -> None:
 
 
 def test_the_binary_twin_starts_as_plain_flips() -> None:
-    operator = BernoulliUNet(Space((1, 8, 8), "binary"), flip=0.02, channels=(8, 16), blocks=1)
+    operator = bernoulli_unet(Space((1, 8, 8), "binary"), flip=0.02, channels=(8, 16), blocks=1)
     bits = torch.randint(2, (5, 1, 8, 8)).float()
     log_prob = operator(bits, Level(1, 1.0)).cooling(Level(1, 1.0)).log_prob(bits)
     torch.testing.assert_close(log_prob, torch.full((5,), 64 * math.log(0.98)))
@@ -169,10 +172,10 @@ def test_the_binary_twin_starts_as_plain_flips() -> None:
 
 def test_wrong_data_are_refused() -> None:
     with pytest.raises(ConfigurationError, match="expected images"):
-        GaussianUNet(Space((2,)))
+        gaussian_unet(Space((2,)))
     with pytest.raises(ConfigurationError, match="expected a divisor of both"):
-        GaussianUNet(Space((1, 27, 28)), patch=2)
+        gaussian_unet(Space((1, 27, 28)), patch=2)
     with pytest.raises(ConfigurationError, match="binary"):
-        GaussianUNet(Space((1, 8, 8), "binary"))
+        gaussian_unet(Space((1, 8, 8), "binary"))
     with pytest.raises(ConfigurationError, match="binary"):
-        BernoulliUNet(Space((1, 8, 8)))
+        bernoulli_unet(Space((1, 8, 8)))

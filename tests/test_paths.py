@@ -11,6 +11,7 @@ import torch
 from tests.program import TINY, run, walkback
 from tests.toy.exact import Fixed, gaussian
 from tests.toy.learned import blind_bernoulli, seeing_gaussian
+from tests.toy.paper import gaussian_mlp
 from tests.toy.statistics import normal, rng
 from tests.toy.trainers import (
     CPU,
@@ -36,7 +37,6 @@ from walkback.processes import TiedProcess
 from walkback.schedules import Levels, levels_from
 from walkback.state import Space, leaves
 from walkback.walk import Start
-from walkback_paper.gaussian import GaussianMLP
 from walkback_paper.objectives import NegativeBound
 
 LEVELS = levels_from([1.0, 1.0, 2.0, 4.0])
@@ -167,7 +167,7 @@ def kept(how: Literal["never", "always"], steps: int) -> int:
         held[tensor.data_ptr()] = tensor
         return tensor
 
-    operator = GaussianMLP(Space((3,)), hidden=64, depth=3).double()
+    operator = gaussian_mlp(Space((3,)), hidden=64, depth=3).double()
     levels = levels_from([1.0] * steps)
     with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
         loss, _ = path_loss(
@@ -248,7 +248,7 @@ def gap_after(objective: Any, steps: int) -> tuple[float, float]:
     rows = means + spread * normal(20_000, 2).float()
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
-        operator = GaussianMLP(Space((2,)), sigma=0.4, variance="fixed", mean="mix", hidden=16, depth=1)
+        operator = gaussian_mlp(Space((2,)), sigma=0.4, variance="fixed", mean="mix", hidden=16, depth=1)
     operator.fit_data(rows)
     system = small_model(operator, (2,), n1=1)
     system.prior.float().fit(rows)

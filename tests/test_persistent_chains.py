@@ -38,7 +38,7 @@ from walkback.objectives import Objective
 from walkback.operators import Conditional, TransitionOperator
 from walkback.processes import Process, StepwiseProcess, TiedProcess
 from walkback.schedules import Level, levels_from
-from walkback.state import State, leaves
+from walkback.state import Context, State, leaves
 from walkback.storage.checkpoint import load_checkpoint
 from walkback.training.distributed import World
 from walkback.training.persistent_chains import PersistentChains
@@ -178,7 +178,7 @@ class Two(TransitionOperator):
     def max_temperature(self) -> float:
         return 2.0
 
-    def forward(self, state: State, level: Level) -> Conditional:
+    def forward(self, state: State, level: Level, context: Context = None) -> Conditional:
         x, h = leaves(state)
         kernels = [NormalKernel(x + 1, filled(1e-30, x)), NormalKernel(h - 1, filled(1e-30, h))]
         return Pair(lambda _: ProductKernel(kernels))

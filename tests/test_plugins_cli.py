@@ -14,7 +14,7 @@ import pytest
 from pydantic import Field, PositiveInt
 from tests.program import ENVIRONMENT, TINY, Done, walkback
 
-from walkback.component import API_VERSION
+from walkback.component import API_VERSION, KINDS
 from walkback.configuration.options import REQUIRED, Option, describe, documented, options_of
 from walkback.extensions.registry import Registry
 
@@ -57,7 +57,7 @@ class Base(TransitionOperator):
         self.shift = torch.nn.Parameter(torch.zeros(space.shape))
         self.size = size
 
-    def forward(self, state, level):
+    def forward(self, state, level, context=None):
         return Step(NormalKernel(*self.moments(state)))
 
     def moments(self, state):
@@ -165,11 +165,13 @@ def test_docstrings_without_arguments(docstring: str | None) -> None:
 def test_every_option_of_every_component_can_be_told() -> None:
     registry = Registry.discover(enabled=False)
     told = {
-        offered.spec.name: options_of(registry.load(offered))
-        for kind in ("operator", "schedule", "prior", "process", "objective", "dataset", "logger")
+        offered.spec.name: options_of(registry.load(offered), offered.spec.preset, registry)
+        for kind in KINDS
         for offered in registry.components(kind)
     }
-    assert [option.type for option in told["gaussian-mlp"] if option.name == "hidden"] == ["integer > 0"]
+    assert [option.type for option in told["gaussian-mlp"] if option.name == "network.hidden"] == [
+        "integer > 0"
+    ]
     assert not [option for options in told.values() for option in options if option.type == "anything"]
 
 
@@ -413,7 +415,7 @@ def test_a_component_at_fault_breaks_its_own_run_only(install: Install, cls: str
     assert wrong.code in (1, 4)
     assert wrong.err.splitlines()[-1].startswith("error: ")
     right = walkback(
-        "run", *tiny_run("gaussian-mlp"), "--set", "operator.hidden=8", "--out", tmp_path / "right"
+        "run", *tiny_run("gaussian-mlp"), "--set", "operator.network.hidden=8", "--out", tmp_path / "right"
     )
     assert right.code == 0, right.err
 

@@ -11,6 +11,7 @@ import torch
 from PIL import Image
 from tests.program import digest, run, walkback
 from tests.toy.exact import UniformPrior, autoregressive, cycle, gaussian, model
+from tests.toy.paper import gaussian_mlp
 from tests.toy.statistics import normal, rng
 from torch import Tensor
 
@@ -22,7 +23,6 @@ from walkback.kernels import BernoulliKernel, Kernel, NormalKernel, ProductKerne
 from walkback.readout import read_out, require_readout
 from walkback.schedules import levels_from
 from walkback.state import Space, leaves
-from walkback_paper.gaussian import GaussianMLP
 
 MEAN, VARIANCE = torch.tensor([1.0, -2.0]).double(), torch.tensor([0.5, 3.0]).double()
 LIMIT = 4.5  # standard errors; below 1e-5 by chance for one figure, and seeds are fixed
@@ -58,8 +58,8 @@ def test_the_mean_of_a_linear_step_is_linear() -> None:
 
 
 def test_the_mean_at_a_temperature_is_that_of_a_step_at_it() -> None:
-    """A GaussianMLP that nothing has been learned by is a linear posterior mean: (s - m) σ_d² / (σ²T + σ_d²) + m."""
-    operator = GaussianMLP(Space((3,)), sigma=0.5)
+    """A gaussian_mlp that nothing has been learned by is a linear posterior mean: (s - m) σ_d² / (σ²T + σ_d²) + m."""
+    operator = gaussian_mlp(Space((3,)), sigma=0.5)
     state = normal(5, 3).float()
     for readout, temperature in (("mean", 1.0), ("mean@1", 1.0), ("mean@2.25", 2.25), ("mean@64", 64.0)):
         torch.testing.assert_close(

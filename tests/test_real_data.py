@@ -14,7 +14,7 @@ MIRROR = Path(os.environ.get("WALKBACK_DATA") or Path(__file__).parents[2] / "sh
 pytestmark = pytest.mark.data
 
 SMALL = (
-    *("--set", "operator.hidden=16", "--set", "operator.channels=[4, 8]"),
+    *("--set", "operator.network.hidden=16", "--set", "operator.network.channels=[4, 8]"),
     *("--steps", "4", "--batch-size", "4", "--set", "data.limit=64"),
     *("--set", "training.validate_every=2", "--set", "training.validation_examples=6"),
     *("--set", "training.sample_every=4", "--set", "evaluation.limit=6"),

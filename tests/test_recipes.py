@@ -72,12 +72,10 @@ def test_a_recipe_of_the_paper_takes_thirty_steps_online(registry: Registry, nam
     assert config.operator.options["variance"] == "softplus"
     assert config.operator.options["mean"] == "mix"
     # Each of the 30 temperatures has norms of its own.
-    sets = [
-        round(config.operator.options["norms_per_doubling"] * t * float(torch.tensor(factor).log2()))
-        for t in range(30)
-    ]
+    network = config.operator.options["network"].options
+    sets = [round(network["norms_per_doubling"] * t * float(torch.tensor(factor).log2())) for t in range(30)]
     assert sets == list(range(30))
-    assert config.operator.options["level_norms"] == 30
+    assert network["level_norms"] == 30
 
 
 @pytest.mark.parametrize("name", ON_POINTS)

@@ -224,7 +224,7 @@ def test_fewer_steps_than_were_taken_are_refused(halfway: Path) -> None:
 @pytest.mark.parametrize(
     ("change", "words"),
     [
-        (("--set", "operator.hidden=32"), ["operator.hidden = 32", "trained with 16"]),
+        (("--set", "operator.network.hidden=32"), ["operator.network.hidden = 32", "trained with 16"]),
         (("--set", "operator.sigma=0.5"), ["operator.sigma = 0.5"]),
         (("--operator", "bernoulli-mlp"), ["operator.name = 'bernoulli-mlp'", "trained with 'gaussian-mlp'"]),
         (("--data", "mog"), ["data.name = 'mog'", "trained with 'digits'"]),
@@ -244,7 +244,8 @@ def test_what_the_weights_depend_on_cannot_be_changed(
 
 
 def test_repeating_what_the_run_has_is_no_change(halfway: Path) -> None:
-    same = ("--operator", "gaussian-mlp", "--data", "digits", "--seed", "0", "--set", "operator.hidden=16")
+    same = ("--operator", "gaussian-mlp", "--data", "digits", "--seed", "0")
+    same += ("--set", "operator.network.hidden=16")
     assert walkback("run", "--resume", halfway, *same).code == 0
     assert_equal_runs_of_twelve(halfway)
 

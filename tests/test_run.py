@@ -105,7 +105,12 @@ def test_manifests_name_the_digests_of_their_files(finished: tuple[Path, Done]) 
     checkpoints = finished[0] / "checkpoints"
     manifest = json.loads((checkpoints / "step-6.json").read_text())
     names = ("step-6.safetensors", "step-6.state.safetensors")
-    assert manifest == {"step": 6, "sha256": {name: digest(checkpoints / name) for name in names}}
+    assert manifest == {
+        "kind": "step",
+        "format": 1,
+        "step": 6,
+        "sha256": {name: digest(checkpoints / name) for name in names},
+    }
 
 
 def without_nulls(config: Mapping[str, Any]) -> dict[str, Any]:

@@ -297,13 +297,12 @@ def test_a_plugin_that_is_not_installed_is_named_with_its_version(digits: Path, 
 
 def test_a_third_partys_operator_is_sampled_where_it_is_installed(install: Install, tmp_path: Path) -> None:
     code = """
-        from walkback_paper.gaussian import GaussianMLP
-
         @hookimpl
         def walkback_operators():
             defaults = {"schedule": {"name": "doubling"}, "prior": {"name": "gaussian"}}
             defaults |= {"process": {"name": "tied"}, "objective": {"name": "walkback"}}
-            yield Component("mine", "walkback_paper.gaussian:GaussianMLP", "Mine", defaults=defaults)
+            target, preset = "walkback_paper.gaussian:Gaussian", {"network": "walkback:mlp"}
+            yield Component("mine", target, "Mine", defaults=defaults, preset=preset)
     """
     install("theirs", code, version="2.5")
     assert run(tmp_path / "a", "--operator", "mine").code == 0
@@ -316,8 +315,8 @@ def test_a_third_partys_operator_is_sampled_where_it_is_installed(install: Insta
 @pytest.mark.parametrize(
     ("section", "options", "words"),
     [
-        ("operator", {"hidden": 32}, ["do not fit", "'gaussian-mlp'"]),
-        ("operator", {"hidden": "many"}, ["operator.hidden"]),
+        ("operator", {"network": {"name": "mlp", "hidden": 32}}, ["do not fit", "'gaussian-mlp'"]),
+        ("operator", {"network": {"name": "mlp", "hidden": "many"}}, ["operator.network.hidden"]),
         ("operator", {"surprise": 1}, ["operator.surprise"]),
         ("operator", {"sigma": -1.0}, ["operator.sigma"]),
         ("schedule", {"max_temperature": 0.0}, ["schedule.max_temperature"]),

@@ -17,7 +17,7 @@ from walkback.kernels import Kernel, NormalKernel
 from walkback.operators import Conditional, TransitionOperator
 from walkback.sampling import COLD, SamplePlan, anneal, chain, cool, last, sample_frames
 from walkback.schedules import Level, levels_from
-from walkback.state import State, leaves
+from walkback.state import Context, State, leaves
 
 LEVELS = levels_from([1.0, 1.0, 2.0, 4.0])
 MEAN = torch.tensor([1.0, -2.0], dtype=torch.float64)
@@ -52,7 +52,7 @@ class TracerOperator(TransitionOperator):
     def max_temperature(self) -> float:
         return 1.0
 
-    def forward(self, state: State, level: Level) -> Conditional:
+    def forward(self, state: State, level: Level, context: Context = None) -> Conditional:
         self.seen.append(level)
         return Tracer(leaves(state)[0], self.cooled)
 

@@ -16,8 +16,8 @@ from tests.toy.statistics import LIMIT, rng, z_of_counts
 from walkback.configuration.schema import validate
 from walkback.errors import ConfigurationError
 from walkback.extensions.registry import Registry
-from walkback.kernels import tempered_variance
 from walkback.schedules import Level, Levels, Schedule, levels_from, stack_levels
+from walkback.temperature import StandardDeviationLaw, VarianceLaw
 from walkback_paper.schedules import (
     ConstantSchedule,
     DoublingSchedule,
@@ -272,8 +272,8 @@ def test_cooling_of_appendix_f_is_heating_reversed() -> None:
 def test_appendix_f_with_the_deviation_is_doubling_of_the_variance() -> None:
     noise = torch.tensor([[0.3]], dtype=torch.float64)
     roots, doubling = Sqrt2Schedule(num_steps=12).levels(1.0), DoublingSchedule(n1=0).levels(4096.0)
-    found = [tempered_variance(noise, level, "std") for level in roots]
-    expected = [tempered_variance(noise, level, "variance") for level in doubling]
+    found = [StandardDeviationLaw().variance(noise, level) for level in roots]
+    expected = [VarianceLaw().variance(noise, level) for level in doubling]
     torch.testing.assert_close(torch.cat(found), torch.cat(expected), rtol=1e-14, atol=0)
 
 

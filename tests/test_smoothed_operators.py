@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import pytest
 import torch
+from tests.toy.paper import gaussian_conv, gaussian_mlp, gaussian_plain_mlp, gaussian_unet
 from tests.toy.statistics import LIMIT, normal
 from torch import Tensor, nn
 
 from walkback.errors import ConfigurationError
 from walkback.schedules import Level
 from walkback.state import Space
-from walkback_paper.gaussian import GaussianConv, GaussianMLP
-from walkback_paper.plain import GaussianPlainMLP
-from walkback_paper.unet import GaussianUNet
+from walkback_paper.gaussian import Gaussian
 
 NU, SIGMA, NUM = 0.5, 0.1, 100_000
 TEMPERATURES = [1.0, 4.0, 64.0, 4096.0]
@@ -29,18 +30,18 @@ class Constant(nn.Module):
         return [torch.full_like(state, self.value), torch.zeros_like(state)]
 
 
-def mean_at(operator: GaussianMLP, states: Tensor, temperature: float, output: float) -> Tensor:
+def mean_at(operator: Gaussian, states: Tensor, temperature: float, output: float) -> Tensor:
     """The mean of a step from `states` if the network says `output`."""
     operator.network = Constant(output)
     level = Level(1, temperature)
     return operator(states, level).cooling(level).mean  # type: ignore[attr-defined, no-any-return]
 
 
-def two_points(smoothing: float = NU) -> tuple[GaussianMLP, Tensor, Tensor]:
+def two_points(smoothing: float = NU) -> tuple[Gaussian, Tensor, Tensor]:
     """An operator in double precision that knows data at -1 and 3 smoothed by ν; the points and the data, `(N, 1)`."""
     points = torch.where(normal(NUM, 1) > 0, 3.0, -1.0).double()
     data = points + NU * normal(NUM, 1, seed=1)
-    operator = GaussianMLP(Space((1,)), sigma=SIGMA, smoothing=smoothing, hidden=4, depth=1).double()
+    operator = gaussian_mlp(Space((1,)), sigma=SIGMA, smoothing=smoothing, hidden=4, depth=1).double()
     operator.fit_data(data)
     return operator, points, data
 
@@ -97,8 +98,8 @@ def test_a_silent_network_leaves_the_mean_of_linear_gaussian_data(temperature: f
     assert torch.equal(*means)
 
 
-@pytest.mark.parametrize("build", [GaussianMLP, GaussianPlainMLP, GaussianConv, GaussianUNet])
-def test_every_gaussian_operator_takes_the_smoothing(build: type[GaussianMLP]) -> None:
+@pytest.mark.parametrize("build", [gaussian_mlp, gaussian_plain_mlp, gaussian_conv, gaussian_unet])
+def test_every_gaussian_operator_takes_the_smoothing(build: Callable[..., Gaussian]) -> None:
     data = 0.5 * normal(20, 1, 8, 8).float()
 
     def scale(smoothing: float) -> Tensor:
@@ -112,7 +113,7 @@ def test_every_gaussian_operator_takes_the_smoothing(build: type[GaussianMLP]) -
 
 
 def test_smoothing_that_no_data_have_is_refused() -> None:
-    operator = GaussianMLP(Space((2,)), smoothing=0.4, hidden=4, depth=1)
+    operator = gaussian_mlp(Space((2,)), smoothing=0.4, hidden=4, depth=1)
     before = {name: value.clone() for name, value in operator.state_dict().items()}
     with pytest.raises(
         ConfigurationError, match=r"Got operator\.smoothing = 0\.4 for data of .* expected less"
@@ -122,10 +123,10 @@ def test_smoothing_that_no_data_have_is_refused() -> None:
 
 
 def test_before_it_has_seen_data_an_operator_takes_any_smoothing() -> None:
-    operator = GaussianMLP(Space((2,)), smoothing=3.0, hidden=4, depth=1)
+    operator = gaussian_mlp(Space((2,)), smoothing=3.0, hidden=4, depth=1)
     assert bool(mean_at(operator, normal(5, 2).float(), 1.0, 1.0).isfinite().all())
 
 
 def test_the_mixing_mean_has_no_smoothing() -> None:
     with pytest.raises(ConfigurationError, match=r"operator\.mean = 'mix', expected 'preconditioned'"):
-        GaussianMLP(Space((2,)), smoothing=0.4, mean="mix")
+        gaussian_mlp(Space((2,)), smoothing=0.4, mean="mix")

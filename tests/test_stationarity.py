@@ -181,8 +181,8 @@ def test_the_discrepancy_is_that_of_the_states() -> None:
     system = subject(turning_line(0.8), real_prior(2), DATA)
     report = Stationarity(chains=20, steps=10, frames=10, reference=50).measure(system)
     level = system.model.levels()[0]
-    state = traces.settle(system, system.start("annealed", 20), level, 10, name="long-chain")
-    held_out = system.held_out("test", 70)[:50]
+    state = traces.settle(system, system.start("annealed", 20), level, 10, name="long-chain").state
+    held_out = system.held_out("test", 70).states[:50]
     expected = mmd_squared(state, held_out, float(torch.pdist(held_out).median()))  # type: ignore[arg-type]
     assert report["mmd_squared"].value == pytest.approx(expected, rel=1e-12)
 

@@ -11,6 +11,7 @@ import pytest
 import torch
 from tests.toy.data import InMemory
 from tests.toy.exact import CycleKernel, Pair, Toy, filled, gaussian, model
+from tests.toy.paper import gaussian_conv, gaussian_mlp, gaussian_unet
 from tests.toy.statistics import LIMIT, normal, rng, z_score
 from torch import Tensor, nn
 
@@ -20,13 +21,12 @@ from walkback.kernels import BernoulliKernel, Kernel, NormalKernel, ProductKerne
 from walkback.operators import Conditional, TransitionOperator
 from walkback.report import Report
 from walkback.schedules import Level, levels_from
-from walkback.state import Space, State, leaves
+from walkback.state import Context, Space, State, leaves
 from walkback.storage.work_cache import WorkCache
+from walkback.walk import Start
 from walkback_diagnostics import symmetry
 from walkback_diagnostics.mirrored import linear_maps, mirrored_layers
 from walkback_diagnostics.symmetry import Symmetry, natural_parameters, squared_norms
-from walkback_paper.gaussian import GaussianConv, GaussianMLP
-from walkback_paper.unet import GaussianUNet
 
 Map = Callable[[Tensor], Tensor]
 COLD = Level(1, 1.0)
@@ -134,7 +134,9 @@ def test_the_identity_hides_a_turning_drift() -> None:
 
 def worst_z(function: Map, state: Tensor, which: tuple[int, ...]) -> float:
     """Largest |z| of the estimates of 400 single probes against all of J."""
-    found = torch.stack([squared_norms(mean_map(function), state, COLD, 1, rng(seed)) for seed in range(400)])
+    found = torch.stack(
+        [squared_norms(mean_map(function), Start(state), COLD, 1, rng(seed)) for seed in range(400)]
+    )
     exact = exact_norms(function, state)
     return max(
         abs(z_score(found[:, row, column], float(exact[row, column])))
@@ -208,7 +210,7 @@ def coupled(variance: float, *, transposed: bool = True) -> Toy:
         def max_temperature(self) -> float:
             return 2.0
 
-        def forward(self, state: State, level: Level) -> Conditional:
+        def forward(self, state: State, level: Level, context: Context = None) -> Conditional:
             return Both(state)
 
     return Coupled()  # type: ignore[return-value]
@@ -217,9 +219,9 @@ def coupled(variance: float, *, transposed: bool = True) -> Toy:
 @pytest.mark.parametrize("variance", [1.0, 0.04])
 def test_bits_and_reals_of_one_energy_are_symmetric(variance: float) -> None:
     state = ((normal(6, 3) > 0).double(), normal(6, 2))
-    norms = squared_norms(coupled(variance), state, COLD, 4, rng())
+    norms = squared_norms(coupled(variance), Start(state), COLD, 4, rng())
     assert float((norms[:, 0] / norms[:, 1]).max()) < 1e-20
-    other = squared_norms(coupled(variance, transposed=False), state, COLD, 4, rng())
+    other = squared_norms(coupled(variance, transposed=False), Start(state), COLD, 4, rng())
     assert float(other[:, 0].mean() / other[:, 1].mean()) > 0.05
 
 
@@ -282,9 +284,9 @@ def test_a_measurement_goes_on_where_it_stopped(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("operator", "shape"),
     [
-        (lambda shape: GaussianMLP(Space(shape), hidden=16, depth=2), (5,)),
-        (lambda shape: GaussianConv(Space(shape), channels=(4,), hidden=8), (1, 6, 6)),
-        (lambda shape: GaussianUNet(Space(shape), channels=(8, 16), blocks=1), (1, 8, 8)),
+        (lambda shape: gaussian_mlp(Space(shape), hidden=16, depth=2), (5,)),
+        (lambda shape: gaussian_conv(Space(shape), channels=(4,), hidden=8), (1, 6, 6)),
+        (lambda shape: gaussian_unet(Space(shape), channels=(8, 16), blocks=1), (1, 8, 8)),
     ],
 )
 def test_networks_are_judged_with_their_weights_frozen(
@@ -323,7 +325,7 @@ class Autoencoder(TransitionOperator):
     def max_temperature(self) -> float:
         return 2.0
 
-    def forward(self, state: State, level: Level) -> Conditional:
+    def forward(self, state: State, level: Level, context: Context = None) -> Conditional:
         (features,) = leaves(state)
         shift = self.told(level.temperature_like(features).reshape(-1, 1).float()).sum()
         for layer in (*self.encoder, *self.decoder):
@@ -347,8 +349,8 @@ def test_tied_layers_have_cosine_one() -> None:
     with torch.no_grad():
         built.decoder[0].weight.copy_(built.encoder[1].weight.T)
         built.decoder[1].weight.copy_(-2 * built.encoder[0].weight.T)
-    figure, series, warnings = mirrored_layers(built, state, COLD, natural_parameters)
-    assert linear_maps(built, state, COLD, natural_parameters) == [*encoder, *decoder]
+    figure, series, warnings = mirrored_layers(built, Start(state), COLD, natural_parameters)
+    assert linear_maps(built, Start(state), COLD, natural_parameters) == [*encoder, *decoder]
     assert series is not None
     assert series.y == pytest.approx((-1, 1))
     assert series.x == (1, 2)
@@ -376,7 +378,7 @@ def test_a_tied_convolution_is_the_transpose_of_the_other(kind: str) -> None:
         72, 108
     )
     torch.testing.assert_close(back, j.T)
-    figure, _, _ = mirrored_layers(built, state, COLD, natural_parameters)
+    figure, _, _ = mirrored_layers(built, Start(state), COLD, natural_parameters)
     assert figure is not None
     assert figure.value == pytest.approx(1)
 
@@ -388,7 +390,7 @@ def test_unrelated_layers_scatter_as_the_error_says() -> None:
         torch.manual_seed(0)
         for _ in range(200):
             built = autoencoder([nn.Linear(6, 5)], [nn.Linear(5, 6)], state)
-            figure, series, _ = mirrored_layers(built, state, COLD, natural_parameters)
+            figure, series, _ = mirrored_layers(built, Start(state), COLD, natural_parameters)
             assert figure is not None
             assert series is not None
             assert series.error == pytest.approx((1 / math.sqrt(30),))
@@ -401,7 +403,7 @@ def test_unrelated_layers_scatter_as_the_error_says() -> None:
 def test_layers_that_mirror_nothing_are_left_out_with_a_warning() -> None:
     state = normal(4, 6).float()
     built = autoencoder([nn.Linear(6, 5)], [nn.Linear(5, 4), nn.Linear(4, 6)], state)
-    figure, series, warnings = mirrored_layers(built, state, COLD, natural_parameters)
+    figure, series, warnings = mirrored_layers(built, Start(state), COLD, natural_parameters)
     assert figure is None
     assert series is None
     assert len(warnings) == 1

@@ -42,7 +42,7 @@ from walkback.operators import Conditional, Latent, TransitionOperator
 from walkback.priors import ProductPrior
 from walkback.report import Figure, Report
 from walkback.schedules import Level, levels_from
-from walkback.state import Space, State, StateSpace, leaves
+from walkback.state import Context, Space, State, StateSpace, leaves
 from walkback.storage.work_cache import WorkCache
 from walkback.work import effective_sample_size, exponential_average
 from walkback_diagnostics import thermodynamics
@@ -154,7 +154,7 @@ def test_every_work_of_a_reversible_chain_is_its_free_energy() -> None:
         assert report[name].value == pytest.approx(free, abs=1e-9)
     entropy = float((0.5 * (2 * math.pi * math.e * variance).log()).sum())
     assert abs(z(report["free_energy"], entropy)) < LIMIT
-    chosen = subject(candidate, rows).held_out("test", 200)
+    chosen = subject(candidate, rows).held_out("test", 200).states
     exact = -normal_log_density(chosen.numpy(), mean.numpy(), variance.numpy()).sum(1).mean()
     assert report["work_data"].value == pytest.approx(exact, abs=1e-9)
     assert report["free_energy_above_data"].value == pytest.approx(exact, abs=1e-9)
@@ -187,7 +187,7 @@ class Mixed(TransitionOperator, Latent):
     def visible(self, state: State) -> Tensor:
         return leaves(state)[0]
 
-    def forward(self, state: State, level: Level) -> Conditional:
+    def forward(self, state: State, level: Level, context: Context = None) -> Conditional:
         x, code = leaves(state)
         logits = math.log(0.1 / 0.9) + math.log(0.7 / 0.3 * 0.9 / 0.1) * x
         return Pair(

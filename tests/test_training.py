@@ -9,6 +9,7 @@ import pytest
 import torch
 from tests.toy.data import InMemory
 from tests.toy.learned import seeing_gaussian
+from tests.toy.paper import gaussian_mlp
 from tests.toy.statistics import LIMIT, normal, rng
 from tests.toy.trainers import (
     CPU,
@@ -35,7 +36,6 @@ from walkback.state import Space, leaves
 from walkback.support.seeding import generator
 from walkback.training.trainer import Trainer
 from walkback.walk import Start, Transition
-from walkback_paper.gaussian import GaussianMLP
 from walkback_paper.objectives import WalkbackLoss
 from walkback_paper.priors import GaussianPrior
 from walkback_paper.schedules import DoublingSchedule
@@ -65,7 +65,7 @@ def learned(request: pytest.FixtureRequest) -> tuple[Model, float]:
     rows = plane(20_000, 0)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
-        operator = GaussianMLP(Space((2,)), sigma=SIGMA, hidden=16, depth=1)
+        operator = gaussian_mlp(Space((2,)), sigma=SIGMA, hidden=16, depth=1)
     operator.fit_data(rows)
     prior = GaussianPrior(Space((2,)))
     prior.fit(rows)

@@ -15,7 +15,7 @@ from tests.toy.statistics import LIMIT, normal, rng
 from torch import Tensor, nn
 
 from walkback.configuration.settings import TrainingSettings
-from walkback.data import DataInfo
+from walkback.data import Batch, DataInfo
 from walkback.kernels import BernoulliKernel, NormalKernel, ProductKernel, bernoulli_at, normal_at
 from walkback.measuring.bound import estimate_bound
 from walkback.model import Model
@@ -24,7 +24,7 @@ from walkback.priors import ProductPrior
 from walkback.processes import TiedProcess
 from walkback.sampling import anneal, chain, last
 from walkback.schedules import Level
-from walkback.state import Space, State, StateSpace, leaves
+from walkback.state import Context, Space, State, StateSpace, leaves
 from walkback.testing.reference import reference_walk
 from walkback.training.trainer import Trainer
 from walkback.walk import Start, Transition, walk
@@ -81,7 +81,7 @@ class Mixed(TransitionOperator, Latent):
     def visible(self, state: State) -> Tensor:
         return leaves(state)[0]
 
-    def forward(self, state: State, level: Level) -> Conditional:
+    def forward(self, state: State, level: Level, context: Context = None) -> Conditional:
         bits, code = leaves(state)
         log_t = level.temperature_like(code).log2().expand(len(code), 1)
         shift = self.network(torch.cat([bits.flatten(1), code, log_t], dim=1))
@@ -135,7 +135,9 @@ def test_its_bound_is_finite_better_than_independent_bits_and_not_below_the_entr
 ) -> None:
     """-E[L] lies between the entropy and 6 log 2 nats, the best without correlations, each with 4.5 standard errors."""
     data, info = striped(4000, 3), DataInfo("stripes", (2, 3), support="binary")
-    estimate = estimate_bound(trained[0].averaged_model, list(data.split(1000)), info, rng(), paths=2)
+    estimate = estimate_bound(
+        trained[0].averaged_model, list(map(Batch, data.split(1000))), info, rng(), paths=2
+    )
     error = LIMIT * estimate.nats_error
     assert entropy_of_stripes() - error < estimate.nats < 6 * math.log(2) - error
     assert estimate.bits_per_dimension == pytest.approx(estimate.nats / 6 / math.log(2))

@@ -16,7 +16,7 @@ from walkback.kernels import Kernel, NormalKernel
 from walkback.operators import Conditional, TransitionOperator
 from walkback.processes import StepwiseProcess, TiedProcess
 from walkback.schedules import Level, Levels, levels_from, tensor_levels
-from walkback.state import State, leaves
+from walkback.state import Context, State, leaves
 from walkback.testing.reference import reference_walk
 from walkback.walk import Heating, Start, Transition, walk
 
@@ -132,7 +132,7 @@ class Recorder(TransitionOperator):
     def max_temperature(self) -> float:
         return 1.0
 
-    def forward(self, state: State, level: Level) -> Conditional:
+    def forward(self, state: State, level: Level, context: Context = None) -> Conditional:
         self.seen.append(level)
         return Recorded(self, leaves(state)[0])
 

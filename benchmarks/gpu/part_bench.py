@@ -20,13 +20,13 @@ RECIPES: Mapping[str, str] = {
 
 TINY: Mapping[str, str] = {
     "unet": (
-        "--batch-size 2 --set operator.channels=[8,8] --set operator.blocks=1 "
+        "--batch-size 2 --set operator.network.channels=[8,8] --set operator.network.blocks=1 "
         "--set schedule.n1=1 --set schedule.max_temperature=4"
     ),
-    "mlp": "--batch-size 4 --set operator.hidden=16 --set schedule.max_temperature=4",
+    "mlp": "--batch-size 4 --set operator.network.hidden=16 --set schedule.max_temperature=4",
     "conv": (
-        "--batch-size 2 --set operator.channels=[8] --set operator.hidden=16 --set operator.level_norms=0 "
-        "--set data.size=16 --set schedule.num_steps=3"
+        "--batch-size 2 --set operator.network.channels=[8] --set operator.network.hidden=16 "
+        "--set operator.network.level_norms=0 --set data.size=16 --set schedule.num_steps=3"
     ),
 }
 

@@ -25,7 +25,7 @@ TINY: Mapping[str, str] = {
     "cifar10": "--set schedule.max_temperature=4 --set schedule.n1=1",
 }
 SMALL = (
-    "--steps 4 --batch-size 2 --set operator.channels=[8,8] --set operator.blocks=1 "
+    "--steps 4 --batch-size 2 --set operator.network.channels=[8,8] --set operator.network.blocks=1 "
     "--set training.validation_examples=8 --set training.log_every=1 --set evaluation.limit=8 "
     "--set samples.num=4 --set samples.chains=2 --set samples.chain_steps=4 --set samples.chain_every=2"
 )

@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 
 from walkback.configuration.layering import resolve
-from walkback.data import Dataset, Split
+from walkback.data import Batch, Dataset, Split
 from walkback.extensions.registry import Registry
 from walkback.kernels import NormalKernel
 from walkback.measuring.bound import estimate_bound
@@ -36,7 +36,7 @@ ALPHA, SIGMA, CHAIN, BANDWIDTH = 0.5, 0.1, 500, 0.2
 HELD_OUT: tuple[Split, ...] = ("test", "validation")
 OPTIONS = (
     *("operator.mean=mix", f"operator.alpha={ALPHA}", "operator.variance=reverse", f"operator.sigma={SIGMA}"),
-    *("operator.hidden=64", "operator.depth=2", "schedule.n1=2", "data.num=5000"),
+    *("operator.network.hidden=64", "operator.network.depth=2", "schedule.n1=2", "data.num=5000"),
     *("training.batch_size=128", "training.updates=stacked", "training.lr=0.003", "training.ema=0.98"),
     *("training.lr_schedule=cosine", "run.precision=fp32"),
 )
@@ -109,7 +109,7 @@ def measure(objective: str, steps: int, num: int = 1000) -> Measured:
     model, history = train(parts)
     data = parts.dataset.examples("test")[:num]
     noise = generator("cpu", 0, "measure")
-    bound = estimate_bound(model, [data], parts.dataset.info, noise)
+    bound = estimate_bound(model, [Batch(data)], parts.dataset.info, noise)
     annealed = last(anneal(model.operator, model.prior, model.levels(), num, noise))
     ends = [last(chain(model.operator, start, CHAIN, noise)) for start in (annealed, data)]
 

@@ -20,7 +20,8 @@ from walkback.kernels import Kernel
 from walkback.operators import TransitionOperator
 from walkback.report import Figure, Series
 from walkback.schedules import Level
-from walkback.state import State, leaves
+from walkback.state import leaves
+from walkback.walk import Start
 
 Parameters: TypeAlias = Callable[[Kernel], Tensor]
 
@@ -30,19 +31,19 @@ _KINDS = (nn.Linear, *_DOWN, *_UP)
 
 
 def mirrored_layers(
-    operator: TransitionOperator, state: State, level: Level, parameters: Parameters
+    operator: TransitionOperator, start: Start, level: Level, parameters: Parameters
 ) -> tuple[Figure | None, Series | None, tuple[str, ...]]:
     """The mean cosine of mirrored layers, the cosines by depth, and warnings.
 
     Args:
         operator: In evaluation mode.
-        state: `(B, *E)`; the first row is sent through the network to see which layers are on the way.
+        start: `(1, *E)`; it is sent through the network to see which layers are on the way.
         level: Where.
         parameters: m of a kernel.
     """
     pairs = [
         (depth, cosine)
-        for depth, cosine in enumerate(_cosines(linear_maps(operator, state, level, parameters)), start=1)
+        for depth, cosine in enumerate(_cosines(linear_maps(operator, start, level, parameters)), start=1)
         if cosine is not None
     ]
     if not pairs:
@@ -69,7 +70,7 @@ def mirrored_layers(
 
 
 def linear_maps(
-    operator: TransitionOperator, state: State, level: Level, parameters: Parameters
+    operator: TransitionOperator, start: Start, level: Level, parameters: Parameters
 ) -> list[nn.Module]:
     """Linear maps on the way from the state to m, in the order in which they run; what serves T or v alone is not."""
     ran: list[tuple[nn.Module, Tensor]] = []
@@ -82,9 +83,9 @@ def linear_maps(
     frozen = {name: tensor.detach() for name, tensor in operator.named_parameters()}
     try:
         with torch.enable_grad():
-            rows = tuple(leaf[:1].detach().clone().requires_grad_() for leaf in leaves(state))
-            inputs = rows if isinstance(state, tuple) else rows[0]
-            conditional = torch.func.functional_call(operator, frozen, (inputs, level))
+            rows = tuple(leaf.detach().clone().requires_grad_() for leaf in leaves(start.state))
+            inputs = rows if isinstance(start.state, tuple) else rows[0]
+            conditional = torch.func.functional_call(operator, frozen, (inputs, level, start.context))
             m = parameters(conditional.cooling(level))
     finally:
         for hook in hooks:

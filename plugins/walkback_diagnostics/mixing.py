@@ -24,7 +24,7 @@ from pydantic import Field, NonNegativeInt, PositiveInt
 from torch import Tensor
 
 from walkback.data import has_classes
-from walkback.diagnostics import Diagnostic, Start, Subject
+from walkback.diagnostics import ChainStart, Diagnostic, Subject
 from walkback.errors import ConfigurationError
 from walkback.measuring.estimates import require_enough
 from walkback.measuring.traces import cold_level, settle, trace
@@ -71,7 +71,7 @@ class Mixing(Diagnostic):
         burn_in: Literal["auto"] | NonNegativeInt = "auto",
         frames: Annotated[int, Field(ge=_FEWEST)] = 5000,
         axes: PositiveInt = 4,
-        start: Start = "annealed",
+        start: ChainStart = "annealed",
         temperature: Annotated[float, Field(gt=0.0, allow_inf_nan=False)] = 1.0,
         timescales: bool = False,
         lag: PositiveInt = 1,
@@ -84,7 +84,7 @@ class Mixing(Diagnostic):
         self._burn_in: Literal["auto"] | int = burn_in
         self._frames = frames
         self._axes = axes
-        self._start: Start = start
+        self._start: ChainStart = start
         self._temperature = temperature
         self._timescales = timescales
         self._lag = lag
@@ -138,11 +138,11 @@ class Mixing(Diagnostic):
                 columns.append(known.nearest(states)[1].double()[:, None])
             return torch.cat(columns, 1)
 
-        state = subject.start(self._start, self._chains)
+        start = subject.start(self._start, self._chains)
         if self._burn_in != "auto":
-            state = settle(subject, state, level, self._burn_in)
+            start = settle(subject, start, level, self._burn_in)
         ran = trace(
-            subject, state, level, self._steps, statistics, name="mixing", blocks=self._frames, reduce="last"
+            subject, start, level, self._steps, statistics, name="mixing", blocks=self._frames, reduce="last"
         )
         names = (*(f"axis_{i + 1}" for i in range(axes.shape[1])), "squared_norm", "log_probability")
         return ran.values, names, 0 if known is None else known.num_classes, ran.block

@@ -24,7 +24,7 @@ from walkback.errors import ConfigurationError
 from walkback.measuring.traces import trace
 from walkback.schedules import Level
 from walkback.state import State, batch_size, leaves
-from walkback.walk import Transition
+from walkback.walk import Start, Transition
 
 FEWEST_IN_CELL = 5
 """Chains expected at each rank below which the law of the chi-square statistic is not its limit."""
@@ -69,12 +69,12 @@ def require_enough_chains(num: int, num_steps: int) -> None:
         )
 
 
-def rank_test(subject: Subject, state: State, level: Level, num_steps: int, projections: int) -> RankTest:
+def rank_test(subject: Subject, start: Start, level: Level, num_steps: int, projections: int) -> RankTest:
     """Test the kernel at a level.
 
     Args:
         subject: Model, seed, cache and watch.
-        state: x_M, `(C, *E)`: independent draws of the stationary law.
+        start: x_M, `(C, *E)`: independent draws of the stationary law.
         level: Of all steps.
         num_steps: L - 1.
         projections: Number of random directions on which states are projected, beside their mean, squared norm and
@@ -83,7 +83,7 @@ def rank_test(subject: Subject, state: State, level: Level, num_steps: int, proj
     Raises:
         WalkbackError: A log-density is not finite.
     """
-    draw = subject.generator("rank")
+    draw, state = subject.generator("rank"), start.state
     functions = _functions(subject, state, projections)
     middle = functions(state)
 
@@ -92,7 +92,7 @@ def rank_test(subject: Subject, state: State, level: Level, num_steps: int, proj
 
     # Both ways in full length, of which each chain takes its part: a chain's M then changes no loop.
     onward, backward = (
-        trace(subject, state, level, num_steps, statistics, name=f"rank-test-{way}", blocks=num_steps).values
+        trace(subject, start, level, num_steps, statistics, name=f"rank-test-{way}", blocks=num_steps).values
         for way in ("on", "back")
     )
     place = torch.randint(num_steps + 1, (batch_size(state),), generator=draw, device=draw.device).cpu()

@@ -21,7 +21,7 @@ import torch
 from pydantic import Field, NonNegativeInt, PositiveInt
 from torch import Tensor
 
-from walkback.diagnostics import Diagnostic, Start, Subject
+from walkback.diagnostics import ChainStart, Diagnostic, Subject
 from walkback.errors import WalkbackError
 from walkback.measuring.estimates import mean_figure, ratio_figure, require_enough
 from walkback.measuring.traces import cold_level, settle, trace
@@ -64,7 +64,7 @@ class Reversibility(Diagnostic):
         burn_in: NonNegativeInt = 50,
         steps: PositiveInt = 1000,
         temperature: Annotated[float, Field(gt=0.0, allow_inf_nan=False)] = 1.0,
-        start: Start = "annealed",
+        start: ChainStart = "annealed",
         rank_chains: NonNegativeInt = 400,
         rank_steps: PositiveInt = 15,
         rank_tests: PositiveInt = 3,
@@ -74,7 +74,7 @@ class Reversibility(Diagnostic):
         self._burn_in = burn_in
         self._steps = steps
         self._temperature = temperature
-        self._start: Start = start
+        self._start: ChainStart = start
         self._rank = (rank_chains, rank_steps, rank_tests)
         if rank_chains:
             require_enough_chains(rank_chains, rank_steps)
@@ -82,10 +82,10 @@ class Reversibility(Diagnostic):
     def measure(self, subject: Subject) -> Report:
         """Figures over independent chains; see `Diagnostic.measure`."""
         level = cold_level(subject, self._temperature)
-        state = subject.start(self._start, self._chains)
-        state = settle(subject, state, level, self._burn_in)
+        start = subject.start(self._start, self._chains)
+        start = settle(subject, start, level, self._burn_in)
         ways = _BothWays(subject)
-        found = trace(subject, state, level, self._steps, ways, name="entropy-production", check=ways.require)
+        found = trace(subject, start, level, self._steps, ways, name="entropy-production", check=ways.require)
         production, rate = found.values.unbind(-1)
         kinds = {space.support for space in spaces(subject.model.prior.space)}
         figures, warnings = _figures(production, rate, dimensions(subject.model.prior.space))
@@ -110,9 +110,9 @@ class Reversibility(Diagnostic):
 
     def _test(self, subject: Subject, level: Level) -> RankTest:
         num, steps, projections = self._rank
-        state = subject.start(self._start, num)
-        state = settle(subject, state, level, self._burn_in, name="burn-in-of-the-rank-test")
-        return rank_test(subject, state, level, steps, projections)
+        start = subject.start(self._start, num)
+        start = settle(subject, start, level, self._burn_in, name="burn-in-of-the-rank-test")
+        return rank_test(subject, start, level, steps, projections)
 
 
 @final

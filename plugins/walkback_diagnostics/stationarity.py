@@ -19,7 +19,8 @@ import torch
 from pydantic import Field, PositiveInt
 from torch import Tensor
 
-from walkback.diagnostics import Diagnostic, Start, Subject
+from walkback.data import Batch
+from walkback.diagnostics import ChainStart, Diagnostic, Subject
 from walkback.errors import ConfigurationError, WalkbackError
 from walkback.measuring.estimates import require_enough, require_error_of_mean
 from walkback.measuring.quality.mmd import mmd_squared
@@ -61,7 +62,7 @@ class Stationarity(Diagnostic):
         chains: PositiveInt = 100,
         steps: PositiveInt = 10_000,
         frames: Annotated[int, Field(ge=10)] = 50,
-        start: Start = "annealed",
+        start: ChainStart = "annealed",
         reference: Annotated[int, Field(ge=4)] = 1000,
         temperature: Annotated[float, Field(gt=0.0, allow_inf_nan=False)] = 1.0,
         tolerance: Annotated[float, Field(ge=0.0, allow_inf_nan=False)] = 0.1,
@@ -74,7 +75,7 @@ class Stationarity(Diagnostic):
         self._chains = chains
         self._steps = steps
         self._frames = frames
-        self._start: Start = start
+        self._start: ChainStart = start
         self._reference = reference
         self._temperature = temperature
         self._tolerance = tolerance
@@ -112,11 +113,11 @@ class Stationarity(Diagnostic):
     def _run(self, subject: Subject, level: Level) -> Measured:
         known = neighbours(subject)
         held_out, spare = self._held_out(subject)
-        bandwidth = _median_distance(held_out)
+        bandwidth = _median_distance(held_out.states)
         stepped = _one_step(subject, held_out, level, 0)
 
         def far(states: Tensor) -> float:
-            return mmd_squared(states, held_out, bandwidth)
+            return mmd_squared(states, held_out.states, bandwidth)
 
         def look(state: State) -> Tensor:
             return statistics(visible(subject.model.operator, state), known)
@@ -126,24 +127,27 @@ class Stationarity(Diagnostic):
             distance = far(visible(subject.model.operator, step.target))
             return torch.cat([rows, rows.new_full((len(rows), 1), distance)], 1)
 
-        state = subject.start(self._start, self._chains)
-        first = look(state).cpu()
+        start = subject.start(self._start, self._chains)
+        first = look(start.state).cpu()
         ran = trace(
-            subject, state, level, self._steps, frame, name="long-chain", blocks=self._frames, reduce="last"
+            subject, start, level, self._steps, frame, name="long-chain", blocks=self._frames, reduce="last"
         )
         enough = len(spare) == self._chains
-        chance = (far(_one_step(subject, spare, level, 1)), far(spare)) if enough else None
+        chance = (far(_one_step(subject, spare, level, 1)), far(spare.states)) if enough else None
         return Measured(
             torch.arange(len(ran.values) + 1) * ran.block,
             torch.cat([first[None], ran.values[..., :-1]]),
             ran.values[:, 0, -1],
-            statistics(held_out, known).cpu(),
+            statistics(held_out.states, known).cpu(),
             statistics(stepped, known).cpu(),
             chance,
-            (*plain_names(held_out[0].numel()), *(f"share_of_class_{i}" for i in range(known.num_classes))),
+            (
+                *plain_names(held_out.states[0].numel()),
+                *(f"share_of_class_{i}" for i in range(known.num_classes)),
+            ),
         )
 
-    def _held_out(self, subject: Subject) -> tuple[Tensor, Tensor]:
+    def _held_out(self, subject: Subject) -> tuple[Batch, Batch]:
         """Examples to compare with, and as many others as there are chains; fewer or none where data are few."""
         there = len(subject.data().examples("test"))
         rows = subject.held_out("test", min(there, self._reference + self._chains))
@@ -191,10 +195,10 @@ def departures(chains: Tensor, data: Tensor, tolerance: float) -> Tensor:
 
 
 @torch.no_grad()
-def _one_step(subject: Subject, data: Tensor, level: Level, number: int) -> Tensor:
+def _one_step(subject: Subject, data: Batch, level: Level, number: int) -> Tensor:
     operator, draw = subject.model.operator, subject.generator("one-step", number)
-    state, _ = initial_state(operator, data, draw)
-    return visible(operator, operator(state, level).cooling(level).sample(draw))
+    state, _ = initial_state(operator, data.states, draw)
+    return visible(operator, operator(state, level, data.context).cooling(level).sample(draw))
 
 
 def _median_distance(states: Tensor) -> float:

@@ -21,7 +21,7 @@ import torch
 from pydantic import Field, PositiveInt
 from torch import Tensor
 
-from walkback.diagnostics import Diagnostic, Start, Subject
+from walkback.diagnostics import ChainStart, Diagnostic, Subject
 from walkback.errors import ConfigurationError, WalkbackError
 from walkback.kernels import BernoulliKernel, Kernel, NormalKernel, ProductKernel
 from walkback.measuring.estimates import ratio_figure, require_enough
@@ -29,7 +29,8 @@ from walkback.measuring.traces import cold_level
 from walkback.operators import TransitionOperator
 from walkback.report import Figure, Report, Series
 from walkback.schedules import Level
-from walkback.state import State, batch_size, leaves, map_state
+from walkback.state import batch_size, leaves, map_context, map_state
+from walkback.walk import Start
 from walkback_diagnostics.mirrored import mirrored_layers
 
 _NOTHING = 1e-20
@@ -59,14 +60,14 @@ class Symmetry(Diagnostic):
         examples: PositiveInt = 100,
         probes: PositiveInt = 8,
         temperature: Annotated[float, Field(gt=0)] = 1.0,
-        start: Start = "data",
+        start: ChainStart = "data",
         batch: PositiveInt = 50,
     ) -> None:
         require_enough(examples, "examples", "--set examples=…")
         self._examples = examples
         self._probes = probes
         self._temperature = temperature
-        self._start: Start = start
+        self._start: ChainStart = start
         self._batch = batch
 
     def measure(self, subject: Subject) -> Report:
@@ -79,12 +80,13 @@ class Symmetry(Diagnostic):
         level = cold_level(subject, self._temperature)
         operator = subject.model.operator
         with subject.model.evaluating(), torch.autocast(subject.device.type, enabled=False):
-            state = subject.start(self._start, self._examples)
+            start = subject.start(self._start, self._examples)
+            one = _rows(start, slice(1))
             with torch.no_grad():
-                kernel = operator(map_state(lambda leaf: leaf[:1], state), level).cooling(level)
+                kernel = operator(one.state, level, one.context).cooling(level)
             natural_parameters(kernel)
-            norms = self._norms(subject, state, level)
-            cosines, layers, warnings = mirrored_layers(operator, state, level, natural_parameters)
+            norms = self._norms(subject, start, level)
+            cosines, layers, warnings = mirrored_layers(operator, one, level, natural_parameters)
         figures, further = _asymmetries(norms, isinstance(kernel, NormalKernel))
         protocol = {
             "examples": self._examples,
@@ -96,12 +98,12 @@ class Symmetry(Diagnostic):
         everything = (*figures, *(() if cosines is None else (cosines,)))
         return Report("symmetry", figures[0].name, everything, series, (*further, *warnings), protocol)
 
-    def _norms(self, subject: Subject, state: State, level: Level) -> Tensor:
+    def _norms(self, subject: Subject, start: Start, level: Level) -> Tensor:
         """`squared_norms` of all states, `(N, 3)`; the cache keeps each batch."""
         found = []
         subject.watch.stage("Jacobians", self._examples)
         for number, first in enumerate(range(0, self._examples, self._batch)):
-            some = map_state(lambda leaf, first=first: leaf[first : first + self._batch], state)
+            some = _rows(start, slice(first, first + self._batch))
             kept = subject.cache.read(f"jacobian-{number}")
             if kept is None:
                 noise = subject.generator("probes", number)
@@ -109,8 +111,14 @@ class Symmetry(Diagnostic):
                 kept = {"norms": norms.double().cpu()}
                 subject.cache.write(f"jacobian-{number}", kept)
             found.append(kept["norms"])
-            subject.watch.advance(first + batch_size(some), {})
+            subject.watch.advance(first + batch_size(some.state), {})
         return torch.cat(found)
+
+
+def _rows(start: Start, rows: slice) -> Start:
+    """Some of the states, with their context."""
+    context = map_context(lambda leaf: leaf[rows], start.context)
+    return Start(map_state(lambda leaf: leaf[rows], start.state), context=context)
 
 
 def natural_parameters(kernel: Kernel) -> Tensor:
@@ -141,7 +149,7 @@ def _part(kernel: Kernel) -> Tensor:
 
 
 def squared_norms(
-    operator: TransitionOperator, state: State, level: Level, probes: int, generator: torch.Generator
+    operator: TransitionOperator, start: Start, level: Level, probes: int, generator: torch.Generator
 ) -> Tensor:
     """Unbiased estimates of ‖J - Jᵀ‖², ‖J + Jᵀ‖² and ‖J + Jᵀ - 2 I‖² (Frobenius) at states `(B, *E)`: `(B, 3)`.
 
@@ -152,8 +160,9 @@ def squared_norms(
         WalkbackError: The map is constant, cannot be differentiated twice, or a derivative is not finite.
     """
     with torch.enable_grad():
-        inputs = tuple(leaf.detach().clone().requires_grad_() for leaf in leaves(state))
-        kernel = operator(inputs if isinstance(state, tuple) else inputs[0], level).cooling(level)
+        inputs = tuple(leaf.detach().clone().requires_grad_() for leaf in leaves(start.state))
+        state = inputs if isinstance(start.state, tuple) else inputs[0]
+        kernel = operator(state, level, start.context).cooling(level)
         m = natural_parameters(kernel)
         if not m.requires_grad:
             raise WalkbackError(

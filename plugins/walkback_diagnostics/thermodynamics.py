@@ -29,6 +29,7 @@ import torch
 from pydantic import Field, NonNegativeInt, PositiveInt
 from torch import Tensor
 
+from walkback.data import draw_labels
 from walkback.diagnostics import Diagnostic, Subject
 from walkback.errors import DataError, WalkbackError
 from walkback.measuring.estimates import require_enough
@@ -36,7 +37,7 @@ from walkback.measuring.traces import settle, trace
 from walkback.report import Report
 from walkback.sampling import anneal, last
 from walkback.schedules import Level
-from walkback.state import State, dimensions, map_state
+from walkback.state import dimensions, map_state
 from walkback.walk import Start
 from walkback.work import PathWork, cooling_work, heating_work, reheating_work
 from walkback_diagnostics.free_energy import bar
@@ -122,9 +123,10 @@ class Thermodynamics(Diagnostic):
         model, levels = subject.model, subject.model.levels()
 
         def compute(number: int, num: int) -> dict[str, Tensor]:
-            state, path = cooling_work(model, num, levels, subject.generator("cooling", number))
+            context = draw_labels(subject.info, num, subject.generator("labels", number))
+            state, path = cooling_work(model, num, levels, subject.generator("cooling", number), context)
             noise = subject.generator("reheating", number)
-            paths = [reheating_work(model, state, levels, noise) for _ in range(self._paths)]
+            paths = [reheating_work(model, state, levels, noise, context) for _ in range(self._paths)]
             return {
                 "cooling": _work(path),
                 "cooling_production": path.production.double(),
@@ -157,7 +159,9 @@ class Thermodynamics(Diagnostic):
         def compute(number: int, size: int) -> dict[str, Tensor]:
             some = rows[number * self._batch : number * self._batch + size]
             noise = subject.generator("heating", number)
-            paths = [heating_work(model, some, levels, noise) for _ in range(self._paths)]
+            paths = [
+                heating_work(model, some.states, levels, noise, some.context) for _ in range(self._paths)
+            ]
             return {
                 "heating": torch.stack([_work(heated) for heated in paths], 1),
                 "production": torch.stack([heated.production.double() for heated in paths]).mean(0),
@@ -169,8 +173,8 @@ class Thermodynamics(Diagnostic):
     def _stationary(self, subject: Subject) -> Tensor:
         """Mean entropy production of a step of chains held at each level, `(C, K)`, nats."""
         found = []
-        for number, (level, state) in enumerate(_heated_states(subject, self._chains), start=1):
-            settled = settle(subject, state, level, self._burn_in, name=f"burn-in-at-level-{number}")
+        for number, (level, heated) in enumerate(_heated_states(subject, self._chains), start=1):
+            settled = settle(subject, heated, level, self._burn_in, name=f"burn-in-at-level-{number}")
             held = trace(
                 subject,
                 settled,
@@ -195,13 +199,14 @@ class _Cooled:
 
 
 @torch.no_grad()
-def _heated_states(subject: Subject, num: int) -> Iterator[tuple[Level, State]]:
+def _heated_states(subject: Subject, num: int) -> Iterator[tuple[Level, Start]]:
     """Each level with states of it `(num, *E)`, on heating paths from cooled s_0 of their own."""
     model = subject.model
     levels, noise = model.levels(), subject.generator("heated-states")
-    origin = last(anneal(model.operator, model.prior, levels, num, noise))
-    for step in model.walk(Start(origin), levels, noise):
-        yield step.level, map_state(torch.clone, step.target)
+    context = subject.labels(num)
+    origin = last(anneal(model.operator, model.prior, levels, num, noise, context))
+    for step in model.walk(Start(origin, context=context), levels, noise):
+        yield step.level, Start(map_state(torch.clone, step.target), context=context)
 
 
 def _work(path: PathWork) -> Tensor:

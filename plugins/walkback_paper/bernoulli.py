@@ -16,27 +16,16 @@ from __future__ import annotations
 import math
 from typing import Annotated, Literal, TypeAlias, final
 
-from pydantic import Field, NonNegativeInt, PositiveInt
+from pydantic import Field
 from torch import Tensor, nn
 
 from walkback.errors import ConfigurationError
 from walkback.kernels import BernoulliKernel, Kernel, bernoulli_at
-from walkback.operators import Conditional
+from walkback.networks import Network, Ports
+from walkback.operators import Conditional, TransitionOperator
 from walkback.schedules import Level
-from walkback.state import Space, StateSpace
-from walkback_paper.networks.conditioning import Conditioning
-from walkback_paper.networks.conv import ConvEncoderDecoder, Norm
-from walkback_paper.networks.level import LevelOptions
-from walkback_paper.networks.mlp import ResidualMLP
-from walkback_paper.parametrized import (
-    Fraction,
-    Mean,
-    Mixing,
-    Parametrization,
-    ParametrizedOperator,
-    Positive,
-    Share,
-)
+from walkback.state import Context, Space, State, StateSpace, leaves
+from walkback_paper.parametrized import Fraction, Mean, Mixing, told
 
 Heating: TypeAlias = Literal["tied", "flips"]
 FlipProbability: TypeAlias = Annotated[float, Field(gt=0.0, lt=0.5)]
@@ -64,31 +53,26 @@ class BernoulliConditional(Conditional):
 
 
 @final
-class BernoulliParametrization(Parametrization):
+class BernoulliParametrization(nn.Module):
     """Turns a network's output into a Bernoulli conditional; see the module's equations.
 
     Args:
-        mean: Form of the logits.
-        alpha: α of the mixing form.
+        mixing: Form of the logits.
         flip: ε, probability of a flip at T = 1 without a network.
         heating: What heats.
-        learn_alpha: Whether α is learned.
 
     Raises:
-        ConfigurationError: Plain flips are asked for with the mixing form, which has none; or see `Mixing`.
+        ConfigurationError: Plain flips are asked for with the mixing form, which has none.
     """
 
-    def __init__(
-        self, *, mean: Mean, alpha: float, flip: float, heating: Heating, learn_alpha: bool = False
-    ) -> None:
+    def __init__(self, mixing: Mixing, *, flip: float, heating: Heating) -> None:
         super().__init__()
-        if mean == "mix" and heating == "flips":
+        if mixing.mean == "mix" and heating == "flips":
             raise ConfigurationError(
                 "Got operator.heating = 'flips' with operator.mean = 'mix', expected 'tied': "
                 "only the preconditioned form has a flip probability to heat with."
             )
-        self._mean: Mean = mean
-        self.mixing = Mixing(mean, alpha, learn_alpha)
+        self.mixing = mixing
         self._scale = math.log((1 - flip) / flip)
         self._heating: Heating = heating
 
@@ -97,122 +81,72 @@ class BernoulliParametrization(Parametrization):
         """Temperature at which a bit of logit c is within 5 % of a fair coin."""
         return max(1.0, self._scale / _FORGOTTEN)
 
-    def forward(self, network: nn.Module, state: Tensor, level: Level) -> BernoulliConditional:
+    def forward(
+        self, network: nn.Module, state: Tensor, level: Level, context: Context = None
+    ) -> BernoulliConditional:
         """Run `network` at bits `(B, *E)`."""
         signs = 2 * state - 1
-        log2_temperature = level.temperature_like(state).flatten().log2()
-        (output,) = network(signs, log2_temperature)
+        (output,) = network(signs, told(state, level, context))
         output = output.to(state.dtype)
-        if self._mean == "mix":
+        if self.mixing.mean == "mix":
             return BernoulliConditional(self.mixing(state, output), None, tied=True)
         if self._heating == "tied":
             return BernoulliConditional(self._scale * signs + output, None, tied=True)
         return BernoulliConditional(self._scale * signs, output, tied=False)
 
 
-def binary_space(space: StateSpace, name: str) -> Space:
-    """The space of one binary tensor, for the operator `name`; raises ConfigurationError for any other."""
-    if isinstance(space, tuple) or space.support != "binary":
-        raise ConfigurationError(
-            f"Got real-valued data for the operator '{name}', expected binary data: binarize them "
-            "(--set data.binarize=stochastic, where the data set offers it) or choose a Gaussian operator."
-        )
-    return space
-
-
 @final
-class BernoulliMLP(ParametrizedOperator[BernoulliParametrization]):
-    """Bernoulli operator with a residual MLP.
+class Bernoulli(TransitionOperator):
+    """Bernoulli operator with any network.
 
     Args:
-        space: One binary tensor of any shape.
+        space: One binary tensor of any shape that the network serves.
+        network: Learns the logits.
         mean: Form of the logits; "mix" is the paper's.
         alpha: α of the mixing form.
         learn_alpha: Whether α is learned, starting from `alpha`.
         flip: ε, probability of a flip at T = 1 without a network.
         heating: "tied" (the paper) or independent "flips".
-        hidden: Units per layer.
-        depth: Residual blocks.
-        dropout: Share of hidden units left out in training.
-        conditioning: How the network is given log T.
-        level_norms: Sets of norm parameters, one for each level from T = 1 up; 0: all levels share one.
-        norms_per_doubling: Sets to a doubling of T.
+
+    Raises:
+        ConfigurationError: The space is not binary, the network does not serve it, or options contradict each other.
     """
 
     def __init__(
         self,
         space: StateSpace,
+        network: Network,
         *,
         mean: Mean = "preconditioned",
         alpha: Fraction = 0.5,
         learn_alpha: bool = False,
         flip: FlipProbability = 0.02,
         heating: Heating = "flips",
-        hidden: PositiveInt = 512,
-        depth: PositiveInt = 3,
-        dropout: Share = 0.0,
-        conditioning: Conditioning = "film",
-        level_norms: NonNegativeInt = 0,
-        norms_per_doubling: Positive = 1.0,
     ) -> None:
-        shape = binary_space(space, "bernoulli-mlp").shape
-        parametrization = BernoulliParametrization(
-            mean=mean, alpha=alpha, learn_alpha=learn_alpha, flip=flip, heating=heating
+        super().__init__()
+        leaf = binary_space(space)
+        mixing = Mixing(mean, alpha, learn_alpha)
+        self.parametrization = BernoulliParametrization(mixing, flip=flip, heating=heating)
+        self.network = network.build(Ports(leaf.shape, heads=1, classes=leaf.classes))
+
+    def forward(self, state: State, level: Level, context: Context = None) -> BernoulliConditional:
+        """Run the network at `state` `(B, *E)`."""
+        conditional: BernoulliConditional = self.parametrization(
+            self.network, leaves(state)[0], level, context
         )
-        network = ResidualMLP(
-            shape,
-            heads=1,
-            width=hidden,
-            depth=depth,
-            dropout=dropout,
-            level=LevelOptions(conditioning, level_norms, norms_per_doubling),
+        return conditional
+
+    @property
+    def max_temperature(self) -> float:
+        """T_max, at which a bit without a network is nearly a fair coin."""
+        return self.parametrization.max_temperature
+
+
+def binary_space(space: StateSpace) -> Space:
+    """The space of one binary tensor; raises ConfigurationError for any other."""
+    if isinstance(space, tuple) or space.support != "binary":
+        raise ConfigurationError(
+            "Got real-valued data for a Bernoulli operator, expected binary data: binarize them "
+            "(--set data.binarize=stochastic, where the data set offers it) or choose a Gaussian operator."
         )
-        super().__init__(parametrization, network)
-
-
-@final
-class BernoulliConv(ParametrizedOperator[BernoulliParametrization]):
-    """Bernoulli operator with the paper's convolutional encoder-decoder.
-
-    The options that `BernoulliMLP` has too mean the same; the tables themselves are `norm = "table"` with
-    `conditioning = "none"`.
-
-    Args:
-        space: Binary images `(C, H, W)`.
-        channels: Feature maps of the convolutions; None takes the paper's for the image.
-        hidden: Units of the fully connected layers; None takes the paper's.
-        norm: Normalization of the layers: the table's, with its nonlinearities, or one kind everywhere.
-        dropout: Share of the bottleneck's units left out in training.
-    """
-
-    def __init__(
-        self,
-        space: StateSpace,
-        *,
-        mean: Mean = "preconditioned",
-        alpha: Fraction = 0.5,
-        learn_alpha: bool = False,
-        flip: FlipProbability = 0.02,
-        heating: Heating = "flips",
-        channels: tuple[PositiveInt, ...] | None = None,
-        hidden: PositiveInt | None = None,
-        norm: Norm = "batch",
-        dropout: Share = 0.0,
-        conditioning: Conditioning = "film",
-        level_norms: NonNegativeInt = 0,
-        norms_per_doubling: Positive = 1.0,
-    ) -> None:
-        shape = binary_space(space, "bernoulli-conv").shape
-        parametrization = BernoulliParametrization(
-            mean=mean, alpha=alpha, learn_alpha=learn_alpha, flip=flip, heating=heating
-        )
-        network = ConvEncoderDecoder(
-            shape,
-            heads=1,
-            channels=channels,
-            width=hidden,
-            norm=norm,
-            dropout=dropout,
-            level=LevelOptions(conditioning, level_norms, norms_per_doubling),
-        )
-        super().__init__(parametrization, network)
+    return space

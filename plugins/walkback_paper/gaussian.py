@@ -1,4 +1,4 @@
-"""Gaussian operators: p_T(s' | s) = N(μ(s), v_T(s)), a network inside a parametrization.
+"""Gaussian operators: p_T(s' | s) = N(μ(s), v_T(s)), any network inside one parametrization.
 
     mean  mix               μ = (1 - α) s + α F(s)                                              (section 3.3)
           preconditioned    μ = m + c_skip (s - m) + c_out F((s - m) / √(v + σ_d²), log T)
@@ -11,9 +11,9 @@
               reverse       heating v_T = T σ², cooling T σ² r(s) with r = softplus(G(s) + c)
 
 m and σ_d² are the data's mean and its variance per dimension; softplus(c) = 1, so that G = 0 is noise of size σ. σ is
-given, or a share of σ_d. `temperature_law = "std"` multiplies the standard deviation by T instead (T² for T above), as
-section 3.3 does. The preconditioned network learns only the correction to a linear-Gaussian posterior mean, which is
-O(v): small noise needs no large network to be reproduced.
+given, or a share of σ_d. T σ² stands for what the temperature law makes of σ² (`walkback.temperature`). The
+preconditioned network learns only the correction to a linear-Gaussian posterior mean, which is O(v): small noise needs
+no large network to be reproduced.
 
 ν is the noise that data were smoothed by (`smoothing`, for `data.noise`). The reverse of a small step from such data
 has the mean s + v/(v + ν²) (D(s) - s), where D, the mean of the unsmoothed data given s, hardly depends on v while
@@ -32,31 +32,18 @@ import math
 from typing import Literal, TypeAlias, final
 
 import torch
-from pydantic import NonNegativeInt, PositiveInt
 from torch import Tensor, nn
 from torch.nn.functional import softplus
 
 from walkback.errors import ConfigurationError
-from walkback.kernels import Kernel, TemperatureLaw, normal_at, tempered_variance
-from walkback.operators import Conditional, DataAware
+from walkback.kernels import Kernel, normal_at
+from walkback.networks import Network, Ports
+from walkback.operators import Conditional, DataAware, TransitionOperator
 from walkback.schedules import Level
-from walkback.state import Space, StateSpace
+from walkback.state import Context, Space, State, StateSpace, leaves
+from walkback.temperature import VARIANCE_LAW, TemperatureLaw
 from walkback_paper.moments import largest_variance
-from walkback_paper.networks.conditioning import Conditioning
-from walkback_paper.networks.conv import ConvEncoderDecoder, Norm
-from walkback_paper.networks.level import LevelOptions
-from walkback_paper.networks.mlp import ResidualMLP
-from walkback_paper.parametrized import (
-    Fraction,
-    Mean,
-    Mixing,
-    NonNegative,
-    Parametrization,
-    ParametrizedOperator,
-    Positive,
-    Ratio,
-    Share,
-)
+from walkback_paper.parametrized import Fraction, Mean, Mixing, NonNegative, Numbers, Positive, told
 
 Variance: TypeAlias = Literal["fixed", "tied", "softplus", "reverse"]
 
@@ -86,22 +73,20 @@ class GaussianConditional(Conditional):
 
 
 @final
-class GaussianParametrization(Parametrization):
+class GaussianParametrization(nn.Module):
     """Turns a network's outputs into a Gaussian conditional; see the module's equations.
 
     Args:
         shape: Event shape E.
+        mixing: Form of the mean.
         sigma: σ, standard deviation of the noise at T = 1.
-        mean: Form of the mean.
-        alpha: α of the mixing mean.
-        variance: Form of the variance.
-        law: What temperature multiplies.
         sigma_share: σ / σ_d, from which `fit_data` sets σ; None leaves it at `sigma`.
-        learn_alpha: Whether α is learned.
         smoothing: ν.
+        variance: Form of the variance.
+        law: What temperature does to the variance.
 
     Raises:
-        ConfigurationError: See `Mixing`; or the mixing mean, which has no ν, is given one.
+        ConfigurationError: The mixing mean, which has no ν, is given one.
     """
 
     noise_variance: Tensor
@@ -112,39 +97,31 @@ class GaussianParametrization(Parametrization):
     def __init__(
         self,
         shape: tuple[int, ...],
+        mixing: Mixing,
         *,
         sigma: float,
-        mean: Mean,
-        alpha: float,
+        sigma_share: float | None,
+        smoothing: float,
         variance: Variance,
         law: TemperatureLaw,
-        sigma_share: float | None = None,
-        learn_alpha: bool = False,
-        smoothing: float = 0.0,
     ) -> None:
         super().__init__()
-        self.mixing = Mixing(mean, alpha, learn_alpha)
-        if smoothing and mean != "preconditioned":
+        self.mixing = mixing
+        if smoothing and mixing.mean != "preconditioned":
             raise ConfigurationError(
-                f"Got operator.smoothing = {smoothing:g} with operator.mean = '{mean}', expected "
+                f"Got operator.smoothing = {smoothing:g} with operator.mean = '{mixing.mean}', expected "
                 "'preconditioned': only that form is scaled by it."
             )
         self._smoothing = smoothing
-        self._mean: Mean = mean
         self._sigma_share = sigma_share
         self._variance: Variance = variance
-        self._law: TemperatureLaw = law
+        self._law = law
         ones = (1,) * len(shape)
         self.register_buffer("noise_variance", torch.full((1, *ones), sigma**2))
         self.register_buffer("data_mean", torch.zeros(shape))
         self.register_buffer("data_variance", torch.tensor(1.0 + smoothing**2))
         self.register_buffer("max_variance", torch.ones(()))
-        self._ratio = Ratio()
-
-    @staticmethod
-    def heads(variance: Variance) -> int:
-        """Number of outputs the network must have: the mean, and the variance where it is learned."""
-        return 1 if variance == "fixed" else 2
+        self._numbers = Numbers()
 
     @torch.no_grad()
     def fit_data(self, data: Tensor) -> None:
@@ -170,19 +147,22 @@ class GaussianParametrization(Parametrization):
 
     @property
     def max_temperature(self) -> float:
-        """σ_max² / σ², or its root where temperature multiplies the standard deviation."""
-        ratio = self._ratio(self.max_variance, self.noise_variance)
-        return max(1.0, ratio if self._law == "variance" else math.sqrt(ratio))
+        """The T at which the law turns σ² into σ_max², the data's largest variance; at least 1."""
+        return max(1.0, self._law.max_temperature(*self._numbers(self.max_variance, self.noise_variance)))
 
-    def forward(self, network: nn.Module, state: Tensor, level: Level) -> GaussianConditional:
+    def forward(
+        self, network: nn.Module, state: Tensor, level: Level, context: Context = None
+    ) -> GaussianConditional:
         """Run `network` at `state` `(B, *E)`."""
-        noise = tempered_variance(self.noise_variance, level, self._law)
+        noise = self._law.variance(self.noise_variance, level)
         centred = state - self.data_mean
-        scale = self.data_variance if self._mean == "mix" else noise + self.data_variance
-        log2_temperature = level.temperature_like(state).flatten().log2()
+        mixes = self.mixing.mean == "mix"
+        scale = self.data_variance if mixes else noise + self.data_variance
         # The parametrization stays in the state's precision whatever autocast does to the network.
-        outputs = [head.to(state.dtype) for head in network(centred / scale.sqrt(), log2_temperature)]
-        if self._mean == "mix":
+        outputs = [
+            head.to(state.dtype) for head in network(centred / scale.sqrt(), told(state, level, context))
+        ]
+        if mixes:
             target = self.data_mean + self.data_variance.sqrt() * outputs[0]
             mean = self.mixing(state, target)
         else:
@@ -208,30 +188,13 @@ class GaussianParametrization(Parametrization):
         return self.noise_variance * ratio, self.noise_variance
 
 
-def real_space(space: StateSpace, name: str) -> Space:
-    """The space of one real tensor, for the operator `name`; raises ConfigurationError for any other."""
-    if isinstance(space, tuple) or space.support != "real":
-        raise ConfigurationError(
-            f"Got binary or composite data for the operator '{name}', expected one real tensor: "
-            "choose real data or a Bernoulli operator."
-        )
-    return space
-
-
-class GaussianOperator(ParametrizedOperator[GaussianParametrization], DataAware):
-    """What Gaussian operators share: the data's moments set the parametrization's scales."""
-
-    def fit_data(self, data: Tensor) -> None:
-        """Take the data's moments; see `GaussianParametrization.fit_data`."""
-        self.parametrization.fit_data(data)
-
-
 @final
-class GaussianMLP(GaussianOperator):
-    """Gaussian operator with a residual MLP.
+class Gaussian(TransitionOperator, DataAware):
+    """Gaussian operator with any network.
 
     Args:
-        space: One real tensor of any shape.
+        space: One real tensor of any shape that the network serves.
+        network: Learns the mean, and the variance where it is learned.
         sigma: σ, standard deviation of the noise at T = 1, in the units of the data.
         sigma_share: σ / σ_d instead, with σ_d² the data's mean variance per dimension; None leaves σ at `sigma`.
         mean: Form of the mean; "mix" is the paper's.
@@ -239,18 +202,16 @@ class GaussianMLP(GaussianOperator):
         learn_alpha: Whether α is learned, starting from `alpha`.
         smoothing: ν, the noise that data are smoothed by (data.noise): scales what a preconditioned network learns.
         variance: Form of the variance; "softplus" is the paper's, and runs away.
-        temperature_law: Whether T multiplies the variance (Algorithm 1) or the standard deviation (section 3.3).
-        hidden: Units per layer.
-        depth: Residual blocks.
-        dropout: Share of hidden units left out in training.
-        conditioning: How the network is given log T.
-        level_norms: Sets of norm parameters, one for each level from T = 1 up; 0: all levels share one.
-        norms_per_doubling: Sets to a doubling of T.
+        temperature_law: What T does to the variance; None multiplies it (Algorithm 1).
+
+    Raises:
+        ConfigurationError: The space is not real, the network does not serve it, or options contradict each other.
     """
 
     def __init__(
         self,
         space: StateSpace,
+        network: Network,
         *,
         sigma: Positive = 0.03,
         sigma_share: Positive | None = None,
@@ -259,92 +220,46 @@ class GaussianMLP(GaussianOperator):
         learn_alpha: bool = False,
         smoothing: NonNegative = 0.0,
         variance: Variance = "reverse",
-        temperature_law: TemperatureLaw = "variance",
-        hidden: PositiveInt = 512,
-        depth: PositiveInt = 3,
-        dropout: Share = 0.0,
-        conditioning: Conditioning = "film",
-        level_norms: NonNegativeInt = 0,
-        norms_per_doubling: Positive = 1.0,
+        temperature_law: TemperatureLaw | None = None,
     ) -> None:
-        shape = real_space(space, "gaussian-mlp").shape
-        parametrization = GaussianParametrization(
+        super().__init__()
+        leaf = real_space(space)
+        shape = leaf.shape
+        self.parametrization = GaussianParametrization(
             shape,
+            Mixing(mean, alpha, learn_alpha),
             sigma=sigma,
             sigma_share=sigma_share,
-            mean=mean,
-            alpha=alpha,
-            learn_alpha=learn_alpha,
-            variance=variance,
-            law=temperature_law,
             smoothing=smoothing,
-        )
-        network = ResidualMLP(
-            shape,
-            heads=parametrization.heads(variance),
-            width=hidden,
-            depth=depth,
-            dropout=dropout,
-            level=LevelOptions(conditioning, level_norms, norms_per_doubling),
-        )
-        super().__init__(parametrization, network)
-
-
-@final
-class GaussianConv(GaussianOperator):
-    """Gaussian operator with the paper's convolutional encoder-decoder (Tables 2 to 5).
-
-    The options that `GaussianMLP` has too mean the same; the tables themselves are `norm = "table"` with
-    `conditioning = "none"`.
-
-    Args:
-        space: Images `(C, H, W)`.
-        channels: Feature maps of the convolutions; None takes the paper's for the image.
-        hidden: Units of the fully connected layers; None takes the paper's (for SVHN, 1024 is the table's).
-        norm: Normalization of the layers: the table's, with its nonlinearities, or one kind everywhere.
-        dropout: Share of the bottleneck's units left out in training.
-        level_norms: See `GaussianMLP`; several are the paper's "different batch norm for different steps".
-    """
-
-    def __init__(
-        self,
-        space: StateSpace,
-        *,
-        sigma: Positive = 0.03,
-        sigma_share: Positive | None = None,
-        mean: Mean = "preconditioned",
-        alpha: Fraction = 0.5,
-        learn_alpha: bool = False,
-        smoothing: NonNegative = 0.0,
-        variance: Variance = "reverse",
-        temperature_law: TemperatureLaw = "variance",
-        channels: tuple[PositiveInt, ...] | None = None,
-        hidden: PositiveInt | None = None,
-        norm: Norm = "batch",
-        dropout: Share = 0.0,
-        conditioning: Conditioning = "film",
-        level_norms: NonNegativeInt = 0,
-        norms_per_doubling: Positive = 1.0,
-    ) -> None:
-        shape = real_space(space, "gaussian-conv").shape
-        parametrization = GaussianParametrization(
-            shape,
-            sigma=sigma,
-            sigma_share=sigma_share,
-            mean=mean,
-            alpha=alpha,
-            learn_alpha=learn_alpha,
             variance=variance,
-            law=temperature_law,
-            smoothing=smoothing,
+            law=temperature_law or VARIANCE_LAW,
         )
-        network = ConvEncoderDecoder(
-            shape,
-            heads=parametrization.heads(variance),
-            channels=channels,
-            width=hidden,
-            norm=norm,
-            dropout=dropout,
-            level=LevelOptions(conditioning, level_norms, norms_per_doubling),
+        self.network = network.build(
+            Ports(shape, heads=1 if variance == "fixed" else 2, classes=leaf.classes)
         )
-        super().__init__(parametrization, network)
+
+    def forward(self, state: State, level: Level, context: Context = None) -> GaussianConditional:
+        """Run the network at `state` `(B, *E)`."""
+        conditional: GaussianConditional = self.parametrization(
+            self.network, leaves(state)[0], level, context
+        )
+        return conditional
+
+    @property
+    def max_temperature(self) -> float:
+        """T_max, at which the noise has the data's largest variance."""
+        return self.parametrization.max_temperature
+
+    def fit_data(self, data: Tensor) -> None:
+        """Take the data's moments; see `GaussianParametrization.fit_data`."""
+        self.parametrization.fit_data(data)
+
+
+def real_space(space: StateSpace) -> Space:
+    """The space of one real tensor; raises ConfigurationError for any other."""
+    if isinstance(space, tuple) or space.support != "real":
+        raise ConfigurationError(
+            "Got binary or composite data for a Gaussian operator, expected one real tensor: choose real data or a "
+            "Bernoulli operator."
+        )
+    return space

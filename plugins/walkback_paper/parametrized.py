@@ -1,30 +1,26 @@
-"""What the paper's operators share: a network inside a parametrization.
+"""What the paper's operators share: the mixing form, and how they ask their network.
 
-network           (s, log2 T) → outputs `(B, *E)`, one a head
-parametrization   outputs → the kernels conditioned on s
-mixing            (1 - α) s + α F(s) (section 3.3), α fixed or learned as sigmoid(a)
+mixing   (1 - α) s + α F(s) (section 3.3), α fixed or learned as sigmoid(a)
 """
 
 from __future__ import annotations
 
 import math
-from abc import ABC, abstractmethod
-from typing import Annotated, Generic, Literal, TypeAlias, TypeVar, final
+from typing import Annotated, Literal, TypeAlias, final
 
 import torch
 from pydantic import Field
 from torch import Tensor, nn
 
 from walkback.errors import ConfigurationError
-from walkback.operators import Conditional, TransitionOperator
+from walkback.networks import Told
 from walkback.schedules import Level
-from walkback.state import State, leaves
+from walkback.state import Context, leaves
 
 Mean: TypeAlias = Literal["mix", "preconditioned"]
 Positive: TypeAlias = Annotated[float, Field(gt=0.0, allow_inf_nan=False)]
 NonNegative: TypeAlias = Annotated[float, Field(ge=0.0, allow_inf_nan=False)]
 Fraction: TypeAlias = Annotated[float, Field(gt=0.0, le=1.0)]
-Share: TypeAlias = Annotated[float, Field(ge=0.0, lt=1.0)]
 
 
 @final
@@ -32,7 +28,7 @@ class Mixing(nn.Module):
     """α of the mixing form.
 
     Args:
-        mean: The form in use.
+        mean: The form of the mean, or of the logits, in use.
         alpha: α, in the beginning where it is learned.
         learned: Whether it is.
 
@@ -52,6 +48,7 @@ class Mixing(nn.Module):
                 "Got operator.alpha = 1 with operator.learn_alpha = true, expected less than 1: "
                 "α is learned as a sigmoid, which does not reach 1."
             )
+        self.mean: Mean = mean
         self._alpha = alpha
         self.logit = nn.Parameter(torch.tensor(math.log(alpha / (1 - alpha)))) if learned else None
 
@@ -62,58 +59,24 @@ class Mixing(nn.Module):
         return torch.lerp(state, target, self.logit.sigmoid().to(state.dtype))
 
 
+def told(state: Tensor, level: Level, context: Context) -> Told:
+    """What the network is told of a state `(B, *E)` at a level; a context is class labels, `(B,)` int64."""
+    label = None if context is None else leaves(context)[0]
+    return Told(level.temperature_like(state).flatten().log2(), label)
+
+
 @final
-class Ratio:
-    """a / b of two buffers of one entry, read off the device when one has changed, not for the levels of every walk."""
+class Numbers:
+    """Two buffers of one entry as numbers, read off the device when one has changed and not for every walk."""
 
     def __init__(self) -> None:
-        self._known: tuple[tuple[Tensor, Tensor], tuple[int, int], float] | None = None
+        self._known: tuple[tuple[Tensor, Tensor], tuple[int, int], tuple[float, float]] | None = None
 
-    def __call__(self, a: Tensor, b: Tensor) -> float:
-        """The number; tensors count what is written into them (`_version`), and `Module.to` makes others of them."""
+    def __call__(self, a: Tensor, b: Tensor) -> tuple[float, float]:
+        """Both; tensors count what is written into them (`_version`), and `Module.to` makes others of them."""
         versions = a._version, b._version
         known = self._known
         if known is None or known[0][0] is not a or known[0][1] is not b or known[1] != versions:
-            self._known = known = (a, b), versions, (a / b).item()
+            first, second = torch.stack([a.flatten()[0], b.flatten()[0]]).tolist()
+            self._known = known = (a, b), versions, (first, second)
         return known[2]
-
-
-class Parametrization(nn.Module, ABC):
-    """Turns a network's outputs into a conditional."""
-
-    @abstractmethod
-    def forward(self, network: nn.Module, state: Tensor, level: Level) -> Conditional:
-        """Run `network` at `state` `(B, *E)`."""
-
-    @property
-    @abstractmethod
-    def max_temperature(self) -> float:
-        """T_max, see `TransitionOperator.max_temperature`."""
-
-
-Form = TypeVar("Form", bound=Parametrization)
-
-
-class ParametrizedOperator(TransitionOperator, Generic[Form]):
-    """An operator made of the two; each adds its options, from which it builds them.
-
-    Args:
-        parametrization: Makes the kernels.
-        network: `(B, *E)` and log2 T `(1,)` or `(B,)` → one tensor `(B, *E)` a head.
-    """
-
-    @abstractmethod
-    def __init__(self, parametrization: Form, network: nn.Module) -> None:
-        super().__init__()
-        self.parametrization: Form = parametrization
-        self.network = network
-
-    def forward(self, state: State, level: Level) -> Conditional:
-        """Run the network at `state` `(B, *E)`."""
-        conditional: Conditional = self.parametrization(self.network, leaves(state)[0], level)
-        return conditional
-
-    @property
-    def max_temperature(self) -> float:
-        """The parametrization's T_max."""
-        return self.parametrization.max_temperature

@@ -15,6 +15,24 @@ _GAUSSIAN = {
 }
 _BERNOULLI = {**_GAUSSIAN, "prior": {"name": "bernoulli"}, "data": {"binarize": "stochastic"}}
 
+_RENAMED = {
+    option: f"network.{option}"
+    for option in (
+        "hidden",
+        "depth",
+        "dropout",
+        "conditioning",
+        "level_norms",
+        "norms_per_doubling",
+        "channels",
+        "norm",
+        "blocks",
+        "patch",
+        "attention",
+    )
+}
+"""Options of the first format, when an operator and its network were one component."""
+
 _RECIPES = (
     ("digits", "Real 8×8 digits in about two minutes on two cores", True),
     ("mnist", "MNIST with a small U-Net, under an hour on two cores", False),
@@ -37,54 +55,43 @@ _RECIPES = (
 
 @hookimpl
 def walkback_operators() -> Iterable[Component]:
-    """The paper's operators for real and for binary data."""
-    yield Component(
-        "gaussian-mlp",
-        "walkback_paper.gaussian:GaussianMLP",
-        "Gaussian operator, residual MLP that knows its temperature",
-        defaults=_GAUSSIAN,
+    """The paper's operators for real and for binary data; each with any network, and by name with each of ours."""
+    yield _gaussian("gaussian", "mlp", "Gaussian operator with any network (option network)")
+    yield _bernoulli(
+        "bernoulli", "mlp", "Bernoulli operator for binary data with any network (option network)"
     )
+    for name, network, words in (
+        ("mlp", "mlp", "residual MLP that knows its temperature"),
+        ("conv", "encoder-decoder", "the paper's convolutional encoder-decoder (Tables 2 to 5)"),
+        ("unet", "unet", "residual U-Net that knows its temperature"),
+        ("plain-mlp", "plain-mlp", "the paper's fully connected network (2×1200 units, batch norm)"),
+    ):
+        yield _gaussian(f"gaussian-{name}", network, f"Gaussian operator, {words}")
+        yield _bernoulli(f"bernoulli-{name}", network, f"Bernoulli operator for binary data, {words}")
+
+
+def _gaussian(name: str, network: str, summary: str) -> Component:
+    """The Gaussian operator with a network of ours."""
+    preset = {"network": {"name": network}, "temperature_law": {"name": "variance"}}
+    target = "walkback_paper.gaussian:Gaussian"
+    return Component(name, target, summary, defaults=_GAUSSIAN, preset=preset, renamed=_RENAMED)
+
+
+def _bernoulli(name: str, network: str, summary: str) -> Component:
+    """The Bernoulli operator with a network of ours."""
+    preset = {"network": {"name": network}}
+    target = "walkback_paper.bernoulli:Bernoulli"
+    return Component(name, target, summary, defaults=_BERNOULLI, preset=preset, renamed=_RENAMED)
+
+
+@hookimpl
+def walkback_temperature_laws() -> Iterable[Component]:
+    """What T multiplies."""
+    yield Component("variance", "walkback.temperature:VarianceLaw", "T multiplies the variance (Algorithm 1)")
     yield Component(
-        "gaussian-conv",
-        "walkback_paper.gaussian:GaussianConv",
-        "Gaussian operator, the paper's convolutional encoder-decoder (Tables 2 to 5)",
-        defaults=_GAUSSIAN,
-    )
-    yield Component(
-        "gaussian-unet",
-        "walkback_paper.unet:GaussianUNet",
-        "Gaussian operator, residual U-Net that knows its temperature",
-        defaults=_GAUSSIAN,
-    )
-    yield Component(
-        "gaussian-plain-mlp",
-        "walkback_paper.plain:GaussianPlainMLP",
-        "Gaussian operator, the paper's fully connected network (2×1200 units, batch norm)",
-        defaults=_GAUSSIAN,
-    )
-    yield Component(
-        "bernoulli-mlp",
-        "walkback_paper.bernoulli:BernoulliMLP",
-        "Bernoulli operator for binary data, residual MLP",
-        defaults=_BERNOULLI,
-    )
-    yield Component(
-        "bernoulli-conv",
-        "walkback_paper.bernoulli:BernoulliConv",
-        "Bernoulli operator for binary images, convolutional encoder-decoder",
-        defaults=_BERNOULLI,
-    )
-    yield Component(
-        "bernoulli-unet",
-        "walkback_paper.unet:BernoulliUNet",
-        "Bernoulli operator for binary images, residual U-Net that knows its temperature",
-        defaults=_BERNOULLI,
-    )
-    yield Component(
-        "bernoulli-plain-mlp",
-        "walkback_paper.plain:BernoulliPlainMLP",
-        "Bernoulli operator for binary data, fully connected layers",
-        defaults=_BERNOULLI,
+        "std",
+        "walkback.temperature:StandardDeviationLaw",
+        "T multiplies the standard deviation (section 3.3)",
     )
 
 

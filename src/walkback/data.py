@@ -10,13 +10,13 @@ import math
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
-from typing import Any, Literal, TypeAlias
+from typing import Any, Literal, TypeAlias, get_args
 
 import torch
 from torch import Tensor
 
 from walkback.errors import ConfigurationError, DataError
-from walkback.state import Space
+from walkback.state import Context, Space, Support, map_context
 from walkback.support.memory import send
 
 Split: TypeAlias = Literal["train", "validation", "test"]
@@ -30,8 +30,10 @@ class DataInfo:
     Attributes:
         name: Name or hub id.
         shape: Event shape of a state; images are `(channels, height, width)`.
-        support: "real" or "binary".
+        support: "real", "binary" or "one-hot", see `walkback.state.Support`.
         bins: Number of grey levels behind data scaled to [0, 1]; None where the data are not quantized.
+        classes: The classes that a model is told, by name, in the order of their labels, with their numbers of training
+            examples; empty where it is told none (`data.condition`).
         preprocessing: The steps from file to state, in order, in words.
         splits: Number of examples by split.
         fingerprint: A hash that changes with the examples or the preprocessing.
@@ -39,16 +41,17 @@ class DataInfo:
 
     name: str
     shape: tuple[int, ...]
-    support: Literal["real", "binary"] = "real"
+    support: Support = "real"
     bins: int | None = None
     preprocessing: tuple[str, ...] = ()
     splits: Mapping[str, int] = field(default_factory=dict)
     fingerprint: str = ""
+    classes: Mapping[str, int] = field(default_factory=dict)
 
     @property
     def space(self) -> Space:
-        """The space of the visible state."""
-        return Space(self.shape, self.support)
+        """The space of the visible state, and the number of classes."""
+        return Space(self.shape, self.support, len(self.classes))
 
     @property
     def is_image(self) -> bool:
@@ -58,7 +61,8 @@ class DataInfo:
     def bits_per_dimension(self, nats: float) -> float | None:
         """(nats / D + log bins) / log 2; None for data without quantum, whose bits/dim mean nothing.
 
-        Binary data are discrete as they are: nats / D / log 2.
+        Binary data are discrete as they are: nats / D / log 2. Of one-hot states most combinations of bits are
+        impossible, so that a dimension is no bit: None.
 
         Args:
             nats: A negative log-likelihood, or a bound on it, in nats per example.
@@ -66,7 +70,7 @@ class DataInfo:
         per_dimension = nats / math.prod(self.shape)
         if self.support == "binary":
             return per_dimension / math.log(2)
-        if self.bins is None:
+        if self.bins is None or self.support != "real":
             return None
         return (per_dimension + math.log(self.bins)) / math.log(2)
 
@@ -77,6 +81,7 @@ class DataInfo:
             "shape": list(self.shape),
             "preprocessing": list(self.preprocessing),
             "splits": dict(self.splits),
+            "classes": [[name, count] for name, count in self.classes.items()],
         }
         return record | plain
 
@@ -85,7 +90,7 @@ class DataInfo:
         """Inverse of `to_dict`; raises DataError on a record that is not one."""
         try:
             shape = tuple(int(n) for n in record["shape"])
-            if min(shape, default=1) < 1 or record["support"] not in ("real", "binary"):
+            if min(shape, default=1) < 1 or record["support"] not in get_args(Support):
                 raise DataError(f"Got a data description of shape {shape} and support {record['support']!r}.")
             return cls(
                 name=str(record["name"]),
@@ -95,6 +100,7 @@ class DataInfo:
                 preprocessing=tuple(str(step) for step in record["preprocessing"]),
                 splits={str(k): int(v) for k, v in record["splits"].items()},
                 fingerprint=str(record["fingerprint"]),
+                classes={str(name): int(count) for name, count in record.get("classes", ())},
             )
         except (KeyError, TypeError, ValueError, AttributeError) as error:
             raise DataError(f"Got a data description that cannot be read ({error!r}).") from error
@@ -127,6 +133,64 @@ class Dataset(ABC):
     @abstractmethod
     def states(self, rows: Tensor, generator: torch.Generator) -> Tensor:
         """Starting states `(B, *E)`, float, from stored rows `(B, *E)` on the generator's device."""
+
+
+@dataclass(frozen=True, slots=True)
+class Batch:
+    """Data, and what goes with their rows.
+
+    Attributes:
+        states: Starting states, `(B, *E)`.
+        context: What the rows are conditioned on, `(B, …)`; None: nothing.
+    """
+
+    states: Tensor
+    context: Context = None
+
+    def __len__(self) -> int:
+        return len(self.states)
+
+    def __getitem__(self, rows: slice) -> Batch:
+        return Batch(self.states[rows], map_context(lambda leaf: leaf[rows], self.context))
+
+
+def batch_of(dataset: Dataset, split: Split, rows: Tensor | slice, generator: torch.Generator) -> Batch:
+    """Some examples of a split as `states_of`, with what a model of the data set is told of them."""
+    return Batch(
+        states_of(dataset, split, rows, generator), context_of(dataset, split, rows, generator.device)
+    )
+
+
+def context_of(dataset: Dataset, split: Split, rows: Tensor | slice, device: torch.device) -> Context:
+    """What a model is told of some examples of a split, on `device`: labels `(B,)` where `info` has classes.
+
+    Raises:
+        ConfigurationError: The data set says that there are classes, and has no labels.
+    """
+    if not dataset.info.classes:
+        return None
+    if not isinstance(dataset, Labelled):
+        raise ConfigurationError(
+            f"Got classes of {dataset.info.name}, which has no labels, expected a data set that derives from "
+            "walkback.data.Labelled: set data.condition = 'none'."
+        )
+    return send(dataset.labels(split)[rows], device)
+
+
+def draw_labels(info: DataInfo, num: int, generator: torch.Generator) -> Context:
+    """Labels `(num,)` of classes as frequent as in training, on the generator's device; None where there are none.
+
+    They go with samples, as the labels of data go with data.
+    """
+    if not info.classes:
+        return None
+    counts = torch.tensor(tuple(info.classes.values()), dtype=torch.float64, device=generator.device)
+    return torch.multinomial(counts, num, replacement=True, generator=generator)
+
+
+def labels_in_turn(info: DataInfo, num: int, device: torch.device) -> Context:
+    """Labels 0, 1, 2, … over and over, `(num,)`, for pictures of all classes; None where there are none."""
+    return torch.arange(num, device=device) % len(info.classes) if info.classes else None
 
 
 def states_of(dataset: Dataset, split: Split, rows: Tensor | slice, generator: torch.Generator) -> Tensor:

@@ -16,17 +16,18 @@ from typing import Literal, TypeAlias
 import torch
 from torch import Tensor
 
-from walkback.data import DataInfo, Dataset, Split, require_examples, states_of
+from walkback.data import Batch, DataInfo, Dataset, Split, batch_of, draw_labels, require_examples, states_of
 from walkback.model import Model
 from walkback.operators import initial_state
 from walkback.report import Report
 from walkback.sampling import anneal, last
-from walkback.state import State
+from walkback.state import Context
 from walkback.storage.work_cache import WorkCache
 from walkback.support.seeding import generator
 from walkback.support.watch import Silent, Watch
+from walkback.walk import Start
 
-Start: TypeAlias = Literal["annealed", "data"]
+ChainStart: TypeAlias = Literal["annealed", "data"]
 """Where chains begin: cooled from the prior, or at held-out data."""
 
 
@@ -56,8 +57,8 @@ class Subject:
         """A generator on the device for one purpose."""
         return generator(self.device, self.seed, f"diagnose-{stream}", *indices)
 
-    def held_out(self, split: Split, num: int) -> Tensor:
-        """States `(num, *E)` on the device of examples of a split, drawn without replacement.
+    def held_out(self, split: Split, num: int) -> Batch:
+        """Data `(num, *E)` on the device of examples of a split, drawn without replacement; with their labels, if told.
 
         Raises:
             ConfigurationError: The split has fewer.
@@ -67,7 +68,7 @@ class Subject:
         require_examples(dataset, split, num)
         order = generator("cpu", self.seed, "diagnose-rows")
         rows = torch.randperm(len(dataset.examples(split)), generator=order)[:num]
-        return states_of(dataset, split, rows, self.generator("data"))
+        return batch_of(dataset, split, rows, self.generator("data"))
 
     def training(self, most: int, stream: str) -> tuple[Tensor, Tensor]:
         """At most so many training examples drawn at random: their numbers `(N,)` on the CPU, and states `(N, *E)`.
@@ -81,15 +82,20 @@ class Subject:
         rows = torch.randperm(count, generator=draw, device=draw.device)[:most].cpu()
         return rows, states_of(dataset, "train", rows, draw)
 
-    def start(self, start: Start, num: int) -> State:
-        """Where `num` chains begin: states `(num, *E)`, latent parts included."""
-        if start == "data":
-            state, _ = initial_state(
-                self.model.operator, self.held_out("test", num), self.generator("latent")
-            )
-            return state
+    def labels(self, num: int) -> Context:
+        """Labels `(num,)` for samples, as frequent as in training; None for a model that is told none."""
+        return draw_labels(self.info, num, self.generator("labels"))
+
+    def start(self, start: ChainStart, num: int) -> Start:
+        """Where `num` chains begin: states `(num, *E)`, latent parts included, and the labels that go with them."""
         model = self.model
-        return last(anneal(model.operator, model.prior, model.levels(), num, self.generator("anneal")))
+        if start == "data":
+            data = self.held_out("test", num)
+            state, _ = initial_state(model.operator, data.states, self.generator("latent"))
+            return Start(state, context=data.context)
+        context, noise = self.labels(num), self.generator("anneal")
+        state = last(anneal(model.operator, model.prior, model.levels(), num, noise, context))
+        return Start(state, context=context)
 
 
 class Diagnostic(ABC):

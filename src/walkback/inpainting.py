@@ -19,9 +19,9 @@ from walkback.errors import WalkbackError
 from walkback.model import Model
 from walkback.operators import TransitionOperator, visible
 from walkback.readout import read_out
-from walkback.sampling import COLD, last
+from walkback.sampling import COLD, last, steps
 from walkback.schedules import Levels
-from walkback.state import State, leaves, map_state
+from walkback.state import Context, State, leaves, map_context, map_state
 from walkback.support.memory import within_memory
 from walkback.support.readouts import Readout
 from walkback.support.seeding import generator as seeded
@@ -32,7 +32,14 @@ BATCH = 250
 
 @torch.no_grad()
 def inpaint(
-    model: Model, known: Tensor, mask: Tensor, levels: Levels, generator: torch.Generator, *, extra: int = 0
+    model: Model,
+    known: Tensor,
+    mask: Tensor,
+    levels: Levels,
+    generator: torch.Generator,
+    context: Context = None,
+    *,
+    extra: int = 0,
 ) -> Iterator[State]:
     """Fill in what the mask leaves open: yields s_K, …, s_0, then `extra` further states at T = 1.
 
@@ -45,17 +52,21 @@ def inpaint(
         mask: True where `known` is kept; bool, broadcastable to `(B, *E)`.
         levels: Cooled through, hottest first.
         generator: On the device of `known`.
+        context: What the rows are conditioned on.
         extra: Steps at T = 1 after those.
 
     Raises:
         WalkbackError: The operator shows data that are none of its state's tensors, so that nothing can be held.
     """
     operator = model.operator
-    state = clamped(operator, model.prior.sample(len(known), generator), known, mask)
+
+    def hold(state: State) -> State:
+        return clamped(operator, state, known, mask)
+
+    state = hold(model.prior.sample(len(known), generator))
     yield state
-    for level in (*reversed(levels), *repeat(COLD, extra)):
-        state = clamped(operator, operator(state, level).cooling(level).sample(generator), known, mask)
-        yield state
+    way = (*reversed(levels), *repeat(COLD, extra))
+    yield from steps(operator, state, way, generator, context, hold=hold)
 
 
 def fill_in(
@@ -63,6 +74,7 @@ def fill_in(
     known: Tensor,
     mask: Tensor,
     levels: Levels,
+    context: Context = None,
     *,
     extra: int,
     readout: Readout,
@@ -79,6 +91,7 @@ def fill_in(
         known: Data `(N, *E)` on the CPU.
         mask: True where `known` is kept; bool, broadcastable to `(N, *E)`, on the CPU.
         levels: See `inpaint`.
+        context: What the rows are conditioned on, `(N, …)`, on the CPU.
         extra: See `inpaint`.
         readout: What is shown of the last states.
         seed: Of the noise.
@@ -93,11 +106,13 @@ def fill_in(
     ends = []
     for number, (part, held) in enumerate(zip(batches, masks, strict=True)):
         noise = seeded(device, seed, "inpaint", number)
+        rows = slice(number * BATCH, (number + 1) * BATCH)
+        given = map_context(lambda leaf, rows=rows: leaf[rows].to(device), context)  # type: ignore[misc]
         with within_memory(f"filling in {len(part)} states at a time", "ask for fewer, or use the CPU"):
-            states = inpaint(model, part.to(device), held.to(device), levels, noise, extra=extra)
+            states = inpaint(model, part.to(device), held.to(device), levels, noise, given, extra=extra)
             end = last(_told(states, on_step, number * (len(levels) + extra)))
         # A mean has no part of the state as it was: it is held once more.
-        ends.append(torch.where(held, part, read_out(model.operator, end, readout).to(part)))
+        ends.append(torch.where(held, part, read_out(model.operator, end, readout, given).to(part)))
     return torch.cat(ends)
 
 

@@ -4,8 +4,9 @@
     Bernoulli   log p(x) = Σ_d  x_d log ρ_d + (1 - x_d) log(1 - ρ_d),   ρ = sigmoid(logits)
     Product     log p(x, h) = log p(x) + log p(h)
 
-Temperature enters where a kernel is made: `normal_at` multiplies the variance (or the standard deviation) by T,
-`bernoulli_at` divides the logits by T (section 3.3 of the paper). Rows may be at different temperatures.
+Temperature enters where a kernel is made: `normal_at` asks a temperature law (`walkback.temperature`), by default a
+factor T of the variance; `bernoulli_at` divides the logits by T (section 3.3 of the paper). Rows may be at different
+temperatures.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ from __future__ import annotations
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from typing import Literal, TypeAlias, final
+from typing import final
 
 import torch
 from torch import Tensor
@@ -21,8 +22,7 @@ from torch.nn.functional import binary_cross_entropy_with_logits
 
 from walkback.schedules import Level
 from walkback.state import State, concatenate, leaves, map_state, sum_events
-
-TemperatureLaw: TypeAlias = Literal["variance", "std"]
+from walkback.temperature import VARIANCE_LAW, TemperatureLaw
 
 
 class Kernel(ABC):
@@ -216,21 +216,13 @@ class StackedKernel(Kernel):
         return torch.cat(parts)
 
 
-def tempered_variance(variance: Tensor, level: Level, law: TemperatureLaw = "variance") -> Tensor:
-    """Variance at temperature T of noise whose variance at T = 1 is `variance`.
-
-    `law = "variance"`: T·v (Algorithm 1).  `law = "std"`: the standard deviation is multiplied, T²·v (section 3.3).
-    With the schedule T_t = √(2^t) of appendix F the second equals the first under doubling.
-    """
-    temperature = level.temperature_like(variance)
-    return variance * (temperature if law == "variance" else temperature.square())
-
-
-def normal_at(mean: Tensor, variance: Tensor, level: Level, law: TemperatureLaw = "variance") -> NormalKernel:
+def normal_at(
+    mean: Tensor, variance: Tensor, level: Level, law: TemperatureLaw = VARIANCE_LAW
+) -> NormalKernel:
     """Normal kernel at a level, from its mean `(B, *E)` and its variance at T = 1 (broadcastable to it)."""
     # A variance without batch dimension would take the temperatures of rows for those of its last event dimension.
     variance = variance.reshape((1,) * (mean.dim() - variance.dim()) + variance.shape)
-    return NormalKernel(mean, tempered_variance(variance, level, law))
+    return NormalKernel(mean, law.variance(variance, level))
 
 
 def bernoulli_at(logits: Tensor, level: Level) -> BernoulliKernel:

@@ -2,6 +2,7 @@
 
     p_T(· | s) = operator(s, level).cooling(level)
     q_T(· | s) = operator(s, level).heating(level)     the same kernel where the operator is tied
+    p_T(· | s, c) = operator(s, level, c).cooling(level)      where it is conditioned, e.g. on a class c
 
 Calling an operator runs its network once. What it returns, a `Conditional`, is cheap to turn into kernels at several
 temperatures: a walk uses each state's output twice, to score the step that led to it and to draw the step that
@@ -17,7 +18,7 @@ from torch import Tensor, nn
 
 from walkback.kernels import Kernel
 from walkback.schedules import Level
-from walkback.state import State, StateSpace, leaves
+from walkback.state import Context, State, StateSpace, leaves
 
 
 class Conditional(ABC):
@@ -40,19 +41,34 @@ class TransitionOperator(nn.Module, ABC):
     """
 
     @abstractmethod
-    def forward(self, state: State, level: Level) -> Conditional:
+    def forward(self, state: State, level: Level, context: Context = None) -> Conditional:
         """Run the network at `state` `(B, *E)`.
 
         Args:
             state: Where the chain is.
             level: The level of the state: t for s_t (the first level for s_0), with one temperature a row where rows
                 differ. Operators whose network does not look at the temperature ignore it.
+            context: What rows are conditioned on; see `ClassConditional`. Operators that are conditioned on nothing
+                ignore it.
         """
 
     @property
     @abstractmethod
     def max_temperature(self) -> float:
         """T_max, the temperature at which one step forgets the state: σ_max² / σ² for Gaussian noise."""
+
+
+class ClassConditional(ABC):
+    """Capability of an operator: the context of its `forward` is a class label for each row.
+
+    Labels are `(B,)` int64; -1, like no context at all, stands for no label. It is built for a `Space` that says how
+    many classes there are.
+    """
+
+    @property
+    @abstractmethod
+    def num_classes(self) -> int:
+        """How many classes it can be told, 0 … num_classes - 1; 0: none."""
 
 
 class DataAware(ABC):

@@ -114,18 +114,19 @@ class _Steps:
         forward, moved = self.heat(source, conditional, level)
         target = moved.transport(noise)
         following = self._look(target, level)
-        transition = Transition(source, target, level, forward, following.cooling(level), self._start.anchor)
+        reverse, start = following.cooling(level), self._start
+        transition = Transition(source, target, level, forward, reverse, start.anchor, start.context)
         return target, following, self._objective.step(transition)
 
     def _look(self, state: State, level: Level) -> Conditional:
-        operator = self._operator
+        operator, context = self._operator, self._start.context
         conditional: Conditional
         if self._repeating:
             # On copies of the buffers: layers that keep statistics, as batch norm does, have counted this batch.
             buffers = {name: buffer.clone() for name, buffer in operator.named_buffers()}
-            conditional = functional_call(operator, buffers, (state, level))
+            conditional = functional_call(operator, buffers, (state, level, context))
         else:
-            conditional = operator(state, level)
+            conditional = operator(state, level, context)
         return conditional
 
     def _run(self, function: Callable[..., Any], *arguments: Any) -> Any:

@@ -46,10 +46,12 @@ class Process(nn.Module, ABC):
 
         Who consumes them may rely on this much:
 
-        - Each holds two neighbouring states of a path, the colder one as source, B rows each, detached; `level` is that
-          of the hotter one, with one temperature a row where rows are at different levels.
-        - `reverse` is p_T(· | target) of the operator as it is when the transition is asked for, with its graph, so
-          that weights may move between two transitions. `forward` is q_T(· | source); it may have no graph any more.
+        - Each holds two neighbouring states of a path, the colder one as source, B rows each, detached, in the order of
+          `start`, whose context goes with them; `level` is that of the hotter one, with one temperature a row where
+          rows are at different levels.
+        - `reverse` is p_T(· | target, context) of the operator as it is when the transition is asked for, with its
+          graph, so that weights may move between two transitions. `forward` is q_T(· | source, context); it may have no
+          graph any more.
         - There are K of them, as many as `levels`.
         - A level that all rows share is an element of `levels` itself. s_K is the target at `levels[-1]`; whether there
           is one does not depend on chance, so that all ranks of a distributed run agree on it.

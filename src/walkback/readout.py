@@ -20,19 +20,20 @@ from walkback.kernels import expectation
 from walkback.model import Model
 from walkback.operators import TransitionOperator, visible
 from walkback.schedules import Level
-from walkback.state import State
+from walkback.state import Context, State
 from walkback.support.readouts import Readout, readout_temperature
 from walkback.support.seeding import generator
 
 
 @torch.no_grad()
-def read_out(operator: TransitionOperator, state: State, readout: Readout) -> Tensor:
+def read_out(operator: TransitionOperator, state: State, readout: Readout, context: Context = None) -> Tensor:
     """What is shown of states `(B, *E)`: the data part, `(B, *E)`.
 
     Args:
         operator: In evaluation mode.
         state: Of its chain.
         readout: See the module's equations.
+        context: What the rows of `state` are conditioned on.
 
     Raises:
         ConfigurationError: There is no such readout, or the operator's kernels do not tell their mean.
@@ -44,7 +45,7 @@ def read_out(operator: TransitionOperator, state: State, readout: Readout) -> Te
     if temperature is None:
         return visible(operator, state)
     level = Level(1, temperature)
-    kernel = operator(state, level).cooling(level)
+    kernel = operator(state, level, context).cooling(level)
     mean = expectation(kernel)
     if mean is None:
         raise ConfigurationError(

@@ -1,15 +1,20 @@
 """Sampling: cool from the prior, then iterate the operator.
 
+    steps    s ← k_T(· | s),   k = p unless said otherwise, at each of some levels
     anneal   s_K ~ p*,   s_{t-1} ~ p_{T_t}(· | s_t),   t = K … 1
     chain    s ← p_T(· | s), repeated at one level (T = 1 unless said otherwise)
 
-Both are generators that hold one state at a time, so 100,000 steps need no more memory than one.
+All are generators that hold one state at a time, so 100,000 steps need no more memory than one. A context c goes with
+the rows of a state through all steps: p_T(· | s, c).
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
+from functools import partial
+from itertools import chain as joined
+from itertools import islice, repeat
 
 import torch
 from torch import Tensor
@@ -19,49 +24,86 @@ from walkback.model import Model
 from walkback.operators import TransitionOperator, initial_state
 from walkback.priors import Prior
 from walkback.schedules import Level, Levels
-from walkback.state import State, concatenate
+from walkback.state import Context, State, concatenate, map_context
 from walkback.support.memory import within_memory
 from walkback.support.seeding import generator as seeded
+from walkback.walk import Heating, by_cooling
 
 COLD = Level(1, 1.0)
 """The level of a chain at temperature 1."""
 
 
 @torch.no_grad()
-def anneal(
-    operator: TransitionOperator, prior: Prior, levels: Levels, num: int, generator: torch.Generator
+def steps(
+    operator: TransitionOperator,
+    state: State,
+    levels: Iterable[Level],
+    generator: torch.Generator,
+    context: Context = None,
+    *,
+    kernel: Heating = by_cooling,
+    hold: Callable[[State], State] | None = None,
 ) -> Iterator[State]:
-    """Cool `num` states from the prior: yields s_K, …, s_0 (K + 1 states `(num, *E)`)."""
-    state = prior.sample(num, generator)
-    yield state
-    yield from cool(operator, state, levels, generator)
+    """Step from `state` `(B, *E)` at each of `levels`, in their order: yields every state but the first.
 
+    What every chain does, one run of the network a step; `walk` is for those whose steps are judged as well.
 
-@torch.no_grad()
-def cool(
-    operator: TransitionOperator, state: State, levels: Levels, generator: torch.Generator
-) -> Iterator[State]:
-    """Walk `state` s_K down through `levels`, hottest first: yields s_{K-1}, …, s_0."""
-    for level in reversed(levels):
-        state = operator(state, level).cooling(level).sample(generator)
+    Args:
+        operator: The operator.
+        state: Where the chains begin.
+        levels: The level of each step.
+        generator: Draws the states.
+        context: What the rows are conditioned on.
+        kernel: What is drawn from.
+        hold: What becomes of a drawn state, e.g. some of its entries are put back; None leaves it as it is.
+    """
+    origin = state
+    for level in levels:
+        state = kernel(operator(state, level, context), state, level, origin).sample(generator)
+        if hold is not None:
+            state = hold(state)
         yield state
 
 
-@torch.no_grad()
+def anneal(
+    operator: TransitionOperator,
+    prior: Prior,
+    levels: Levels,
+    num: int,
+    generator: torch.Generator,
+    context: Context = None,
+) -> Iterator[State]:
+    """Cool `num` states from the prior: yields s_K, …, s_0 (K + 1 states `(num, *E)`)."""
+    with torch.no_grad():
+        state = prior.sample(num, generator)
+    yield state
+    yield from cool(operator, state, levels, generator, context)
+
+
+def cool(
+    operator: TransitionOperator,
+    state: State,
+    levels: Levels,
+    generator: torch.Generator,
+    context: Context = None,
+) -> Iterator[State]:
+    """Walk `state` s_K down through `levels`, hottest first: yields s_{K-1}, …, s_0."""
+    return steps(operator, state, reversed(levels), generator, context)
+
+
 def chain(
     operator: TransitionOperator,
     state: State,
     num_steps: int,
     generator: torch.Generator,
+    context: Context = None,
     *,
     level: Level = COLD,
     every: int = 1,
 ) -> Iterator[State]:
     """Apply the operator `num_steps` times at one level: yields the state after every `every` steps."""
-    for step in range(1, num_steps + 1):
-        state = operator(state, level).cooling(level).sample(generator)
-        if step % every == 0:
-            yield state
+    states = steps(operator, state, repeat(level, num_steps), generator, context)
+    return islice(states, every - 1, None, every)
 
 
 def last(states: Iterator[State]) -> State:
@@ -109,7 +151,12 @@ class SamplePlan:
 
 
 def sample_frames(
-    model: Model, levels: Levels, plan: SamplePlan, device: torch.device, start: Tensor | None = None
+    model: Model,
+    levels: Levels,
+    plan: SamplePlan,
+    device: torch.device,
+    start: Tensor | None = None,
+    context: Context = None,
 ) -> Iterator[tuple[int, int | None, State | None]]:
     """Carry out a plan, all batches in step: yields (steps done, chain step, states `(num, *E)`) after every step.
 
@@ -121,6 +168,7 @@ def sample_frames(
         plan: What to sample.
         device: Where to compute.
         start: Where cooling begins, data `(num, *E)`; None draws from the prior.
+        context: What the samples are conditioned on, `(num, …)`, on any device.
 
     Raises:
         WalkbackError: There are more or fewer starts than `plan.num`.
@@ -137,6 +185,7 @@ def sample_frames(
             min(plan.batch_size, plan.num - first),
             seeded(device, plan.seed, "sample", first),
             None if start is None else start[first : first + plan.batch_size].to(device),
+            map_context(partial(_part, first, plan.batch_size, device), context),
         )
         for first in range(0, plan.num, plan.batch_size)
     ]
@@ -160,6 +209,7 @@ def _steps(
     num: int,
     generator: torch.Generator,
     start: Tensor | None,
+    context: Context,
 ) -> Iterator[State]:
     """Every state of one batch: where it starts, cooling, then the chain."""
     if start is None:
@@ -167,7 +217,9 @@ def _steps(
     else:
         state, _ = initial_state(model.operator, start, generator)
     yield state
-    for cooler in cool(model.operator, state, levels, generator):
-        state = cooler
-        yield state
-    yield from chain(model.operator, state, plan.extra + plan.chain, generator)
+    way = joined(reversed(levels), repeat(COLD, plan.extra + plan.chain))
+    yield from steps(model.operator, state, way, generator, context)
+
+
+def _part(first: int, num: int, device: torch.device, leaf: Tensor) -> Tensor:
+    return leaf[first : first + num].to(device)

@@ -17,15 +17,28 @@ import torch
 from torch import Tensor
 
 State: TypeAlias = Tensor | tuple[Tensor, ...]
-Support: TypeAlias = Literal["real", "binary"]
+Context: TypeAlias = State | None
+"""What kernels are conditioned on beside the state: tensors `(B, …)` whose rows go with those of the state.
+
+Class labels are `(B,)` int64, -1 for a row without one. None: nothing."""
+Support: TypeAlias = Literal["real", "binary", "one-hot"]
+"""What the entries of a leaf are: numbers; bits, of which all combinations are states; or symbols, bits of which
+exactly one is 1 along the last dimension of the event. Bits of symbols are not free: bits/dim would mean nothing."""
 
 
 @dataclass(frozen=True, slots=True)
 class Space:
-    """Where one leaf of a state lives: event shape `E` and support ("real", or "binary" for values 0 and 1)."""
+    """Where one leaf of a state lives.
+
+    Attributes:
+        shape: Event shape E.
+        support: See `Support`.
+        classes: Number of classes that states may be conditioned on; 0: none.
+    """
 
     shape: tuple[int, ...]
     support: Support = "real"
+    classes: int = 0
 
     @property
     def size(self) -> int:
@@ -60,6 +73,21 @@ def map_state(function: Callable[..., Tensor], first: State, *others: State) -> 
         rows = [leaves(state) for state in (first, *others)]
         return tuple(function(*row) for row in zip(*rows, strict=True))
     return function(first, *others)
+
+
+def map_context(function: Callable[[Tensor], Tensor], context: Context) -> Context:
+    """Apply `function` leaf by leaf; None stays None.
+
+    >>> map_context(torch.neg, None) is None
+    True
+    """
+    return None if context is None else map_state(function, context)
+
+
+def concatenate_contexts(contexts: Sequence[Context]) -> Context:
+    """Join the contexts of batches as `concatenate` joins their states; None where none has one."""
+    known = [context for context in contexts if context is not None]
+    return concatenate(known) if len(known) == len(contexts) and known else None
 
 
 def batch_size(state: State) -> int:

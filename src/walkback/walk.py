@@ -23,7 +23,7 @@ from walkback.kernels import Kernel
 from walkback.operators import Conditional, TransitionOperator
 from walkback.priors import Prior
 from walkback.schedules import Level, Levels
-from walkback.state import State
+from walkback.state import Context, State
 
 Heating: TypeAlias = Callable[[Conditional, State, Level, State], Kernel]
 """The operator at s_{t-1}, s_{t-1}, level t, s_0 → q_{T_t}(· | s_{t-1})."""
@@ -37,18 +37,21 @@ class Start:
         state: s_0, `(B, *E)`.
         anchor: x, `(B, *E)`: what s_0 is scattered around, an example of the data without the noise that s_0 was
             given; None stands for s_0.
+        context: What the rows are conditioned on, `(B, …)`; None: nothing.
         prior: p*, for paths that begin at the hot end; None where there is none.
     """
 
     state: State
     anchor: State | None = None
+    context: Context = None
     prior: Prior | None = None
 
 
 class Transition(NamedTuple):
     """Step t between a colder state s_{t-1} and a hotter one s_t, and the two kernels that judge it.
 
-    `anchor` is that of the `Start`, s_0 where no more is known, and None for a transition that belongs to no walk.
+    `anchor` and `context` are those of the `Start`: the anchor is s_0 where no more is known, and None for a transition
+    that belongs to no walk.
     """
 
     source: State
@@ -57,6 +60,7 @@ class Transition(NamedTuple):
     forward: Kernel
     reverse: Kernel
     anchor: State | None = None
+    context: Context = None
 
     @property
     def log_q(self) -> Tensor:
@@ -83,12 +87,13 @@ def walk(
     """
     source = origin = start.state
     anchor = origin if start.anchor is None else start.anchor
-    conditional = operator(origin, levels[0])
+    context = start.context
+    conditional = operator(origin, levels[0], context)
     for level in levels:
         forward = heating(conditional, source, level, origin)
         target = forward.sample(generator)
-        conditional = operator(target, level)
-        yield Transition(source, target, level, forward, conditional.cooling(level), anchor)
+        conditional = operator(target, level, context)
+        yield Transition(source, target, level, forward, conditional.cooling(level), anchor, context)
         source = target
 
 

@@ -28,7 +28,7 @@ from walkback.model import Model
 from walkback.operators import initial_state
 from walkback.processes import require_stepwise
 from walkback.schedules import Levels
-from walkback.state import State, leaves, spaces
+from walkback.state import Context, State, leaves, spaces
 from walkback.walk import Start
 
 _TIES = 4
@@ -54,26 +54,31 @@ class PathWork:
 
 
 @torch.no_grad()
-def heating_work(model: Model, data: Tensor, levels: Levels, generator: torch.Generator) -> PathWork:
-    """Heat each row of `data` `(B, *E)` once.
+def heating_work(
+    model: Model, data: Tensor, levels: Levels, generator: torch.Generator, context: Context = None
+) -> PathWork:
+    """Heat each row of `data` `(B, *E)` once; with `context`, bounds and averages are of log p(s_0 | context).
 
     Raises:
         ConfigurationError: The process does not tell its single steps.
         WalkbackError: States are clipped, so that their density is not what the kernel says.
     """
     state, log_latent = initial_state(model.operator, data, generator)
-    return _heat(model, state, levels, generator, log_latent)
+    return _heat(model, Start(state, context=context), levels, generator, log_latent)
 
 
 @torch.no_grad()
-def reheating_work(model: Model, state: State, levels: Levels, generator: torch.Generator) -> PathWork:
+def reheating_work(
+    model: Model, state: State, levels: Levels, generator: torch.Generator, context: Context = None
+) -> PathWork:
     """Heat whole states s_0 `(B, *E)`, latent parts included, e.g. those that `cooling_work` ended in."""
-    return _heat(model, state, levels, generator, leaves(state)[0].new_zeros(len(leaves(state)[0])))
+    none = leaves(state)[0].new_zeros(len(leaves(state)[0]))
+    return _heat(model, Start(state, context=context), levels, generator, none)
 
 
 @torch.no_grad()
 def cooling_work(
-    model: Model, num: int, levels: Levels, generator: torch.Generator
+    model: Model, num: int, levels: Levels, generator: torch.Generator, context: Context = None
 ) -> tuple[State, PathWork]:
     """Cool `num` states from the prior: where they end, s_0 `(num, *E)`, and the work of the same paths.
 
@@ -88,7 +93,7 @@ def cooling_work(
     boundary = -model.prior.log_prob(state)
     states, conditionals, ways_back, clipping = [state], [], [], ClippingCheck(model)
     for level in reversed(levels):
-        conditional = model.operator(state, level)
+        conditional = model.operator(state, level, context)
         kernel = conditional.cooling(level)
         target = kernel.sample(generator)
         clipping.look(target)
@@ -99,7 +104,7 @@ def cooling_work(
     clipping.require()
     # From the end of the path: s_0 and its output, s_1 and its, …
     states.reverse()
-    outputs = [model.operator(state, levels[0]), *reversed(conditionals)]
+    outputs = [model.operator(state, levels[0], context), *reversed(conditionals)]
     production = []
     for number, level in enumerate(levels):
         kernel = process.heating(outputs[number], states[number], level, state)
@@ -108,10 +113,10 @@ def cooling_work(
 
 
 def _heat(
-    model: Model, origin: State, levels: Levels, generator: torch.Generator, log_latent: Tensor
+    model: Model, start: Start, levels: Levels, generator: torch.Generator, log_latent: Tensor
 ) -> PathWork:
-    state, production, clipping = origin, [], ClippingCheck(model)
-    for transition in model.walk(Start(origin), levels, generator):
+    state, production, clipping = start.state, [], ClippingCheck(model)
+    for transition in model.walk(start, levels, generator):
         state = transition.target
         clipping.look(state)
         production.append(transition.log_q - transition.log_p)

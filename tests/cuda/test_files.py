@@ -8,24 +8,24 @@ from pathlib import Path
 
 import pytest
 import torch
-from tests.cuda.parts import accepted_space, levels, offers, states, to_cpu, train
+from tests.cuda.parts import accepted_space, levels, operators, states, to_cpu, train
 from tests.program import digest, figures, walkback
 
 import walkback as wb
 
 pytestmark = pytest.mark.cuda
 
-WIDTH = ("--set", "operator.hidden=16", "--set", "operator.depth=1")
+WIDTH = ("--set", "operator.network.hidden=16", "--set", "operator.network.depth=1")
 RUNS: Mapping[str, Sequence[str]] = {
-    "mlp": ("--operator", "gaussian-mlp", *WIDTH, "--set", "operator.dropout=0.2"),
+    "mlp": ("--operator", "gaussian-mlp", *WIDTH, "--set", "operator.network.dropout=0.2"),
     "own chains": (
         *("--operator", "gaussian-mlp", *WIDTH),
         *("--set", "training.own_starts=0.5", "--set", "training.own_pool=8"),
     ),
-    "convolutions": ("--operator", "gaussian-conv", "--set", "operator.hidden=16"),
+    "convolutions": ("--operator", "gaussian-conv", "--set", "operator.network.hidden=16"),
     "unet": (
-        *("--operator", "gaussian-unet", "--set", "operator.channels=[8,8]"),
-        *("--set", "operator.blocks=1", "--set", "operator.patch=2"),
+        *("--operator", "gaussian-unet", "--set", "operator.network.channels=[8,8]"),
+        *("--set", "operator.network.blocks=1", "--set", "operator.network.patch=2"),
     ),
 }
 TINY = (
@@ -47,7 +47,7 @@ def log_density(trained: wb.Trained) -> torch.Tensor:
         return to_cpu(operator(source, level).cooling(level).log_prob(target))
 
 
-@pytest.mark.parametrize("name", offers()["operator"])
+@pytest.mark.parametrize("name", operators())
 def test_saved_on_the_device_loaded_on_the_cpu_and_back(
     device: torch.device, name: str, tmp_path: Path
 ) -> None:

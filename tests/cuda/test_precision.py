@@ -14,7 +14,7 @@ from tests.cuda.parts import (
     build_operator,
     levels,
     losses,
-    offers,
+    operators,
     states,
     to_cpu,
     train,
@@ -37,7 +37,7 @@ def tf32() -> Iterator[None]:
     torch.backends.cudnn.allow_tf32 = before[1]
 
 
-@pytest.mark.parametrize("name", offers()["operator"])
+@pytest.mark.parametrize("name", operators())
 def test_bf16_and_fp32_learn_alike(device: torch.device, name: str) -> None:
     """The loss of the first walk, of the same noise: weights are still the same."""
     dimensions = accepted_space("operator", name).size
@@ -46,7 +46,7 @@ def test_bf16_and_fp32_learn_alike(device: torch.device, name: str) -> None:
 
 
 @pytest.mark.usefixtures("tf32")
-@pytest.mark.parametrize("name", offers()["operator"])
+@pytest.mark.parametrize("name", operators())
 def test_tf32_is_near_float64(device: torch.device, name: str) -> None:
     """Log-densities of a step from a state to itself, which has a mean close to it."""
     space = accepted_space("operator", name)
@@ -63,7 +63,7 @@ def test_tf32_is_near_float64(device: torch.device, name: str) -> None:
 
 @pytest.mark.filterwarnings("default")  # the compiler's own, which differ from version to version
 @pytest.mark.usefixtures("patient")
-@pytest.mark.parametrize("name", offers()["operator"])
+@pytest.mark.parametrize("name", operators())
 def test_compiled_operators_learn(device: torch.device, name: str) -> None:
     """Before the first walk the compiled gradients are compared with those of the network as it is written."""
     settings = {"run.compile": True, "training.updates": "stacked"}

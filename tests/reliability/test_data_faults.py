@@ -19,8 +19,8 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 from PIL import Image
-from walkback.api.tensors import TensorData
 
+from walkback.building.tensors import TensorData
 from walkback.data import SPLITS
 from walkback.errors import DataError
 from walkback_hf.sources import Folder

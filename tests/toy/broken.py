@@ -17,12 +17,12 @@ from walkback.errors import ConfigurationError, WalkbackError
 from walkback.kernels import BernoulliKernel, Expecting, Kernel, NormalKernel
 from walkback.loggers import Logger
 from walkback.objectives import Checkpointing, Objective, PathObjective
-from walkback.operators import Conditional, DataAware, Latent, TransitionOperator
+from walkback.operators import ClassConditional, Conditional, DataAware, Latent, TransitionOperator
 from walkback.priors import Prior
 from walkback.processes import StepwiseProcess
 from walkback.report import Figure, Report
 from walkback.schedules import Level, Levels, Schedule, levels_from
-from walkback.state import Space, State, StateSpace, leaves, spaces, sum_events
+from walkback.state import Context, Space, State, StateSpace, leaves, spaces, sum_events
 from walkback.walk import Transition
 
 SIGMA = 0.3
@@ -135,7 +135,7 @@ class BrokenOperator(TransitionOperator, DataAware):
         self.get_buffer("centre").fill_(float(data.mean()))
         self.scale = 2.0 if self.fault == "fitted attribute" else 1.0
 
-    def forward(self, state: State, level: Level) -> Conditional:
+    def forward(self, state: State, level: Level, context: Context = None) -> Conditional:
         (x,) = leaves(state)
         fault = self.fault
         if fault == "state in place":
@@ -162,6 +162,39 @@ class BrokenOperator(TransitionOperator, DataAware):
 
 
 @final
+class BrokenLabels(TransitionOperator, ClassConditional):
+    """s' = ½ s + m_k + σ √T ε for a row of class k."""
+
+    def __init__(self, space: StateSpace, *, fault: str = "") -> None:
+        super().__init__()
+        (own,) = spaces(space)
+        if own.support == "binary":
+            raise ConfigurationError("Got bits, expected numbers.")
+        self.fault = fault
+        self._classes = own.classes
+        self.means = nn.Parameter(torch.zeros(own.classes + 1, *own.shape))
+
+    @property
+    def num_classes(self) -> int:
+        return 2 if self.fault == "miscounted classes" and self._classes else self._classes
+
+    @property
+    def max_temperature(self) -> float:
+        return 10.0
+
+    def forward(self, state: State, level: Level, context: Context = None) -> Conditional:
+        (x,) = leaves(state)
+        none = x.new_full((len(x),), -1, dtype=torch.int64)
+        label = none if context is None or self.fault == "deaf" else leaves(context)[0]
+        if self.fault == "no label is class 0" and context is not None:
+            label = label.clamp(min=0)
+        if self.fault == "first row's label":
+            label = label[:1].expand(len(x))
+        mean = 0.5 * x + self.means[label]
+        return BrokenConditional(mean, mean.new_full((1,) * x.dim(), SIGMA**2), self.fault)
+
+
+@final
 class BrokenBits(TransitionOperator):
     """Bits that stay with probability sigmoid(2 / T)."""
 
@@ -172,7 +205,7 @@ class BrokenBits(TransitionOperator):
         self.fault = fault
         self.memory = nn.Parameter(torch.tensor(2.0))
 
-    def forward(self, state: State, level: Level) -> Conditional:
+    def forward(self, state: State, level: Level, context: Context = None) -> Conditional:
         return BitsConditional(self.memory * (2 * leaves(state)[0] - 1), self.fault)
 
     @property
@@ -233,7 +266,7 @@ class BrokenLatent(TransitionOperator, Latent):
     def visible(self, state: State) -> Tensor:
         return leaves(state)[0] * (2.0 if self.fault == "other visible" else 1.0)
 
-    def forward(self, state: State, level: Level) -> Conditional:
+    def forward(self, state: State, level: Level, context: Context = None) -> Conditional:
         return LatentConditional(leaves(state), self.memory, self.fault)
 
     @property
@@ -495,7 +528,7 @@ class BrokenDiagnostic(Diagnostic):
         self.fault = fault
 
     def measure(self, subject: Subject) -> Report:
-        state = subject.start("data", 200)
+        state = subject.start("data", 200).state
         level = subject.model.levels()[0]
         noise = torch.default_generator if self.fault == "global chains" else subject.generator("step")
         found = (

@@ -15,7 +15,7 @@ from walkback.operators import Conditional, TransitionOperator
 from walkback.priors import Prior
 from walkback.processes import TiedProcess
 from walkback.schedules import Level, Levels, Schedule, levels_from
-from walkback.state import Space, State, leaves
+from walkback.state import Context, Space, State, leaves
 from walkback_paper.priors import BernoulliPrior, GaussianPrior
 
 AtLevel: TypeAlias = Callable[[Level], Kernel]
@@ -48,7 +48,7 @@ class Toy(TransitionOperator):
     def max_temperature(self) -> float:
         return 2.0
 
-    def forward(self, state: State, level: Level) -> Conditional:
+    def forward(self, state: State, level: Level, context: Context = None) -> Conditional:
         return self._conditional(leaves(state)[0])
 
 

@@ -24,7 +24,7 @@ from walkback.kernels import Kernel, NormalKernel, ProductKernel, normal_at
 from walkback.operators import Conditional, Latent, TransitionOperator
 from walkback.priors import Prior, ProductPrior
 from walkback.schedules import Level, levels_from
-from walkback.state import Space, State, StateSpace, leaves
+from walkback.state import Context, Space, State, StateSpace, leaves
 from walkback.storage.work_cache import WorkCache
 from walkback.support.watch import Silent, Watch
 
@@ -118,7 +118,7 @@ class Companion(TransitionOperator, Latent):
     def visible(self, state: State) -> Tensor:
         return leaves(state)[0]
 
-    def forward(self, state: State, level: Level) -> Conditional:
+    def forward(self, state: State, level: Level, context: Context = None) -> Conditional:
         plane, line = leaves(state)
         kernels = [self._plane(plane, level).cooling(level), self._line(line, level).cooling(level)]
         return Pair(lambda _: ProductKernel(kernels))

@@ -25,7 +25,7 @@ from walkback.data import DataInfo, Dataset, Split
 from walkback.kernels import Kernel, normal_at
 from walkback.operators import Conditional, TransitionOperator
 from walkback.schedules import Level
-from walkback.state import State, leaves
+from walkback.state import Context, State, leaves
 
 Array: TypeAlias = NDArray[np.float64]
 Tie: TypeAlias = Literal["transition", "state"]
@@ -84,7 +84,7 @@ class LinearOperator(TransitionOperator):
             return self.noise_variance
         return self.noise_variance * self.log_ratio[int(level.step) - 1].exp()
 
-    def forward(self, state: State, level: Level) -> Conditional:
+    def forward(self, state: State, level: Level, context: Context = None) -> Conditional:
         return LinearConditional(self, leaves(state)[0], level)
 
 
@@ -109,7 +109,7 @@ class MatrixOperator(TransitionOperator):
     def max_temperature(self) -> float:
         return 1.0
 
-    def forward(self, state: State, level: Level) -> Conditional:
+    def forward(self, state: State, level: Level, context: Context = None) -> Conditional:
         (x,) = leaves(state)
         mean = (self.matrix @ x[..., None])[..., 0]
         spread = self.noise_variance.expand(1, *x.shape[1:])

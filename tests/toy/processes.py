@@ -76,14 +76,14 @@ class Jumps(Process, Stepwise):
                 level = Level(rows + 1, temperatures[rows])
                 variance = before[rows].to(x).reshape(-1, *(1,) * (x.dim() - 1))
             source = NormalKernel(x, variance.expand_as(x)).sample(generator)
-            conditional = operator(source, level)
+            conditional = operator(source, level, start.context)
             forward = self.heating(conditional, source, level, start.state)
             target = forward.sample(generator)
             there = source if self._fault == "reverse elsewhere" else target
-            reverse = operator(there, level).cooling(level)
-            yield Transition(source, target, level, forward, reverse, anchor)
+            reverse = operator(there, level, start.context).cooling(level)
+            yield Transition(source, target, level, forward, reverse, anchor, start.context)
             if self._fault == "twice":
-                yield Transition(source, target, level, forward, reverse, anchor)
+                yield Transition(source, target, level, forward, reverse, anchor, start.context)
 
 
 @final
@@ -112,11 +112,11 @@ class Descent(Process, Stepwise):
         anchor = start.state if start.anchor is None else start.anchor
         target = start.prior.sample(batch_size(start.state), generator)
         for level in reversed(levels):
-            reverse = operator(target, level).cooling(level)
+            reverse = operator(target, level, start.context).cooling(level)
             drawn = reverse.sample(generator)
             source = map_state(lambda s, x: torch.lerp(s, x, self._pull), drawn, anchor)
-            forward = operator(source, level).heating(level)
-            yield Transition(source, target, level, forward, reverse, anchor)
+            forward = operator(source, level, start.context).heating(level)
+            yield Transition(source, target, level, forward, reverse, anchor, start.context)
             target = source
 
 

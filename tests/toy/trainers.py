@@ -8,6 +8,7 @@ from typing import Any, Literal, TypeAlias, final
 import torch
 from tests.toy.data import InMemory
 from tests.toy.learned import seeing_gaussian, shaken
+from tests.toy.paper import gaussian_conv
 from tests.toy.statistics import normal
 from torch import Tensor
 
@@ -19,7 +20,7 @@ from walkback.processes import TiedProcess
 from walkback.state import Space, leaves
 from walkback.training.trainer import Trainer
 from walkback.walk import Transition
-from walkback_paper.gaussian import GaussianConv, GaussianMLP
+from walkback_paper.gaussian import Gaussian
 from walkback_paper.objectives import WalkbackLoss
 from walkback_paper.priors import GaussianPrior
 from walkback_paper.schedules import DoublingSchedule
@@ -57,7 +58,7 @@ def weights(worker: Trainer) -> dict[str, Tensor]:
 
 
 def bf16_trainer(
-    updates: Updates, operator: GaussianMLP, objective: AnyObjective | None = None, **more: Any
+    updates: Updates, operator: Gaussian, objective: AnyObjective | None = None, **more: Any
 ) -> Trainer:
     rows = ROWS.float()
     system = small_model(operator, n1=0)
@@ -72,7 +73,7 @@ def dropout_mlp() -> TransitionOperator:
 
 
 def batchnorm_conv() -> TransitionOperator:
-    operator = GaussianConv(Space((1, 4, 4)), sigma=0.3, channels=(3,), hidden=4)
+    operator = gaussian_conv(Space((1, 4, 4)), sigma=0.3, channels=(3,), hidden=4)
     return shaken(operator, size=0.1)
 
 

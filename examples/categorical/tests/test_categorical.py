@@ -13,6 +13,7 @@ from walkback_categorical.kernel import CategoricalKernel, categorical_at, decod
 from walkback_categorical.potts import PottsChain
 
 from walkback.configuration.layering import resolve
+from walkback.data import Batch
 from walkback.extensions.registry import Registry
 from walkback.measuring.bound import estimate_bound
 from walkback.model import Model
@@ -156,7 +157,9 @@ def test_the_bound_is_between_the_entropy_and_the_best_independent_symbols(
     entropy = -(probability * probability.log()).sum().item()
     marginal = singles(codes, probability)
     independent = -(marginal * marginal.log()).sum().item()
-    bound = estimate_bound(model, [data.states(data.examples("test"), rng())], data.info, rng(), paths=2)
+    bound = estimate_bound(
+        model, [Batch(data.states(data.examples("test"), rng()))], data.info, rng(), paths=2
+    )
     assert entropy - LIMIT * bound.nats_error < bound.nats < independent - LIMIT * bound.nats_error
     assert bound.bits_per_dimension == pytest.approx(bound.nats / 12 / math.log(2))
 

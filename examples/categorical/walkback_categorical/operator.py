@@ -25,7 +25,7 @@ from torch.nn.functional import one_hot
 from walkback.kernels import Kernel
 from walkback.operators import Conditional, TransitionOperator
 from walkback.schedules import Level
-from walkback.state import State, StateSpace, leaves
+from walkback.state import Context, State, StateSpace, leaves
 from walkback_categorical.kernel import categorical_at, decode, places_and_bits
 
 Heating: TypeAlias = Literal["tied", "plain"]
@@ -89,7 +89,7 @@ class CategoricalMLP(TransitionOperator):
         """c over the logit that counts as forgotten."""
         return max(1.0, self._kept_logit / _FORGOTTEN)
 
-    def forward(self, state: State, level: Level) -> Conditional:
+    def forward(self, state: State, level: Level, context: Context = None) -> Conditional:
         """The kernels at symbols `(B, L, b)`."""
         (bits,) = leaves(state)
         s = one_hot(decode(bits), self._symbols).to(bits.dtype)

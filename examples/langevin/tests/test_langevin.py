@@ -10,6 +10,7 @@ from torch import Tensor
 from walkback_langevin.operator import Langevin
 
 from walkback.configuration.layering import resolve
+from walkback.data import Batch
 from walkback.extensions.registry import Registry
 from walkback.kernels import NormalKernel
 from walkback.measuring.bound import estimate_bound
@@ -114,6 +115,6 @@ def test_it_learns_a_swiss_roll_better_than_any_gaussian() -> None:
         trainer.walk()
     data = parts.dataset.examples("test")
     noise = torch.Generator().manual_seed(0)
-    bound = estimate_bound(trainer.averaged_model, [data], parts.dataset.info, noise)
+    bound = estimate_bound(trainer.averaged_model, [Batch(data)], parts.dataset.info, noise)
     gaussian = 0.5 * torch.logdet(2 * math.pi * math.e * data.double().T.cov()).item()
     assert bound.nats + 4.5 * bound.nats_error < gaussian

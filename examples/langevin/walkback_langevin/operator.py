@@ -28,7 +28,7 @@ from walkback.errors import ConfigurationError
 from walkback.kernels import Kernel, normal_at
 from walkback.operators import Conditional, DataAware, TransitionOperator
 from walkback.schedules import Level
-from walkback.state import State, StateSpace, leaves
+from walkback.state import Context, State, StateSpace, leaves
 
 
 @final
@@ -123,7 +123,7 @@ class Langevin(TransitionOperator, DataAware):
             (gradient,) = torch.autograd.grad(energy, position, create_graph=training)
         return gradient
 
-    def forward(self, state: State, level: Level) -> Conditional:
+    def forward(self, state: State, level: Level, context: Context = None) -> Conditional:
         """The kernels at `state` `(B, *E)`."""
         (s,) = leaves(state)
         variance = self.noise_variance * level.temperature_like(s)

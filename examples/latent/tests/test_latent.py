@@ -12,6 +12,7 @@ from walkback_latent.kernel import BlockedKernel, CodeKernel
 from walkback_latent.operator import Blocked
 
 from walkback.configuration.layering import resolve
+from walkback.data import Batch
 from walkback.extensions.registry import Registry
 from walkback.kernels import NormalKernel
 from walkback.measuring.bound import estimate_bound
@@ -117,7 +118,7 @@ def test_it_learns_a_swiss_roll_better_than_any_gaussian() -> None:
     for _ in range(config.training.steps):
         trainer.walk()
     model, data = trainer.averaged_model, parts.dataset.examples("test")
-    bound = estimate_bound(model, [data], parts.dataset.info, rng())
+    bound = estimate_bound(model, [Batch(data)], parts.dataset.info, rng())
     gaussian = 0.5 * torch.logdet(2 * math.pi * math.e * data.double().T.cov()).item()
     assert bound.nats + LIMIT * bound.nats_error < gaussian
     v, h = leaves(last(anneal(model.operator, model.prior, model.levels(), 2_000, rng())))

@@ -26,7 +26,7 @@ from walkback.errors import ConfigurationError
 from walkback.kernels import Kernel, bernoulli_at, normal_at
 from walkback.operators import Conditional, DataAware, Latent, TransitionOperator
 from walkback.schedules import Level
-from walkback.state import Space, State, StateSpace, leaves
+from walkback.state import Context, Space, State, StateSpace, leaves
 from walkback_latent.kernel import BlockedKernel, CodeKernel
 
 _SHARPNESS = 6.0
@@ -118,7 +118,7 @@ class Blocked(TransitionOperator, DataAware, Latent):
         rows = (v - self.data_mean).flatten(1) / self.data_variance.sqrt()
         return _SHARPNESS * (rows @ self.directions.T + self.offsets)
 
-    def forward(self, state: State, level: Level) -> Conditional:
+    def forward(self, state: State, level: Level, context: Context = None) -> Conditional:
         """The kernels at (v, h) `(B, *E)`, `(B, H)`; they look at v alone, and at the h' that they draw."""
         v, _ = leaves(state)
         noise = self.noise_variance * level.temperature_like(v)

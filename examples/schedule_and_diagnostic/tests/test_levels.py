@@ -20,7 +20,7 @@ from walkback.operators import Conditional, TransitionOperator
 from walkback.priors import Prior
 from walkback.processes import TiedProcess
 from walkback.schedules import Level
-from walkback.state import Space, State, leaves
+from walkback.state import Context, Space, State, leaves
 from walkback.testing import Case, Check, checks
 
 LIMIT = 4.5
@@ -77,7 +77,7 @@ class Balanced(TransitionOperator, Conditional):
         super().__init__()
         self._mean = torch.zeros(0)
 
-    def forward(self, state: State, level: Level) -> Conditional:
+    def forward(self, state: State, level: Level, context: Context = None) -> Conditional:
         self._mean = 0.8 * leaves(state)[0]
         return self
 

@@ -95,14 +95,15 @@ class LevelMatch(Diagnostic):
         """Data s_0, s_1 … s_K, visible parts."""
         model = subject.model
         data = subject.held_out("test", self._groups * self._walks)
-        state, _ = initial_state(model.operator, data, subject.generator("latent"))
+        state, _ = initial_state(model.operator, data.states, subject.generator("latent"))
         yield visible(model.operator, state)
         noise = subject.generator("heat")
-        for step in model.walk(Start(state), model.levels(), noise):
+        for step in model.walk(Start(state, context=data.context), model.levels(), noise):
             yield visible(model.operator, step.target)
 
     def _cooled(self, subject: Subject) -> Iterator[Tensor]:
         """Draws of the prior s_K, then s_{K-1} … s_0, visible parts."""
         model, num = subject.model, self._groups * self._walks
-        for state in anneal(model.operator, model.prior, model.levels(), num, subject.generator("cool")):
+        noise, labels = subject.generator("cool"), subject.labels(num)
+        for state in anneal(model.operator, model.prior, model.levels(), num, noise, labels):
             yield visible(model.operator, state)

@@ -83,7 +83,7 @@ def train(
         device: "auto" (CUDA where there is one), "cpu" or "cuda[:i]".
         precision: Of the network; "auto" is bf16 on CUDA.
         out: Run directory to write, with checkpoints to go on from and pictures; None keeps nothing on disk.
-        settings: Any option, as `--set`: `{"training.ema": 0.99, "operator.hidden": 64}`.
+        settings: Any option, as `--set`: `{"training.ema": 0.99, "operator.network.hidden": 64}`.
         progress: Show a bar in terminals and notebooks.
 
     Raises:
@@ -166,8 +166,9 @@ def _component_of(registry: Registry, section: str, cls: type) -> str | None:
     """The component whose class this is, if one is offered that can stand without options."""
     for registered in registry.components(COMPONENT_SECTIONS[section]):
         if registered.spec.target == f"{cls.__module__}:{cls.__qualname__}":
-            options = component_options(cls).model_fields.values()
-            return None if any(option.is_required() for option in options) else registered.qualified_name
+            options, preset = component_options(cls).model_fields.items(), registered.spec.preset
+            open_options = [name for name, option in options if option.is_required() and name not in preset]
+            return None if open_options else registered.qualified_name
     return None
 
 

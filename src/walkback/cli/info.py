@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any
 
 from walkback.cli.common import CheckpointFile, Json
@@ -44,14 +45,13 @@ def info(
     )
 
 
-def _options(config: dict[str, Any]) -> list[tuple[str, str]]:
-    return [
-        (f"{section}.{option}", str(value))
-        for section, options in config.items()
-        if isinstance(options, dict)
-        for option, value in options.items()
-        if option != "name" and value is not None
-    ]
+def _options(config: dict[str, Any], path: str = "") -> Iterator[tuple[str, str]]:
+    """All options by dotted path; names of components are shown with their origins."""
+    for option, value in config.items():
+        if isinstance(value, dict):
+            yield from _options(value, f"{path}{option}.")
+        elif path and option != "name" and value is not None:
+            yield f"{path}{option}", str(value)
 
 
 def _shape(value: object) -> str:

@@ -93,7 +93,7 @@ def run(
 
     walkback run --data ./photos --set data.size=32 --steps 2000
 
-    walkback run --recipe digits --set operator.hidden=512 --out runs/wide
+    walkback run --recipe digits --set operator.network.hidden=512 --out runs/wide
     """
     settings = {
         "training.steps": steps,

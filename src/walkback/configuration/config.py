@@ -30,6 +30,7 @@ from walkback.configuration.components import (
     without_none,
 )
 from walkback.configuration.overrides import parse_tables, refuse_unknown_tables
+from walkback.configuration.renaming import moved_component
 from walkback.configuration.schema import check
 from walkback.configuration.settings import (
     RENAMED,
@@ -42,6 +43,7 @@ from walkback.configuration.settings import (
 from walkback.errors import ConfigurationError
 from walkback.extensions.registered import Registered
 from walkback.extensions.registry import Registry
+from walkback.storage.migrations import CONFIGURATION
 
 COMPONENT_SECTIONS: Mapping[str, Kind] = {
     "operator": "operator",
@@ -122,12 +124,33 @@ class RunConfig:
 
     def to_toml(self) -> str:
         """TOML, which has no null: what is None is left out, and None again when it is read."""
-        return tomli_w.dumps(without_none(self.to_dict()))
+        return tomli_w.dumps(CONFIGURATION.stamp() | without_none(self.to_dict()))
 
     @classmethod
     def from_toml(cls, text: str, registry: Registry) -> RunConfig:
-        """Inverse of `to_toml`; raises as `from_dict`."""
-        return cls.from_dict(parse_tables(text, "The configuration", SECTIONS, extra={"recipe"}), registry)
+        """Inverse of `to_toml`, also of an older version's; raises as `from_dict`."""
+        return cls.from_dict(parse_document(text, "The configuration", registry), registry)
+
+
+def parse_document(text: str, origin: str, registry: Registry, prefer: str = "") -> dict[str, Any]:
+    """Read a configuration or a recipe of any format as tables by section of this version's, and "recipe".
+
+    Args:
+        text: TOML.
+        origin: Where it came from, for messages.
+        registry: Where components are looked up that have renamed options.
+        prefer: A distribution whose claim to names beats the others'.
+
+    Raises:
+        ConfigurationError: It is no TOML, has something else in it, or is of a newer format.
+        PluginError: A component cannot be imported.
+    """
+    parsed = parse_tables(text, origin, SECTIONS, extra={"kind", "format", "recipe"})
+    document = CONFIGURATION.migrated(parsed, origin[:1].lower() + origin[1:], ConfigurationError)
+    for section, kind in COMPONENT_SECTIONS.items():
+        if section in document:
+            document[section] = moved_component(registry, kind, document[section], prefer)
+    return {key: value for key, value in document.items() if key not in CONFIGURATION.stamp()}
 
 
 def component(

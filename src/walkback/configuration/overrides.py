@@ -57,8 +57,8 @@ def parse_overrides(assignments: Iterable[str], sections: Collection[str]) -> Ta
 def assignments(settings: Mapping[str, Any]) -> list[str]:
     """`section.option=value`, as `--set` takes them, of Python values.
 
-    >>> assignments({"training.ema": 0.99, "operator.channels": (16, 32), "run.compile": False})
-    ['training.ema=0.99', 'operator.channels=[16, 32]', 'run.compile=false']
+    >>> assignments({"training.ema": 0.99, "operator.network.channels": (16, 32), "run.compile": False})
+    ['training.ema=0.99', 'operator.network.channels=[16, 32]', 'run.compile=false']
 
     Raises:
         ConfigurationError: A value is none that TOML has: text, numbers, booleans, lists and tables of them.

@@ -7,8 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from walkback.configuration.config import SECTIONS
-from walkback.configuration.overrides import parse_tables
+from walkback.configuration.config import SECTIONS, parse_document
 from walkback.errors import ConfigurationError, PluginError
 from walkback.extensions.registry import Registry
 
@@ -41,7 +40,11 @@ def starting_layer(registry: Registry, recipe: str | None, asked: Collection[str
         PluginError: A plugin's recipe cannot be read.
     """
     if recipe is not None:
-        return _read_file(recipe) if recipe.endswith(".toml") or "/" in recipe else _read(registry, recipe)
+        return (
+            _read_file(registry, recipe)
+            if recipe.endswith(".toml") or "/" in recipe
+            else _read(registry, recipe)
+        )
     open_sections = {"operator", "data"}.difference(asked)
     default = registry.default_recipe() if open_sections else None
     if default is None:
@@ -52,23 +55,22 @@ def starting_layer(registry: Registry, recipe: str | None, asked: Collection[str
     return Layer({s: table for s, table in layer.tables.items() if s in open_sections}, layer.distribution)
 
 
-def _read_file(path: str) -> Layer:
+def _read_file(registry: Registry, path: str) -> Layer:
     try:
         text = Path(path).expanduser().read_text("utf-8")
     except FileNotFoundError as error:
         raise ConfigurationError(f"No such recipe file: {path!r}.") from error
     except (OSError, RuntimeError, ValueError) as error:
         raise ConfigurationError(f"Recipe file {path!r} cannot be read: {error}.") from error
-    document = parse_tables(text, f"Recipe {path!r}", SECTIONS, extra={"recipe"})
+    document = parse_document(text, f"Recipe {path!r}", registry)
     return Layer({section: table for section, table in document.items() if section in SECTIONS}, recipe=path)
 
 
 def _read(registry: Registry, reference: str) -> Layer:
     registered = registry.find_recipe(reference)
     try:
-        tables = parse_tables(
-            registry.recipe_text(registered), f"Recipe {registered.qualified_name!r}", SECTIONS
-        )
+        text, origin = registry.recipe_text(registered), f"Recipe {registered.qualified_name!r}"
+        tables = parse_document(text, origin, registry, registered.distribution)
     except ConfigurationError as error:
         raise PluginError(str(error)) from error
     return Layer(tables, registered.distribution, registered.reference)

@@ -62,6 +62,10 @@ class TrainingSettings(Settings):
     weight_decay: NonNegativeFloat = 0.0
     clip: NonNegativeFloat = Field(1.0, description="Largest gradient norm; 0 leaves gradients as they are.")
     ema: Decay = Field(0.999, description="Decay of the weight average; 0 switches it off.")
+    unlabelled: Share = Field(
+        0.1,
+        description="Share of examples whose label the operator is not told, where it is told any (data.condition).",
+    )
     own_starts: Decay = Field(
         0.0,
         description="Share of each minibatch that starts from the model's own chains at T = 1, not from data.",

@@ -8,6 +8,7 @@
     mixture               Σ_k π_k N(x; mean_k, covariance_k)              EM, by scikit-learn
     bernoulli             Π_d p_d^x_d (1 - p_d)^(1 - x_d)                 p_d = (ones + ½) / (n + 1)
     mixture (of bits)     Σ_k π_k Π_d p_kd^x_d (1 - p_kd)^(1 - x_d)       EM with the same half counts
+    symbols (one-hot)     Π_l p_l(x_l)                                    p_l = (count + ½) / (n + S/2), S symbols
 
 The box alone would give a held-out state outside of it the density 0, and the figure no finite value: the Gaussian's
 part takes the place of the one state that was not seen (a Laplace estimate), so the density is proper and finite.
@@ -78,8 +79,10 @@ def baseline_figures(
     """
     first, second = _rows(_at_most(train, 2 * LARGEST_FIT), "training"), _rows(test, "held-out")
     components = max(1, min(components, len(first) // _STATES_A_PART))
-    mixture = _mixture_of_bits if info.support == "binary" else _mixture
-    models = [*_moment_models(first, second, info, seed), mixture(first, second, seed, components)]
+    models = _moment_models(first, second, info, seed)
+    if info.support != "one-hot":
+        mixture = _mixture_of_bits if info.support == "binary" else _mixture
+        models.append(mixture(first, second, seed, components))
     figures: list[Figure] = []
     for name, nats, meaning in models:
         figures += nll_figures(f"baseline_{name}", nats, info, meaning)
@@ -103,6 +106,8 @@ def _rows(states: Tensor, what: str) -> Tensor:
 
 
 def _moment_models(train: Tensor, test: Tensor, info: DataInfo, seed: int) -> list[Judged]:
+    if info.support == "one-hot":
+        return _of_symbols(train, test, info.shape[-1])
     if info.support == "binary":
         num, dim = train.shape
         alone = ((train.sum(0) + 0.5) / (num + 1)).logit()
@@ -197,6 +202,17 @@ def _mixture(train: Tensor, test: Tensor, seed: int, components: int) -> Judged:
     shape = "full" if kind == "full" else "diagonal"
     note = "" if model.converged_ else f"; not converged after {_STEPS} steps of EM"
     return "mixture", nats, f"mixture of {components} Gaussians of {shape} covariance{note}"
+
+
+def _of_symbols(train: Tensor, test: Tensor, num: int) -> list[Judged]:
+    """Of flat one-hot states of `num` symbols a place."""
+    counts = train.sum(0).reshape(-1, num)
+    log_p = ((counts + 0.5) / (len(train) + num / 2)).log()
+    places = train.shape[1] // num
+    return [
+        ("uniform", test.new_full((len(test),), places * math.log(num)), f"each of {num} symbols alike"),
+        ("symbols", -(test @ log_p.flatten()), "symbols with the training frequencies of their places"),
+    ]
 
 
 def _mixture_of_bits(train: Tensor, test: Tensor, seed: int, components: int) -> Judged:

@@ -9,16 +9,18 @@ operator has latent units, log q(h_0 | data) is subtracted.
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
-from walkback.data import DataInfo
+from walkback.data import Batch, DataInfo
 from walkback.errors import WalkbackError
 from walkback.measuring.estimates import require_enough
 from walkback.model import Model
 from walkback.schedules import Levels
+from walkback.state import Context
 from walkback.work import heating_work
 
 
@@ -56,32 +58,38 @@ class BoundEstimate:
         return found | bits
 
 
-def path_bound(model: Model, data: Tensor, levels: Levels, generator: torch.Generator) -> Tensor:
-    """L of one heating path from each row of `data` `(B, *E)`: `(B,)`, nats."""
-    return -heating_work(model, data, levels, generator).work
+def path_bound(
+    model: Model, data: Tensor, levels: Levels, generator: torch.Generator, context: Context = None
+) -> Tensor:
+    """L of one heating path from each row of `data` `(B, *E)`, given its `context`: `(B,)`, nats."""
+    return -heating_work(model, data, levels, generator, context).work
 
 
 def estimate_bound(
     model: Model,
-    batches: list[Tensor],
+    batches: Sequence[Batch],
     info: DataInfo,
     generator: torch.Generator,
     *,
     paths: int = 1,
 ) -> BoundEstimate:
-    """Estimate -E[L] over batches of starting data, `paths` heating paths each, on the schedule's fixed levels.
+    """Estimate -E[L] over batches of data, `paths` heating paths each, on the schedule's fixed levels.
+
+    Of data that have a context, e.g. class labels, it is the bound of the data given their context.
 
     Raises:
         WalkbackError: A path's bound is not finite, or there are too few examples for a standard error.
     """
-    num_examples = sum(len(data) for data in batches)
+    num_examples = sum(len(batch) for batch in batches)
     require_enough(num_examples, "examples", "their number")
     levels = model.levels()
     with model.evaluating():
         work = torch.cat(
             [
-                -torch.stack([path_bound(model, data, levels, generator) for _ in range(paths)]).mean(0)
-                for data in batches
+                -torch.stack(
+                    [path_bound(model, batch.states, levels, generator, batch.context) for _ in range(paths)]
+                ).mean(0)
+                for batch in batches
             ]
         ).double()
     if not bool(work.isfinite().all()):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from walkback.data import Dataset, Split, states_of
+from walkback.data import Dataset, Split, context_of, states_of
 from walkback.errors import ConfigurationError, WalkbackError
 from walkback.measuring.baselines import baseline_figures
 from walkback.measuring.path_works import EvaluationPlan
@@ -16,6 +16,7 @@ from walkback.readout import read_out
 from walkback.report import Figure
 from walkback.sampling import SamplePlan, sample_frames
 from walkback.schedules import Levels
+from walkback.state import Context
 from walkback.support.seeding import generator
 from walkback.support.watch import Watch
 
@@ -42,7 +43,8 @@ def comparison_figures(
         watch.advance(1, {})
     if plan.samples:
         real = _states(dataset, plan.split, plan.samples, plan.seed)
-        samples = _samples(model, levels, plan, device, watch)
+        context = context_of(dataset, plan.split, slice(plan.samples), device)
+        samples = _samples(model, levels, plan, device, watch, context)
         watch.stage("Comparing", 1)
         judge = label_classifier(dataset, plan.seed) if plan.classifier else None
         found += quality_figures(samples, real, train, dataset.info, seed=plan.seed, classifier=judge)
@@ -56,16 +58,16 @@ def _states(dataset: Dataset, split: Split, most: int, seed: int) -> Tensor:
 
 
 def _samples(
-    model: Model, levels: Levels, plan: EvaluationPlan, device: torch.device, watch: Watch
+    model: Model, levels: Levels, plan: EvaluationPlan, device: torch.device, watch: Watch, context: Context
 ) -> Tensor:
-    """Annealed samples, on the CPU."""
+    """Annealed samples, on the CPU; where there are classes, of those of the examples that they are compared with."""
     wanted = SamplePlan(num=plan.samples, seed=plan.seed, batch_size=plan.batch_size)
     watch.stage("Sampling", wanted.total_steps(levels))
     found: Tensor | None = None
-    for done, step, state in sample_frames(model, levels, wanted, device):
+    for done, step, state in sample_frames(model, levels, wanted, device, context=context):
         watch.advance(done, {})
         if step is not None and state is not None:
-            found = read_out(model.operator, state, plan.readout).float().cpu()
+            found = read_out(model.operator, state, plan.readout, context).float().cpu()
     if found is None:
         raise ConfigurationError(f"Got {plan.samples} samples to draw, expected at least 1.")
     return found

@@ -63,7 +63,7 @@ def evaluate_model(
         tails, k, missing = _tails(heated.work)
         simulated = None
         if plan.simulated:
-            simulated = bracket_simulated(model, plan, levels, device, cache, watch)
+            simulated = bracket_simulated(model, dataset.info, plan, levels, device, cache, watch)
             tails = [*tails, *bracket_figures(simulated, dataset.info)]
         compared, lost = comparison_figures(model, levels, dataset, plan, device, watch)
     return Report(

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from walkback.data import Dataset, Split, states_of
+from walkback.data import DataInfo, Dataset, Split, batch_of, draw_labels
 from walkback.errors import ConfigurationError, WalkbackError
 from walkback.model import Model
 from walkback.schedules import Levels
@@ -94,14 +94,15 @@ def heat_data(
     def heat(number: int, size: int) -> Iterator[PathWork]:
         first = number * plan.batch_size
         noise = generator(device, plan.seed, "evaluate", number)
-        data = states_of(dataset, plan.split, slice(first, first + size), noise)
-        return (heating_work(model, data, levels, noise) for _ in range(plan.paths))
+        data = batch_of(dataset, plan.split, slice(first, first + size), noise)
+        return (heating_work(model, data.states, levels, noise, data.context) for _ in range(plan.paths))
 
     return _in_batches("Heating", num, plan, cache, watch or Silent(), heat)
 
 
 def bracket_simulated(
     model: Model,
+    info: DataInfo,
     plan: EvaluationPlan,
     levels: Levels,
     device: torch.device,
@@ -112,10 +113,11 @@ def bracket_simulated(
 
     def heat(number: int, num: int) -> Iterator[PathWork]:
         noise = generator(device, plan.seed, "simulate", number)
-        state, cooled = cooling_work(model, num, levels, noise)
+        context = draw_labels(info, num, noise)
+        state, cooled = cooling_work(model, num, levels, noise, context)
         yield cooled
         for _ in range(plan.paths):
-            yield reheating_work(model, state, levels, noise)
+            yield reheating_work(model, state, levels, noise, context)
 
     return _in_batches("Simulating", plan.simulated, plan, cache, watch or Silent(), heat, cooled_first=True)
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import torch
@@ -64,7 +64,7 @@ def cold_level(subject: Subject, temperature: float) -> Level:
 @torch.no_grad()
 def trace(
     subject: Subject,
-    state: State,
+    start: Start,
     level: Level,
     num_steps: int,
     statistics: Statistics,
@@ -74,11 +74,11 @@ def trace(
     reduce: Literal["mean", "last"] = "mean",
     check: Callable[[], None] = lambda: None,
 ) -> Trace:
-    """Run chains from `state` `(C, *E)` and record their statistics.
+    """Run chains from `start` `(C, *E)`, with its context, and record their statistics.
 
     Args:
         subject: Model, seed, cache and watch.
-        state: Where the chains are.
+        start: Where the chains are.
         level: One level for all steps.
         num_steps: At least 1; rounded up to whole blocks.
         statistics: What to record.
@@ -92,13 +92,14 @@ def trace(
     """
     block = -(-num_steps // blocks)
     count = -(-num_steps // block)
-    values, state = _resumed(subject, name, state)
+    values, state = _resumed(subject, name, start.state)
     record = _Record(statistics, reduce, check)
     subject.watch.stage(name.replace("-", " ").capitalize(), count * block, len(values) * block)
     saved = time.monotonic()
     while len(values) < count:
         stretch = min(count - len(values), -(-_STRETCH // block))
-        state, found = _stretch(subject, state, level, (stretch, block), record, name, len(values))
+        here = replace(start, state=state)
+        state, found = _stretch(subject, here, level, (stretch, block), record, name, len(values))
         values += found
         if len(values) == count or time.monotonic() - saved > _SAVE_SECONDS:
             parts = {f"leaf.{i}": leaf for i, leaf in enumerate(leaves(state))}
@@ -108,14 +109,14 @@ def trace(
     return Trace(torch.stack(values), state, block)
 
 
-def settle(subject: Subject, state: State, level: Level, num_steps: int, *, name: str = "burn-in") -> State:
-    """The chains' states after `num_steps` further steps of which nothing is recorded."""
+def settle(subject: Subject, start: Start, level: Level, num_steps: int, *, name: str = "burn-in") -> Start:
+    """Where the chains are after `num_steps` further steps of which nothing is recorded."""
     if not num_steps:
-        return state
+        return start
     nothing = trace(
-        subject, state, level, num_steps, lambda step: _zeros(step.target), name=name, reduce="last"
+        subject, start, level, num_steps, lambda step: _zeros(step.target), name=name, reduce="last"
     )
-    return nothing.state
+    return replace(start, state=nothing.state)
 
 
 def _zeros(state: State) -> Tensor:
@@ -133,7 +134,7 @@ def _resumed(subject: Subject, name: str, state: State) -> tuple[list[Tensor], S
 
 def _stretch(
     subject: Subject,
-    state: State,
+    start: Start,
     level: Level,
     size: tuple[int, int],
     record: _Record,
@@ -143,8 +144,9 @@ def _stretch(
     """Blocks `number`, `number + 1`, … of one stretch of the chains, `size` = (blocks, steps of each)."""
     count, block = size
     noise = subject.generator(name, number)
-    steps = walk(subject.model.operator, by_cooling, Start(state), (level,) * (count * block), noise)
+    steps = walk(subject.model.operator, by_cooling, start, (level,) * (count * block), noise)
     found: list[Tensor] = []
+    state = start.state
     total: Tensor | None = None
     for index, step in enumerate(steps, start=1):
         state = step.target

@@ -20,11 +20,12 @@ from walkback.support.seeding import generator
 MOST_NUMBERS = 2**23
 """Numbers in the training states that `simple_nats` looks at; 64 MiB."""
 
-_GAUSSIANS = ("diagonal_gaussian", "gaussian", "bernoulli")
+_GAUSSIANS = ("diagonal_gaussian", "gaussian", "bernoulli", "symbols")
 _WORDS = {
     "diagonal_gaussian": "a Gaussian with independent coordinates",
     "gaussian": "a Gaussian",
-    "bernoulli": "independent coins with the training frequencies",
+    "bernoulli": "independent coins",
+    "symbols": "independent symbols",
 }
 
 
@@ -32,6 +33,8 @@ def uniform_nats(info: DataInfo) -> float | None:
     """-log p of any state under the uniform law; None where states are not confined."""
     if info.support == "binary":
         return info.space.size * math.log(2)
+    if info.support == "one-hot":
+        return info.space.size // info.shape[-1] * math.log(info.shape[-1])
     return None if info.bins is None else 0.0
 
 
@@ -71,7 +74,9 @@ def verdict(what: str, nats: float, info: DataInfo, others: Mapping[str, float])
     """
     uniform = uniform_nats(info)
     if uniform is not None and nats > uniform:
-        law = "fair coins" if info.support == "binary" else "uniform grey levels"
+        law = {"binary": "fair coins", "one-hot": "symbols that are all alike"}.get(
+            info.support, "uniform grey levels"
+        )
         return (
             f"The {what} is {_told(nats, info)}, above the {_told(uniform, info)} of {law}: as a density the model is "
             "worse than no model, as far as this figure tells.",

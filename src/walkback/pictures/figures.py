@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from walkback.configuration.settings import SampleSettings
-from walkback.data import DataInfo
+from walkback.data import Batch, DataInfo, labels_in_turn
 from walkback.model import Model
 from walkback.pictures.field import draw_field
 from walkback.pictures.frames import open_sink
@@ -19,6 +19,7 @@ from walkback.pictures.walks import draw_walk
 from walkback.readout import read_out
 from walkback.sampling import anneal, chain, last
 from walkback.state import State, leaves, map_state
+from walkback.walk import Start
 
 
 def can_draw(info: DataInfo) -> bool:
@@ -37,6 +38,8 @@ def draw_samples(
 ) -> State:
     """Anneal `settings.num` samples, add `settings.extra` steps at T = 1, and write them as one picture.
 
+    Where there are classes, samples are of class 0, 1, 2, … over and over, and so are the chains that go on from them.
+
     Args:
         path: The `.png` to write.
         model: In evaluation mode.
@@ -49,10 +52,11 @@ def draw_samples(
     Returns:
         The drawn states, `(num, *E)`.
     """
-    state = last(anneal(model.operator, model.prior, model.levels(), settings.num, generator))
+    context = labels_in_turn(info, settings.num, generator.device)
+    state = last(anneal(model.operator, model.prior, model.levels(), settings.num, generator, context))
     if settings.extra:
-        state = last(chain(model.operator, state, settings.extra, generator, every=settings.extra))
-    shown = read_out(model.operator, state, settings.readout)
+        state = last(chain(model.operator, state, settings.extra, generator, context, every=settings.extra))
+    shown = read_out(model.operator, state, settings.readout, context)
     save_png(path, draw_states(shown, info, reference), {**protocol, "readout": settings.readout})
     return state
 
@@ -82,6 +86,7 @@ def draw_chains(
     state = map_state(lambda leaf: leaf[: settings.chains], start)
     num_chains = leaves(state)[0].shape[0]
     num_frames = settings.chain_steps // settings.chain_every + 1
+    context = labels_in_turn(info, num_chains, generator.device)
     with open_sink(
         path,
         info,
@@ -90,8 +95,9 @@ def draw_chains(
         overwrite=True,
         protocol={**protocol, "readout": settings.readout},
     ) as sink:
-        for step, frame in frames(model, state, settings.chain_steps, settings.chain_every, generator):
-            sink.add(step, read_out(model.operator, frame, settings.readout))
+        steps = (settings.chain_steps, settings.chain_every)
+        for step, frame in frames(model, Start(state, context=context), *steps, generator):
+            sink.add(step, read_out(model.operator, frame, settings.readout, context))
             on_step(step)
 
 
@@ -99,7 +105,7 @@ def draw_walks(
     place: Callable[[str], Path],
     model: Model,
     info: DataInfo,
-    data: Tensor,
+    data: Batch,
     generator: torch.Generator,
     protocol: Mapping[str, Any],
 ) -> tuple[Path, ...]:
@@ -119,15 +125,15 @@ def draw_walks(
     draw_walk(place("walk"), model, info, data, generator, protocol)
     if info.is_image:
         return (place("walk"),)
-    draw_field(place("field"), model.operator, data, generator, protocol)
+    draw_field(place("field"), model.operator, data.states, generator, protocol)
     return place("walk"), place("field")
 
 
 def frames(
-    model: Model, state: State, num_steps: int, every: int, generator: torch.Generator
+    model: Model, start: Start, num_steps: int, every: int, generator: torch.Generator
 ) -> Iterator[tuple[int, State]]:
     """(steps taken, state) at the start and after every `every` steps of a chain at T = 1."""
-    yield 0, state
-    steps = chain(model.operator, state, num_steps, generator, every=every)
+    yield 0, start.state
+    steps = chain(model.operator, start.state, num_steps, generator, start.context, every=every)
     for number, frame in enumerate(steps, start=1):
         yield number * every, frame

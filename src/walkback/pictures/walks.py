@@ -17,7 +17,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from walkback.data import DataInfo
+from walkback.data import Batch, DataInfo
 from walkback.model import Model
 from walkback.operators import initial_state, visible
 from walkback.pictures.images import Picture, filmstrip, save_png, scatter, tile, window_of
@@ -41,7 +41,7 @@ def draw_walk(
     path: Path,
     model: Model,
     info: DataInfo,
-    data: Tensor,
+    data: Batch,
     generator: torch.Generator,
     protocol: Mapping[str, Any],
 ) -> None:
@@ -51,7 +51,7 @@ def draw_walk(
         path: The `.png` to write.
         model: In evaluation mode.
         info: What the data are: images, of which `IMAGES` are shown, or points in the plane.
-        data: Where heating starts, `(N, *E)`; as many states are drawn from the prior.
+        data: Where heating starts, `(N, *E)`; as many states, with the same context, are drawn from the prior.
         generator: On the model's device.
         protocol: Written into the picture.
 
@@ -62,10 +62,10 @@ def draw_walk(
     data = data[:IMAGES] if info.is_image else data
     levels = model.levels()
     shown = steps_shown(len(levels))
-    origin, _ = initial_state(model.operator, data, generator)
-    steps = model.walk(Start(origin), levels, generator)
+    origin, _ = initial_state(model.operator, data.states, generator)
+    steps = model.walk(Start(origin, context=data.context), levels, generator)
     heated = _picked(model, chain([origin], (step.target for step in steps)), shown)
-    cooling = anneal(model.operator, model.prior, levels, len(data), generator)
+    cooling = anneal(model.operator, model.prior, levels, len(data), generator, data.context)
     cooled = _picked(model, cooling, [len(levels) - t for t in reversed(shown)])
     draw = _strips if info.is_image else _plots
     save_png(path, draw(heated, cooled, shown, levels), protocol)

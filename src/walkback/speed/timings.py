@@ -21,7 +21,7 @@ import torch
 from torch import Tensor
 
 from walkback.building.devices import Precision, autocast
-from walkback.data import states_of
+from walkback.data import batch_of
 from walkback.model import Model
 from walkback.objectives import PathObjective
 from walkback.operators import initial_state
@@ -29,7 +29,6 @@ from walkback.sampling import chain, last
 from walkback.schedules import tensor_levels
 from walkback.speed.clock import Clock, Meter
 from walkback.speed.race import Entrant, Work, race
-from walkback.state import State
 from walkback.support.seeding import generator
 from walkback.support.threads import cpu_threads
 from walkback.support.watch import Watch
@@ -229,8 +228,7 @@ class _Bench:
             if self._compiled:
                 levels = tensor_levels(levels, prepared.device)
             with autocast(prepared.device, prepared.precision):
-                start = Start(self._origin(model, order.batch(number), noise), prior=model.prior)
-                for _ in model.path(start, levels, noise):
+                for _ in model.path(self._start(model, order.batch(number), noise), levels, noise):
                     pass
 
         return work
@@ -239,12 +237,13 @@ class _Bench:
         """Chains from data, as many as a run draws samples; compiled they are nowhere in the program."""
         prepared, model, steps = self._prepared, self._model(compiled=False), self._plan.chain_steps
         noise = generator(prepared.device, self._seed, "bench")
-        state = self._origin(model, self._order(prepared.config.samples.num).batch(0), noise)
+        start = self._start(model, self._order(prepared.config.samples.num).batch(0), noise)
+        state = start.state
 
         def work() -> None:
             nonlocal state
             with model.evaluating(), autocast(prepared.device, way.precision):
-                state = last(chain(model.operator, state, steps, noise, every=steps))
+                state = last(chain(model.operator, state, steps, noise, start.context, every=steps))
 
         return work
 
@@ -264,8 +263,8 @@ class _Bench:
     def _order(self, rows: int) -> BatchOrder:
         return BatchOrder(len(self._prepared.dataset.examples("train")), rows, self._seed)
 
-    def _origin(self, model: Model, rows: Tensor, noise: torch.Generator) -> State:
-        """s_0 of the training examples numbered `rows` `(N,)`, on the device."""
-        data = states_of(self._prepared.dataset, "train", rows, noise)
-        state, _ = initial_state(model.operator, data, noise)
-        return state
+    def _start(self, model: Model, rows: Tensor, noise: torch.Generator) -> Start:
+        """Where walks from the training examples numbered `rows` `(N,)` start, on the device."""
+        data = batch_of(self._prepared.dataset, "train", rows, noise)
+        state, _ = initial_state(model.operator, data.states, noise)
+        return Start(state, context=data.context, prior=model.prior)

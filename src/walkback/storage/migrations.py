@@ -53,12 +53,18 @@ class FileKind:
             error: What is raised.
 
         Raises:
-            WalkbackError: `error`: the document is of another kind, or of a format that this version does not know.
+            WalkbackError: `error`: the document is of another kind, of a format that this version does not know, or
+                not what its format says.
         """
         before = self._format_of(document, origin, error)
         migrated = dict(document)
-        for number in range(before, self.format):
-            migrated = self.migrations[number](migrated)
+        try:
+            for number in range(before, self.format):
+                migrated = self.migrations[number](migrated)
+        except (AttributeError, LookupError, TypeError, ValueError) as fault:
+            raise error(
+                f"Got {origin}, which does not hold what format {before} of a {self.name} has; it is damaged."
+            ) from fault
         return migrated | self.stamp()
 
     def _format_of(self, document: Mapping[str, Any], origin: object, error: type[WalkbackError]) -> int:
@@ -80,7 +86,20 @@ class FileKind:
         return written
 
 
-CHECKPOINT = FileKind("checkpoint")
+def _with_loggers(config: Document) -> Document:
+    """`run.loggers = ["NAME"]` as sections `[loggers.NAME]`."""
+    run = dict(config.get("run", {}))
+    names = run.pop("loggers", None)
+    if not isinstance(names, list):
+        return config
+    return {**config, "run": run, "loggers": {name: {} for name in names} | config.get("loggers", {})}
+
+
+CONFIGURATION = FileKind("configuration", {1: _with_loggers}, unstamped=True)
+"""`config.toml` of a run directory, and recipes. What plugins have renamed is moved by `configuration.renaming`."""
+CHECKPOINT = FileKind(
+    "checkpoint", {1: lambda document: {**document, "config": _with_loggers(document["config"])}}
+)
 TRAINING_STATE = FileKind("training state")
 STEP = FileKind("step", unstamped=True)
 """`step-N.json` of a run directory: the digests of a checkpoint and its training state."""
@@ -89,7 +108,7 @@ WORK_CACHE = FileKind("work cache", {1: lambda document: {"protocol": document}}
 SAMPLES = FileKind("samples")
 INPAINTED = FileKind("inpainted")
 
-KINDS = (CHECKPOINT, TRAINING_STATE, STEP, WORK_CACHE, SAMPLES, INPAINTED)
+KINDS = (CONFIGURATION, CHECKPOINT, TRAINING_STATE, STEP, WORK_CACHE, SAMPLES, INPAINTED)
 
 
 def _quoted(value: Any) -> str:

@@ -19,6 +19,7 @@ from typing import final
 
 import torch
 from torch import Tensor
+from torch.nn.functional import one_hot
 
 from walkback.state import Space, State, dimensions, leaves, map_state, sum_events
 from walkback.support.seeding import generator
@@ -76,7 +77,7 @@ def require_normalized(law: Law) -> bool:
     Raises:
         ConformanceError: The constant is wrong.
     """
-    discrete = all(space.support == "binary" for space in law.spaces)
+    discrete = all(space.support != "real" for space in law.spaces)
     if discrete and dimensions(law.spaces) <= _LISTED:
         total = float(law.log_prob(_every_state(law.spaces)).double().exp().sum())
         wrong = not abs(total - 1) <= _ROUNDING
@@ -136,8 +137,13 @@ def _finite(law: Law, state: State) -> Tensor:
 
 
 def _every_state(spaces: tuple[Space, ...]) -> State:
-    """All states of bits, `(2^D, *E)`."""
-    table = torch.tensor(list(itertools.product((0.0, 1.0), repeat=dimensions(spaces))))
+    """All states of bits or symbols, `(N, *E)`."""
+    places = [
+        torch.eye(space.shape[-1]) if space.support == "one-hot" else torch.tensor([[0.0], [1.0]])
+        for space in spaces
+        for _ in range(space.size // (space.shape[-1] if space.support == "one-hot" else 1))
+    ]
+    table = torch.stack([torch.cat(row) for row in itertools.product(*places)])
     parts = torch.split(table, [space.size for space in spaces], dim=1)
     found = tuple(part.reshape(-1, *space.shape) for part, space in zip(parts, spaces, strict=True))
     return found if len(found) > 1 else found[0]
@@ -155,6 +161,9 @@ def _fitted_weights(law: Law) -> Tensor | None:
         mean = fitted.mean(0)
         if space.support == "binary":
             log_r += sum_events(torch.xlogy(judged, mean) + torch.xlogy(1 - judged, 1 - mean))
+            continue
+        if space.support == "one-hot":
+            log_r += sum_events(torch.xlogy(judged, mean))
             continue
         deviation = fitted.std(0)
         if not bool((deviation > 0).all()):
@@ -204,15 +213,15 @@ class _Ruler:
         return torch.stack([(torch.as_tensor(spread) / self._size).sqrt(), along, along.abs()])
 
     def displace(self, state: State, noise: torch.Generator) -> State:
-        """Each state moved by a step as likely as the opposite one: real leaves all, binary ones in one bit."""
+        """Each state moved by a step as likely as the opposite one: real leaves all, others in one bit or symbol."""
         parts = zip(leaves(state), self._spaces, self._spreads, strict=True)
-        kinds = len({space.support for space in self._spaces})
+        kinds = len({space.support == "real" for space in self._spaces})
         rows = len(leaves(state)[0])
         # Where there are both, a row moves in one kind: a refused flip would hide a step of the others.
         turn = torch.rand(rows, generator=noise) < 0.5
         moved = []
         for leaf, space, spread in parts:
-            chosen = torch.ones_like(turn) if kinds == 1 else turn ^ (space.support == "binary")
+            chosen = torch.ones_like(turn) if kinds == 1 else turn ^ (space.support != "real")
             step = self._step(leaf, space, spread, noise)
             moved.append(torch.where(chosen.reshape(-1, *(1,) * (leaf.dim() - 1)), step, leaf))
         return tuple(moved) if isinstance(state, tuple) else moved[0]
@@ -222,14 +231,27 @@ class _Ruler:
             bit = torch.randint(space.size, (len(leaf), 1), generator=noise)
             flat = leaf.flatten(1).clone()
             return flat.scatter(1, bit, 1 - flat.gather(1, bit)).reshape(leaf.shape)
+        if space.support == "one-hot":
+            return _with_another_symbol(leaf, noise)
         size = _STEP / math.sqrt(self._size)
         step = torch.randn(leaf.shape, generator=noise, dtype=torch.float64) * spread * size
         return leaf + step.to(leaf.dtype)
 
     @staticmethod
     def _spread(leaf: Tensor, space: Space) -> Tensor:
-        least = _LEAST_SPREAD if space.support == "binary" else 1e-12
+        least = 1e-12 if space.support == "real" else _LEAST_SPREAD
         return leaf.double().std(0).clamp(min=least)
+
+
+def _with_another_symbol(leaf: Tensor, noise: torch.Generator) -> Tensor:
+    """One-hot states `(B, *E)` with one symbol of each exchanged for another, all others alike."""
+    rows = leaf.flatten(1, -2) if leaf.dim() > 2 else leaf[:, None]
+    kinds = leaf.shape[-1]
+    place = torch.randint(rows.shape[1], (len(leaf),), generator=noise)
+    on = torch.randint(1, max(2, kinds), (len(leaf),), generator=noise)
+    moved, row = rows.clone(), torch.arange(len(leaf))
+    moved[row, place] = one_hot((rows[row, place].argmax(-1) + on) % kinds, kinds).to(leaf.dtype)
+    return moved.reshape(leaf.shape)
 
 
 def repeated(row: State, num: int) -> State:

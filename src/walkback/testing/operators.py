@@ -16,10 +16,17 @@ import torch
 from torch import Tensor
 
 from walkback.kernels import Kernel
-from walkback.operators import Conditional, DataAware, Latent, TransitionOperator, initial_state, state_space
+from walkback.operators import (
+    Conditional,
+    DataAware,
+    Latent,
+    TransitionOperator,
+    initial_state,
+    state_space,
+)
 from walkback.processes import TiedProcess
 from walkback.schedules import Level, levels_from, tensor_levels
-from walkback.state import State, StateSpace, map_state, spaces
+from walkback.state import Context, State, StateSpace, map_state, spaces
 from walkback.support.seeding import generator
 from walkback.testing import kernels
 from walkback.testing.cases import Case, ConformanceError, NotApplicable, Suite
@@ -80,9 +87,11 @@ class Probe:
         )
 
 
-def conditional(operator: TransitionOperator, state: State, level: Level) -> Conditional:
+def conditional(
+    operator: TransitionOperator, state: State, level: Level, context: Context = None
+) -> Conditional:
     """The operator at a state; raises ConformanceError where that is no `Conditional`."""
-    found = operator(state, level)
+    found = operator(state, level, context)
     if not isinstance(found, Conditional):
         raise ConformanceError(
             f"Got {type(found).__name__} of calling the operator, expected a walkback.operators.Conditional."
@@ -271,7 +280,7 @@ def _both(operator: TransitionOperator, state: State, level: Level) -> tuple[Sta
 def _large_states(case: Case) -> None:
     tried = False
     for probe in probes(case):
-        if any(leaf.support == "binary" for leaf in spaces(probe.chain_space)):
+        if any(leaf.support != "real" for leaf in spaces(probe.chain_space)):
             continue
         tried = True
         for source in probe.sources():

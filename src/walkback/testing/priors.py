@@ -21,6 +21,7 @@ from walkback.testing.probes import (
     require_rows,
     require_state,
     same,
+    symbols_like,
     through_file,
     untouched,
 )
@@ -34,12 +35,15 @@ _FIT_EXAMPLES = 512
 
 
 def _far(space: StateSpace, num: int, stream: str) -> State:
-    """Data far from where a new prior is: normal ones of uneven widths around 3, or bits that are mostly on."""
+    """Data far from where a new prior is: normal of uneven widths around 3, bits mostly on, or uneven symbols."""
     noise = generator("cpu", 0, stream)
     found: list[Tensor] = []
     for leaf in spaces(space):
         if leaf.support == "binary":
             found.append((torch.rand(num, *leaf.shape, generator=noise) < 0.85).float())
+        elif leaf.support == "one-hot":
+            uneven = torch.linspace(0.5, 1, leaf.shape[-1])
+            found.append(symbols_like(leaf, uneven * torch.rand(num, *leaf.shape, generator=noise)))
         else:
             widths = torch.linspace(0.3, 0.9, leaf.size).reshape(leaf.shape)
             found.append(3 + widths * torch.randn(num, *leaf.shape, generator=noise))

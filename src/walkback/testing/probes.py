@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from walkback.errors import ConfigurationError
-from walkback.state import State, StateSpace, leaves, map_state, spaces
+from walkback.state import Space, State, StateSpace, leaves, map_state, spaces
 from walkback.storage.tensorfile import read_tensors, save_tensors
 from walkback.support.seeding import generator
 from walkback.testing.cases import Case, ConformanceError
@@ -35,15 +35,22 @@ def describe(space: StateSpace) -> str:
 
 
 def data_like(space: StateSpace, num: int, stream: str = "data") -> State:
-    """Made-up states `(num, *E)`: normal ones around ½, or bits of probability 0.4."""
+    """Made-up states `(num, *E)`: normal ones around ½, bits of probability 0.4, or symbols that are all alike."""
     noise = generator("cpu", 0, stream)
     found = []
     for leaf in spaces(space):
         if leaf.support == "binary":
             found.append((torch.rand(num, *leaf.shape, generator=noise) < 0.4).float())
+        elif leaf.support == "one-hot":
+            found.append(symbols_like(leaf, torch.rand(num, *leaf.shape, generator=noise)))
         else:
             found.append(0.5 + 0.25 * torch.randn(num, *leaf.shape, generator=noise))
     return tuple(found) if isinstance(space, tuple) else found[0]
+
+
+def symbols_like(space: Space, weights: Tensor) -> Tensor:
+    """One-hot states `(B, *E)`: the symbol of the largest of the weights `(B, *E)`, place by place."""
+    return torch.nn.functional.one_hot(weights.argmax(-1), space.shape[-1]).float()
 
 
 def accepted(
@@ -92,6 +99,14 @@ def require_state(found: object, space: StateSpace, num: int, what: str) -> None
             raise ConformanceError(f"Got {what} with nan or infinity, expected finite numbers.")
         if own.support == "binary" and not bool(((leaf == 0) | (leaf == 1)).all()):
             raise ConformanceError(f"Got {what} with other values than 0 and 1, expected bits.")
+        if own.support == "one-hot" and not _is_one_hot(leaf):
+            raise ConformanceError(
+                f"Got {what} with other than one 1 and zeros along the last dimension, expected one-hot symbols."
+            )
+
+
+def _is_one_hot(leaf: Tensor) -> bool:
+    return bool(((leaf == 0) | (leaf == 1)).all() and (leaf.sum(-1) == 1).all())
 
 
 def require_rows(found: object, num: int, what: str) -> Tensor:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 
 import torch
 from torch import Tensor
@@ -43,6 +44,7 @@ SINGLE = (Space((2,)), Space((4,), "binary"))
 
 _LEVELS = levels_from([1.0, 1.0, 2.0])
 _ROWS = 7
+_LABELS = torch.arange(_ROWS) % 4 - 1
 
 
 def _built(case: Case, space: Space, seed: int = 0, *, fitted: bool = True) -> Process:
@@ -58,7 +60,7 @@ def _found(case: Case) -> Iterator[tuple[Space, Process, TransitionOperator]]:
     refusal: ConfigurationError | None = None
     works = False
     for space in SINGLE if case.spaces == SPACES else (part for own in case.spaces for part in spaces(own)):
-        operator = Reversible(space).eval()
+        operator = Reversible(replace(space, classes=3)).eval()
         try:
             process = _built(case, space)
             _path(process, operator, space)
@@ -78,7 +80,7 @@ def _path(
     process: Process, operator: TransitionOperator, space: Space, noise: torch.Generator | None = None
 ) -> list[Transition]:
     state = data_like(space, _ROWS)
-    start = Start(state, prior=Stationary(space))
+    start = Start(state, context=_LABELS, prior=Stationary(space))
     return list(process.path(operator, start, _LEVELS, noise or generator("cpu", 0, "path")))
 
 
@@ -110,7 +112,7 @@ def _builds(case: Case) -> None:
 
 
 @PROCESSES.check(
-    "path", "a path has K transitions of B rows, detached; reverse is the operator at the target"
+    "path", "a path has K transitions of B rows, with their context; reverse is the operator at the target"
 )
 def _paths(case: Case) -> None:
     for space, process, operator in _found(case):
@@ -125,10 +127,14 @@ def _paths(case: Case) -> None:
             if any(state.requires_grad for state in (step.source, step.target) if isinstance(state, Tensor)):
                 raise ConformanceError("Got states with a graph in a transition, expected them detached.")
             require_rows(step.log_q, _ROWS, "log_q of a transition")
-            expected = operator(step.target, step.level).cooling(step.level).log_prob(step.source)
+            reverse = operator(step.target, step.level, _LABELS).cooling(step.level)
             require_close(
-                step.log_p, expected, "`reverse` is not the operator's cooling kernel at the target"
+                step.log_p,
+                reverse.log_prob(step.source),
+                "`reverse` is not the operator's cooling kernel at the target, given the context of the start",
             )
+            if step.context is not _LABELS:
+                raise ConformanceError("Got a transition without the context of the start, expected that.")
             if not step.log_p.requires_grad:
                 raise ConformanceError(
                     "Got log_p without gradient, expected that of the operator's parameters."
@@ -227,7 +233,7 @@ def _untouched(case: Case) -> None:
     for space, process, operator in _found(case):
         state = data_like(space, _ROWS)
         with untouched(state, "the process"):
-            start = Start(state, prior=Stationary(space))
+            start = Start(state, context=_LABELS, prior=Stationary(space))
             list(process.path(operator, start, _LEVELS, generator("cpu", 0, "path")))
         if isinstance(process, Stepwise):
             kernels.mutations(Source("heating", space, _states(space), _kernel(process, operator)))

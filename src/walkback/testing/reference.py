@@ -2,6 +2,8 @@
 
 real      s' = m + a (s - m) + √(1 - a²) σ √T ε     at T = 1 in detailed balance with N(m, σ²)
 binary    logit ρ = c (2 s - 1) / T                 flips of equal probability: in balance with fair coins
+
+A class label k moves m by 0.3 k, and the logits of bits by as much.
 """
 
 from __future__ import annotations
@@ -15,20 +17,21 @@ from torch import Tensor, nn
 from walkback.data import SPLITS, DataInfo, Dataset, Split
 from walkback.kernels import BernoulliKernel, Kernel, NormalKernel, bernoulli_at, normal_at
 from walkback.model import Model
-from walkback.operators import Conditional, TransitionOperator
+from walkback.operators import ClassConditional, Conditional, TransitionOperator
 from walkback.priors import Prior
 from walkback.processes import TiedProcess
 from walkback.schedules import Level, Levels, Schedule, levels_from
-from walkback.state import Space, State, StateSpace, leaves, spaces
+from walkback.state import Context, Space, State, StateSpace, leaves, spaces
 from walkback.support.seeding import generator
 from walkback.walk import Heating, Start, Transition
 
 MEAN, DEVIATION, CORRELATION = 0.5, 0.2, 0.7
+SHIFT = 0.3
 _LOGIT = 1.5
 
 
 @final
-class Reversible(TransitionOperator):
+class Reversible(TransitionOperator, ClassConditional):
     """The operator above; `memory` is a or c, a parameter.
 
     Args:
@@ -47,26 +50,38 @@ class Reversible(TransitionOperator):
         """Where a step forgets: 1 / (1 - a²)."""
         return 2.0
 
-    def forward(self, state: State, level: Level) -> ReversibleConditional:
+    @property
+    def num_classes(self) -> int:
+        """As many as the space says."""
+        return self.space.classes
+
+    def forward(self, state: State, level: Level, context: Context = None) -> ReversibleConditional:
         """Nothing to run."""
-        return ReversibleConditional(leaves(state)[0], self.memory, self.space)
+        (x,) = leaves(state)
+        shift: Tensor | float = 0.0
+        if context is not None:
+            (label,) = leaves(context)
+            shift = SHIFT * label.clamp(min=0).to(x).reshape(-1, *(1,) * (x.dim() - 1))
+        return ReversibleConditional(x, self.memory, self.space, shift)
 
 
 @final
 class ReversibleConditional(Conditional):
     """The kernel at a state, the same both ways."""
 
-    def __init__(self, state: Tensor, memory: Tensor, space: Space) -> None:
+    def __init__(self, state: Tensor, memory: Tensor, space: Space, shift: Tensor | float = 0.0) -> None:
         self._state = state
         self._memory = memory
         self._space = space
+        self._shift = shift
 
     def cooling(self, level: Level) -> Kernel:
         """As the module says."""
         if self._space.support == "binary":
-            return bernoulli_at(self._memory * (2 * self._state - 1), level)
+            return bernoulli_at(self._memory * (2 * self._state - 1) + self._shift, level)
         variance = ((1 - self._memory.square()) * DEVIATION**2).expand(self._space.shape)
-        return normal_at(MEAN + self._memory * (self._state - MEAN), variance, level)
+        mean = MEAN + self._shift
+        return normal_at(mean + self._memory * (self._state - mean), variance, level)
 
     def heating(self, level: Level) -> Kernel:
         """The same."""
@@ -154,10 +169,10 @@ def reference_walk(
     source = start.state
     anchor = start.state if start.anchor is None else start.anchor
     for level in levels:
-        forward = heating(operator(source, level), source, level, start.state)
+        forward = heating(operator(source, level, start.context), source, level, start.state)
         target = forward.sample(generator)
-        reverse = operator(target, level).cooling(level)
-        yield Transition(source, target, level, forward, reverse, anchor)
+        reverse = operator(target, level, start.context).cooling(level)
+        yield Transition(source, target, level, forward, reverse, anchor, start.context)
         source = target
 
 

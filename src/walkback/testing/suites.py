@@ -13,10 +13,11 @@ from walkback.extensions.loader import quiet_stdout
 from walkback.extensions.registry import Registry
 from walkback.state import StateSpace
 from walkback.support.text import nearest
-from walkback.testing.cases import Case, Check, Outcome, Suite
+from walkback.testing.cases import Case, Check, Outcome
 from walkback.testing.compiled import OPERATORS
 from walkback.testing.datasets import DATASETS
 from walkback.testing.diagnostics import DIAGNOSTICS
+from walkback.testing.labels import LABELS
 from walkback.testing.loggers import LOGGERS
 from walkback.testing.metrics import METRICS
 from walkback.testing.networks import NETWORKS
@@ -26,8 +27,8 @@ from walkback.testing.processes import PROCESSES
 from walkback.testing.schedules import SCHEDULES
 from walkback.testing.temperature_laws import TEMPERATURE_LAWS
 
-SUITES: Mapping[Kind, Suite] = {
-    "operator": OPERATORS,
+SUITES: Mapping[Kind, Iterable[Check]] = {
+    "operator": (*OPERATORS, *LABELS),
     "network": NETWORKS,
     "temperature_law": TEMPERATURE_LAWS,
     "schedule": SCHEDULES,

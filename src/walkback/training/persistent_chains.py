@@ -20,6 +20,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import replace
+from itertools import repeat
 from typing import TypeAlias, final
 
 import torch
@@ -27,14 +28,16 @@ from torch import Tensor
 
 from walkback.configuration.settings import TrainingSettings
 from walkback.errors import ConfigurationError
+from walkback.kernels import Kernel
 from walkback.model import Model
+from walkback.operators import Conditional
 from walkback.processes import require_stepwise
-from walkback.sampling import COLD, chain, last
-from walkback.schedules import tensor_levels
+from walkback.sampling import COLD, last, steps
+from walkback.schedules import Level, tensor_levels
 from walkback.state import State, device_of, leaves, map_state
 from walkback.support.seeding import generator
 from walkback.training.distributed import World
-from walkback.walk import Start
+from walkback.walk import Heating, Start, by_cooling
 
 Draw: TypeAlias = Callable[[int, torch.Generator], Start]
 """Number of rows, generator → where walks from as many training examples start."""
@@ -143,29 +146,41 @@ class PersistentChains:
 
     def _rows_of(self, start: Start) -> Rows:
         """What a chain from each row has to keep; a chain that heats, where it began: a process may look there."""
-        found = dict(_named("", start.state))
+        found = _named("", start.state)
+        if start.context is not None:
+            found |= _named("context.", start.context)
         return found | (_named("origin.", start.state) if self._heats else {})
 
     def _joined(self, used: Rows, data: Start) -> Start:
         """`data` with its first rows those of chains."""
         anchor = data.state if data.anchor is None else data.anchor
-        states = _unnamed("", used, data.state)
-        return replace(data, state=_first_rows(states, data.state), anchor=_first_rows(states, anchor))
+        states, context = _unnamed("", used, data.state), data.context
+        return replace(
+            data,
+            state=_first_rows(states, data.state),
+            anchor=_first_rows(states, anchor),
+            context=None if context is None else _first_rows(_unnamed("context.", used, context), context),
+        )
 
     def _advance(self, used: Rows, data: Start, noise: torch.Generator) -> Rows:
         """The chains' states `own_steps` steps later."""
         states = _unnamed("", used, data.state)
         level = tensor_levels((COLD,), device_of(states))[0] if self._compiled else COLD
-        steps = self._settings.own_steps
+        levels = repeat(level, self._settings.own_steps)
+        context = None if data.context is None else _unnamed("context.", used, data.context)
+        kernel = self._heating(used, data) if self._heats else by_cooling
         with self._model.evaluating():
-            if self._heats:
-                origin = _unnamed("origin.", used, data.state)
-                for _ in range(steps):
-                    conditional = self._model.operator(states, level)
-                    states = self._process.heating(conditional, states, level, origin).sample(noise)
-            else:
-                states = last(chain(self._model.operator, states, steps, noise, level=level, every=steps))
-        return _named("", states)
+            chains = steps(self._model.operator, states, levels, noise, context, kernel=kernel)
+            return _named("", last(chains))
+
+    def _heating(self, used: Rows, data: Start) -> Heating:
+        """The process's kernel, seen from where each chain began and not from where this use of it does."""
+        origin = _unnamed("origin.", used, data.state)
+
+        def kernel(conditional: Conditional, source: State, level: Level, _: State) -> Kernel:
+            return self._process.heating(conditional, source, level, origin)
+
+        return kernel
 
 
 def _named(prefix: str, state: State) -> Rows:

@@ -20,7 +20,7 @@ from walkback.building.assembly import (
 from walkback.building.devices import Precision, resolve_device, resolve_precision
 from walkback.building.origins import origins
 from walkback.configuration.config import RunConfig
-from walkback.data import Dataset, states_of
+from walkback.data import Dataset, batch_of
 from walkback.extensions.registry import Registry
 from walkback.measuring.estimates import require_error_of_mean
 from walkback.metrics import Metric
@@ -138,11 +138,11 @@ def _refuse_unfit(model: Model, objective: AnyObjective, dataset: Dataset, seed:
     a walk step by step, whatever the objective.
     """
     noise = generator("cpu", seed, "look")
-    data = states_of(dataset, "train", slice(2), noise)
-    state, _ = initial_state(model.operator, data, noise)
+    data = batch_of(dataset, "train", slice(2), noise)
+    state, _ = initial_state(model.operator, data.states, noise)
     with model.evaluating():
         first = model.levels()[:1]
-        step = next(model.walk(Start(state), first, noise))
+        step = next(model.walk(Start(state, context=data.context), first, noise))
         if isinstance(objective, PathObjective):
             require_reparametrized(step.forward)
         elif isinstance(objective, Restricted):

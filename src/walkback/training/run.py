@@ -13,7 +13,7 @@ from typing import Any, Literal, final
 
 from walkback.building.assembly import build_loggers
 from walkback.building.devices import autocast, deterministic
-from walkback.data import Split, states_of
+from walkback.data import Split, batch_of
 from walkback.errors import ConfigurationError
 from walkback.loggers import JsonLines, Logger
 from walkback.measuring.bound import BoundEstimate, estimate_bound
@@ -267,7 +267,7 @@ class Run:
         num = min(limit, len(prepared.dataset.examples(split)))
         noise = generator(prepared.device, self._config.run.seed, stream)
         batches = [
-            states_of(prepared.dataset, split, slice(first, min(first + settings.batch_size, num)), noise)
+            batch_of(prepared.dataset, split, slice(first, min(first + settings.batch_size, num)), noise)
             for first in range(0, num, settings.batch_size)
         ]
         size = settings.batch_size

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, final
 
 from walkback.building.devices import autocast
-from walkback.data import states_of
+from walkback.data import batch_of, states_of
 from walkback.model import Model
 from walkback.pictures.figures import can_draw, draw_chains, draw_samples, draw_walks
 from walkback.state import State
@@ -61,7 +61,7 @@ class RunPictures:
         """Walks between data and prior and, in the plane, where a step at T = 1 leads."""
         prepared = self._prepared
         noise = generator(prepared.device, prepared.config.run.seed, "walks")
-        data = states_of(prepared.dataset, "train", slice(prepared.config.samples.num), noise)
+        data = batch_of(prepared.dataset, "train", slice(prepared.config.samples.num), noise)
         with self._computing(model):
             return draw_walks(
                 self._directory.sample, model, prepared.dataset.info, data, noise, self._protocol

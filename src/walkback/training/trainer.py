@@ -18,13 +18,13 @@ from torch import Tensor, nn
 
 from walkback.building.devices import Precision, autocast, wait_for
 from walkback.configuration.settings import TrainingSettings
-from walkback.data import Centred, Dataset
+from walkback.data import Centred, Dataset, context_of
 from walkback.errors import ConfigurationError
 from walkback.model import Model
 from walkback.objectives import AnyObjective, PathObjective
 from walkback.operators import initial_state
 from walkback.schedules import Levels, tensor_levels
-from walkback.state import State, map_state
+from walkback.state import Context, State, map_state
 from walkback.support.memory import send, within_memory
 from walkback.support.seeding import derive_seed, generator, lent_seed
 from walkback.support.text import one_line
@@ -107,6 +107,7 @@ class Trainer:
         self._compiled = compiled
         self._world = world or World()
         self._examples = dataset.examples("train")
+        self._labels = context_of(dataset, "train", slice(None), torch.device("cpu"))
         self._order = BatchOrder(
             len(self._examples), settings.batch_size, seed, rank=self._world.rank, world_size=self._world.size
         )
@@ -212,11 +213,18 @@ class Trainer:
         examples = send(self._examples[rows], self._device)
         state, _ = initial_state(self.model.operator, self._dataset.states(examples, noise), noise)
         anchor: State | None = None
-        if isinstance(state, Tensor) and isinstance(
-            self._dataset, Centred
-        ):  # states with latent parts have none
+        # States with latent parts have none.
+        if isinstance(state, Tensor) and isinstance(self._dataset, Centred):
             anchor = self._dataset.centres(examples)
-        return Start(state, anchor, self.model.prior)
+        return Start(state, anchor, self._told(rows, noise), self.model.prior)
+
+    def _told(self, rows: Tensor, noise: torch.Generator) -> Context:
+        """Labels of these training examples, where there are classes, without those of a share of them."""
+        if self._labels is None:
+            return None
+        labels = map_state(lambda leaf: send(leaf[rows], self._device), self._labels)
+        untold = torch.rand(len(rows), generator=noise, device=self._device) < self._settings.unlabelled
+        return map_state(lambda leaf: leaf.masked_fill(untold, -1), labels)
 
     def _any_data(self, num: int, noise: torch.Generator) -> Start:
         """Where walks start from `num` training examples drawn at random."""

@@ -27,7 +27,7 @@ from walkback.model import Model
 from walkback.objectives import AnyObjective, Objective, PathObjective
 from walkback.paths import path_loss
 from walkback.schedules import Levels, stack_levels
-from walkback.state import State, batch_size, concatenate, device_of
+from walkback.state import State, batch_size, concatenate, concatenate_contexts, device_of
 from walkback.walk import Start, Transition
 
 Apply: TypeAlias = Callable[[Tensor], None]
@@ -153,14 +153,16 @@ class StackedUpdates(Updates):
             steps = list(self._model.path(start, levels, noise))
         rows = batch_size(start.state)
         target = concatenate([step.target for step in steps])
+        context = concatenate_contexts([start.context] * len(steps))
         level = stack_levels(tuple(step.level for step in steps), rows, device_of(start.state))
         stacked = Transition(
             source=concatenate([step.source for step in steps]),
             target=target,
             level=level,
             forward=StackedKernel([step.forward for step in steps], rows),
-            reverse=operator(target, level).cooling(level),
+            reverse=operator(target, level, context).cooling(level),
             anchor=concatenate([start.state if start.anchor is None else start.anchor] * len(steps)),
+            context=context,
         )
         loss = self._objective(stacked).mean()
         (loss / self._dimensions).backward()  # type: ignore[no-untyped-call]

@@ -6,7 +6,7 @@
 
 Not the paper's network: convolutions of stride 1 with skip connections keep the details that the paper's bottleneck
 loses, group norm treats each example by itself (training and evaluation apply the same map), and FiLM tells every
-block its temperature. `patch` > 1 folds p×p pixels into channels first, which divides the cost by about p².
+block its temperature and label. `patch` > 1 folds p×p pixels into channels first, which divides the cost by about p².
 """
 
 from __future__ import annotations
@@ -15,12 +15,14 @@ import math
 from typing import final
 
 import torch
+from pydantic import PositiveInt
 from torch import Tensor, nn
 from torch.nn.functional import pixel_shuffle, pixel_unshuffle, silu
 
 from walkback.errors import ConfigurationError
-from walkback_paper.networks.conditioning import FiLM, TemperatureEmbedding
-from walkback_paper.networks.layers import zero
+from walkback.networks import Network, Ports, Told
+from walkback_networks.conditioning import FiLM, TemperatureEmbedding, embedded, label_embedding
+from walkback_networks.layers import Share, Widths, zero
 
 
 def _norm(channels: int) -> nn.GroupNorm:
@@ -73,12 +75,11 @@ class _Attention(nn.Module):
 
 
 @final
-class UNet(nn.Module):
-    """Images `(B, C, H, W)` and log2 T `(1,)` or `(B,)` → `heads` tensors `(B, C, H, W)`.
+class ResidualUNet(nn.Module):
+    """Images `(B, C, H, W)` → `heads` tensors `(B, C, H, W)`.
 
     Args:
-        shape: `(C, H, W)`.
-        heads: Number of outputs.
+        ports: What is asked for.
         channels: Feature maps at each resolution, finest first.
         blocks: Residual blocks at each resolution, on either side.
         patch: Side p of the squares of pixels that are folded into channels; divides H and W.
@@ -91,9 +92,8 @@ class UNet(nn.Module):
 
     def __init__(
         self,
-        shape: tuple[int, ...],
+        ports: Ports,
         *,
-        heads: int,
         channels: tuple[int, ...],
         blocks: int,
         patch: int,
@@ -101,10 +101,11 @@ class UNet(nn.Module):
         dropout: float,
     ) -> None:
         super().__init__()
-        _require_images(shape, patch)
-        folded = shape[0] * patch**2
+        _require_images(ports.shape, patch)
+        folded = ports.shape[0] * patch**2
         self.patch = patch
         self.embedding = TemperatureEmbedding()
+        self.labels = label_embedding(ports.classes)
         self.stem = nn.Conv2d(folded, channels[0], 3, padding=1)
         self.encoder = nn.ModuleList()
         self.down = nn.ModuleList()
@@ -121,11 +122,11 @@ class UNet(nn.Module):
             self.decoder.append(_stack(width + skipped, skipped, blocks, dropout))
             width = skipped
         self.norm = _norm(width)
-        self.heads = nn.ModuleList(zero(nn.Conv2d(width, folded, 3, padding=1)) for _ in range(heads))
+        self.heads = nn.ModuleList(zero(nn.Conv2d(width, folded, 3, padding=1)) for _ in range(ports.heads))
 
-    def forward(self, state: Tensor, log2_temperature: Tensor) -> tuple[Tensor, ...]:
+    def forward(self, state: Tensor, told: Told) -> tuple[Tensor, ...]:
         """One tensor `(B, C, H, W)` a head."""
-        embedding = self.embedding(log2_temperature)
+        embedding = embedded(self.embedding, self.labels, told)
         folded = pixel_unshuffle(state, self.patch)
         features = self.stem(folded)
         skips = []
@@ -167,9 +168,49 @@ def _require_images(shape: tuple[int, ...], patch: int) -> None:
     if len(shape) != 3:
         raise ConfigurationError(
             f"Got data of shape {shape} for a U-Net, expected images (channels, height, width): "
-            "choose image data or an MLP operator."
+            "choose image data or the network 'mlp'."
         )
     if shape[1] % patch or shape[2] % patch:
         raise ConfigurationError(
-            f"Got operator.patch = {patch} for images of {shape[1]}×{shape[2]} pixels, expected a divisor of both."
+            f"Got operator.network.patch = {patch} for images of {shape[1]}×{shape[2]} pixels, expected a divisor of "
+            "both."
+        )
+
+
+@final
+class UNet(Network):
+    """A residual U-Net, for images.
+
+    Args:
+        channels: Feature maps at each resolution, finest first.
+        blocks: Residual blocks at each resolution, on either side.
+        patch: Side of the squares of pixels that are folded into channels.
+        attention: Whether positions attend to one another at the coarsest resolution.
+        dropout: Share of features left out in training.
+    """
+
+    def __init__(
+        self,
+        *,
+        channels: Widths = (64, 128, 256),
+        blocks: PositiveInt = 2,
+        patch: PositiveInt = 1,
+        attention: bool = True,
+        dropout: Share = 0.0,
+    ) -> None:
+        self._channels = channels
+        self._blocks = blocks
+        self._patch = patch
+        self._attention = attention
+        self._dropout = dropout
+
+    def build(self, ports: Ports) -> ResidualUNet:
+        """A new network for these ports; raises ConfigurationError where the states are no images."""
+        return ResidualUNet(
+            ports,
+            channels=self._channels,
+            blocks=self._blocks,
+            patch=self._patch,
+            attention=self._attention,
+            dropout=self._dropout,
         )

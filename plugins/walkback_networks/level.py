@@ -1,4 +1,4 @@
-"""What a network is told of its level: an embedding of log2 T, and which set of norms is the level's own.
+"""What a network is told: an embedding of log2 T and of the label, and which set of norms is the level's own.
 
     set = min(max(round(d · log2 T), 0), L - 1)      L sets, d of them to a doubling of T
 
@@ -13,7 +13,8 @@ from typing import final
 from torch import Tensor, nn
 
 from walkback.errors import ConfigurationError
-from walkback_paper.networks.conditioning import Conditioning, TemperatureEmbedding
+from walkback.networks import Told
+from walkback_networks.conditioning import Conditioning, TemperatureEmbedding, embedded, label_embedding
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,8 +35,8 @@ class LevelOptions:
         """Raise ConfigurationError where there is no norm to have sets of."""
         if self.norms and norm == "none":
             raise ConfigurationError(
-                f"Got operator.level_norms = {self.norms} with operator.norm = 'none', expected 0: "
-                "choose a norm, or leave out operator.level_norms."
+                f"Got operator.network.level_norms = {self.norms} with operator.network.norm = 'none', expected 0: "
+                "choose a norm, or leave out operator.network.level_norms."
             )
 
 
@@ -49,18 +50,32 @@ class LevelFeatures:
 
 @final
 class LevelInput(nn.Module):
-    """log2 T `(1,)` or `(B,)` → what the layers are told."""
+    """What the network is told → what its layers are told.
 
-    def __init__(self, options: LevelOptions) -> None:
+    Args:
+        options: How the network knows its level.
+        classes: Number of class labels that it may be told.
+
+    Raises:
+        ConfigurationError: There are labels, and no conditioning to tell them by.
+    """
+
+    def __init__(self, options: LevelOptions, classes: int = 0) -> None:
         super().__init__()
+        if classes and options.conditioning == "none":
+            raise ConfigurationError(
+                f"Got operator.network.conditioning = 'none' with {classes} classes, expected 'film' or 'embedding': "
+                "labels are told in the way of the temperature."
+            )
         self.embedding = None if options.conditioning == "none" else TemperatureEmbedding()
+        self.labels = label_embedding(classes)
         self._norms = options.norms
         self._norms_per_doubling = options.norms_per_doubling
 
-    def forward(self, log2_temperature: Tensor) -> LevelFeatures:
+    def forward(self, told: Told) -> LevelFeatures:
         """See the class."""
-        embedding = None if self.embedding is None else self.embedding(log2_temperature)
+        embedding = None if self.embedding is None else embedded(self.embedding, self.labels, told)
         if not self._norms:
             return LevelFeatures(embedding, None)
-        number = (self._norms_per_doubling * log2_temperature).round().clamp(0, self._norms - 1)
+        number = (self._norms_per_doubling * told.log2_temperature).round().clamp(0, self._norms - 1)
         return LevelFeatures(embedding, number.long())

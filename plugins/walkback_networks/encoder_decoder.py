@@ -24,13 +24,15 @@ import math
 from dataclasses import dataclass
 from typing import Literal, TypeAlias, final
 
+from pydantic import NonNegativeInt, PositiveInt
 from torch import Tensor, nn
 
 from walkback.errors import ConfigurationError
-from walkback_paper.networks.conditioning import conditioner
-from walkback_paper.networks.layers import Layer, zero
-from walkback_paper.networks.level import LevelFeatures, LevelInput, LevelOptions
-from walkback_paper.networks.norms import ImageNorm, RowNorm, image_norm, row_norm
+from walkback.networks import Network, Ports, Told
+from walkback_networks.conditioning import Conditioning, conditioner
+from walkback_networks.layers import Layer, Positive, Share, zero
+from walkback_networks.level import LevelFeatures, LevelInput, LevelOptions
+from walkback_networks.norms import ImageNorm, RowNorm, image_norm, row_norm
 
 Norm: TypeAlias = Literal["table", "batch", "layer", "group", "none"]
 
@@ -115,8 +117,7 @@ class ConvEncoderDecoder(nn.Module):
     """Images `(B, C, H, W)` → `heads` tensors of the same shape.
 
     Args:
-        shape: `(C, H, W)`.
-        heads: Number of outputs, each with its own decoder.
+        ports: What is asked for: images `(C, H, W)`, and heads, each with a decoder of its own.
         channels: Feature maps of the encoder's convolutions; None takes the paper's.
         width: Units of the fully connected layers; None takes the paper's.
         norm: "table" is the paper's, with its nonlinearities; the others are one norm everywhere, with ReLU. "group"
@@ -131,9 +132,8 @@ class ConvEncoderDecoder(nn.Module):
 
     def __init__(
         self,
-        shape: tuple[int, ...],
+        ports: Ports,
         *,
-        heads: int,
         channels: tuple[int, ...] | None,
         width: int | None,
         norm: Norm,
@@ -141,24 +141,25 @@ class ConvEncoderDecoder(nn.Module):
         level: LevelOptions,
     ) -> None:
         super().__init__()
+        shape = ports.shape
         image = _require_image(shape)
         level.require_norm(norm)
         channels = channels or table_channels(shape)
         width = width or table_width(shape)
         sizes = _encoder_sizes(image, channels)
         layers = _layers(norm, image[0] == 1, dropout, level)
-        self.level = LevelInput(level)
+        self.level = LevelInput(level, ports.classes)
         self.convolutions = nn.ModuleList(
             layers.of_images(nn.Conv2d(source, target, 5, stride=2, padding=2), target)
             for source, target in zip((image[0], *channels[:-1]), channels, strict=True)
         )
         flat = math.prod(sizes[-1])
         self.dense = nn.ModuleList(layers.of_rows(source, width) for source in (flat, width, width))
-        self.decoders = nn.ModuleList(_Decoder(image, sizes, width, layers) for _ in range(heads))
+        self.decoders = nn.ModuleList(_Decoder(image, sizes, width, layers) for _ in range(ports.heads))
 
-    def forward(self, state: Tensor, log2_temperature: Tensor) -> tuple[Tensor, ...]:
+    def forward(self, state: Tensor, told: Told) -> tuple[Tensor, ...]:
         """One tensor `(B, C, H, W)` a head."""
-        level = self.level(log2_temperature)
+        level = self.level(told)
         features = state
         for layer in self.convolutions:
             features = layer(features, level)
@@ -171,8 +172,8 @@ class ConvEncoderDecoder(nn.Module):
 def _require_image(shape: tuple[int, ...]) -> Size:
     if len(shape) != 3:
         raise ConfigurationError(
-            f"Got data of shape {shape} for a convolutional operator, expected images (channels, height, width): "
-            "choose image data or an MLP operator."
+            f"Got data of shape {shape} for a convolutional network, expected images (channels, height, width): "
+            "choose image data or the network 'mlp'."
         )
     return shape[0], shape[1], shape[2]
 
@@ -185,3 +186,49 @@ def _encoder_sizes(image: Size, channels: tuple[int, ...]) -> list[Size]:
         height, width = (height + 1) // 2, (width + 1) // 2
         sizes.append((channel, height, width))
     return sizes
+
+
+@final
+class EncoderDecoder(Network):
+    """The paper's convolutional encoder-decoder (Tables 2 to 5), for images.
+
+    The tables themselves are `norm = "table"` with `conditioning = "none"`.
+
+    Args:
+        channels: Feature maps of the convolutions; None takes the paper's for the image.
+        hidden: Units of the fully connected layers; None takes the paper's (for SVHN, 1024 is the table's).
+        norm: Normalization of the layers: the table's, with its nonlinearities, or one kind everywhere.
+        dropout: Share of the bottleneck's units left out in training.
+        conditioning: How the network is given log T, and labels.
+        level_norms: Sets of norm parameters, one for each level from T = 1 up; 0: all levels share one. Several are the
+            paper's "different batch norm for different steps".
+        norms_per_doubling: Sets to a doubling of T.
+    """
+
+    def __init__(
+        self,
+        *,
+        channels: tuple[PositiveInt, ...] | None = None,
+        hidden: PositiveInt | None = None,
+        norm: Norm = "batch",
+        dropout: Share = 0.0,
+        conditioning: Conditioning = "film",
+        level_norms: NonNegativeInt = 0,
+        norms_per_doubling: Positive = 1.0,
+    ) -> None:
+        self._channels = channels
+        self._hidden = hidden
+        self._norm: Norm = norm
+        self._dropout = dropout
+        self._level = LevelOptions(conditioning, level_norms, norms_per_doubling)
+
+    def build(self, ports: Ports) -> ConvEncoderDecoder:
+        """A new network for these ports; raises ConfigurationError where the states are no images."""
+        return ConvEncoderDecoder(
+            ports,
+            channels=self._channels,
+            width=self._hidden,
+            norm=self._norm,
+            dropout=self._dropout,
+            level=self._level,
+        )

@@ -1,12 +1,17 @@
-"""The layer that the paper's networks repeat: linear map, norm, temperature, nonlinearity, dropout."""
+"""The layer that the paper's networks repeat: linear map, norm, what is told, nonlinearity, dropout."""
 
 from __future__ import annotations
 
-from typing import TypeVar, final
+from typing import Annotated, TypeAlias, TypeVar, final
 
+from pydantic import Field, PositiveInt
 from torch import Tensor, nn
 
-from walkback_paper.networks.level import LevelFeatures
+from walkback_networks.level import LevelFeatures
+
+Positive: TypeAlias = Annotated[float, Field(gt=0.0, allow_inf_nan=False)]
+Share: TypeAlias = Annotated[float, Field(ge=0.0, lt=1.0)]
+Widths: TypeAlias = Annotated[tuple[PositiveInt, ...], Field(min_length=1)]
 
 Linear = TypeVar("Linear", nn.Linear, nn.Conv2d, nn.ConvTranspose2d)
 
@@ -17,8 +22,8 @@ class Layer(nn.Module):
 
     Args:
         linear: W, fully connected or a convolution.
-        norm: From `networks.norms`.
-        conditioner: From `networks.conditioning.conditioner`.
+        norm: From `norms`.
+        conditioner: From `conditioning.conditioner`.
         activation: The nonlinearity.
         dropout: Share of the outputs left out in training.
     """

@@ -3,7 +3,7 @@
     batch     γ_l (x - μ) / √(v + ε) + β_l     μ, v: of the rows at level l in training, running ones of l in evaluation
     others    γ_l norm(x) + β_l                norm: of one row by itself
 
-l is the number of a row's level (`networks.level`). Rows at different levels may stand in one batch; each then meets
+l is the number of a row's level (`level`). Rows at different levels may stand in one batch; each then meets
 the statistics of its own level's rows only, exactly as if every level had a batch norm of its own.
 """
 

@@ -1,6 +1,6 @@
-"""How a network learns its temperature: from an embedding of log2 T, in every layer, after its norm.
+"""How a network learns its temperature and its label: from an embedding of them, in every layer, after its norm.
 
-    e = MLP(log2 T, sin(ω_i log2 T), cos(ω_i log2 T))
+    e = MLP(log2 T, sin(ω_i log2 T), cos(ω_i log2 T)) + c_label,   c = 0 for no label
 
     film         (1 + a(e)) · x + b(e)        a, b linear in e, one of each for a channel of x
     embedding    x + b(e)
@@ -17,6 +17,8 @@ from typing import Literal, TypeAlias, final
 
 import torch
 from torch import Tensor, nn
+
+from walkback.networks import Told
 
 Conditioning: TypeAlias = Literal["film", "embedding", "none"]
 
@@ -48,6 +50,38 @@ class TemperatureEmbedding(nn.Module):
         features = torch.cat([column / 8, angles.sin(), angles.cos()], dim=1)
         embedding: Tensor = self.layers(features)
         return embedding
+
+
+@final
+class LabelEmbedding(nn.Module):
+    """Class of each row `(B,)`, int64 → `(B, EMBEDDING)`, zero for -1.
+
+    Args:
+        classes: Number of classes.
+    """
+
+    def __init__(self, classes: int) -> None:
+        super().__init__()
+        self.table = nn.Embedding(classes, EMBEDDING)
+
+    def forward(self, label: Tensor) -> Tensor:
+        """See the class."""
+        embedding: Tensor = self.table(label.clamp(min=0)) * (label >= 0)[:, None]
+        return embedding
+
+
+def label_embedding(classes: int) -> LabelEmbedding | None:
+    """The embedding of so many classes; None, and no weights, where there are none."""
+    return LabelEmbedding(classes) if classes else None
+
+
+def embedded(temperature: TemperatureEmbedding, labels: LabelEmbedding | None, told: Told) -> Tensor:
+    """e of the module's equation, `(1, EMBEDDING)` or `(B, EMBEDDING)`."""
+    embedding: Tensor = temperature(told.log2_temperature)
+    if labels is None or told.label is None:
+        return embedding
+    label: Tensor = labels(told.label)
+    return embedding + label
 
 
 @final
@@ -95,7 +129,7 @@ class Unconditioned(nn.Module):
 
 
 def conditioner(kind: Conditioning, channels: int) -> nn.Module:
-    """The module that tells features `(B, C, …)` their temperature."""
+    """The module that tells features `(B, C, …)` their temperature and label."""
     if kind == "none":
         return Unconditioned()
     return FiLM(channels) if kind == "film" else Shift(channels)
