@@ -14,6 +14,7 @@ from tests.cuda.parts import (
     build_operator,
     levels,
     losses,
+    offers,
     operators,
     states,
     to_cpu,
@@ -61,10 +62,14 @@ def test_tf32_is_near_float64(device: torch.device, name: str) -> None:
             torch.testing.assert_close(to_cpu(found), wanted, rtol=0.02, atol=NATS * space.size)
 
 
+NETWORKS = [name for name in operators() if name not in offers()["operator"]] or list(operators())
+"""Each network once, because compiling takes half a minute."""
+
+
 @pytest.mark.filterwarnings("default")  # the compiler's own, which differ from version to version
 @pytest.mark.usefixtures("patient")
-@pytest.mark.parametrize("name", operators())
-def test_compiled_operators_learn(device: torch.device, name: str) -> None:
+@pytest.mark.parametrize("name", NETWORKS)
+def test_compiled_networks_learn(device: torch.device, name: str) -> None:
     """Before the first walk the compiled gradients are compared with those of the network as it is written."""
     settings = {"run.compile": True, "training.updates": "stacked"}
     compiled = train(device, name, precision="auto", settings=settings)
