@@ -26,7 +26,7 @@ TINY: Mapping[str, str] = {
 }
 SMALL = (
     "--steps 4 --batch-size 2 --set operator.network.channels=[8,8] --set operator.network.blocks=1 "
-    "--set training.validation_examples=2 --set training.log_every=1 --set evaluation.limit=4 "
+    "--set training.validation_examples=8 --set training.log_every=1 --set evaluation.limit=8 "
     "--set samples.num=4 --set samples.chains=2 --set samples.chain_steps=4 --set samples.chain_every=2"
 )
 

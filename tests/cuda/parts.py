@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from tests.program import walkback as program
 from torch import Tensor
 
 import walkback as wb
-from walkback.configuration.overrides import assign
 from walkback.errors import ConfigurationError
 from walkback.model import Model
 from walkback.operators import DataAware, TransitionOperator
@@ -50,15 +49,72 @@ def offers() -> Mapping[str, Sequence[str]]:
 
 
 @functools.cache
+def described(kind: str, name: str) -> Sequence[Mapping[str, Any]]:
+    """The options of a component, as `walkback plugins show` has them; those of a part are called `part.option`."""
+    found: Sequence[Mapping[str, Any]] = program(
+        "plugins", "show", name, "--kind", kind, "--json"
+    ).document()["options"]
+    return found
+
+
+@functools.cache
 def small(kind: str, name: str) -> Mapping[str, Any]:
     """Options that make a component cheap."""
-    found = program("plugins", "show", name, "--kind", kind, "--json").document()["options"]
-    options: dict[str, Any] = {}
-    for option in found:
-        path = option["name"].split(".")
-        if path[-1] in _SMALL:
-            assign(options, path, _like(_SMALL[path[-1]], option["type"]))
-    return options
+    found = {}
+    for option in described(kind, name):
+        last = option["name"].rpartition(".")[2]
+        if last in _SMALL:
+            found[option["name"]] = _like(_SMALL[last], option["type"])
+    return found
+
+
+@functools.cache
+def operators() -> Mapping[str, tuple[str, Mapping[str, Any]]]:
+    """The operators of the registry, and one with each of its networks and temperature laws.
+
+    By a name for each: the component's name, and its options.
+    """
+    found = {name: (name, small("operator", name)) for name in offers()["operator"]}
+    for network in offers().get("network", ()):
+        own = {f"network.{option}": value for option, value in small("network", network).items()}
+        found[f"{network} network"] = (_with_option("network"), {"network.name": network, **own})
+    for law in offers().get("temperature_law", ()):
+        name = _with_option("temperature_law")
+        found[f"{law} law"] = (name, {**small("operator", name), "temperature_law": law})
+    return found
+
+
+def _with_option(option: str) -> str:
+    """An operator that has an option, one of real states where there is one."""
+    names = [
+        name
+        for name in offers()["operator"]
+        if option in [found["name"] for found in described("operator", name)]
+    ]
+    return min(names, key=lambda name: _first_space("operator", make("operator", name)).support != "real")
+
+
+def make(kind: str, name: str) -> Case:
+    """A component of the registry, to be built cheaply."""
+    return Case.of(name, _nested(small(kind, name)))
+
+
+def make_operator(name: str) -> Case:
+    """One of `operators`, to be built."""
+    component, options = operators()[name]
+    return Case.of(component, _nested(options))
+
+
+def _nested(options: Mapping[str, Any]) -> dict[str, Any]:
+    """Options of parts in tables of their own."""
+    found: dict[str, Any] = {}
+    for path, value in options.items():
+        *parts, last = path.split(".")
+        table = found
+        for part in parts:
+            table = table.setdefault(part, {})
+        table[last] = value
+    return found
 
 
 def _like(value: Any, kind: str) -> Any:
@@ -67,9 +123,12 @@ def _like(value: Any, kind: str) -> Any:
 
 
 @functools.cache
-def accepted_space(kind: str, name: str) -> Space:
-    """The first space that an operator or a prior accepts, images before points."""
-    case = Case.of(name, small(kind, name))
+def accepted_space(kind: Literal["operator", "prior"], name: str) -> Space:
+    """The first space that one of `operators`, or a prior, accepts, images before points."""
+    return _first_space(kind, make_operator(name) if kind == "operator" else make(kind, name))
+
+
+def _first_space(kind: Literal["operator", "prior"], case: Case) -> Space:
     for space in sorted(SPACES, key=lambda space: -len(spaces(space)[0].shape)):
         try:
             case.build(kind, space)
@@ -77,7 +136,7 @@ def accepted_space(kind: str, name: str) -> Space:
             continue
         (leaf,) = spaces(space)
         return leaf
-    raise AssertionError(f"{kind} {name} accepts none of {SPACES}.")
+    raise AssertionError(f"{kind} {case.label} accepts none of {SPACES}.")
 
 
 @functools.cache
@@ -105,7 +164,7 @@ def states(space: Space, num: int, seed: int = 0) -> Tensor:
 
 def build_operator(name: str, space: Space, dtype: torch.dtype) -> TransitionOperator:
     """A new operator on the CPU, fitted to data, its weights moved so that none of its layers ends in zeros."""
-    operator: TransitionOperator = Case.of(name, small("operator", name)).build("operator", space)
+    operator: TransitionOperator = make_operator(name).build("operator", space)
     operator.to(dtype)
     if isinstance(operator, DataAware):
         operator.fit_data(states(space, 256, seed=1).to(dtype))
@@ -118,7 +177,7 @@ def build_operator(name: str, space: Space, dtype: torch.dtype) -> TransitionOpe
 
 def build_prior(name: str, space: Space, dtype: torch.dtype) -> Prior:
     """A new prior on the CPU, fitted to data."""
-    prior: Prior = Case.of(name, small("prior", name)).build("prior", space)
+    prior: Prior = make("prior", name).build("prior", space)
     prior.to(dtype)
     prior.fit(states(space, 256, seed=1).to(dtype))
     return prior
@@ -126,7 +185,7 @@ def build_prior(name: str, space: Space, dtype: torch.dtype) -> Prior:
 
 def build_process(name: str, space: Space, dtype: torch.dtype) -> Process:
     """A new process on the CPU, fitted to data where it asks for them."""
-    process: Process = Case.of(name, small("process", name)).build("process")
+    process: Process = make("process", name).build("process")
     process.to(dtype)
     if isinstance(process, DataAware):
         process.fit_data(states(space, 256, seed=1).to(dtype))
@@ -138,7 +197,7 @@ def build_model(operator: str, process: str, dtype: torch.dtype) -> Model:
     space = accepted_space("operator", operator)
     return Model(
         build_operator(operator, space, dtype),
-        Case.of("explicit", small("schedule", "explicit")).build("schedule"),
+        make("schedule", "explicit").build("schedule"),
         build_process(process, space, dtype),
         build_prior(prior_of(space.support), space, dtype),
     )
@@ -150,8 +209,9 @@ def levels(device: torch.device) -> Levels:
 
 
 def train(device: torch.device, operator: str, **changes: Any) -> wb.Trained:
-    """Two walks of an operator on the device, three levels each; changes are arguments of `wb.train`."""
+    """Two walks of one of `operators` on the device, three levels each; changes are arguments of `wb.train`."""
     space = accepted_space("operator", operator)
+    component, options = operators()[operator]
     data = states(space, 100).float()
     chosen: dict[str, Any] = {
         "data": data.bool() if space.support == "binary" else data,
@@ -164,7 +224,7 @@ def train(device: torch.device, operator: str, **changes: Any) -> wb.Trained:
         **changes,
     }
     settings = {
-        **{f"operator.{option}": value for option, value in small("operator", operator).items()},
+        **{f"operator.{option}": value for option, value in options.items()},
         **{f"schedule.{option}": value for option, value in small("schedule", chosen["schedule"]).items()},
         "training.log_every": 1,
         "training.validation_examples": 8,
@@ -177,7 +237,7 @@ def train(device: torch.device, operator: str, **changes: Any) -> wb.Trained:
         "samples.chain_every": 1,
         **chosen.pop("settings", {}),
     }
-    return wb.train(operator, settings=settings, progress=False, **chosen)
+    return wb.train(component, settings=settings, progress=False, **chosen)
 
 
 def losses(trained: wb.Trained) -> list[float]:

@@ -18,9 +18,10 @@ from tests.cuda.parts import (
     build_prior,
     generator,
     levels,
+    make,
     offers,
     operator_of,
-    small,
+    operators,
     states,
     to_cpu,
 )
@@ -33,7 +34,6 @@ from walkback.model import Model
 from walkback.objectives import PathObjective
 from walkback.paths import path_loss
 from walkback.state import leaves, map_state
-from walkback.testing import Case
 from walkback.walk import Start
 
 pytestmark = pytest.mark.cuda
@@ -79,7 +79,7 @@ def test_kernels(device: torch.device, kernel: type[Kernel]) -> None:
         agree(value, expected)
 
 
-@pytest.mark.parametrize("name", offers()["operator"])
+@pytest.mark.parametrize("name", operators())
 def test_log_densities_of_operators(device: torch.device, name: str) -> None:
     """Cooling and heating, at every level, of states that are no samples."""
     space = accepted_space("operator", name)
@@ -132,7 +132,7 @@ def walked(model: Model, origin: Tensor, where: torch.device) -> list[dict[str, 
 
 
 @pytest.mark.parametrize("process", offers()["process"])
-@pytest.mark.parametrize("name", offers()["operator"])
+@pytest.mark.parametrize("name", operators())
 def test_walks_with_the_same_noise(device: torch.device, name: str, process: str) -> None:
     here, there = both(name, device, process)
     origin = states(accepted_space("operator", name), ROWS)
@@ -145,7 +145,7 @@ def test_walks_with_the_same_noise(device: torch.device, name: str, process: str
 
 def updated(model: Model, objective_name: str, origin: Tensor, where: torch.device) -> list[Tensor]:
     """Parameters after one step of Adam along the gradient of a walk's objective."""
-    objective = Case.of(objective_name, small("objective", objective_name)).build("objective")
+    objective = make("objective", objective_name).build("objective")
     model.operator.train()
     optimizer = torch.optim.Adam(model.operator.parameters(), lr=1e-2)
     noise = generator(where, 0)
@@ -173,7 +173,7 @@ def assert_one_update_agrees(name: str, objective: str, device: torch.device) ->
         torch.testing.assert_close(to_cpu(value), to_cpu(wanted), rtol=1e-6, atol=1e-6)
 
 
-@pytest.mark.parametrize("name", offers()["operator"])
+@pytest.mark.parametrize("name", operators())
 def test_one_update_of_every_operator(device: torch.device, name: str) -> None:
     assert_one_update_agrees(name, "walkback", device)
 

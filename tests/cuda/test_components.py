@@ -14,6 +14,7 @@ from tests.cuda.parts import (
     losses,
     offers,
     operator_of,
+    operators,
     small,
     train,
 )
@@ -23,10 +24,10 @@ import walkback as wb
 pytestmark = pytest.mark.cuda
 
 UPDATES = ("online", "batch", "stacked")
-ON_THE_DEVICE = {"operator", "schedule", "prior", "process", "objective", "diagnostic"}
-"""Kinds of components that the tests here run, all of them."""
+ON_THE_DEVICE = {"operator", "network", "temperature_law", "schedule", "prior", "process", "objective"}
+"""Kinds of components that are tested here, each component of them; "diagnostic" is in `test_commands`."""
 
-ON_THE_CPU = {"dataset", "logger", "recipe", "command"}
+ELSEWHERE = {"diagnostic", "dataset", "logger", "recipe", "command"}
 """Kinds that never see a device, or are made of the others."""
 
 
@@ -43,11 +44,11 @@ def assert_learned(trained: wb.Trained, device: torch.device, updates: int = WAL
 
 
 def test_no_kind_of_component_is_forgotten() -> None:
-    assert {kind for kind, names in offers().items() if names} <= ON_THE_DEVICE | ON_THE_CPU
+    assert {kind for kind, names in offers().items() if names} <= ON_THE_DEVICE | ELSEWHERE
 
 
 @pytest.mark.parametrize("updates", UPDATES)
-@pytest.mark.parametrize("name", offers()["operator"])
+@pytest.mark.parametrize("name", operators())
 def test_operators_learn_by_every_kind_of_update(device: torch.device, name: str, updates: str) -> None:
     trained = train(device, name, settings={"training.updates": updates})
     assert_learned(trained, device, WALKS * (len(TEMPERATURES) if updates == "online" else 1))

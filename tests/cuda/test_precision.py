@@ -15,6 +15,7 @@ from tests.cuda.parts import (
     levels,
     losses,
     offers,
+    operators,
     states,
     to_cpu,
     train,
@@ -37,7 +38,7 @@ def tf32() -> Iterator[None]:
     torch.backends.cudnn.allow_tf32 = before[1]
 
 
-@pytest.mark.parametrize("name", offers()["operator"])
+@pytest.mark.parametrize("name", operators())
 def test_bf16_and_fp32_learn_alike(device: torch.device, name: str) -> None:
     """The loss of the first walk, of the same noise: weights are still the same."""
     dimensions = accepted_space("operator", name).size
@@ -46,7 +47,7 @@ def test_bf16_and_fp32_learn_alike(device: torch.device, name: str) -> None:
 
 
 @pytest.mark.usefixtures("tf32")
-@pytest.mark.parametrize("name", offers()["operator"])
+@pytest.mark.parametrize("name", operators())
 def test_tf32_is_near_float64(device: torch.device, name: str) -> None:
     """Log-densities of a step from a state to itself, which has a mean close to it."""
     space = accepted_space("operator", name)
@@ -61,10 +62,14 @@ def test_tf32_is_near_float64(device: torch.device, name: str) -> None:
             torch.testing.assert_close(to_cpu(found), wanted, rtol=0.02, atol=NATS * space.size)
 
 
+NETWORKS = [name for name in operators() if name not in offers()["operator"]] or list(operators())
+"""Each network once, because compiling takes half a minute."""
+
+
 @pytest.mark.filterwarnings("default")  # the compiler's own, which differ from version to version
 @pytest.mark.usefixtures("patient")
-@pytest.mark.parametrize("name", offers()["operator"])
-def test_compiled_operators_learn(device: torch.device, name: str) -> None:
+@pytest.mark.parametrize("name", NETWORKS)
+def test_compiled_networks_learn(device: torch.device, name: str) -> None:
     """Before the first walk the compiled gradients are compared with those of the network as it is written."""
     settings = {"run.compile": True, "training.updates": "stacked"}
     compiled = train(device, name, precision="auto", settings=settings)
