@@ -169,7 +169,7 @@ def test_bf16_is_compared_with_fp32() -> None:
 
 
 def test_walks_that_start_from_own_chains_are_those_that_are_measured() -> None:
-    work = prepared("training.own_starts=0.25", "training.own_after=3", "training.own_steps=4")
+    work = prepared("training.chains.share=0.25", "training.chains.after=3", "training.chains.steps=4")
     timings, pieces = witnessed(work, repeats=1, compare=False)
     assert timings.levels == (len(levels_of_walk(work.model, 0, 3 + WARMUP)),)
     own = [call for call in pieces[0].calls if not call.training]

@@ -228,7 +228,7 @@ def test_training_hands_on_examples_without_their_noise(updates: str, own: float
         operator, DoublingSchedule(n1=0, max_temperature=4.0), TiedProcess(), GaussianPrior(data.info.space)
     )
     settings = TrainingSettings.model_validate(
-        {"steps": 1, "batch_size": 4, "updates": updates, "own_starts": own, "own_pool": 4, "own_steps": 1}
+        {"steps": 1, "batch_size": 4, "updates": updates, "chains": {"share": own, "pool": 4, "steps": 1}}
     )
     recorded = Recorded()
     Trainer(model, recorded, data, settings, seed=0, device=torch.device("cpu")).walk()

@@ -139,6 +139,7 @@ FAULTS = [
     ("diagnostic", "nan as 0", "refuses-nan", "WalkbackError"),
     ("diagnostic", "global chains", "repeats", "global randomness"),
     ("diagnostic", "small error", "errors", "too small"),
+    ("logger", "early", "builds", "before it|not been opened"),
     ("logger", "beside", "directory", "outside"),
     ("logger", "working directory", "directory", "outside"),
     ("logger", "finite only", "nonfinite", "nan"),

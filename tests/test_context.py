@@ -240,12 +240,8 @@ def test_a_persistent_chain_keeps_its_label(direction: str) -> None:
     operator = Around(torch.tensor([[0.0, 0.0], [10.0, 10.0], [20.0, 20.0], [50.0, 50.0]]).double(), a=0.99)
     worker = trainer(
         operator,
-        own_starts=0.5,
-        own_pool=9,
-        own_steps=2,
-        own_direction=direction,
+        chains={"share": 0.5, "pool": 9, "steps": 2, "direction": direction, "restart": 0.3},
         unlabelled=0.2,
-        own_restart=0.3,
     )
     seen: list[tuple[Tensor, Tensor]] = []
     operator.register_forward_pre_hook(lambda _, given: seen.append((leaves(given[0])[0], given[2])))
@@ -263,7 +259,7 @@ def test_a_persistent_chain_keeps_its_label(direction: str) -> None:
 
 def test_a_trainer_with_labels_and_chains_resumes_exactly() -> None:
     def new(seed: int) -> Trainer:
-        return trainer(Around(normal(4, 2, seed=seed), sigma=5.0), own_starts=0.5, own_pool=9)
+        return trainer(Around(normal(4, 2, seed=seed), sigma=5.0), chains={"share": 0.5, "pool": 9})
 
     straight, stopped = new(0), new(0)
     for number in range(4):

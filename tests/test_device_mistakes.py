@@ -223,7 +223,11 @@ PLANTS: list[tuple[Callable[[Patch], None], Check, str]] = [
     (minibatches_of_pageable_memory, training(), "waits in walks.*pageable"),
     (levels_copied_as_they_are_made, training(updates="stacked"), "waits in walks.*pageable"),
     (maximum_temperature_read_at_each_walk, training(), "waits in walks.*_local_scalar_dense"),
-    (pool_of_chains_on_the_cpu, training(own_starts=0.5, own_pool=8), "waits in walks.*copy to the CPU"),
+    (
+        pool_of_chains_on_the_cpu,
+        training(chains={"share": 0.5, "pool": 8}),
+        "waits in walks.*copy to the CPU",
+    ),
     (clipping_read_at_each_step, step(placed.heat), "waits for each step.*tolist"),
     (clipping_read_at_each_step, step(placed.cooled), "waits for each step.*tolist"),
     (sampler_that_takes_each_state_to_the_cpu, step(placed.annealed), "waits for each step.*copy to the CPU"),

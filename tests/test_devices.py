@@ -45,8 +45,8 @@ def test_every_operator_trains(operator: str, updates: str) -> None:
         {"variance": "tied"},
         {"variance": "softplus", "mean": "mix", "learn_alpha": True},
         {"variance": "fixed", "temperature_law": "std", "sigma_share": 0.1},
-        {"level_norms": 4, "conditioning": "embedding"},
-        {"dropout": 0.3, "smoothing": 0.05},
+        {"network": {"level_norms": 4, "conditioning": "embedding"}},
+        {"network": {"dropout": 0.3}, "smoothed": True},
     ],
     ids=lambda options: "-".join(options),
 )
@@ -58,10 +58,10 @@ def test_every_form_of_the_gaussian_trains(options: dict[str, Any]) -> None:
 @pytest.mark.parametrize("norm", ["table", "batch", "layer", "group", "none"])
 @pytest.mark.parametrize("operator", ["gaussian-conv", "bernoulli-conv"])
 def test_every_norm_trains(operator: str, norm: str) -> None:
-    require_the_same(Parts(operator, options={"operator": {"norm": norm}}))
+    require_the_same(Parts(operator, options={"operator": {"network": {"norm": norm}}}))
     if norm != "none":
         for updates in ("batch", "stacked"):
-            options = {"norm": norm, "level_norms": 3}
+            options = {"network": {"norm": norm, "level_norms": 3}}
             require_the_same(Parts(operator, options={"operator": options}), updates=updates)
 
 
@@ -107,7 +107,7 @@ def test_every_objective_teaches(objective: str) -> None:
 @pytest.mark.parametrize("operator", ["gaussian-mlp", "gaussian-conv", "bernoulli-mlp"])
 def test_chains_live_on_the_device(operator: str, direction: str) -> None:
     """They are drawn from data when they begin, for which the rows are copied to the CPU, once."""
-    require_the_same(Parts(operator), own_starts=0.5, own_pool=8, own_steps=2, own_direction=direction)
+    require_the_same(Parts(operator), chains={"share": 0.5, "pool": 8, "steps": 2, "direction": direction})
 
 
 def test_bf16_reaches_the_network() -> None:
@@ -121,7 +121,7 @@ def test_bf16_reaches_the_network() -> None:
 def test_layers_draw_from_the_generator_of_the_device_which_is_put_back() -> None:
     with standin() as machine:
         torch.cuda.manual_seed(77)
-        worker = Parts(options={"operator": {"dropout": 0.3}}).trainer(DEVICE)
+        worker = Parts(options={"operator": {"network": {"dropout": 0.3}}}).trainer(DEVICE)
         worker.walk()
         assert machine.most_drawn > 0
         assert machine.draws == (77, 0)
@@ -140,7 +140,7 @@ def test_the_pool_of_chains_is_read_and_restored_where_it_is() -> None:
     with standin() as machine:
         parts = Parts()
         model, rows = parts.model()
-        settings = TrainingSettings(batch_size=6, own_starts=0.5, own_pool=8)
+        settings = TrainingSettings(batch_size=6, chains={"share": 0.5, "pool": 8})
         chains = PersistentChains(model.to(DEVICE), settings, 0, World())
         origin = Start(rows[:6].to(DEVICE))
         chains.start(origin, 0, lambda num, noise: Start(rows[:num].to(DEVICE)))

@@ -288,8 +288,8 @@ def test_a_walk_has_one_gradient(updates: str) -> None:
 
 
 def test_walks_from_own_chains_are_refused() -> None:
-    with pytest.raises(ConfigurationError, match=r"own_starts = 0\.5 .* expected 0"):
-        trainer(objective=NegativeBound(), own_starts=0.5, own_pool=8)
+    with pytest.raises(ConfigurationError, match=r"chains\.share = 0\.5 .* expected 0"):
+        trainer(objective=NegativeBound(), chains={"share": 0.5, "pool": 8})
 
 
 def test_bits_are_refused_before_training() -> None:

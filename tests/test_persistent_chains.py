@@ -52,10 +52,12 @@ def counting(step: float = 1.0) -> Toy:
     return Toy(lambda state: Pair(lambda _: NormalKernel(state + step, filled(1e-30, state))))
 
 
-def chains(operator: TransitionOperator, process: Process | None = None, **settings: Any) -> PersistentChains:
+def chains(
+    operator: TransitionOperator, process: Process | None = None, *, batch_size: int = 10, **settings: Any
+) -> PersistentChains:
     """Chains on the operator, at rest."""
     model = Model(operator, Fixed(levels_from([1.0])), process or TiedProcess(), UniformPrior(()))
-    chosen = TrainingSettings(**{"batch_size": 10, "own_starts": 0.6, "own_pool": 20, **settings})
+    chosen = TrainingSettings(batch_size=batch_size, chains={"share": 0.6, "pool": 20, **settings})
     return PersistentChains(model, chosen, seed=0, world=World())
 
 
@@ -67,7 +69,7 @@ def zeros(num: int, _: torch.Generator | None = None) -> Start:
 
 
 def test_the_first_rows_are_of_chains_and_the_others_stay() -> None:
-    own, data = chains(counting(), own_steps=7), 1000 + normal(10, 1)
+    own, data = chains(counting(), steps=7), 1000 + normal(10, 1)
     started = own.start(Start(data, anchor=data - 1), 0, zeros)
     state, anchor = leaves(started.state)[0], leaves(started.anchor)[0]
     assert own.rows == 6
@@ -86,7 +88,7 @@ def test_chains_may_step_by_the_heating_kernel() -> None:
 
     operator = Toy(lambda state: Pair(lambda _: there(1.0, state), lambda _: there(-1.0, state)))
     for direction, sign in (("cooling", 1), ("heating", -1)):
-        own = chains(operator, own_steps=7, own_direction=direction)
+        own = chains(operator, steps=7, direction=direction)
         started = leaves(own.start(zeros(10), 0, zeros).state)[0]
         assert started[:6].round().flatten().tolist() == [7.0 * sign] * 6
 
@@ -110,18 +112,18 @@ class Leap(StepwiseProcess):
 
 def test_chains_that_heat_step_by_the_process_and_not_by_the_operator() -> None:
     """A walk of one step goes to 100, and so does a chain; the operator's own heating kernel would count by 1."""
-    own = chains(counting(), Leap(), own_steps=1, own_direction="heating")
+    own = chains(counting(), Leap(), steps=1, direction="heating")
     started = leaves(own.start(zeros(10), 0, zeros).state)[0]
     assert started[:6].round().flatten().tolist() == [100.0] * 6
     (step,) = Leap().path(counting(), zeros(1), levels_from([1.0]), torch.Generator())
     assert leaves(step.target)[0].round().item() == 100.0
-    cooling = chains(counting(), Leap(), own_steps=1)
+    cooling = chains(counting(), Leap(), steps=1)
     assert leaves(cooling.start(zeros(10), 0, zeros).state)[0][:6].round().flatten().tolist() == [1.0] * 6
 
 
 def test_a_process_that_looks_at_the_origin_sees_where_the_chain_began() -> None:
     """However often a chain is used, and after a stop: it stays 100 above its origin, which restarts renew."""
-    settings = {"own_steps": 3, "own_direction": "heating", "own_restart": 0.0, "own_pool": 6}
+    settings = {"steps": 3, "direction": "heating", "restart": 0.0, "pool": 6}
     own = chains(counting(), Leap(from_origin=True), **settings)
     for walk in range(4):
         started = leaves(own.start(zeros(10), walk, zeros).state)[0]
@@ -129,7 +131,7 @@ def test_a_process_that_looks_at_the_origin_sees_where_the_chain_began() -> None
     again = chains(counting(), Leap(from_origin=True), **settings)
     again.restore({name: leaf.clone() for name, leaf in own.state().items()})
     assert leaves(again.start(zeros(10), 4, zeros).state)[0][:6].round().flatten().tolist() == [100.0] * 6
-    renewed = chains(counting(), Leap(from_origin=True), **settings | {"own_restart": 1.0})
+    renewed = chains(counting(), Leap(from_origin=True), **settings | {"restart": 1.0})
     for walk, expected in ((0, 100.0), (1, 107.0)):  # the second time from where the data were at the first
         data = Start(zeros(10).state + 7)
         started = leaves(renewed.start(data, walk, zeros).state)[0]
@@ -138,7 +140,7 @@ def test_a_process_that_looks_at_the_origin_sees_where_the_chain_began() -> None
 
 def test_chains_go_on_where_they_were() -> None:
     """Without restarts, the steps of all chains are those of all uses; every chain is used now and then."""
-    own = chains(counting(), own_steps=5, own_restart=0.0)
+    own = chains(counting(), steps=5, restart=0.0)
     for walk in range(30):
         started = leaves(own.start(zeros(10), walk, zeros).state)[0][:6].round()
         assert bool((started % 5 == 0).all())
@@ -150,7 +152,7 @@ def test_chains_go_on_where_they_were() -> None:
 @pytest.mark.parametrize("restart", [0.2, 1.0])
 def test_chains_restart_from_the_data_that_they_replaced(restart: float) -> None:
     """All chains used each time: restarts are Binomial(walks · rows, p), and each holds one of the displaced rows."""
-    own = chains(counting(), own_restart=restart, own_pool=6, own_steps=3)
+    own = chains(counting(), restart=restart, pool=6, steps=3)
     restarted = 0
     for walk in range(300):
         data = (-1000.0 - torch.arange(10, dtype=torch.float64) / 10)[:, None]
@@ -188,11 +190,11 @@ def test_states_of_several_leaves_stay_together() -> None:
     def draw(num: int, _: torch.Generator | None = None) -> Start:
         return Start((torch.zeros(num, 2).double(), torch.zeros(num, 3).double()))
 
-    own = chains(Two(), own_steps=4)
+    own = chains(Two(), steps=4)
     for walk in range(5):
         x, h = leaves(own.start(draw(10), walk, draw).state)
         assert (x[:, 0].round() == -h[:, 0].round()).all()
-    again = chains(Two(), own_steps=4)
+    again = chains(Two(), steps=4)
     again.restore({name: leaf.clone() for name, leaf in own.state().items()})
     ours, theirs = (leaves(chain.start(draw(10), 5, draw).state) for chain in (own, again))
     assert [a.equal(b) for a, b in zip(ours, theirs, strict=True)] == [True, True]
@@ -207,7 +209,7 @@ def test_walks_from_chains_are_learned_from(updates: Updates) -> None:
     spy, plain = Spy(), Spy()
     settings: dict[str, Any] = {"updates": updates, "lr": 1e-300, "n1": 0}
     trainer(objective=plain, **settings).walk()
-    worker = trainer(objective=spy, own_starts=0.5, own_pool=4, own_restart=0.0, **settings)
+    worker = trainer(objective=spy, chains={"share": 0.5, "pool": 4, "restart": 0.0}, **settings)
     worker.walk()
     assert spy.origins[0][4:].equal(plain.origins[0][4:])
     pool = worker.state()[0]["own.0"]
@@ -219,7 +221,7 @@ def test_chains_begin_after_the_walks_of_data_alone() -> None:
     """Until then a run is, bit for bit, one without chains, and the prior sees every row."""
     plain, later = (
         trainer(objective=Last()),
-        trainer(objective=Last(), own_starts=0.5, own_pool=8, own_after=2),
+        trainer(objective=Last(), chains={"share": 0.5, "pool": 8, "after": 2}),
     )
     for _ in range(2):
         assert plain.walk().equal(later.walk())
@@ -230,7 +232,7 @@ def test_chains_begin_after_the_walks_of_data_alone() -> None:
     assert "own.0" in later.state()[0]
 
 
-def test_nothing_is_kept_without_own_starts() -> None:
+def test_nothing_is_kept_without_chains() -> None:
     worker = trainer()
     worker.walk()
     assert [name for name in worker.state()[0] if name.startswith("own.")] == []
@@ -250,7 +252,7 @@ class Last(Objective):
 
 def test_the_prior_sees_walks_from_data_alone() -> None:
     last = Last()
-    worker = trainer(objective=last, own_starts=0.5, own_pool=8)
+    worker = trainer(objective=last, chains={"share": 0.5, "pool": 8})
     worker.walk()
     prior = worker.model.prior
     assert isinstance(prior, GaussianPrior)
@@ -265,9 +267,7 @@ def test_chains_run_in_evaluation_mode_and_leave_no_trace() -> None:
     modes: list[bool] = []
     operator.register_forward_hook(lambda module, _, __: modes.append(module.training))
     state = torch.get_rng_state()
-    chains(operator, own_steps=3).start(
-        Start(normal(10, 1, 4, 4)), 0, lambda num, _: Start(normal(num, 1, 4, 4))
-    )
+    chains(operator, steps=3).start(Start(normal(10, 1, 4, 4)), 0, lambda num, _: Start(normal(num, 1, 4, 4)))
     assert torch.get_rng_state().equal(state)
     assert modes == [False] * 3
     assert operator.training
@@ -276,7 +276,7 @@ def test_chains_run_in_evaluation_mode_and_leave_no_trace() -> None:
 
 @pytest.mark.parametrize("updates", MODES)
 def test_under_bf16_every_weight_learns(updates: Updates) -> None:
-    worker = bf16_trainer(updates, seeing_gaussian().float(), own_starts=0.5, own_pool=8)
+    worker = bf16_trainer(updates, seeing_gaussian().float(), chains={"share": 0.5, "pool": 8})
     before = weights(worker)
     worker.walk()
     assert all(not value.equal(before[name]) for name, value in weights(worker).items() if "weight" in name)
@@ -291,7 +291,7 @@ def test_resuming_is_bit_identical(
     make: Callable[[], TransitionOperator], shape: tuple[int, ...], updates: Updates
 ) -> None:
     rows = normal(30, *shape)
-    settings: dict[str, Any] = {"rows": rows, "updates": updates, "own_starts": 0.5, "own_pool": 9}
+    settings: dict[str, Any] = {"rows": rows, "updates": updates, "chains": {"share": 0.5, "pool": 9}}
     straight, stopped = trainer(make(), **settings), trainer(make(), **settings)
     for number in range(6):
         if number in (0, 2, 4):
@@ -303,11 +303,11 @@ def test_resuming_is_bit_identical(
     assert [name for name in ours if not ours[name].equal(theirs[name])] == []
 
 
-@pytest.mark.parametrize("before", [{}, {"own_starts": 0.5, "own_pool": 9}])
+@pytest.mark.parametrize("before", [{}, {"chains": {"share": 0.5, "pool": 9}}])
 def test_another_number_of_chains_starts_them_anew(before: dict[str, Any]) -> None:
     worker = trainer(**before)
     worker.walk()
-    again = resumed(worker, trainer(own_starts=0.5, own_pool=12))
+    again = resumed(worker, trainer(chains={"share": 0.5, "pool": 12}))
     assert [name for name in again.state()[0] if name.startswith("own.")] == []
     again.walk()
     assert again.state()[0]["own.0"].shape == (12, 3)
@@ -315,7 +315,7 @@ def test_another_number_of_chains_starts_them_anew(before: dict[str, Any]) -> No
 
 def test_several_processes_have_chains_of_their_own_and_resume(tmp_path: Path) -> None:
     options = (
-        *("--set", "training.own_starts=0.5", "--set", "training.own_pool=5"),
+        *("--set", "training.chains.share=0.5", "--set", "training.chains.pool=5"),
         *("--set", "training.checkpoint_every=2", "--set", "training.keep_checkpoints=9", "--nproc", "2"),
     )
     whole = tmp_path / "a"
@@ -336,9 +336,12 @@ def test_several_processes_have_chains_of_their_own_and_resume(tmp_path: Path) -
 @pytest.mark.parametrize(
     ("settings", "words"),
     [
-        ({"own_starts": 0.05}, r"own_starts = 0\.05 with training\.batch_size = 8.*less than one walk"),
-        ({"own_starts": 0.9, "batch_size": 1}, "less than one walk"),
-        ({"own_starts": 0.5, "own_pool": 3}, "own_pool = 3, expected at least 4"),
+        (
+            {"chains": {"share": 0.05}},
+            r"chains\.share = 0\.05 with training\.batch_size = 8.*less than one walk",
+        ),
+        ({"chains": {"share": 0.9}, "batch_size": 1}, "less than one walk"),
+        ({"chains": {"share": 0.5, "pool": 3}}, r"chains\.pool = 3, expected at least 4"),
     ],
 )
 def test_settings_that_cannot_be_are_refused(settings: dict[str, Any], words: str) -> None:
@@ -347,14 +350,14 @@ def test_settings_that_cannot_be_are_refused(settings: dict[str, Any], words: st
 
 
 def test_a_run_says_so_before_it_starts(tmp_path: Path) -> None:
-    done = walkback("run", "--dry-run", *TINY, "--set", "training.own_starts=0.01")
+    done = walkback("run", "--dry-run", *TINY, "--set", "training.chains.share=0.01")
     assert (done.code, done.out) == (2, "")
-    assert "Got training.own_starts = 0.01" in done.err
-    assert run(tmp_path / "a", "--set", "training.own_starts=0.5", steps=2).code == 0
+    assert "Got training.chains.share = 0.01" in done.err
+    assert run(tmp_path / "a", "--set", "training.chains.share=0.5", steps=2).code == 0
 
 
 def test_one_row_at_least_starts_from_data() -> None:
-    settings = TrainingSettings(batch_size=2, own_starts=0.99)
+    settings = TrainingSettings(batch_size=2, chains={"share": 0.99})
     worker = Trainer(trainer().model, Spy(), InMemory(ROWS), settings, seed=0, device=CPU)
     worker.walk()
-    assert chains(counting(), batch_size=2, own_starts=0.99).rows == 1
+    assert chains(counting(), batch_size=2, share=0.99).rows == 1

@@ -260,9 +260,11 @@ def test_what_needs_single_steps_says_so() -> None:
         lambda: cooling_work(found, 2, LEVELS, rng()),
         lambda: path_loss(found, NegativeBound(), Start(normal(2, 3)), LEVELS, rng()),
         lambda: PersistentChains(
-            found, TrainingSettings(own_starts=0.5, own_direction="heating"), seed=0, world=World()
+            found, TrainingSettings(chains={"share": 0.5, "direction": "heating"}), seed=0, world=World()
         ),
     ):
         with pytest.raises(ConfigurationError, match="Untold, whose paths are not told step by step"):
             refused()
-    PersistentChains(found, TrainingSettings(own_starts=0.5), seed=0, world=World())  # cools: no process
+    PersistentChains(
+        found, TrainingSettings(chains={"share": 0.5}), seed=0, world=World()
+    )  # cools: no process

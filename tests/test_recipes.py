@@ -80,7 +80,9 @@ def test_a_recipe_of_the_paper_takes_thirty_steps_online(registry: Registry, nam
 
 @pytest.mark.parametrize("name", ON_POINTS)
 def test_a_recipe_on_points_starts_to_learn(registry: Registry, name: str) -> None:
-    found = losses(registry, name, 30, "training.batch_size=64", "training.warmup=0", "training.own_pool=64")
+    found = losses(
+        registry, name, 30, "training.batch_size=64", "training.warmup=0", "training.chains.pool=64"
+    )
     assert all(torch.tensor(found).isfinite())
     assert sum(found[-5:]) < sum(found[:5])
 

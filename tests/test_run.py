@@ -129,6 +129,7 @@ def test_the_final_checkpoint_is_that_of_the_last_step(finished: tuple[Path, Don
     description = load_checkpoint(final).description
     assert description.progress == {"walks": 6, "updates": 6}
     written = tomllib.loads((finished[0] / "config.toml").read_text())
+    assert (written.pop("kind"), written.pop("format")) == ("configuration", 2)
     assert without_none(description.config) == written | {"recipe": "digits"}
 
 
@@ -209,7 +210,7 @@ def test_a_dry_run_writes_nothing_and_shows_configuration_and_size(
     monkeypatch.chdir(tmp_path)
     done = walkback("run", "--dry-run", *TINY)
     assert (done.code, list(tmp_path.iterdir())) == (0, [])
-    assert tomllib.loads(done.out)["operator"]["hidden"] == 16
+    assert tomllib.loads(done.out)["operator"]["network"]["hidden"] == 16
     assert re.match(r"[\d,]+ parameters, 10 levels, on cpu", done.err)
 
 
@@ -225,7 +226,10 @@ def test_a_configuration_given_back_as_recipe_is_the_same(finished: tuple[Path, 
     done = walkback("run", "--dry-run", "--json", "--recipe", finished[0] / "config.toml")
     again = done.document()["config"]
     assert again.pop("recipe") == str(finished[0] / "config.toml")
-    assert without_none(again) == {section: table for section, table in config.items() if section != "recipe"}
+    beside = {"recipe", "kind", "format"}
+    assert without_none(again) == {
+        section: table for section, table in config.items() if section not in beside
+    }
 
 
 def test_runs_without_a_name_are_numbered(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

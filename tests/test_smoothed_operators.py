@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 
 import pytest
@@ -10,10 +11,18 @@ from tests.toy.paper import gaussian_conv, gaussian_mlp, gaussian_plain_mlp, gau
 from tests.toy.statistics import LIMIT, normal
 from torch import Tensor, nn
 
+from walkback.configuration.layering import resolve
+from walkback.data import DataInfo, Dataset
 from walkback.errors import ConfigurationError
+from walkback.extensions.registry import Registry
+from walkback.networks import Told
 from walkback.schedules import Level
 from walkback.state import Space
+from walkback.training.preparation import prepare
+from walkback_networks.mlp import MLP
 from walkback_paper.gaussian import Gaussian
+from walkback_toys.digits import Digits
+from walkback_toys.figures import Circle, Mog, SwissRoll
 
 NU, SIGMA, NUM = 0.5, 0.1, 100_000
 TEMPERATURES = [1.0, 4.0, 64.0, 4096.0]
@@ -26,7 +35,7 @@ class Constant(nn.Module):
         super().__init__()
         self.value = value
 
-    def forward(self, state: Tensor, log2_temperature: Tensor) -> list[Tensor]:
+    def forward(self, state: Tensor, told: Told) -> list[Tensor]:
         return [torch.full_like(state, self.value), torch.zeros_like(state)]
 
 
@@ -55,6 +64,11 @@ def required_output(temperature: float, smoothing: float = NU) -> tuple[Tensor, 
     earlier = (v * points + NU**2 * later) / (v + NU**2)
     zero, one = (mean_at(operator, later, temperature, output) for output in (0.0, 1.0))
     return (earlier - zero) / (one - zero), later
+
+
+@pytest.fixture(scope="module")
+def registry() -> Registry:
+    return Registry.discover(enabled=False)
 
 
 @pytest.mark.parametrize("temperature", TEMPERATURES)
@@ -115,9 +129,7 @@ def test_every_gaussian_operator_takes_the_smoothing(build: Callable[..., Gaussi
 def test_smoothing_that_no_data_have_is_refused() -> None:
     operator = gaussian_mlp(Space((2,)), smoothing=0.4, hidden=4, depth=1)
     before = {name: value.clone() for name, value in operator.state_dict().items()}
-    with pytest.raises(
-        ConfigurationError, match=r"Got operator\.smoothing = 0\.4 for data of .* expected less"
-    ):
+    with pytest.raises(ConfigurationError, match=r"smoothed by noise of 0\.4, expected them to vary more"):
         operator.fit_data(0.3 * normal(50, 2).float())
     assert all(torch.equal(value, before[name]) for name, value in operator.state_dict().items())
 
@@ -130,3 +142,35 @@ def test_before_it_has_seen_data_an_operator_takes_any_smoothing() -> None:
 def test_the_mixing_mean_has_no_smoothing() -> None:
     with pytest.raises(ConfigurationError, match=r"operator\.mean = 'mix', expected 'preconditioned'"):
         gaussian_mlp(Space((2,)), smoothing=0.4, mean="mix")
+
+
+def test_data_without_noise_leave_nothing_to_make_use_of() -> None:
+    with pytest.raises(ConfigurationError, match=r"operator\.smoothed = true for data without noise"):
+        Gaussian(Space((2,)), MLP(), smoothed=True)
+
+
+@pytest.mark.parametrize(
+    ("data", "noise"),
+    [
+        (Digits(noise=0.3), 0.3),
+        (Digits(), 0.0),
+        (Digits(binarize="threshold"), 0.0),
+        (SwissRoll(num=10, num_held_out=2, noise=0.07), 0.07),
+        (Circle(num=10, num_held_out=2, noise=0.08), 0.08),
+        (Mog(num=10, num_held_out=2, std=0.09), 0.09),
+    ],
+    ids=lambda value: type(value).__name__ if isinstance(value, Dataset) else str(value),
+)
+def test_data_say_the_noise_that_they_are_smoothed_by(data: Dataset, noise: float) -> None:
+    data.prepare()
+    assert (data.info.noise, data.info.space.noise) == (noise, noise)
+    assert DataInfo.from_dict(json.loads(json.dumps(data.info.to_dict()))) == data.info
+
+
+def test_the_noise_is_said_once_in_a_run(registry: Registry) -> None:
+    """A model in a file is built with the noise of the data that it was trained on."""
+    config = resolve(
+        registry, components={"data": "digits"}, overrides=["data.noise=0.3", "operator.smoothed=true"]
+    )
+    prepared = prepare(config, registry)
+    assert prepared.model.operator.parametrization._smoothing == 0.3

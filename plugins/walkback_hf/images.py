@@ -99,6 +99,7 @@ class ImageDataset(Dataset, Centred):
             shape=tuple(prepared.pixels["train"].shape[1:]),
             support=self._states.support,
             bins=self._states.bins,
+            noise=self._states.noise,
             preprocessing=(prepared.note, *steps) if prepared.note else steps,
             splits={split: len(pixels) for split, pixels in prepared.pixels.items()},
             fingerprint=hashlib.sha256("\n".join((prepared.digest, *steps)).encode()).hexdigest()[:16],

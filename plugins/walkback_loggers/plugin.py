@@ -12,7 +12,15 @@ from walkback.hookspecs import hookimpl
 def walkback_loggers() -> Iterable[Component]:
     """Loggers beside the metrics.jsonl that every run has."""
     yield Component(
+        "csv", "walkback_loggers.table:Table", "Figures as a table, metrics.csv in the run directory"
+    )
+    yield Component(
         "tensorboard",
         "walkback_loggers.tensorboard:TensorBoard",
-        "Scalars for TensorBoard, in the run directory (needs walkback[tensorboard])",
+        "Figures and pictures for TensorBoard, in the run directory (needs walkback[tensorboard])",
+    )
+    yield Component(
+        "wandb",
+        "walkback_loggers.wandb:WeightsAndBiases",
+        "Figures and pictures for Weights & Biases, online or offline (needs walkback[wandb])",
     )

@@ -1,11 +1,17 @@
-"""Figures for TensorBoard."""
+"""Figures and pictures for TensorBoard."""
 
 from __future__ import annotations
 
+import json
 import warnings
 from collections.abc import Mapping
+from io import BytesIO
 from pathlib import Path
 from typing import Any, final
+
+import numpy as np
+from PIL import Image
+from pydantic import PositiveInt
 
 from walkback.errors import ConfigurationError
 from walkback.loggers import Logger
@@ -14,41 +20,56 @@ from walkback.storage.files import writing_to
 
 @final
 class TensorBoard(Logger):
-    """Writes scalars to `<run directory>/tensorboard`; `tensorboard --logdir runs` shows them.
+    """Writes scalars and images to `<run directory>/tensorboard`; `tensorboard --logdir runs` shows them.
 
     Where a resumed run logs a step again, TensorBoard shows the new figures from there on.
     """
 
-    def __init__(self, directory: Path, *, flush_seconds: int = 30) -> None:
-        """Open the log.
+    def __init__(self, *, flush_seconds: PositiveInt = 30) -> None:
+        """Find TensorBoard.
 
         Args:
-            directory: The run directory.
             flush_seconds: Longest time for which figures stay in memory.
 
         Raises:
             ConfigurationError: TensorBoard is not installed.
         """
-        self._directory = directory / "tensorboard"
         self._flush_seconds = flush_seconds
         self._make_writer = _summary_writer()
+        self._directory = Path()
+        self._config: Mapping[str, Any] = {}
         self._writer: Any = None
 
-    def log(self, step: int, metrics: Mapping[str, float]) -> None:
+    def open(self, directory: Path, config: Mapping[str, Any]) -> None:
+        """Take note of where to write."""
+        self._directory, self._config = directory / "tensorboard", config
+
+    def log(self, step: int, figures: Mapping[str, float]) -> None:
         """Record figures by name after `step` walks."""
         with writing_to(self._directory):
-            if self._writer is None:  # the first step logged is where a resumed run begins anew
-                self._writer = self._make_writer(
-                    self._directory, purge_step=step, flush_secs=self._flush_seconds
-                )
-            for name, value in metrics.items():
-                self._writer.add_scalar(name, value, step)
+            writer = self._writing(step)
+            for name, value in figures.items():
+                writer.add_scalar(name, value, step)
+
+    def log_picture(self, step: int, name: str, png: bytes) -> None:
+        """Record a picture after `step` walks."""
+        pixels = np.asarray(Image.open(BytesIO(png)).convert("RGB"))
+        with writing_to(self._directory):
+            self._writing(step).add_image(name, pixels, step, dataformats="HWC")
 
     def close(self) -> None:
         """Write out what is left (idempotent)."""
         if self._writer is not None:
             with writing_to(self._directory):
                 self._writer.close()
+
+    def _writing(self, step: int) -> Any:
+        """The writer; the first step logged is where a resumed run begins anew."""
+        if self._writer is None:
+            self._writer = self._make_writer(self._directory, purge_step=step, flush_secs=self._flush_seconds)
+            text = json.dumps(self._config, indent=2, ensure_ascii=False)
+            self._writer.add_text("configuration", f"```\n{text}\n```", step)
+        return self._writer
 
 
 def _summary_writer() -> Any:

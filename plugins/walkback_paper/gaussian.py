@@ -15,10 +15,10 @@ given, or a share of σ_d. T σ² stands for what the temperature law makes of �
 preconditioned network learns only the correction to a linear-Gaussian posterior mean, which is O(v): small noise needs
 no large network to be reproduced.
 
-ν is the noise that data were smoothed by (`smoothing`, for `data.noise`). The reverse of a small step from such data
-has the mean s + v/(v + ν²) (D(s) - s), where D, the mean of the unsmoothed data given s, hardly depends on v while
-v < ν². With w the preconditioning is EDM's for D at the noise √(v + ν²): what F has to learn is of scale 1, and nearly
-the same function, at all small T.
+ν is the noise that data were smoothed by (`Space.noise`) where `smoothed` says to make use of it, else 0. The reverse
+of a small step from such data has the mean s + v/(v + ν²) (D(s) - s), where D, the mean of the unsmoothed data given s,
+hardly depends on v while v < ν². With w the preconditioning is EDM's for D at the noise √(v + ν²): what F has to learn
+is of scale 1, and nearly the same function, at all small T.
 
 `softplus` is the paper's σ, learned freely for both directions, and it runs away: more noise makes walking back harder,
 which asks for more noise (σ grew 200-fold in 2,400 updates; elsewhere it shrank to 0). `tied` has an anchor: the tanh
@@ -43,7 +43,7 @@ from walkback.schedules import Level
 from walkback.state import Context, Space, State, StateSpace, leaves
 from walkback.temperature import VARIANCE_LAW, TemperatureLaw
 from walkback_paper.moments import largest_variance
-from walkback_paper.parametrized import Fraction, Mean, Mixing, NonNegative, Numbers, Positive, told
+from walkback_paper.parametrized import Fraction, Mean, Mixing, Numbers, Positive, told
 
 Variance: TypeAlias = Literal["fixed", "tied", "softplus", "reverse"]
 
@@ -109,8 +109,8 @@ class GaussianParametrization(nn.Module):
         self.mixing = mixing
         if smoothing and mixing.mean != "preconditioned":
             raise ConfigurationError(
-                f"Got operator.smoothing = {smoothing:g} with operator.mean = '{mixing.mean}', expected "
-                "'preconditioned': only that form is scaled by it."
+                f"Got operator.smoothed = true with operator.mean = '{mixing.mean}', expected 'preconditioned': "
+                "only that form is scaled by the noise of the data."
             )
         self._smoothing = smoothing
         self._sigma_share = sigma_share
@@ -135,9 +135,9 @@ class GaussianParametrization(nn.Module):
         variance = (data - mean).square().mean().clamp(min=_MIN_VARIANCE)
         if self._smoothing**2 >= variance:
             raise ConfigurationError(
-                f"Got operator.smoothing = {self._smoothing:g} for data of standard deviation "
-                f"{variance.sqrt().item():.4g}, expected less: it is data.noise, of which the data have at least as "
-                "much."
+                f"Got data of standard deviation {variance.sqrt().item():.4g} that are smoothed by noise of "
+                f"{self._smoothing:g}, expected them to vary more than their noise: lower data.noise, or leave out "
+                "operator.smoothed."
             )
         self.data_mean.copy_(mean)
         self.data_variance.copy_(variance)
@@ -200,7 +200,7 @@ class Gaussian(TransitionOperator, DataAware):
         mean: Form of the mean; "mix" is the paper's.
         alpha: α of the mixing mean.
         learn_alpha: Whether α is learned, starting from `alpha`.
-        smoothing: ν, the noise that data are smoothed by (data.noise): scales what a preconditioned network learns.
+        smoothed: Whether the noise that data are smoothed by (data.noise) scales what a preconditioned network learns.
         variance: Form of the variance; "softplus" is the paper's, and runs away.
         temperature_law: What T does to the variance; None multiplies it (Algorithm 1).
 
@@ -218,19 +218,24 @@ class Gaussian(TransitionOperator, DataAware):
         mean: Mean = "preconditioned",
         alpha: Fraction = 0.5,
         learn_alpha: bool = False,
-        smoothing: NonNegative = 0.0,
+        smoothed: bool = False,
         variance: Variance = "reverse",
         temperature_law: TemperatureLaw | None = None,
     ) -> None:
         super().__init__()
         leaf = real_space(space)
         shape = leaf.shape
+        if smoothed and not leaf.noise:
+            raise ConfigurationError(
+                "Got operator.smoothed = true for data without noise, expected some that are smoothed "
+                "(--set data.noise=0.3, where the data set offers it): leave out operator.smoothed."
+            )
         self.parametrization = GaussianParametrization(
             shape,
             Mixing(mean, alpha, learn_alpha),
             sigma=sigma,
             sigma_share=sigma_share,
-            smoothing=smoothing,
+            smoothing=leaf.noise if smoothed else 0.0,
             variance=variance,
             law=temperature_law or VARIANCE_LAW,
         )

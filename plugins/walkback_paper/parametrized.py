@@ -19,7 +19,6 @@ from walkback.state import Context, leaves
 
 Mean: TypeAlias = Literal["mix", "preconditioned"]
 Positive: TypeAlias = Annotated[float, Field(gt=0.0, allow_inf_nan=False)]
-NonNegative: TypeAlias = Annotated[float, Field(ge=0.0, allow_inf_nan=False)]
 Fraction: TypeAlias = Annotated[float, Field(gt=0.0, le=1.0)]
 
 

@@ -16,22 +16,16 @@ _GAUSSIAN = {
 _BERNOULLI = {**_GAUSSIAN, "prior": {"name": "bernoulli"}, "data": {"binarize": "stochastic"}}
 
 _RENAMED = {
-    option: f"network.{option}"
-    for option in (
-        "hidden",
-        "depth",
-        "dropout",
-        "conditioning",
-        "level_norms",
-        "norms_per_doubling",
-        "channels",
-        "norm",
-        "blocks",
-        "patch",
-        "attention",
-    )
+    "smoothing": "smoothed",
+    **{
+        option: f"network.{option}"
+        for option in (
+            *("hidden", "depth", "dropout", "conditioning", "level_norms", "norms_per_doubling"),
+            *("channels", "norm", "blocks", "patch", "attention"),
+        )
+    },
 }
-"""Options of the first format, when an operator and its network were one component."""
+"""Options of the first format, when an operator and its network were one component, and was told the noise."""
 
 _RECIPES = (
     ("digits", "Real 8×8 digits in about two minutes on two cores", True),

@@ -68,6 +68,7 @@ class Digits(Dataset, Centred, Labelled):
             shape=(1, 8, 8),
             support=self._grey.support,
             bins=self._grey.bins,
+            noise=self._grey.noise,
             preprocessing=steps,
             splits={split: len(pixels[split]) for split in SPLITS},
             fingerprint=content.hexdigest()[:16],

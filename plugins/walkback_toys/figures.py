@@ -46,7 +46,7 @@ class SwissRoll(PlaneDataset):
         """
         figure = figure_scale(scale, "noise", noise)
         steps = (f"swiss roll scaled to {scale:g} per axis", f"Gaussian noise of {noise:g}")
-        super().__init__("swiss-roll", PlaneOptions(num, num_held_out, seed), steps)
+        super().__init__("swiss-roll", PlaneOptions(num, num_held_out, seed), steps, noise)
         self._noise = noise
         # E[t cos t] = 2 and E[t sin t] = 2 / 3π; the two variances add up to E[t²] less the squares of these.
         low, high = 1.5 * math.pi, 4.5 * math.pi
@@ -90,7 +90,7 @@ class Circle(PlaneDataset):
         """
         self._radius = math.sqrt(2) * figure_scale(scale, "noise", noise)
         steps = (f"circle of radius {self._radius:g}", f"Gaussian noise of {noise:g}")
-        super().__init__("circle", PlaneOptions(num, num_held_out, seed), steps)
+        super().__init__("circle", PlaneOptions(num, num_held_out, seed), steps, noise)
         self._noise = noise
 
     @property
@@ -139,7 +139,7 @@ class Mog(PlaneDataset, Labelled):
         self._std = std
         steps = (f"{modes} Gaussians of standard deviation {std:g} on a {arrangement}, {scale:g} per axis",)
         options = PlaneOptions(num, num_held_out, seed)
-        super().__init__("mog", options, steps)
+        super().__init__("mog", options, steps, std)
         self._drawn = options
 
     @property

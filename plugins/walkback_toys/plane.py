@@ -54,11 +54,12 @@ class PlaneOptions:
 class PlaneDataset(Dataset):
     """Points drawn from a density in the plane."""
 
-    def __init__(self, name: str, options: PlaneOptions, steps: tuple[str, ...]) -> None:
-        """Describe the data; nothing is drawn before `prepare`."""
+    def __init__(self, name: str, options: PlaneOptions, steps: tuple[str, ...], noise: float) -> None:
+        """Describe the data, which have Gaussian noise of so much per axis; nothing is drawn before `prepare`."""
         self._name = name
         self._options = options
         self._steps = steps
+        self._smoothed = noise
         self._points: Mapping[Split, Tensor] | None = None
 
     @abstractmethod
@@ -86,6 +87,7 @@ class PlaneDataset(Dataset):
             name=self._name,
             shape=(2,),
             preprocessing=self._steps,
+            noise=self._smoothed,
             splits={split: len(points[split]) for split in SPLITS},
             fingerprint=content.hexdigest()[:16],
         )

@@ -37,6 +37,7 @@ class DataInfo:
         preprocessing: The steps from file to state, in order, in words.
         splits: Number of examples by split.
         fingerprint: A hash that changes with the examples or the preprocessing.
+        noise: Standard deviation of the Gaussian noise in the states, see `Space.noise`; 0: none.
     """
 
     name: str
@@ -47,11 +48,12 @@ class DataInfo:
     splits: Mapping[str, int] = field(default_factory=dict)
     fingerprint: str = ""
     classes: Mapping[str, int] = field(default_factory=dict)
+    noise: float = 0.0
 
     @property
     def space(self) -> Space:
-        """The space of the visible state, and the number of classes."""
-        return Space(self.shape, self.support, len(self.classes))
+        """The space of the visible state, the number of classes, and the noise."""
+        return Space(self.shape, self.support, len(self.classes), self.noise)
 
     @property
     def is_image(self) -> bool:
@@ -101,6 +103,7 @@ class DataInfo:
                 splits={str(k): int(v) for k, v in record["splits"].items()},
                 fingerprint=str(record["fingerprint"]),
                 classes={str(name): int(count) for name, count in record.get("classes", ())},
+                noise=float(record.get("noise", 0.0)),
             )
         except (KeyError, TypeError, ValueError, AttributeError) as error:
             raise DataError(f"Got a data description that cannot be read ({error!r}).") from error

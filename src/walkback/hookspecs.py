@@ -81,7 +81,7 @@ def walkback_diagnostics() -> Iterable[Component]:  # type: ignore[empty-body]
 
 @hookspec
 def walkback_loggers() -> Iterable[Component]:  # type: ignore[empty-body]
-    """Metric loggers: `walkback.loggers.Logger`, built as `cls(directory, **options)` with the run directory."""
+    """Metric loggers: `walkback.loggers.Logger`, built as `cls(**options)`, opened with the run directory."""
 
 
 @hookspec

@@ -1,99 +1,41 @@
-"""Where a run's figures go: `metrics.jsonl` always, and any logger that a plugin offers."""
+"""Where a run's figures and pictures go beside its directory: any logger that a plugin offers."""
 
 from __future__ import annotations
 
-import json
-import math
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, final
-
-from walkback.errors import WalkbackError
-from walkback.storage.files import write_bytes, writing_to
-
-FILE_NAME = "metrics.jsonl"
+from typing import Any
 
 
 class Logger(ABC):
-    """Takes the figures of a run.
+    """Takes figures and pictures while a run goes on; `metrics.jsonl` is written in any case.
 
-    Built as `cls(directory)` with the run directory, in the one process that writes files; the
-    keyword-only arguments of `__init__` are its configuration. A resumed run may log steps a second time.
+    Built as `cls(**options)` before anything is trained; the keyword-only arguments of `__init__` are its
+    configuration. What it cannot work without (a library, a key) it asks for then, by a ConfigurationError, and the run
+    directory stays free. The one process that writes files opens it once. A resumed run opens a new one, and may log
+    steps a second time.
+
+    What a logger raises ends the run, as a full disk does: a WalkbackError in its own words, anything else as a fault.
     """
 
     @abstractmethod
-    def log(self, step: int, metrics: Mapping[str, float]) -> None:
-        """Record figures by name after `step` walks."""
+    def open(self, directory: Path, config: Mapping[str, Any]) -> None:
+        """Begin.
+
+        Args:
+            directory: The run directory; its `config.toml` is written.
+            config: The resolved configuration, tables by section, plain JSON types.
+        """
+
+    @abstractmethod
+    def log(self, step: int, figures: Mapping[str, float]) -> None:
+        """Record figures by name after `step` walks; they may be nan or infinite."""
+
+    @abstractmethod
+    def log_picture(self, step: int, name: str, png: bytes) -> None:
+        """Record a picture, the content of a PNG file, after `step` walks; a name may come again at later steps."""
 
     @abstractmethod
     def close(self) -> None:
         """Write out what is left (idempotent)."""
-
-
-@final
-class JsonLines(Logger):
-    """Appends to `metrics.jsonl`, one JSON object a line: `{"step": 50, "loss": 1.2}`; each line is flushed.
-
-    JSON has no NaN or infinity: such figures are null, and `"nonfinite": {"loss": "nan"}` in the line says
-    what they were.
-    """
-
-    def __init__(self, directory: Path, *, resume_step: int | None = None) -> None:
-        """Open the file.
-
-        Args:
-            directory: The run directory.
-            resume_step: Drop the lines of later steps, and a last line that a kill cut short. None starts a
-                new file, which must not exist.
-
-        Raises:
-            WalkbackError: The file cannot be written.
-        """
-        self._path = directory / FILE_NAME
-        with writing_to(self._path):
-            if resume_step is not None and self._path.exists():
-                _rewind(self._path, resume_step)
-            self._file = self._path.open("x" if resume_step is None else "a", encoding="utf-8")
-
-    def log(self, step: int, metrics: Mapping[str, float]) -> None:
-        """Append one line; raises WalkbackError where it cannot be written."""
-        taken = {"step", "nonfinite"} & metrics.keys()
-        if taken:
-            raise WalkbackError(
-                f"Got a figure called {taken.pop()!r}, which is a reserved name; choose another."
-            )
-        nonfinite = {name: str(float(value)) for name, value in metrics.items() if not math.isfinite(value)}
-        record: dict[str, Any] = {"step": step}
-        record |= {name: None if name in nonfinite else value for name, value in metrics.items()}
-        if nonfinite:
-            record["nonfinite"] = nonfinite
-        with writing_to(self._path):
-            self._file.write(json.dumps(record, ensure_ascii=False, allow_nan=False) + "\n")
-            self._file.flush()
-
-    def close(self) -> None:
-        """Close the file (idempotent)."""
-        with writing_to(self._path):
-            self._file.close()
-
-
-def _rewind(path: Path, step: int) -> None:
-    """Keep the whole lines of a metrics file that belong to steps up to `step`."""
-    content = path.read_bytes()
-    kept = b"".join(line for line in content.splitlines(keepends=True) if _belongs(line, step))
-    if kept != content:
-        write_bytes(path, kept)
-
-
-def _belongs(line: bytes, step: int) -> bool:
-    """Whether a line is whole and not later than `step`."""
-    try:
-        record = json.loads(line)
-    except (ValueError, RecursionError):
-        return False
-    match record:
-        case {"step": int(logged)}:
-            return line.endswith(b"\n") and logged <= step
-        case _:
-            return False

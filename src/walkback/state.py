@@ -34,11 +34,13 @@ class Space:
         shape: Event shape E.
         support: See `Support`.
         classes: Number of classes that states may be conditioned on; 0: none.
+        noise: ν, standard deviation of the Gaussian noise that real data are smoothed by, in their units; 0: none.
     """
 
     shape: tuple[int, ...]
     support: Support = "real"
     classes: int = 0
+    noise: float = 0.0
 
     @property
     def size(self) -> int:

@@ -88,5 +88,9 @@ def test_walks_that_are_differentiated_and_computed_again(device: torch.device, 
 
 @pytest.mark.parametrize("direction", ["cooling", "heating"])
 def test_starts_from_own_chains(device: torch.device, direction: str) -> None:
-    settings = {"training.own_starts": 0.5, "training.own_pool": 8, "training.own_direction": direction}
+    settings = {
+        "training.chains.share": 0.5,
+        "training.chains.pool": 8,
+        "training.chains.direction": direction,
+    }
     assert_learned(train(device, "gaussian-mlp", settings=settings), device)

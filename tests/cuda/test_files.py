@@ -20,7 +20,7 @@ RUNS: Mapping[str, Sequence[str]] = {
     "mlp": ("--operator", "gaussian-mlp", *WIDTH, "--set", "operator.network.dropout=0.2"),
     "own chains": (
         *("--operator", "gaussian-mlp", *WIDTH),
-        *("--set", "training.own_starts=0.5", "--set", "training.own_pool=8"),
+        *("--set", "training.chains.share=0.5", "--set", "training.chains.pool=8"),
     ),
     "convolutions": ("--operator", "gaussian-conv", "--set", "operator.network.hidden=16"),
     "unet": (

@@ -6,7 +6,7 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import final
+from typing import Any, TextIO, final
 
 import torch
 from torch import Tensor, nn
@@ -553,20 +553,33 @@ class BrokenDiagnostic(Diagnostic):
 class BrokenLogger(Logger):
     """Lines of text."""
 
-    def __init__(self, directory: Path, *, fault: str = "") -> None:
+    def __init__(self, *, fault: str = "") -> None:
         self.fault = fault
-        place = {"beside": directory.parent, "working directory": Path()}.get(fault, directory)
-        mode = "x" if fault == "only once" else "a"
-        self._file = (place / "log.txt").open(mode, encoding="utf-8")
+        self._file: TextIO | None = None
+        if fault == "early":
+            Path("log.txt").touch()
         self._closed = False
 
-    def log(self, step: int, metrics: Mapping[str, float]) -> None:
+    def open(self, directory: Path, config: Mapping[str, Any]) -> None:
+        place = {"beside": directory.parent, "working directory": Path()}.get(self.fault, directory)
+        mode = "x" if self.fault == "only once" else "a"
+        self._file = (place / "log.txt").open(mode, encoding="utf-8")
+
+    def _write(self, text: str) -> None:
+        assert self._file is not None
+        self._file.write(text + "\n")
+
+    def log(self, step: int, figures: Mapping[str, float]) -> None:
         if self.fault == "finite only":
-            self._file.write(f"{step} {[round(value) for value in metrics.values()]}\n")
-        self._file.write(f"{step} {dict(metrics)}\n")
+            self._write(f"{step} {[round(value) for value in figures.values()]}")
+        self._write(f"{step} {dict(figures)}")
+
+    def log_picture(self, step: int, name: str, png: bytes) -> None:
+        self._write(f"{step} {name} {len(png)}")
 
     def close(self) -> None:
         if self._closed and self.fault == "closed once":
             raise RuntimeError("already closed")
         self._closed = True
-        self._file.close()
+        if self._file is not None:
+            self._file.close()

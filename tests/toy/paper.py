@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from typing import Any, TypeVar
 
 from walkback.networks import Network
-from walkback.state import StateSpace
+from walkback.state import Space, StateSpace
 from walkback.temperature import StandardDeviationLaw, TemperatureLaw, VarianceLaw
 from walkback_networks.encoder_decoder import EncoderDecoder
 from walkback_networks.mlp import MLP
@@ -28,6 +29,9 @@ def _with(operator: type[Operator], network: type[Network]) -> Callable[..., Ope
     def make(space: StateSpace, **options: Any) -> Operator:
         inner = {name: value for name, value in options.items() if name in own}
         outer = {name: value for name, value in options.items() if name not in own}
+        if outer.pop("smoothing", 0.0):  # data smoothed by so much, which the operator makes use of
+            assert isinstance(space, Space)
+            space, outer = replace(space, noise=options["smoothing"]), {**outer, "smoothed": True}
         if "temperature_law" in outer:
             outer["temperature_law"] = LAWS[outer["temperature_law"]]
         return operator(space, network(**inner), **outer)

@@ -6,11 +6,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
-from tests.test_conformance_builtins import NAMES, SMALL, registry
+from tests.test_conformance_builtins import NAMES, registry, small
 from tests.toy.data import InMemory
 from tests.toy.standin import CPU, DEVICE, Machine, standin
 from torch import Tensor
@@ -38,7 +38,7 @@ def names(kind: str) -> list[str]:
 
 @dataclass(frozen=True)
 class Parts:
-    """Components by name, with more options than `SMALL` has."""
+    """Components by name, with more options than those that keep them small."""
 
     operator: str = "gaussian-mlp"
     prior: str = ""
@@ -49,14 +49,19 @@ class Parts:
 
     def space(self) -> Space:
         """What the operator is for; a prior for bits wants an operator for them."""
-        return BITS if self.operator.startswith("bernoulli") else REAL
+        if self.operator.startswith("bernoulli"):
+            return BITS
+        return replace(REAL, noise=0.05 if self.options.get("operator", {}).get("smoothed") else 0.0)
 
     def build(self, kind: str, *arguments: Any) -> Any:
         name = getattr(self, kind)
         more = self.options.get(kind, {})
         if name == "doubling":
             more = {"n1": 1, "max_temperature": 4.0, **more}
-        return Case.of(name, {**SMALL.get(name, {}), **more}, registry=registry()).build(kind, *arguments)
+        options = {**small(kind, name), **more}
+        if "network" in more:
+            options["network"] = {**small(kind, name)["network"], **more["network"]}
+        return Case.of(name, options, registry=registry()).build(kind, *arguments)
 
     def model(self) -> tuple[Model, Tensor]:
         """A small model on the CPU, fitted to its data, and the data `(30, *E)`."""

@@ -26,7 +26,6 @@ from walkback.configuration.schema import component_options
 from walkback.data import Dataset
 from walkback.errors import ConfigurationError
 from walkback.extensions.registry import Registry
-from walkback.loggers import FILE_NAME
 from walkback.objectives import AnyObjective, Objective, PathObjective
 from walkback.operators import TransitionOperator
 from walkback.priors import Prior
@@ -36,6 +35,7 @@ from walkback.storage.checkpoint import load_checkpoint
 from walkback.storage.rundir import RunDirectory, require_free
 from walkback.support.interrupts import Stop, stoppable
 from walkback.support.threads import cpu_threads
+from walkback.training.metrics_file import FILE_NAME
 from walkback.training.preparation import Given, Prepared, prepare
 from walkback.training.run import Run, RunResult
 

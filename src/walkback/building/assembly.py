@@ -95,10 +95,9 @@ def build_metrics(config: RunConfig, registry: Registry) -> tuple[Metric, ...]:
     return tuple(build_part(registry, "metric", part, Metric) for part in config.metrics)  # type: ignore[type-abstract]
 
 
-def build_loggers(config: RunConfig, registry: Registry, directory: Path) -> Iterator[Logger]:
-    """The loggers of a configuration, one after another, for a run directory."""
-    for part in config.loggers:
-        yield build_part(registry, "logger", part, Logger, directory)  # type: ignore[type-abstract]
+def build_loggers(config: RunConfig, registry: Registry) -> tuple[Logger, ...]:
+    """The loggers of a configuration, not yet opened."""
+    return tuple(build_part(registry, "logger", part, Logger) for part in config.loggers)  # type: ignore[type-abstract]
 
 
 def build_model(

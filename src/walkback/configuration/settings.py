@@ -36,6 +36,28 @@ class Settings(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
 
+class ChainSettings(Settings):
+    """Persistent chains at T = 1, from which some walks start; see `training.persistent_chains`."""
+
+    share: Decay = Field(
+        default=0.0,
+        description="Share of each minibatch that starts from persistent chains at T = 1, not from data.",
+    )
+    after: NonNegativeInt = Field(default=0, description="Walks of data alone before the chains begin.")
+    pool: PositiveInt = Field(default=1000, description="Number of chains, on each process.")
+    steps: PositiveInt = Field(
+        default=10, description="Steps at T = 1 that a chain takes each time it is used."
+    )
+    direction: Literal["cooling", "heating"] = Field(
+        default="cooling",
+        description="What chains step by: the operator's cooling kernel, or the process, as walks going on would.",
+    )
+    restart: Share = Field(
+        default=0.02,
+        description="Probability that a chain starts anew from data after its use: it has 1/p on average.",
+    )
+
+
 class TrainingSettings(Settings):
     """How the operator is trained.
 
@@ -66,21 +88,7 @@ class TrainingSettings(Settings):
         0.1,
         description="Share of examples whose label the operator is not told, where it is told any (data.condition).",
     )
-    own_starts: Decay = Field(
-        0.0,
-        description="Share of each minibatch that starts from the model's own chains at T = 1, not from data.",
-    )
-    own_after: NonNegativeInt = Field(0, description="Walks of data alone before these chains begin.")
-    own_pool: PositiveInt = Field(1000, description="Number of these chains, on each process.")
-    own_steps: PositiveInt = Field(10, description="Steps at T = 1 that a chain takes each time it is used.")
-    own_direction: Literal["cooling", "heating"] = Field(
-        "cooling",
-        description="What chains step by: the operator's cooling kernel, or its heating one, as walks going on would.",
-    )
-    own_restart: Share = Field(
-        0.02,
-        description="Probability that a chain starts anew from data after its use: it has 1/p on average.",
-    )
+    chains: ChainSettings = ChainSettings()
     log_every: PositiveInt = 10
     validate_every: PositiveInt = 1000
     validation_examples: PositiveInt = 500
@@ -133,5 +141,14 @@ class RunSettings(Settings):
     nproc: PositiveInt = 1
 
 
-RENAMED: Mapping[str, Mapping[str, str]] = {"run": {"loggers": "loggers.NAME"}}
+RENAMED: Mapping[str, Mapping[str, str]] = {
+    "training": {
+        "own_starts": "training.chains.share",
+        **{
+            f"own_{name}": f"training.chains.{name}"
+            for name in ("after", "pool", "steps", "direction", "restart")
+        },
+    },
+    "run": {"loggers": "loggers.NAME"},
+}
 """Where former settings are now, by section: paths in the configuration."""

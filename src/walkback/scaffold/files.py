@@ -48,7 +48,7 @@ _SUMMARIES: Mapping[Kind, str] = {
     "objective": "-T^-a log p_T(s_{t-1} | s_t): cold steps count for more",
     "dataset": "Points on a Lissajous curve",
     "diagnostic": "Mean squared length of a step at T = 1",
-    "logger": "Figures as a table, metrics.csv",
+    "logger": "Figures as a table in long form, figures.csv",
     "metric": "Norm of the weights, and the largest of them",
 }
 

@@ -78,7 +78,7 @@ def _walks(prepared: Prepared, timings: Timings, length: float) -> Iterator[Figu
     speeds = [rows * steps / seconds for steps, seconds in zip(timings.levels, own.seconds, strict=True)]
     yield median_figure("states", speeds, "states/s", "rows times steps that training takes in a second")
     shares = [alone / whole for alone, whole in zip(timings.heating.seconds, own.seconds, strict=True)]
-    rest = "learning and the model's own chains" if prepared.config.training.own_starts else "learning"
+    rest = "learning and the model's own chains" if prepared.config.training.chains.share else "learning"
     meaning = f"of a walk's time is that of the walk alone; the rest is {rest}"
     yield median_figure("heating", shares, "%", meaning, scale=100)
 
@@ -163,7 +163,7 @@ def _protocol(prepared: Prepared, plan: BenchmarkPlan, length: float) -> dict[st
         "mean_levels": length,
         "updates": config.training.updates,
         "rows": config.training.batch_size,
-        "own_starts": config.training.own_starts,
+        "chains_share": config.training.chains.share,
         "steps": config.training.steps,
         "chains": config.samples.num,
         "chain_steps": plan.chain_steps,

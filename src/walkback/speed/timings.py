@@ -196,7 +196,8 @@ class _Bench:
         self._seed = prepared.config.run.seed
         self._compiled = prepared.config.run.compile
         settings = prepared.config.training
-        self.first = settings.own_after if settings.own_starts and settings.own_after < settings.steps else 0
+        chains = settings.chains
+        self.first = chains.after if chains.share and chains.after < settings.steps else 0
 
     def training(self, way: Way) -> Work:
         """Walks of a trainer as a run has it."""

@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, TypeAlias, final
 
-from walkback.errors import CheckpointError, WalkbackError
+from walkback.errors import CheckpointError, ConfigurationError, WalkbackError
 
 Document: TypeAlias = dict[str, Any]
 """Plain JSON types."""
@@ -86,20 +86,47 @@ class FileKind:
         return written
 
 
-def _with_loggers(config: Document) -> Document:
-    """`run.loggers = ["NAME"]` as sections `[loggers.NAME]`."""
-    run = dict(config.get("run", {}))
+_CHAINS = {
+    "own_starts": "share",
+    **{f"own_{name}": name for name in ("after", "pool", "steps", "direction", "restart")},
+}
+"""Settings of persistent chains in format 1, by `training.…`, and now, by `training.chains.…`."""
+
+
+def _grouped(config: Document) -> Document:
+    """`run.loggers = ["NAME"]` as sections `[loggers.NAME]`, `training.own_…` as `[training.chains]`."""
+    run, training = dict(config.get("run", {})), dict(config.get("training", {}))
     names = run.pop("loggers", None)
-    if not isinstance(names, list):
-        return config
-    return {**config, "run": run, "loggers": {name: {} for name in names} | config.get("loggers", {})}
+    chains = {new: training.pop(old) for old, new in _CHAINS.items() if old in training}
+    found = dict(config)
+    if isinstance(names, list):
+        found |= {"run": run, "loggers": {name: {} for name in names} | config.get("loggers", {})}
+    if chains:
+        found["training"] = training | {"chains": chains | training.get("chains", {})}
+    return found
 
 
-CONFIGURATION = FileKind("configuration", {1: _with_loggers}, unstamped=True)
+def _one_noise(config: Document) -> Document:
+    """The noise of smoothed data was said twice, by the data and for the operator, which makes use of it or not."""
+    smoothing, noise = config.get("operator", {}).get("smoothing"), config.get("data", {}).get("noise")
+    if smoothing and noise is not None and smoothing != noise:
+        raise ConfigurationError(
+            f"Got operator.smoothing = {smoothing} with data.noise = {noise}, which this version cannot tell apart: "
+            "an operator makes use of the noise of its data (operator.smoothed = true), or of none."
+        )
+    return _grouped(config)
+
+
+def _described(document: Document) -> Document:
+    """A checkpoint of format 1; the noise that its operator knew of is that of its data."""
+    config = document["config"]
+    noise = config.get("operator", {}).get("smoothing") or config.get("data", {}).get("noise") or 0.0
+    return {**document, "config": _grouped(config), "data": {**document["data"], "noise": noise}}
+
+
+CONFIGURATION = FileKind("configuration", {1: _one_noise}, unstamped=True)
 """`config.toml` of a run directory, and recipes. What plugins have renamed is moved by `configuration.renaming`."""
-CHECKPOINT = FileKind(
-    "checkpoint", {1: lambda document: {**document, "config": _with_loggers(document["config"])}}
-)
+CHECKPOINT = FileKind("checkpoint", {1: _described})
 TRAINING_STATE = FileKind("training state")
 STEP = FileKind("step", unstamped=True)
 """`step-N.json` of a run directory: the digests of a checkpoint and its training state."""

@@ -74,7 +74,7 @@ class Case:
     Attributes:
         label: What messages call it.
         component: A name for the registry, or what makes the component: its class, or a factory with the same
-            positional arguments (`space` for operators and priors, `directory` for loggers, nothing for others).
+            positional arguments (`space` for operators and priors, nothing for others).
         options: Keyword arguments; those of a name or a class are checked as in a configuration. Components among those
             of a class are instances.
         spaces: Spaces to try for operators, priors and processes.

@@ -1,4 +1,4 @@
-"""Laws of loggers: any finite or other figure can be logged, and nothing is written outside the run directory."""
+"""Laws of loggers: any figure and picture can be logged, and nothing is written outside the run directory."""
 
 from __future__ import annotations
 
@@ -6,12 +6,30 @@ import contextlib
 import math
 import tempfile
 from collections.abc import Iterator
+from io import BytesIO
 from pathlib import Path
+
+from PIL import Image
 
 from walkback.loggers import Logger
 from walkback.testing.cases import Case, ConformanceError, Suite
 
 LOGGERS = Suite()
+
+_CONFIG = {
+    "operator": {"name": "some", "sigma": 0.03, "network": {"name": "mlp", "hidden": [8, 8]}},
+    "training": {"steps": 3, "lr": 1e-4, "minutes": None},
+    "loggers": {"this": {}},
+}
+
+
+def _png() -> bytes:
+    file = BytesIO()
+    Image.new("L", (8, 8), 128).save(file, "PNG")
+    return file.getvalue()
+
+
+_PICTURE = _png()
 
 
 @contextlib.contextmanager
@@ -33,19 +51,27 @@ def _watched() -> Iterator[Path]:
 
 
 def _opened(case: Case, directory: Path) -> Logger:
-    logger: Logger = case.build("logger", directory)
+    logger: Logger = case.build("logger")
+    logger.open(directory, _CONFIG)
     return logger
 
 
 def _log(logger: Logger) -> None:
     for step in range(1, 4):
         logger.log(step, {"loss": 1.5 / step, "bound/validation": -2.0})
+        logger.log_picture(step, "annealed", _PICTURE)
 
 
-@LOGGERS.check("builds", "it is a logger, built from a directory and its options")
+@LOGGERS.check("builds", "it is a logger, built from its options, which writes nothing before it is opened")
 def _builds(case: Case) -> None:
     with _watched() as directory:
-        logger = _opened(case, directory)
+        logger: Logger = case.build("logger")
+        written = [path.name for path in directory.parent.parent.rglob("*") if path.is_file()]
+        if written:
+            raise ConformanceError(
+                f"Got the file {written[0]!r} of a logger that has not been opened, expected none: write in `open`."
+            )
+        logger.open(directory, _CONFIG)
         logger.close()
 
 

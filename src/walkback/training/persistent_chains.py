@@ -1,7 +1,7 @@
 """Walks that start from persistent chains at T = 1 instead of from data.
 
     x_i ← data                                                at first, and with probability p after each use
-    x_i ← p_1(· | p_1(· | … x_i))   own_steps steps,          the s_0 of a walk
+    x_i ← p_1(· | p_1(· | … x_i))   `steps` steps,            the s_0 of a walk
 
 A walk from data visits only states near the data, so an operator is never told what to do where its chain goes later.
 The chains here live on from walk to walk, 1/p uses on average, as in persistent contrastive divergence: with ρ_m the
@@ -9,7 +9,7 @@ law of the chain after m steps, the pull away from what the chain does and the p
 neighbouring times, and what remains of them over a life of M steps is (ρ_M - ρ_0) / M. Spurious modes of the chain are
 seen, and walked back from.
 
-With `own_direction = "heating"` they step by the process instead, x ← q_1(· | x). Then they are heating walks from data
+With `direction = "heating"` they step by the process instead, x ← q_1(· | x). Then they are heating walks from data
 that stay at T = 1 for M steps, of which training scores some: Algorithm 1 with n up to M, at the price of its sampling
 alone. Every scored step teaches the way back to data, however long the life is.
 
@@ -52,18 +52,19 @@ def chain_rows(settings: TrainingSettings) -> int:
     Raises:
         ConfigurationError: The share is less than a row of the minibatch, or there are fewer chains than such rows.
     """
-    if not settings.own_starts:
+    chains = settings.chains
+    if not chains.share:
         return 0
-    rows = min(round(settings.own_starts * settings.batch_size), settings.batch_size - 1)
+    rows = min(round(chains.share * settings.batch_size), settings.batch_size - 1)
     if rows < 1:
         raise ConfigurationError(
-            f"Got training.own_starts = {settings.own_starts} with training.batch_size = {settings.batch_size}, "
-            "which is less than one walk: raise either, or set training.own_starts = 0."
+            f"Got training.chains.share = {chains.share} with training.batch_size = {settings.batch_size}, "
+            "which is less than one walk: raise either, or set training.chains.share = 0."
         )
-    if settings.own_pool < rows:
+    if chains.pool < rows:
         raise ConfigurationError(
-            f"Got training.own_pool = {settings.own_pool}, expected at least {rows}, the number of own starts in "
-            "each minibatch: raise it."
+            f"Got training.chains.pool = {chains.pool}, expected at least {rows}, the number of walks in each "
+            "minibatch that start from chains: raise it."
         )
     return rows
 
@@ -76,7 +77,7 @@ class PersistentChains:
 
     Args:
         model: The model in training.
-        settings: See `TrainingSettings`; `own_starts` is positive.
+        settings: See `TrainingSettings`; `chains.share` is positive.
         seed: The run's seed.
         world: This process among others; each has chains of its own.
         compiled: Whether the operator is compiled.
@@ -90,12 +91,12 @@ class PersistentChains:
     ) -> None:
         self.rows = chain_rows(settings)
         self._model = model
-        self._settings = settings
+        self._settings = settings.chains
         self._seed = seed
         self._world = world
         self._compiled = compiled
         self._pool: Rows | None = None
-        self._heats = settings.own_direction == "heating"
+        self._heats = settings.chains.direction == "heating"
         if self._heats:
             self._process = require_stepwise(model.process, "a chain that heats")
 
@@ -113,16 +114,16 @@ class PersistentChains:
         device = device_of(data.state)
         if self._pool is None:
             first = generator(device, self._seed, "own-pool", walk, self._world.rank)
-            self._pool = self._rows_of(draw(self._settings.own_pool, first))
+            self._pool = self._rows_of(draw(self._settings.pool, first))
         noise = generator(device, self._seed, "own-chains", walk, self._world.rank)
-        chosen = torch.randperm(self._settings.own_pool, generator=noise, device=device)[: self.rows]
+        chosen = torch.randperm(self._settings.pool, generator=noise, device=device)[: self.rows]
         replaced = {name: leaf[: self.rows] for name, leaf in self._rows_of(data).items()}
         used = {name: leaf[chosen] for name, leaf in self._pool.items()}
         used |= self._advance(used, data, noise)
         states = [leaf for name, leaf in used.items() if name.isdecimal()]
         lost = ~torch.stack([leaf.flatten(1).isfinite().all(1) for leaf in states]).all(0)
         used = _where(lost, replaced, used)
-        restarted = torch.rand(self.rows, generator=noise, device=device) < self._settings.own_restart
+        restarted = torch.rand(self.rows, generator=noise, device=device) < self._settings.restart
         kept = _where(restarted, replaced, used)
         self._pool = {name: leaf.index_copy(0, chosen, kept[name]) for name, leaf in self._pool.items()}
         return self._joined(used, data)
@@ -133,16 +134,14 @@ class PersistentChains:
 
     def restore(self, tensors: Mapping[str, Tensor]) -> None:
         """Inverse of `state`; other numbers of chains or of processes start chains anew from data."""
-        pool = self._settings.own_pool
-        heated = any(name.startswith("origin.") for name in tensors)
+        pool = self._settings.pool
+        rows = {name: leaf for name, leaf in tensors.items() if not name.startswith("origin.")}
+        if self._heats:  # a chain that has cooled, or is of an older file, begins where it is
+            rows |= {f"origin.{name}": tensors.get(f"origin.{name}", leaf) for name, leaf in rows.items()}
         self._pool = None
-        if (
-            tensors
-            and heated == self._heats
-            and all(len(t) == pool * self._world.size for t in tensors.values())
-        ):
+        if rows and all(len(leaf) == pool * self._world.size for leaf in rows.values()):
             start = pool * self._world.rank
-            self._pool = {name: leaf[start : start + pool].clone() for name, leaf in tensors.items()}
+            self._pool = {name: leaf[start : start + pool].clone() for name, leaf in rows.items()}
 
     def _rows_of(self, start: Start) -> Rows:
         """What a chain from each row has to keep; a chain that heats, where it began: a process may look there."""
@@ -163,10 +162,10 @@ class PersistentChains:
         )
 
     def _advance(self, used: Rows, data: Start, noise: torch.Generator) -> Rows:
-        """The chains' states `own_steps` steps later."""
+        """The chains' states `steps` steps later."""
         states = _unnamed("", used, data.state)
         level = tensor_levels((COLD,), device_of(states))[0] if self._compiled else COLD
-        levels = repeat(level, self._settings.own_steps)
+        levels = repeat(level, self._settings.steps)
         context = None if data.context is None else _unnamed("context.", used, data.context)
         kernel = self._heating(used, data) if self._heats else by_cooling
         with self._model.evaluating():

@@ -12,6 +12,7 @@ import torch
 
 from walkback.building.assembly import (
     build_dataset,
+    build_loggers,
     build_metrics,
     build_model,
     build_objective,
@@ -22,6 +23,7 @@ from walkback.building.origins import origins
 from walkback.configuration.config import RunConfig
 from walkback.data import Dataset, batch_of
 from walkback.extensions.registry import Registry
+from walkback.loggers import Logger
 from walkback.measuring.estimates import require_error_of_mean
 from walkback.metrics import Metric
 from walkback.model import Model
@@ -68,6 +70,7 @@ class Prepared:
     precision: Precision
     given: Given = field(default_factory=Given)
     metrics: tuple[Metric, ...] = ()
+    loggers: tuple[Logger, ...] = ()
 
     def names(self) -> dict[str, Any]:
         """Configuration and origins of components as a checkpoint has them: without given parts, which have no name."""
@@ -105,7 +108,7 @@ def prepare(
     """
     given = given or Given()
     device = resolve_device(device_name or config.run.device)
-    metrics = build_metrics(config, registry)
+    metrics, loggers = build_metrics(config, registry), build_loggers(config, registry)
     chain_rows(config.training)  # more chains than there can be are refused now
     objective = build_objective(config.objective, registry) if given.objective is None else given.objective
     require_fitting(config.training, objective)
@@ -127,7 +130,8 @@ def prepare(
     precision = resolve_precision(config.run.precision, device)
     if config.run.compile:
         model.operator.compile()
-    return Prepared(config, registry, dataset, model.to(device), objective, device, precision, given, metrics)
+    model = model.to(device)
+    return Prepared(config, registry, dataset, model, objective, device, precision, given, metrics, loggers)
 
 
 @torch.no_grad()

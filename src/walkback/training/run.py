@@ -6,16 +6,14 @@ saving a checkpoint.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal, final
 
-from walkback.building.assembly import build_loggers
 from walkback.building.devices import autocast, deterministic
 from walkback.data import Split, batch_of
 from walkback.errors import ConfigurationError
-from walkback.loggers import JsonLines, Logger
 from walkback.measuring.bound import BoundEstimate, estimate_bound
 from walkback.measuring.verdict import remarks_on_bound
 from walkback.model import Model
@@ -36,6 +34,7 @@ from walkback.support.seeding import generator
 from walkback.support.watch import Watch
 from walkback.training.distributed import World
 from walkback.training.preparation import Prepared
+from walkback.training.run_log import RunLog
 from walkback.training.run_pictures import RunPictures
 from walkback.training.stopping import EarlyStopping
 from walkback.training.trainer import Trainer
@@ -103,8 +102,7 @@ class Run:
             world=self._world,
         )
         self._stopping = EarlyStopping(prepared.config.training.patience)
-        self._loggers: list[Logger] = []
-        self._figures: dict[str, float] = {}
+        self._log: RunLog | None = None
 
     @property
     def model(self) -> Model:
@@ -162,6 +160,7 @@ class Run:
             if self._lasting:
                 model = self._trainer.averaged_model
                 pictures = self._pictures(self._directory).draw(model, self._chain_step)
+                self._log_pictures(pictures)
             return RunResult(
                 directory=self._directory.path,
                 checkpoint=final,
@@ -175,20 +174,18 @@ class Run:
                 remarks=remarks,
             )
         finally:
-            for logger in self._loggers:
-                logger.close()
+            if self._log is not None:
+                self._log.close()
 
     def _open(self) -> None:
         """Configuration and loggers."""
         if self._directory is None:
             return
         walks = self._trainer.progress.walks
-        # First: a logger that cannot work here leaves the directory free.
-        self._loggers.extend(build_loggers(self._config, self._prepared.registry, self._directory.path))
         write_text(self._directory.config, self._config.to_toml())
         self._directory.checkpoints.discard_after(walks)
-        resumed = walks if (self._directory.path / "metrics.jsonl").exists() else None
-        self._loggers.append(JsonLines(self._directory.path, resume_step=resumed))
+        prepared, config = self._prepared, self._config.to_dict()
+        self._log = RunLog(prepared.metrics, prepared.loggers, self._directory.path, config, walks)
 
     def _train(self) -> None:
         settings, trainer = self._config.training, self._trainer
@@ -198,8 +195,8 @@ class Run:
         while not trainer.finished:
             loss = trainer.walk()
             due, number = self._due(), trainer.progress.walks
-            if "log" in due:
-                self._log(number, {"loss": loss.item(), "seconds": trainer.progress.seconds})
+            if "log" in due and self._log is not None:
+                self._log.training(trainer, loss)
             if "validate" in due:
                 self._validate(number)
             if self._lasting and settings.sample_every and number % settings.sample_every == 0:
@@ -208,7 +205,7 @@ class Run:
             saves = self._lasting and ("checkpoint" in due or ends)
             if saves:  # last, so that a run resumed here has all that came before
                 self._save(number)
-            self._watch.advance(trainer.extent[-1], self._figures)
+            self._watch.advance(trainer.extent[-1], {} if self._log is None else self._log.latest)
             if self._world.any(bool(self._stop)):
                 if not saves:
                     self._save(number)
@@ -245,13 +242,8 @@ class Run:
         """Which weights are evaluated, drawn from and saved."""
         return "ema" if self._config.training.ema else "raw"
 
-    def _log(self, step: int, figures: Mapping[str, float]) -> None:
-        self._figures.update(figures)
-        for logger in self._loggers:
-            logger.log(step, figures)
-
     def _validate(self, step: int) -> None:
-        if self._directory is None:
+        if self._directory is None or self._log is None:
             return
         bound = self._evaluate("validation", self._config.training.validation_examples, "validation")
         figures = bound.named("validation")
@@ -259,7 +251,7 @@ class Run:
             self._directory.checkpoints.save_best(step, self._checkpoint())
         if self._stopping.best_step is not None:
             figures["best_step"] = self._stopping.best_step
-        self._log(step, figures)
+        self._log.log(step, figures)
 
     def _evaluate(self, split: Split, limit: int, stream: str) -> BoundEstimate:
         """The bound on the first `limit` examples of a split, with the averaged weights."""
@@ -294,8 +286,16 @@ class Run:
 
     def _draw_midway(self, step: int) -> None:
         self._trainer.settle()
-        if self._directory is not None:
-            self._pictures(self._directory).draw_midway(self._trainer.averaged_model, step)
+        if self._directory is None or self._log is None:
+            return
+        path = self._pictures(self._directory).draw_midway(self._trainer.averaged_model, step)
+        if path is not None:
+            self._log.picture(step, "annealed", path)  # as the final samples, at another time
+
+    def _log_pictures(self, paths: Sequence[Path]) -> None:
+        if self._log is not None:
+            for path in paths:
+                self._log.picture(self._trainer.progress.walks, path.stem, path)
 
     def _chain_step(self, step: int) -> None:
         self._watch.advance(step, {})

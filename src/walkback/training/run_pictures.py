@@ -52,10 +52,13 @@ class RunPictures:
             draw_chains(chains, model, info, settings, start, noise, self._protocol, on_step)
         return samples, chains, *self._draw_walks(model)
 
-    def draw_midway(self, model: Model, step: int) -> None:
+    def draw_midway(self, model: Model, step: int) -> Path | None:
         """Samples after `step` walks, where states can be drawn."""
-        if can_draw(self._prepared.dataset.info):
-            self._draw_samples(model, self._directory.sample(f"step-{step}"))
+        if not can_draw(self._prepared.dataset.info):
+            return None
+        path = self._directory.sample(f"step-{step}")
+        self._draw_samples(model, path)
+        return path
 
     def _draw_walks(self, model: Model) -> tuple[Path, ...]:
         """Walks between data and prior and, in the plane, where a step at T = 1 leads."""

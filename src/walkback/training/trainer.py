@@ -99,6 +99,8 @@ class Trainer:
     ) -> None:
         self.model = model
         self.progress = Progress()
+        self.gradient_norm = torch.zeros((), device=device)
+        """Norm of the gradient of the last update before clipping, a scalar on the device."""
         self._dataset = dataset
         self._settings = settings
         self._seed = seed
@@ -122,7 +124,7 @@ class Trainer:
         self._finite = FiniteCheck(device)
         self._updates = updates_for(settings, objective, model, dataset.info.space.size)
         self._chains: PersistentChains | None = None
-        if settings.own_starts:
+        if settings.chains.share:
             self._chains = PersistentChains(model, settings, seed, self._world, compiled=compiled)
 
     @property
@@ -130,6 +132,11 @@ class Trainer:
         """The model with averaged weights: the one to evaluate and to sample; raises as `settle`."""
         self._finite.require()
         return self._average.model if self._settings.ema else self.model
+
+    @property
+    def learning_rate(self) -> float:
+        """Learning rate of the last walk."""
+        return float(self._optimizer.param_groups[0]["lr"])
 
     @property
     def share_done(self) -> float:
@@ -233,7 +240,7 @@ class Trainer:
 
     def _chains_of(self, number: int) -> PersistentChains | None:
         """The chains that give walk `number` some of its starts, if any do."""
-        return self._chains if number >= self._settings.own_after else None
+        return self._chains if number >= self._settings.chains.after else None
 
     def _observe(self, final_state: State | None, number: int) -> None:
         """Show s_K of walk `number` to the prior: of its rows from data alone, because cooling is to end at data."""
@@ -245,7 +252,7 @@ class Trainer:
 
     def _update(self, loss: Tensor) -> None:
         self._world.average_gradients(self._parameters)
-        norm = clip_gradients(self._parameters, self._settings.clip)
+        self.gradient_norm = norm = clip_gradients(self._parameters, self._settings.clip)
         skipped = self._finite.look(loss, norm, self.progress.walks)
         if skipped is not None:
             self._optimizer.found_inf = skipped  # type: ignore[attr-defined]  # as torch.amp.GradScaler gives it

@@ -210,10 +210,10 @@ def require_fitting(settings: TrainingSettings, objective: AnyObjective) -> None
             f"Got training.updates = '{settings.updates}' with {name}, an objective of whole walks, expected 'batch': "
             "each state depends on the one before, so a walk has one gradient, for one update."
         )
-    if settings.own_starts:
+    if settings.chains.share:
         raise ConfigurationError(
-            f"Got training.own_starts = {settings.own_starts} with {name}, an objective of whole walks, expected 0: "
-            "it would raise the likelihood of the model's own states."
+            f"Got training.chains.share = {settings.chains.share} with {name}, an objective of whole walks, expected "
+            "0: it would raise the likelihood of the model's own states."
         )
 
 

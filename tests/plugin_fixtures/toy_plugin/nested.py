@@ -127,8 +127,8 @@ class Misguided:
 class Recorder:
     """A logger with an option."""
 
-    def __init__(self, directory: object, *, project: str = "none", every: PositiveInt = 1) -> None:
-        self.directory, self.project, self.every = directory, project, every
+    def __init__(self, *, project: str = "none", every: PositiveInt = 1) -> None:
+        self.project, self.every = project, every
 
 
 class Count(Metric):

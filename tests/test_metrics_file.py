@@ -1,4 +1,4 @@
-"""Loggers: one whole JSON object a line, and a resumed run without a seam."""
+"""`metrics.jsonl`: one whole JSON object a line, and a resumed run without a seam."""
 
 from __future__ import annotations
 
@@ -11,11 +11,8 @@ from typing import Any
 
 import pytest
 
-from walkback.component import Component
-from walkback.errors import ConfigurationError, WalkbackError
-from walkback.loggers import FILE_NAME, JsonLines
-from walkback_loggers import plugin
-from walkback_loggers.tensorboard import TensorBoard
+from walkback.errors import WalkbackError
+from walkback.training.metrics_file import FILE_NAME, MetricsFile
 
 
 def records(directory: Path) -> list[dict[str, Any]]:
@@ -29,14 +26,14 @@ def records(directory: Path) -> list[dict[str, Any]]:
 
 
 def log_steps(directory: Path, *steps: int, resume_step: int | None = None) -> None:
-    logger = JsonLines(directory, resume_step=resume_step)
+    logger = MetricsFile(directory, resume_step=resume_step)
     for step in steps:
         logger.log(step, {"loss": step / 10})
     logger.close()
 
 
 def test_a_record_is_one_line_of_json(tmp_path: Path) -> None:
-    logger = JsonLines(tmp_path)
+    logger = MetricsFile(tmp_path)
     logger.log(5, {"loss": 0.25, "σ": 1.0, "count": 3})
     logger.close()
     logger.close()
@@ -46,14 +43,14 @@ def test_a_record_is_one_line_of_json(tmp_path: Path) -> None:
 
 
 def test_a_line_is_in_the_file_as_soon_as_it_is_logged(tmp_path: Path) -> None:
-    logger = JsonLines(tmp_path)
+    logger = MetricsFile(tmp_path)
     logger.log(5, {"loss": 0.25})
     assert records(tmp_path) == [{"step": 5, "loss": 0.25}]
     logger.close()
 
 
 def test_what_json_cannot_say_is_null_and_named(tmp_path: Path) -> None:
-    logger = JsonLines(tmp_path)
+    logger = MetricsFile(tmp_path)
     logger.log(1, {"a": math.nan, "b": -math.inf, "c": 1.0})
     logger.close()
     expected = {"step": 1, "a": None, "b": None, "c": 1.0, "nonfinite": {"a": "nan", "b": "-inf"}}
@@ -62,7 +59,7 @@ def test_what_json_cannot_say_is_null_and_named(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("name", ["step", "nonfinite"])
 def test_reserved_names_are_refused(tmp_path: Path, name: str) -> None:
-    logger = JsonLines(tmp_path)
+    logger = MetricsFile(tmp_path)
     with pytest.raises(WalkbackError, match=f"'{name}', which is a reserved name"):
         logger.log(1, {name: 2.0})
     logger.close()
@@ -70,8 +67,8 @@ def test_reserved_names_are_refused(tmp_path: Path, name: str) -> None:
 
 def test_a_new_run_never_writes_into_an_old_file(tmp_path: Path) -> None:
     log_steps(tmp_path, 1)
-    with pytest.raises(WalkbackError, match="File exists"):
-        JsonLines(tmp_path)
+    with pytest.raises(WalkbackError, match="there is a file of that name"):
+        MetricsFile(tmp_path)
     assert len(records(tmp_path)) == 1
 
 
@@ -104,9 +101,9 @@ def test_resuming_without_a_file_starts_one(tmp_path: Path) -> None:
 def test_a_full_disk_is_said(tmp_path: Path) -> None:
     script = (
         "import resource, sys; from pathlib import Path\n"
-        "from walkback.errors import WalkbackError; from walkback.loggers import JsonLines\n"
+        "from walkback.errors import WalkbackError; from walkback.training.metrics_file import MetricsFile\n"
         "resource.setrlimit(resource.RLIMIT_FSIZE, (100, 100))\n"
-        "logger = JsonLines(Path(sys.argv[1]))\n"
+        "logger = MetricsFile(Path(sys.argv[1]))\n"
         "try: [logger.log(n, {'loss': 1.0}) for n in range(10)]\n"
         "except WalkbackError as error: print(error)\n"
     )
@@ -114,35 +111,3 @@ def test_a_full_disk_is_said(tmp_path: Path) -> None:
         [sys.executable, "-c", script, tmp_path], capture_output=True, text=True, check=False
     )
     assert done.stdout.startswith(f"Could not write {tmp_path / FILE_NAME}: ")
-
-
-def test_the_plugin_offers_tensorboard() -> None:
-    (component,) = plugin.walkback_loggers()
-    assert isinstance(component, Component)
-    assert component.target == f"{TensorBoard.__module__}:{TensorBoard.__name__}"
-
-
-def test_tensorboard_reads_what_was_logged_and_relogged(tmp_path: Path) -> None:
-    pytest.importorskip("tensorboard", reason="needs walkback[tensorboard]")
-    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
-
-    first = TensorBoard(tmp_path)
-    for step in (10, 20, 30):
-        first.log(step, {"loss": float(step)})
-    first.close()
-    second = TensorBoard(tmp_path)
-    second.log(20, {"loss": 0.5})
-    second.close()
-    second.close()
-    events = EventAccumulator(str(tmp_path / "tensorboard"))
-    events.Reload()
-    assert [(event.step, event.value) for event in events.Scalars("loss")] == [(10, 10.0), (20, 0.5)]
-
-
-def test_without_tensorboard_the_error_says_what_to_install(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setitem(sys.modules, "torch.utils.tensorboard", None)
-    with pytest.raises(ConfigurationError, match=r"install walkback\[tensorboard\]"):
-        TensorBoard(tmp_path)
-    assert list(tmp_path.iterdir()) == []

@@ -1,0 +1,105 @@
+"""What a run logs: figures of training, columns of metrics, bounds on validation data, pictures.
+
+    every `log_every` walks   loss, gradient norm, learning rate, seconds, and what each metric returns
+    at a validation           the bound, with its error
+
+All figures go to `metrics.jsonl`, and to every logger of the run, which gets the pictures as well.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any, final
+
+from torch import Tensor
+
+from walkback.errors import PluginError
+from walkback.loggers import Logger
+from walkback.metrics import Metric, Moment
+from walkback.training.metrics_file import FILE_NAME, MetricsFile
+from walkback.training.trainer import Trainer
+
+
+@final
+class RunLog:
+    """The metrics file and the loggers of a run, opened, in the one process that writes files.
+
+    Args:
+        metrics: Asked for further columns whenever training is logged.
+        loggers: Not yet opened.
+        directory: The run directory, with its `config.toml`.
+        config: The resolved configuration, plain JSON types.
+        walks: How many walks the run has taken already; later lines of the metrics file are dropped.
+
+    Raises:
+        WalkbackError: A file cannot be written, or a logger cannot begin.
+
+    Attributes:
+        latest: The newest value of every figure, for a progress bar.
+    """
+
+    def __init__(
+        self,
+        metrics: Sequence[Metric],
+        loggers: Sequence[Logger],
+        directory: Path,
+        config: Mapping[str, Any],
+        walks: int,
+    ) -> None:
+        self.latest: dict[str, float] = {}
+        self._metrics = tuple(metrics)
+        self._loggers = tuple(loggers)
+        with ExitStack() as stack:
+            resumed = walks if (directory / FILE_NAME).exists() else None
+            self._file = MetricsFile(directory, resume_step=resumed)
+            stack.callback(self._file.close)
+            for logger in loggers:
+                logger.open(directory, config)
+                stack.callback(logger.close)
+            self._closing = stack.pop_all()
+
+    def training(self, trainer: Trainer, loss: Tensor) -> None:
+        """Log training after its last walk.
+
+        Raises:
+            PluginError: A metric returns a figure whose name is taken.
+        """
+        moment = Moment(
+            walks=trainer.progress.walks,
+            loss=loss.item(),
+            gradient_norm=trainer.gradient_norm.item(),
+            learning_rate=trainer.learning_rate,
+            seconds=trainer.progress.seconds,
+            model=trainer.model,
+            averaged=trainer.averaged_model,
+        )
+        names = ("loss", "gradient_norm", "learning_rate", "seconds")
+        figures: dict[str, float] = {name: getattr(moment, name) for name in names}
+        for metric in self._metrics:
+            found = metric.measure(moment)
+            taken = sorted(figures.keys() & found.keys())
+            if taken:
+                raise PluginError(
+                    f"The metric {type(metric).__name__} returned a figure called {taken[0]!r}, a name that is taken: "
+                    "rename it."
+                )
+            figures |= {name: float(value) for name, value in found.items()}
+        self.log(moment.walks, figures)
+
+    def log(self, step: int, figures: Mapping[str, float]) -> None:
+        """Log figures after `step` walks."""
+        self.latest.update(figures)
+        self._file.log(step, figures)
+        for logger in self._loggers:
+            logger.log(step, figures)
+
+    def picture(self, step: int, name: str, path: Path) -> None:
+        """Log a picture of the run directory."""
+        for logger in self._loggers:
+            logger.log_picture(step, name, path.read_bytes())
+
+    def close(self) -> None:
+        """Close the file and all loggers (idempotent)."""
+        self._closing.close()
