@@ -11,7 +11,6 @@ from tests.program import walkback as program
 from torch import Tensor
 
 import walkback as wb
-from walkback.configuration.overrides import assign
 from walkback.errors import ConfigurationError
 from walkback.model import Model
 from walkback.operators import DataAware, TransitionOperator
@@ -19,7 +18,6 @@ from walkback.priors import Prior
 from walkback.processes import Process
 from walkback.schedules import Levels, levels_from, tensor_levels
 from walkback.state import Space, leaves, spaces
-from walkback.support.seeding import generator
 from walkback.testing import SPACES, Case
 
 ROWS, WALKS, TEMPERATURES = 8, 2, (1.0, 2.0, 8.0)
@@ -62,7 +60,6 @@ def described(kind: str, name: str) -> Sequence[Mapping[str, Any]]:
 @functools.cache
 def small(kind: str, name: str) -> Mapping[str, Any]:
     """Options that make a component cheap."""
-<<<<<<< HEAD
     found = {}
     for option in described(kind, name):
         last = option["name"].rpartition(".")[2]
@@ -118,15 +115,6 @@ def _nested(options: Mapping[str, Any]) -> dict[str, Any]:
             table = table.setdefault(part, {})
         table[last] = value
     return found
-=======
-    found = program("plugins", "show", name, "--kind", kind, "--json").document()["options"]
-    options: dict[str, Any] = {}
-    for option in found:
-        path = option["name"].split(".")
-        if path[-1] in _SMALL:
-            assign(options, path, _like(_SMALL[path[-1]], option["type"]))
-    return options
->>>>>>> main
 
 
 def _like(value: Any, kind: str) -> Any:
