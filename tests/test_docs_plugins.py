@@ -147,7 +147,8 @@ def test_tutorial_can_be_followed(tmp_path: Path) -> None:
     assert f"{lines} lines" in _page("tutorial")
     (report,) = [text for line, text in outputs.items() if line.startswith("walkback evaluate")]
     figures = {
-        name: float(value) for name, value in re.findall(r"^(\w[\w ]*?) {2,}(-?\d+\.\d+)", report, re.M)
+        name: float(value)
+        for name, value in re.findall(r"^(\w[\w ]*?) {2,}(?:[≤≥] )?(-?\d+\.\d+)", report, re.M)
     }
     assert figures["bound"] < 2.65 < figures["baseline gaussian"], report
     description = read_description(place / "runs" / "drift" / "final.safetensors")
