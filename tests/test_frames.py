@@ -189,7 +189,7 @@ def test_a_frame_too_many_or_of_another_shape_is_refused(tmp_path: Path, frames:
 def test_an_existing_file_is_replaced_only_on_request(tmp_path: Path) -> None:
     path = tmp_path / "a.npz"
     path.write_text("old")
-    with pytest.raises(ConfigurationError, match="which exists; choose another name, or pass --force"):
+    with pytest.raises(ConfigurationError, match="which exists; choose another name, or overwrite it"):
         open_sink(path, GREY, num_frames=1, num_chains=1)
     assert path.read_text() == "old"
     record(path, GREY, chain(GREY), overwrite=True)

@@ -301,10 +301,16 @@ def test_a_logger_that_cannot_work_leaves_the_directory_free(install: Install, t
         from walkback.loggers import Logger
 
         class Needy(Logger):
-            def __init__(self, directory):
+            def __init__(self):
                 raise ConfigurationError("Got no paper, expected some: buy it.")
 
-            def log(self, step, metrics):
+            def open(self, directory, config):
+                pass
+
+            def log(self, step, figures):
+                pass
+
+            def log_picture(self, step, name, png):
                 pass
 
             def close(self):
