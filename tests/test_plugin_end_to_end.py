@@ -21,7 +21,7 @@ PATIENCE = 300.0
 
 TINY = (
     *("--steps", "30", "--batch-size", "32"),
-    *("--set", "operator.network.hidden=16", "--set", "operator.network.depth=1"),
+    *("--set", "operator.hidden=16", "--set", "operator.depth=1"),
     *("--set", "evaluation.limit=20", "--set", "training.validation_examples=20"),
     *("--set", "samples.num=9", "--set", "samples.chains=3", "--set", "samples.extra=0"),
     *("--set", "samples.chain_steps=4", "--set", "samples.chain_every=2"),
