@@ -24,7 +24,7 @@ from walkback.training.persistent_chains import PersistentChains
 from walkback.work import ClippingCheck
 from walkback_paper.gaussian import GaussianParametrization
 from walkback_paper.objectives import WalkbackLoss
-from walkback_paper.parametrized import Ratio
+from walkback_paper.parametrized import Numbers
 from walkback_paper.priors import GaussianPrior
 
 Patch = pytest.MonkeyPatch
@@ -68,7 +68,7 @@ def prior_that_keeps_a_plain_attribute(patch: Patch) -> None:
 def operator_that_looks_its_temperature_up_in_a_table_of_the_cpu(patch: Patch) -> None:
     table = torch.ones(5)
 
-    def look(self: Any, network: Any, state: Tensor, level: Any) -> None:
+    def look(self: Any, network: Any, state: Tensor, level: Any, context: Any = None) -> None:
         state.mul(table[level.step if isinstance(level.step, int) else 0 : 5][:1])
 
     before(patch, GaussianParametrization, "forward", look)
@@ -105,7 +105,7 @@ def layers_that_leave_the_generator_of_the_device_changed(patch: Patch) -> None:
 
 def generator_is_put_back() -> None:
     with standin() as machine:
-        worker = Parts(options={"operator": {"dropout": 0.3}}).trainer(DEVICE)
+        worker = Parts(options={"operator": {"network": {"dropout": 0.3}}}).trainer(DEVICE)
         machine.draws = (77, 0)
         worker.walk()
         assert machine.draws == (77, 0), "the generator of the device is not put back"
@@ -145,7 +145,7 @@ def levels_copied_as_they_are_made(patch: Patch) -> None:
 
 
 def maximum_temperature_read_at_each_walk(patch: Patch) -> None:
-    patch.setattr(Ratio, "__call__", lambda self, a, b: (a / b).item())
+    patch.setattr(Numbers, "__call__", lambda self, a, b: (a.item(), b.item()))
 
 
 def pool_of_chains_on_the_cpu(patch: Patch) -> None:

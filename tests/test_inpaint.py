@@ -22,7 +22,7 @@ from tests.toy.statistics import LIMIT, normal, rng, z_of_variance, z_score
 from torch import Tensor
 
 from walkback.building.assembly import load_model
-from walkback.building.data_of_model import data_for, first_states
+from walkback.building.data_of_model import data_for, first_examples
 from walkback.data import DataInfo
 from walkback.errors import ConfigurationError, WalkbackError
 from walkback.extensions.registry import Registry
@@ -281,7 +281,7 @@ def photos(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
     place = tmp_path_factory.mktemp("photos")
     folder = place / "images"
     folder.mkdir()
-    noise = np.random.default_rng(0).integers(0, 256, (40, 20, 20, 3), np.uint8)
+    noise = np.random.default_rng(0).integers(0, 256, (80, 20, 20, 3), np.uint8)
     for number, pixels in enumerate(noise):
         Image.fromarray(pixels).save(folder / f"{number:02}.png")
     options = ("--operator", "gaussian-conv", "--data", folder, "--set", "data.size=16")
@@ -351,7 +351,7 @@ def test_the_originals_are_the_first_held_out_examples(digits: Path, tmp_path: P
         assert (
             (17 * found["original"] - rows).clamp(0, 1) - (17 * found["original"] - rows)
         ).abs().max() < 1e-5
-        assert first_states(dataset, split, 4, 0).equal(found["original"])  # type: ignore[arg-type]
+        assert first_examples(dataset, split, 4, 0).states.equal(found["original"])  # type: ignore[arg-type]
 
 
 def test_a_drawn_mask_and_colour_images(photos: tuple[Path, Path], tmp_path: Path) -> None:

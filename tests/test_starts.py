@@ -20,7 +20,7 @@ from tests.toy.statistics import normal, rng
 from torch import Tensor
 
 from walkback.building.assembly import load_model
-from walkback.building.data_of_model import data_for, first_states
+from walkback.building.data_of_model import data_for, first_examples
 from walkback.data import DataInfo
 from walkback.errors import ConfigurationError, WalkbackError
 from walkback.extensions.registry import Registry
@@ -292,7 +292,7 @@ def test_chains_from_data_start_at_held_out_examples(digits: Path, tmp_path: Pat
     )
     assert found.shape == (3, 5, 1, 8, 8)
     dataset = data_for(load_model(digits, Registry.discover(), CPU), Registry.discover())
-    assert found[0].equal(first_states(dataset, split, 5, 0))  # type: ignore[arg-type]
+    assert found[0].equal(first_examples(dataset, split, 5, 0).states)  # type: ignore[arg-type]
     # A step at T = 1 stays near: the noise has standard deviation 0.03.
     assert 0 < (found[1] - found[0]).square().mean().sqrt() < 0.3
 
