@@ -32,7 +32,7 @@ from walkback.errors import WalkbackError
 from walkback.measuring.jackknife import jackknife
 from walkback.support.extras import require
 
-PIECES = 4
+_PIECES = 4
 """Number of pieces per chain whose means are compared within and between chains."""
 
 _CANDIDATES = 50
@@ -71,7 +71,7 @@ def time_with_error(series: Tensor) -> tuple[float, float]:
 
 def p_of_mixed(series: Tensor) -> float:
     """Returns the p-value of mixed chains `(N, C)`: equal location and spread, between chains and along them."""
-    size = len(series) // PIECES * PIECES
+    size = len(series) // _PIECES * _PIECES
     rows = series[len(series) - size :].double()
     found = [_p_of_means(_normal_scores(values)) for values in (rows, (rows - rows.median()).abs())]
     return min(1.0, 4 * min(map(min, found)))
@@ -87,16 +87,16 @@ def _normal_scores(series: Tensor) -> Tensor:
 def _p_of_means(scores: Tensor) -> tuple[float, float]:
     """Returns the p-values of equal chains and of equal halves."""
     chains = scores.shape[1]
-    means = scores.reshape(PIECES, -1, chains).mean(1)
+    means = scores.reshape(_PIECES, -1, chains).mean(1)
     of_chains = means.mean(0)
     rest = means - of_chains - means.mean(1, keepdim=True) + means.mean()
-    residual = float(rest.square().sum()) / ((PIECES - 1) * (chains - 1))
-    between = PIECES * float(of_chains.var())
-    change = means[PIECES // 2 :].mean(0) - means[: PIECES // 2].mean(0)
+    residual = float(rest.square().sum()) / ((_PIECES - 1) * (chains - 1))
+    between = _PIECES * float(of_chains.var())
+    change = means[_PIECES // 2 :].mean(0) - means[: _PIECES // 2].mean(0)
     spread = float(change.std()) / math.sqrt(chains)
     drift = abs(float(change.mean()))
     return (
-        float(stats.f.sf(between / residual, chains - 1, (PIECES - 1) * (chains - 1)))
+        float(stats.f.sf(between / residual, chains - 1, (_PIECES - 1) * (chains - 1)))
         if residual
         else float(not between),
         2 * float(stats.t.sf(drift / spread, chains - 1)) if spread else float(not drift),

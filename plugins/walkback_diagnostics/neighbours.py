@@ -13,7 +13,7 @@ from torch import Tensor
 from walkback.data import Labelled, has_classes
 from walkback.diagnostics import Subject
 
-MOST = 10_000
+_MOST = 10_000
 """Maximum number of training states in the comparison."""
 
 
@@ -45,7 +45,7 @@ def neighbours(subject: Subject) -> Neighbours:
         DataError: The data cannot be loaded.
     """
     dataset = subject.data()
-    chosen, rows = subject.training(MOST, "neighbours")
+    chosen, rows = subject.training(_MOST, "neighbours")
     states = rows.flatten(1)
     mean = states.mean(0)
     if not (isinstance(dataset, Labelled) and has_classes(dataset)):

@@ -26,7 +26,7 @@ from walkback.schedules import Level
 from walkback.state import State, batch_size, leaves
 from walkback.walk import Start, Transition
 
-FEWEST_IN_CELL = 5
+_FEWEST_IN_CELL = 5
 """Expected number of chains per rank below which the chi-square limit is a poor approximation."""
 
 
@@ -61,7 +61,7 @@ def require_enough_chains(num: int, num_steps: int) -> None:
     Raises:
         ConfigurationError: Fewer than five chains are expected at a rank.
     """
-    least = FEWEST_IN_CELL * (num_steps + 1)
+    least = _FEWEST_IN_CELL * (num_steps + 1)
     if num < least:
         raise ConfigurationError(
             f"Got {num} chains for a rank test of {num_steps} steps, expected at least {least}, or 0 for no test: "

@@ -20,7 +20,7 @@ from walkback.errors import DataError
 from walkback_hf.encoded import EncodedImage, read_file
 from walkback_hf.names import exists, shown, within
 
-USUAL_NAMES = ("image", "img")
+_USUAL_NAMES = ("image", "img")
 TABLE_ADVICE = (
     "tables of numbers are not read from files: load them in Python, and call walkback.train(data=TENSOR) with a float "
     "tensor (N, D) whose columns are of like size"
@@ -47,7 +47,7 @@ def image_column(schema: Any, wanted: str | None, place: str) -> str:
         raise DataError(f"Got no column {wanted!r} in {place}; expected one of {', '.join(schema.names)}.")
     encoded = [field.name for field in schema if holds_images(field.type) and wanted in (None, field.name)]
     pixels = [field.name for field in schema if _holds_pixels(field.type) and wanted in (None, field.name)]
-    fitting = encoded or [name for name in pixels if wanted or name in USUAL_NAMES or len(pixels) == 1]
+    fitting = encoded or [name for name in pixels if wanted or name in _USUAL_NAMES or len(pixels) == 1]
     if len(fitting) == 1:
         return str(fitting[0])
     if wanted is not None:
@@ -58,7 +58,7 @@ def image_column(schema: Any, wanted: str | None, place: str) -> str:
         numbers = found and all(pa.types.is_integer(f.type) or pa.types.is_floating(f.type) for f in schema)
         advice = TABLE_ADVICE if numbers else _ADVICE
         raise DataError(f"Got no image column in {place}, only {found or 'an empty table':.500}; {advice}.")
-    for name in USUAL_NAMES:
+    for name in _USUAL_NAMES:
         if name in fitting:
             return name
     raise DataError(f"Got several image columns in {place}; set data.column to one of {', '.join(fitting)}.")

@@ -38,7 +38,7 @@ _BATCH = 1024
 _RULES = 2  # increment when the pixels decoded from a file change: invalidates the cache
 
 Pixels = npt.NDArray[np.uint8]
-Mode = Literal["L", "RGB"]
+_Mode = Literal["L", "RGB"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,7 +52,7 @@ class Layout:
         bits: Number of bits used by the values of 16-bit files.
     """
 
-    mode: Mode
+    mode: _Mode
     convert: bool
     size: int | None
     bits: int = 16

@@ -79,8 +79,8 @@ class ImageDataset(Dataset, Centred):
     @override
     def prepare(self) -> None:
         if self._prepared is None:
-            prepared = prepare_images(self.find(), self._name, self._options)
-            self._states = suitable_levels(self._states, prepared.pixels, self._name)
+            prepared = _prepare_images(self.find(), self._name, self._options)
+            self._states = _suitable_levels(self._states, prepared.pixels, self._name)
             self._prepared = prepared
 
     def source_labels(self, split: Split, limit: int | None = None) -> Labels:
@@ -158,7 +158,7 @@ class LabelledImages(ImageDataset, Labelled):
         return self._labels[split]
 
 
-def prepare_images(found: Found, name: str, options: ImageOptions) -> PreparedImages:
+def _prepare_images(found: Found, name: str, options: ImageOptions) -> PreparedImages:
     """Splits, decodes (or loads from the cache) and describes the images of a source.
 
     Raises:
@@ -184,7 +184,7 @@ def prepare_images(found: Found, name: str, options: ImageOptions) -> PreparedIm
     )
 
 
-def suitable_levels(states: GreyLevels, pixels: Mapping[Split, Tensor], name: str) -> GreyLevels:
+def _suitable_levels(states: GreyLevels, pixels: Mapping[Split, Tensor], name: str) -> GreyLevels:
     """Returns the rule from pixels to states that fits the pixels: masks of 0 and 1 have two levels, not 256.
 
     Args:

@@ -30,7 +30,7 @@ from walkback.state import Context, Space, State, StateSpace, leaves
 from walkback_paper.parametrized import Fraction, Mean, Mixing, told
 
 Heating: TypeAlias = Literal["tied", "flips"]
-FlipProbability: TypeAlias = Annotated[float, Field(gt=0.0, lt=0.5)]
+_FlipProbability: TypeAlias = Annotated[float, Field(gt=0.0, lt=0.5)]
 
 _FORGOTTEN = 0.2  # a logit this small leaves a bit within 5 % of a fair coin
 
@@ -131,11 +131,11 @@ class Bernoulli(TransitionOperator, ClassConditional):
         mean: Mean = "preconditioned",
         alpha: Fraction = 0.5,
         learn_alpha: bool = False,
-        flip: FlipProbability = 0.02,
+        flip: _FlipProbability = 0.02,
         heating: Heating = "flips",
     ) -> None:
         super().__init__()
-        leaf = binary_space(space)
+        leaf = _binary_space(space)
         self._num_classes = leaf.classes
         mixing = Mixing(mean, alpha, learn_alpha)
         self.parametrization = BernoulliParametrization(mixing, flip=flip, heating=heating)
@@ -159,7 +159,7 @@ class Bernoulli(TransitionOperator, ClassConditional):
         return self.parametrization.max_temperature
 
 
-def binary_space(space: StateSpace) -> Space:
+def _binary_space(space: StateSpace) -> Space:
     """Returns the space of one binary tensor; raises ConfigurationError for any other."""
     if isinstance(space, tuple) or space.support != "binary":
         raise ConfigurationError(

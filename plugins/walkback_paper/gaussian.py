@@ -232,7 +232,7 @@ class Gaussian(TransitionOperator, DataAware, ClassConditional):
         temperature_law: TemperatureLaw | None = None,
     ) -> None:
         super().__init__()
-        leaf = real_space(space)
+        leaf = _real_space(space)
         self._num_classes, shape = leaf.classes, leaf.shape
         if smoothed and not leaf.noise:
             raise ConfigurationError(
@@ -274,7 +274,7 @@ class Gaussian(TransitionOperator, DataAware, ClassConditional):
         self.parametrization.fit_data(data)
 
 
-def real_space(space: StateSpace) -> Space:
+def _real_space(space: StateSpace) -> Space:
     """Returns the space of one real tensor; raises ConfigurationError for any other."""
     if isinstance(space, tuple) or space.support != "real":
         raise ConfigurationError(

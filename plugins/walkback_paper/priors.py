@@ -26,7 +26,7 @@ from walkback.priors import Prior
 from walkback.state import Space, State, StateSpace, leaves
 from walkback_paper.moments import largest_variance
 
-Momentum: TypeAlias = Annotated[float, Field(gt=0.0, le=1.0)]
+_Momentum: TypeAlias = Annotated[float, Field(gt=0.0, le=1.0)]
 Positive: TypeAlias = Annotated[float, Field(gt=0.0, allow_inf_nan=False)]
 
 _MIN_VARIANCE = 1e-10
@@ -77,7 +77,7 @@ class GaussianPrior(Prior):
         space: StateSpace,
         *,
         track: bool = True,
-        momentum: Momentum = 0.01,
+        momentum: _Momentum = 0.01,
         scale: Positive = 1.0,
     ) -> None:
         super().__init__(space)
@@ -135,7 +135,7 @@ class BernoulliPrior(Prior):
 
     mean: Tensor
 
-    def __init__(self, space: StateSpace, *, track: bool = True, momentum: Momentum = 0.01) -> None:
+    def __init__(self, space: StateSpace, *, track: bool = True, momentum: _Momentum = 0.01) -> None:
         super().__init__(space)
         shape = _single(space, "binary", "bernoulli").shape
         self._track = track

@@ -22,7 +22,7 @@ from walkback.errors import ConfigurationError
 from walkback.schedules import Levels, Schedule, levels_from
 
 Temperature: TypeAlias = Annotated[float, Field(gt=0.0, allow_inf_nan=False)]
-MaxTemperature: TypeAlias = Annotated[float, Field(ge=1.0, allow_inf_nan=False)]
+_MaxTemperature: TypeAlias = Annotated[float, Field(ge=1.0, allow_inf_nan=False)]
 
 _MOST_LEVELS = 100_000
 _ROUNDING = 1e-12
@@ -38,7 +38,7 @@ class DoublingSchedule(Schedule):
         max_temperature: T_max; None takes the operator's σ_max² / σ².
     """
 
-    def __init__(self, *, n1: NonNegativeInt = 4, max_temperature: MaxTemperature | None = None) -> None:
+    def __init__(self, *, n1: NonNegativeInt = 4, max_temperature: _MaxTemperature | None = None) -> None:
         self._n1 = n1
         self._max_temperature = max_temperature
 
@@ -71,7 +71,7 @@ class GeometricSchedule(Schedule):
         *,
         factor: Annotated[float, Field(gt=1.0, allow_inf_nan=False)] = 1.5,
         n1: NonNegativeInt = 4,
-        max_temperature: MaxTemperature | None = None,
+        max_temperature: _MaxTemperature | None = None,
     ) -> None:
         self._factor = factor
         self._n1 = n1

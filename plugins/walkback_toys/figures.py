@@ -16,7 +16,7 @@ from walkback.data import Condition, Labelled, Split
 from walkback.errors import ConfigurationError
 from walkback_toys.plane import PlaneDataset, PlaneOptions, Points, figure_scale
 
-Arrangement: TypeAlias = Literal["ring", "grid"]
+_Arrangement: TypeAlias = Literal["ring", "grid"]
 
 
 @final
@@ -113,7 +113,7 @@ class Mog(PlaneDataset, Labelled):
         self,
         *,
         modes: PositiveInt = 8,
-        arrangement: Arrangement = "ring",
+        arrangement: _Arrangement = "ring",
         std: PositiveFloat = 0.05,
         scale: PositiveFloat = 1.0,
         num: PositiveInt = 10_000,
@@ -170,9 +170,9 @@ class Mog(PlaneDataset, Labelled):
         return rng.integers(len(self._centres), size=count)
 
 
-def _unit_centres(modes: int, arrangement: Arrangement) -> Points:
+def _unit_centres(modes: int, arrangement: _Arrangement) -> Points:
     """Returns centers `(modes, 2)` around 0 whose two variances average 1."""
-    if arrangement not in get_args(Arrangement):
+    if arrangement not in get_args(_Arrangement):
         raise ConfigurationError(f"Got data.arrangement = {arrangement!r}; expected ring or grid.")
     side = math.isqrt(modes)
     if modes < 2 or (arrangement == "grid" and side**2 != modes):

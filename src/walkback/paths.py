@@ -30,7 +30,7 @@ from walkback.schedules import Level, Levels
 from walkback.state import State, map_state
 from walkback.walk import Start, Transition
 
-LONG_WALK = 20
+_LONG_WALK = 20
 """Number of steps from which `checkpointing = "auto"` recomputes them in the backward pass."""
 
 
@@ -60,7 +60,7 @@ def path_loss(
 def _again(objective: PathObjective, levels: Levels) -> bool:
     """Return whether the steps of a walk are recomputed in the backward pass."""
     if objective.checkpointing == "auto":
-        return len(levels) >= LONG_WALK
+        return len(levels) >= _LONG_WALK
     return objective.checkpointing == "always"
 
 

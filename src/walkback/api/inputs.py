@@ -35,7 +35,7 @@ def installed() -> Registry:
     return registry
 
 
-def progress_bar(shown: bool) -> ProgressBar:
+def _progress_bar(shown: bool) -> ProgressBar:
     """A bar in terminals and notebooks if `shown`; warnings are Python's."""
     console, warn = Console(stderr=True, highlight=False), partial(warnings.warn, stacklevel=2)
     return ProgressBar(console, warn, shown=shown, lines=False)
@@ -43,7 +43,7 @@ def progress_bar(shown: bool) -> ProgressBar:
 
 def carry_out(job: jobs.Job[Result], progress: bool) -> Result:
     """Check a job and do its work, under a bar in terminals and notebooks if there is to be `progress`."""
-    with progress_bar(progress) as watch:
+    with _progress_bar(progress) as watch:
         return jobs.carry_out(job, installed(), watch)
 
 

@@ -33,7 +33,7 @@ from walkback.state import StateSpace
 from walkback.storage.checkpoint import Checkpoint, load_checkpoint
 from walkback.support.seeding import derive_seed, generator, lent_seed
 
-FIT_EXAMPLES = 5000
+_FIT_EXAMPLES = 5000
 """Number of training examples that set the data's moments before training."""
 
 _SPACED: frozenset[Kind] = frozenset({"operator", "prior"})
@@ -157,7 +157,7 @@ def _require_told(operator: TransitionOperator, data_space: StateSpace) -> None:
 def fit_to_data(model: Model, dataset: Dataset, seed: int) -> None:
     """Fit operator, process and prior to (at most 5,000) training examples; the model must be on the CPU."""
     order = generator("cpu", seed, "fit-order")
-    some = torch.randperm(len(dataset.examples("train")), generator=order)[:FIT_EXAMPLES]
+    some = torch.randperm(len(dataset.examples("train")), generator=order)[:_FIT_EXAMPLES]
     noise = generator("cpu", seed, "fit")
     data = states_of(dataset, "train", some, noise)
     for part in (model.operator, model.process):

@@ -24,10 +24,10 @@ from walkback.support.interrupts import Interrupted
 from walkback.support.processes import is_one_of_several
 from walkback.support.text import one_line
 
-GLOBAL_FLAGS = ("--debug", "--no-plugins")
+_GLOBAL_FLAGS = ("--debug", "--no-plugins")
 """Flags of the program itself, accepted before and after the command."""
 
-INTERRUPTED = 130
+_INTERRUPTED = 130
 
 
 def main() -> NoReturn:
@@ -62,7 +62,7 @@ def call(arguments: Sequence[str]) -> int:
         code = program.main(args=arguments, prog_name="walkback", standalone_mode=False)
         sys.stdout.flush()
     except (KeyboardInterrupt, typer.Abort):
-        code = INTERRUPTED
+        code = _INTERRUPTED
     except Interrupted as stopped:
         if stopped.directory is not None:
             Output().note(str(stopped))
@@ -73,7 +73,7 @@ def call(arguments: Sequence[str]) -> int:
         return 1
     except Exception as error:
         return _report(error, debug="--debug" in arguments)
-    if code == INTERRUPTED:
+    if code == _INTERRUPTED:
         Output().error("interrupted.")
     return code if isinstance(code, int) else 0
 
@@ -81,7 +81,7 @@ def call(arguments: Sequence[str]) -> int:
 def _hoist(arguments: Sequence[str]) -> list[str]:
     """Move the global flags to the front, where the program's own parser expects them."""
     end = arguments.index("--") if "--" in arguments else len(arguments)
-    flags = [argument for argument in arguments[:end] if argument in GLOBAL_FLAGS]
+    flags = [argument for argument in arguments[:end] if argument in _GLOBAL_FLAGS]
     return [*flags, *(argument for argument in arguments[:end] if argument not in flags), *arguments[end:]]
 
 

@@ -9,7 +9,7 @@ import typer
 from walkback.cli.common import Json, component_named, kind_named, registry_of
 from walkback.cli.console import Output, plain, table
 
-PLUGIN_AT_FAULT = 4
+_PLUGIN_AT_FAULT = 4
 
 
 def check(
@@ -65,4 +65,4 @@ def check(
         output.show(plain(title, "bold"), table(("check", "status", ""), rows))
     if failed:
         output.error(f"{failed} of {len(outcomes)} checks failed.")
-        raise typer.Exit(PLUGIN_AT_FAULT)
+        raise typer.Exit(_PLUGIN_AT_FAULT)

@@ -49,7 +49,7 @@ def parse_overrides(assignments: Iterable[str], sections: Collection[str]) -> Ta
         if not equals or len(steps) < 2:
             raise ConfigurationError(f"Got --set {assignment!r}, expected --set SECTION.OPTION=VALUE.")
         section, *options = steps
-        refuse_unknown_section(section, sections)
+        _refuse_unknown_section(section, sections)
         assign(tables.setdefault(section, {}), options, parse_value(value.strip()))
     return tables
 
@@ -132,12 +132,12 @@ def refuse_unknown_tables(
     for section, table in document.items():
         if section in extra:
             continue
-        refuse_unknown_section(section, sections, origin)
+        _refuse_unknown_section(section, sections, origin)
         if not isinstance(table, Mapping):
             raise ConfigurationError(f"{origin} has {section} = {table!r:.80}, expected a table [{section}].")
 
 
-def refuse_unknown_section(section: str, sections: Collection[str], origin: str = "") -> None:
+def _refuse_unknown_section(section: str, sections: Collection[str], origin: str = "") -> None:
     """Raise ConfigurationError for a section that does not exist, with the nearest name."""
     if section not in sections:
         where = f" in {origin}" if origin else ""

@@ -12,7 +12,7 @@ from walkback.configuration.layering import resolve
 from walkback.errors import ConfigurationError
 from walkback.extensions.registry import Registry
 
-FIXED: Mapping[str, str | None] = {**dict.fromkeys(COMPONENT_SECTIONS), "run": "seed"}
+_FIXED: Mapping[str, str | None] = {**dict.fromkeys(COMPONENT_SECTIONS), "run": "seed"}
 """What a resumed run cannot change: whole sections, or one option of a section."""
 
 
@@ -48,7 +48,7 @@ def resumed_config(
 
 def _refuse_changes(recorded: RunConfig, config: RunConfig, directory: Path) -> None:
     old, new = recorded.to_dict(), config.to_dict()
-    for section, only in FIXED.items():
+    for section, only in _FIXED.items():
         options = new[section] if only is None else {only: new[section][only]}
         for path, before, value in _changes(section, old[section], options):
             raise ConfigurationError(

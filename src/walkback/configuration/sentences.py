@@ -11,7 +11,7 @@ from pydantic_core import ErrorDetails, to_json
 from walkback.errors import ConfigurationError
 from walkback.support.text import nearest
 
-RecordFields: TypeAlias = Callable[[Any], Mapping[str, Any] | None]
+_RecordFields: TypeAlias = Callable[[Any], Mapping[str, Any] | None]
 """Annotations by field of an annotation that is a record, else None."""
 
 _EXPECTED = {
@@ -58,7 +58,7 @@ def refuse_unknown(
 
 
 def sentence(
-    section: str, error: ValidationError, known: Mapping[str, Any], record_fields: RecordFields
+    section: str, error: ValidationError, known: Mapping[str, Any], record_fields: _RecordFields
 ) -> str:
     """What is wrong with the first option at fault; the branches of a union are joined by "or".
 
@@ -86,7 +86,7 @@ def sentence(
     return f"{said}{more}."
 
 
-def _path(section: str, problem: ErrorDetails, known: Mapping[str, Any], record_fields: RecordFields) -> str:
+def _path(section: str, problem: ErrorDetails, known: Mapping[str, Any], record_fields: _RecordFields) -> str:
     """`section.option`, on into records, with the index of a list's item; what follows names branches of a union."""
     path, within = section, known
     for number, step in enumerate(problem["loc"]):

@@ -21,7 +21,7 @@ from pydantic import (
 
 from walkback.support.readouts import Readout, readout_temperature
 
-Decay: TypeAlias = Annotated[float, Field(ge=0.0, lt=1.0)]
+_Decay: TypeAlias = Annotated[float, Field(ge=0.0, lt=1.0)]
 Share: TypeAlias = Annotated[float, Field(ge=0.0, le=1.0)]
 
 
@@ -39,7 +39,7 @@ class Settings(BaseModel):
 class ChainSettings(Settings):
     """Persistent chains at T = 1, from which some walks start; see `training.persistent_chains`."""
 
-    share: Decay = Field(
+    share: _Decay = Field(
         default=0.0,
         description="Share of each minibatch that starts from persistent chains at T = 1, not from data.",
     )
@@ -80,10 +80,10 @@ class TrainingSettings(Settings):
     lr: PositiveFloat = 1e-4
     lr_schedule: Literal["constant", "cosine"] = "constant"
     warmup: NonNegativeInt = Field(0, description="Walks over which the learning rate rises from 0.")
-    betas: tuple[Decay, Decay] = (0.9, 0.999)
+    betas: tuple[_Decay, _Decay] = (0.9, 0.999)
     weight_decay: NonNegativeFloat = 0.0
     clip: NonNegativeFloat = Field(1.0, description="Largest gradient norm; 0 leaves gradients as they are.")
-    ema: Decay = Field(0.999, description="Decay of the weight average; 0 switches it off.")
+    ema: _Decay = Field(0.999, description="Decay of the weight average; 0 switches it off.")
     unlabelled: Share = Field(
         0.1,
         description="Share of examples whose label the operator is not told, where it is told any (data.condition).",

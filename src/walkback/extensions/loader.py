@@ -37,7 +37,7 @@ RECORDS: Mapping[str, type[Record]] = {
 }
 """What each kind of hook yields: the component kinds, "recipe" and "command"."""
 
-VERSION_NAME = "WALKBACK_API"
+_VERSION_NAME = "WALKBACK_API"
 """The name under which a plugin's module may say which `API_VERSION` it is written for."""
 
 FAILURES = (Exception, SystemExit)
@@ -185,10 +185,10 @@ def _load(status: PluginStatus, entry_point: importlib.metadata.EntryPoint) -> P
 
 def _refuse_other_version(plugin: object, status: PluginStatus) -> None:
     """Compare `WALKBACK_API`, which a plugin may declare; hooks of another version may mean something else."""
-    declared = getattr(plugin, VERSION_NAME, API_VERSION)
+    declared = getattr(plugin, _VERSION_NAME, API_VERSION)
     if not isinstance(declared, int) or isinstance(declared, bool):
         raise PluginError(
-            f"it has {VERSION_NAME} = {declared!r:.80}, expected an integer such as {API_VERSION}"
+            f"it has {_VERSION_NAME} = {declared!r:.80}, expected an integer such as {API_VERSION}"
         )
     if declared != API_VERSION:
         newer = CORE_DISTRIBUTION if declared > API_VERSION else status.distribution

@@ -61,7 +61,7 @@ def launch(nproc: int, arguments: Sequence[str]) -> int:
         return 0
 
 
-def blamed(codes: Mapping[int, int]) -> int:
+def _blamed(codes: Mapping[int, int]) -> int:
     """The process that failed for a reason of its own, of exit codes by rank, in the order in which they were seen.
 
     Others are ended by SIGTERM when one has failed. Code 1 may say no more than that another process was lost, and is
@@ -82,7 +82,7 @@ def blamed(codes: Mapping[int, int]) -> int:
 
 def _failed(codes: Mapping[int, int], nproc: int, place: Path) -> int:
     """Say why, where the first process has not, and return the exit code."""
-    rank = blamed(codes)
+    rank = _blamed(codes)
     status = codes[rank]
     code = status if status > 0 else 128 - status
     if code in _STOPPED:

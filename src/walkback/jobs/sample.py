@@ -36,7 +36,7 @@ from walkback.support.watch import Watch
 NUM = 64
 """Number of samples, where neither the request nor a file says how many."""
 
-FRAMES = 20
+_FRAMES = 20
 """Number of recorded frames after the first, where the request does not say how often."""
 
 
@@ -115,7 +115,7 @@ class SampleJob:
             num=(self.num or NUM) if start is None else len(start),
             extra=self.extra,
             chain=self.chain,
-            every=self.every or max(1, self.chain // FRAMES),
+            every=self.every or max(1, self.chain // _FRAMES),
             seed=self.seed,
             batch_size=self.batch_size,
         )

@@ -54,7 +54,7 @@ _STATES_A_DIMENSION = 5
 
 Rows = npt.NDArray[np.float64]
 
-Judged: TypeAlias = tuple[str, Tensor, str]
+_Judged: TypeAlias = tuple[str, Tensor, str]
 """A model's name, -log p of held-out states `(M,)` in nats, and what it is."""
 
 
@@ -89,7 +89,7 @@ def baseline_figures(
     return tuple(figures)
 
 
-def moment_models(train: Tensor, test: Tensor, info: DataInfo, seed: int) -> list[Judged]:
+def moment_models(train: Tensor, test: Tensor, info: DataInfo, seed: int) -> list[_Judged]:
     """The uniform law and the models of means and covariances: name, `(M,)` nats of held-out states, and meaning.
 
     Raises:
@@ -105,7 +105,7 @@ def _rows(states: Tensor, what: str) -> Tensor:
     return rows
 
 
-def _moment_models(train: Tensor, test: Tensor, info: DataInfo, seed: int) -> list[Judged]:
+def _moment_models(train: Tensor, test: Tensor, info: DataInfo, seed: int) -> list[_Judged]:
     if info.support == "one-hot":
         return _of_symbols(train, test, info.shape[-1])
     if info.support == "binary":
@@ -181,7 +181,7 @@ def _ppca_nll(train: Tensor, test: Tensor, directions: int, seed: int) -> Tensor
     return 0.5 * ((along / variances).sum(1) + across / rest + volume)
 
 
-def _mixture(train: Tensor, test: Tensor, seed: int, components: int) -> Judged:
+def _mixture(train: Tensor, test: Tensor, seed: int, components: int) -> _Judged:
     few = _at_most(train, LARGEST_FIT)
     most = len(few) // (_STATES_A_DIMENSION * train.shape[1])
     kind = "full" if train.shape[1] <= LARGEST_FULL_MIXTURE and most > 0 else "diag"
@@ -204,7 +204,7 @@ def _mixture(train: Tensor, test: Tensor, seed: int, components: int) -> Judged:
     return "mixture", nats, f"mixture of {components} Gaussians of {shape} covariance{note}"
 
 
-def _of_symbols(train: Tensor, test: Tensor, num: int) -> list[Judged]:
+def _of_symbols(train: Tensor, test: Tensor, num: int) -> list[_Judged]:
     """Of flat one-hot states of `num` symbols a place."""
     counts = train.sum(0).reshape(-1, num)
     log_p = ((counts + 0.5) / (len(train) + num / 2)).log()
@@ -215,7 +215,7 @@ def _of_symbols(train: Tensor, test: Tensor, num: int) -> list[Judged]:
     ]
 
 
-def _mixture_of_bits(train: Tensor, test: Tensor, seed: int, components: int) -> Judged:
+def _mixture_of_bits(train: Tensor, test: Tensor, seed: int, components: int) -> _Judged:
     mixed, converged = _bit_mixture_nll(_at_most(train, LARGEST_FIT), test, seed, components)
     note = "" if converged else f"; not converged after {_STEPS} steps of EM"
     return "mixture", mixed, f"mixture of {components} sets of coins{note}"

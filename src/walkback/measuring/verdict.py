@@ -17,7 +17,7 @@ from walkback.measuring.bound import BoundEstimate
 from walkback.report import Figure
 from walkback.support.seeding import generator
 
-MOST_NUMBERS = 2**23
+_MOST_NUMBERS = 2**23
 """Numbers in the training states that `simple_nats` looks at; 64 MiB."""
 
 _GAUSSIANS = ("diagonal_gaussian", "gaussian", "bernoulli", "symbols")
@@ -57,7 +57,7 @@ def simple_nats(train: Tensor, test: Tensor, info: DataInfo, seed: int) -> dict[
         return {}
 
 
-def nats_of(figures: Sequence[Figure]) -> dict[str, float]:
+def _nats_of(figures: Sequence[Figure]) -> dict[str, float]:
     """The same of an evaluation's baselines."""
     values = {figure.name: figure.value for figure in figures}
     return {name: values[f"baseline_{name}"] for name in _GAUSSIANS if f"baseline_{name}" in values}
@@ -70,7 +70,7 @@ def verdict(what: str, nats: float, info: DataInfo, others: Mapping[str, float])
         what: What was measured of the model, e.g. "bound".
         nats: Its mean.
         info: The data.
-        others: Means of `simple_nats` or `nats_of`.
+        others: Means of `simple_nats` or `_nats_of`.
     """
     uniform = uniform_nats(info)
     if uniform is not None and nats > uniform:
@@ -94,7 +94,7 @@ def outdone(figures: Sequence[Figure], info: DataInfo) -> tuple[str, ...]:
     """`verdict` of an evaluation's figures, on its closest one to the likelihood."""
     values = {figure.name: figure.value for figure in figures}
     what, name = ("importance-sampled NLL", "is_nll") if "is_nll" in values else ("bound on the NLL", "bound")
-    return verdict(what, values[name], info, nats_of(figures))
+    return verdict(what, values[name], info, _nats_of(figures))
 
 
 def remarks_on_bound(
@@ -102,7 +102,7 @@ def remarks_on_bound(
 ) -> tuple[str, ...]:
     """`verdict` of a bound on the first `limit` examples of a split, beside simple models on the same examples."""
     info, noise = dataset.info, generator("cpu", seed, "remarks")
-    rows = dataset.examples("train")[: max(1, MOST_NUMBERS // info.space.size)]
+    rows = dataset.examples("train")[: max(1, _MOST_NUMBERS // info.space.size)]
     train = dataset.states(rows, noise)
     test = dataset.states(dataset.examples(split)[:limit], noise)
     return verdict("bound on the NLL", bound.nats, info, simple_nats(train, test, info, seed))

@@ -22,7 +22,7 @@ from walkback.sampling import COLD
 GRID = 24
 """Arrows along one side."""
 
-REPEATS = 256
+_REPEATS = 256
 """Draws of latent units, and samples that stand for a mean that the kernel does not tell."""
 
 _MOST = 0.9  # of the distance between two arrows, that the longest one takes
@@ -30,7 +30,7 @@ _MOST = 0.9  # of the distance between two arrows, that the longest one takes
 
 @torch.no_grad()
 def mean_step(
-    operator: TransitionOperator, points: Tensor, generator: torch.Generator, repeats: int = REPEATS
+    operator: TransitionOperator, points: Tensor, generator: torch.Generator, repeats: int = _REPEATS
 ) -> Tensor:
     """v at `points` `(N, *E)`: exact where kernels tell their mean and nothing is latent, else an average.
 

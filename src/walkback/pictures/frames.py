@@ -31,7 +31,7 @@ from walkback.pictures.sinks import (
 )
 from walkback.storage.files import atomic_file, require_target, writing_to
 
-MAX_FILMSTRIP_VALUES = 2**26
+_MAX_FILMSTRIP_VALUES = 2**26
 """Largest number of pixel values of a filmstrip."""
 
 _FORMATS: Mapping[str, type[FrameSink]] = {
@@ -74,7 +74,7 @@ def open_sink(
         require_drawable(info)
     shape = (num_frames, num_chains, *info.shape)
     values = math.prod(shape) if info.is_image else num_frames * 3 * PANEL**2
-    if kind is FilmstripSink and values > MAX_FILMSTRIP_VALUES:
+    if kind is FilmstripSink and values > _MAX_FILMSTRIP_VALUES:
         raise ConfigurationError(
             f"Got {num_frames} frames of {num_chains} chains, too many for one picture; "
             "record fewer, or write a .gif, .npz or .safetensors file."

@@ -30,14 +30,14 @@ from walkback.storage.tensorfile import save_tensors
 GREY = 0.5
 """Value of the pixels that are not known, in `masked`."""
 
-SIDES = ("top", "bottom", "left", "right")
+_SIDES = ("top", "bottom", "left", "right")
 """Halves that can be kept."""
 
 _COLUMNS, _WHITE = 16, 255  # images side by side, and what is between them
 
 
 def read_mask(keep: str, info: DataInfo) -> Tensor:
-    """The kept part `(H, W)`, bool, of images: one of `SIDES`, or the white part of an image file.
+    """The kept part `(H, W)`, bool, of images: one of `_SIDES`, or the white part of an image file.
 
     Of an odd number of rows or columns the middle one belongs to the bottom or right half.
 
@@ -48,9 +48,9 @@ def read_mask(keep: str, info: DataInfo) -> Tensor:
     if not info.is_image:
         raise ConfigurationError(f"Got states of shape {info.shape}, expected images: (1 or 3, H, W).")
     _, height, width = info.shape
-    if keep not in SIDES:
+    if keep not in _SIDES:
         if Path(keep).suffix.lower() not in (".png", ".jpg", ".jpeg"):
-            raise ConfigurationError(f"Got '{keep}' to keep, expected {', '.join(SIDES)}, or a .png file.")
+            raise ConfigurationError(f"Got '{keep}' to keep, expected {', '.join(_SIDES)}, or a .png file.")
         return _drawn_mask(Path(keep), (height, width))
     row, column = torch.arange(height)[:, None], torch.arange(width)
     first = row < height // 2 if keep in ("top", "bottom") else column < width // 2
@@ -86,7 +86,7 @@ def save_inpainted(
     _WRITERS[path.suffix.lower()](path, images, mask, protocol)
 
 
-def draw_inpainted(images: Mapping[str, Tensor]) -> Picture:
+def _draw_inpainted(images: Mapping[str, Tensor]) -> Picture:
     """Rows of pictures, one for each of `images` `(N, C, H, W)`; after 16 columns another such band of rows."""
     rows = [to_uint8(part) for part in images.values()]
     columns = min(len(rows[0]), _COLUMNS)
@@ -111,7 +111,7 @@ def _drawn_mask(path: Path, size: tuple[int, int]) -> Tensor:
 def _save_picture(
     path: Path, images: Mapping[str, Tensor], mask: Tensor, protocol: Mapping[str, Any]
 ) -> None:
-    save_png(path, draw_inpainted(images), protocol)
+    save_png(path, _draw_inpainted(images), protocol)
 
 
 def _save_npz(path: Path, images: Mapping[str, Tensor], mask: Tensor, protocol: Mapping[str, Any]) -> None:

@@ -26,7 +26,7 @@ from walkback.schedules import Levels
 from walkback.state import State
 from walkback.walk import Start
 
-PANELS = 8
+_PANELS = 8
 """Largest number of steps that are shown."""
 
 IMAGES = 6
@@ -72,12 +72,12 @@ def draw_walk(
 
 
 def steps_shown(num_steps: int) -> list[int]:
-    """At most `PANELS` of the steps 0 … K, evenly spread, the first and the last among them.
+    """At most `_PANELS` of the steps 0 … K, evenly spread, the first and the last among them.
 
     >>> steps_shown(14)
     [0, 2, 4, 6, 8, 10, 12, 14]
     """
-    panels = min(PANELS, num_steps + 1)
+    panels = min(_PANELS, num_steps + 1)
     return [round(index * num_steps / max(panels - 1, 1)) for index in range(panels)]
 
 

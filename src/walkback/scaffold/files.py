@@ -23,7 +23,7 @@ from walkback.extensions.loader import hook_name
 from walkback.scaffold.names import Names, article
 from walkback.storage.files import TEMPORARY, writing_to
 
-NOUNS: Mapping[Kind, str] = {
+_NOUNS: Mapping[Kind, str] = {
     "operator": "transition operator",
     "network": "network",
     "temperature_law": "temperature law",
@@ -116,7 +116,7 @@ def write_distribution(directory: Path, names: Names) -> tuple[Path, ...]:
     """
     texts = rendered(names)
     directory = directory.absolute()
-    require_empty(directory)
+    _require_empty(directory)
     with writing_to(directory):
         directory.parent.mkdir(parents=True, exist_ok=True)
         with _temporary(directory.parent) as temporary:
@@ -127,7 +127,7 @@ def write_distribution(directory: Path, names: Names) -> tuple[Path, ...]:
     return tuple(sorted(directory / path for path in texts))
 
 
-def require_empty(directory: Path) -> None:
+def _require_empty(directory: Path) -> None:
     """Raise ConfigurationError unless nothing, or an empty directory, is at the path."""
     if directory.is_symlink() or directory == Path.cwd() or (directory.exists() and not directory.is_dir()):
         raise ConfigurationError(f"Got {directory}, expected a new directory: choose another with --out.")
@@ -157,7 +157,7 @@ def _template(path: str) -> str:
 
 def _words(names: Names) -> dict[str, str]:
     """What each placeholder stands for."""
-    kind, noun = names.kind, NOUNS[names.kind]
+    kind, noun = names.kind, _NOUNS[names.kind]
     defaults = Template(_DEFAULTS).substitute(component=names.component) if kind == "operator" else ""
     return {
         "api": str(API_VERSION),

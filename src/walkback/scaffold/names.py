@@ -16,9 +16,9 @@ from walkback.component import Kind, spoken
 from walkback.errors import ConfigurationError
 from walkback.extensions.registry import Registry
 
-PREFIX = "walkback-"
+_PREFIX = "walkback-"
 
-MAX_LENGTH = 40
+_MAX_LENGTH = 40
 
 _NAME = re.compile(r"[a-z][a-z0-9]*(-[a-z0-9]+)*")
 
@@ -48,19 +48,19 @@ def names_for(name: str, kind: Kind) -> Names:
     Raises:
         ConfigurationError: It is no name in lower case with hyphens, or too long.
     """
-    component = name.removeprefix(PREFIX)
-    if not _NAME.fullmatch(component) or len(component) > MAX_LENGTH:
-        suggestion = re.sub(r"[^a-z0-9]+", "-", component.lower())[:MAX_LENGTH].strip("-0123456789")
+    component = name.removeprefix(_PREFIX)
+    if not _NAME.fullmatch(component) or len(component) > _MAX_LENGTH:
+        suggestion = re.sub(r"[^a-z0-9]+", "-", component.lower())[:_MAX_LENGTH].strip("-0123456789")
         example = suggestion if _NAME.fullmatch(suggestion) else f"my-{kind.replace('_', '-')}"
         raise ConfigurationError(
             f"Got the name {name!r:.80}, expected lower-case letters and digits joined by single hyphens, a "
-            f"letter first, {MAX_LENGTH} characters at most: choose another, e.g. {example!r}."
+            f"letter first, {_MAX_LENGTH} characters at most: choose another, e.g. {example!r}."
         )
     words, ending = component.split("-"), kind.split("_")
     if words[-len(ending) :] != ending:
         words += ending
     cls = "".join(word.capitalize() for word in words)
-    distribution = PREFIX + component
+    distribution = _PREFIX + component
     return Names(kind, component, distribution, distribution.replace("-", "_"), cls)
 
 

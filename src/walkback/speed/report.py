@@ -106,10 +106,10 @@ def _estimates(prepared: Prepared, plan: BenchmarkPlan, timings: Timings, length
     if steps:
         what = f"for the {steps:,} walks of training.steps, without validation and pictures"
         total = median_figure("training_time", _per_step(own, timings), "s", what, scale=length * steps)
-        yield replace(total, meaning=f"{in_words(total.value)} {what}")
+        yield replace(total, meaning=f"{_in_words(total.value)} {what}")
     what = f"for {CHAIN:,} steps at T = 1"
     total = median_figure("chain_time", chain.seconds, "s", what, scale=CHAIN / plan.chain_steps)
-    yield replace(total, meaning=f"{in_words(total.value)} {what}")
+    yield replace(total, meaning=f"{_in_words(total.value)} {what}")
 
 
 def _memory(timings: Timings) -> Iterator[Figure]:
@@ -207,7 +207,7 @@ def _switch(way: Way, configured: Way | None = None) -> str:
     )
 
 
-def in_words(seconds: float) -> str:
+def _in_words(seconds: float) -> str:
     """A duration, to two units.
 
     >>> in_words(0.25), in_words(99.4), in_words(7384), in_words(200_000)

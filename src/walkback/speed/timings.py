@@ -37,7 +37,7 @@ from walkback.training.batches import BatchOrder
 from walkback.training.trainer import Trainer, levels_of_walk
 from walkback.walk import Start
 
-UpdatesName: TypeAlias = Literal["online", "batch", "stacked"]
+_UpdatesName: TypeAlias = Literal["online", "batch", "stacked"]
 
 WARMUP, COMPILED_WARMUP = 1, 3
 """Walks before time is taken; a compiled operator meets other numbers of rows, and compiles again."""
@@ -69,7 +69,7 @@ class Way:
     """
 
     change: str
-    updates: UpdatesName
+    updates: _UpdatesName
     precision: Precision
 
 
@@ -118,7 +118,7 @@ def time_configuration(
         WalkbackError: The configured way cannot train: its loss is not finite.
     """
     bench, compiled = _Bench(prepared, plan), prepared.config.run.compile
-    ways = ways_to_train(prepared, plan.compare)
+    ways = _ways_to_train(prepared, plan.compare)
     walks = {
         way: Entrant(_words(way), partial(bench.training, way), optional=bool(way.change)) for way in ways
     }
@@ -162,12 +162,12 @@ def time_configuration(
     )
 
 
-def ways_to_train(prepared: Prepared, compare: bool) -> tuple[Way, ...]:
+def _ways_to_train(prepared: Prepared, compare: bool) -> tuple[Way, ...]:
     """The configured way first; an objective of whole walks has only one kind of updates."""
     configured = Way("", prepared.config.training.updates, prepared.precision)
     if not compare:
         return (configured,)
-    names: tuple[UpdatesName, ...] = ("online", "batch", "stacked")
+    names: tuple[_UpdatesName, ...] = ("online", "batch", "stacked")
     if isinstance(prepared.objective, PathObjective):
         names = (configured.updates,)
     other: Precision = "fp32" if configured.precision == "bf16" else "bf16"

@@ -21,7 +21,7 @@ from walkback.storage.description import Description, parse_description
 from walkback.storage.migrations import TRAINING_STATE
 from walkback.storage.tensorfile import read_tensors, save_tensors
 
-PREFIXES = ("operator.", "process.", "prior.")
+_PREFIXES = ("operator.", "process.", "prior.")
 """What the names of a checkpoint's tensors start with."""
 
 
@@ -31,7 +31,7 @@ class Checkpoint:
 
     Attributes:
         description: Configuration, origins, data, progress.
-        tensors: The state dicts of operator and prior, each name with its prefix of `PREFIXES`.
+        tensors: The state dicts of operator and prior, each name with its prefix of `_PREFIXES`.
     """
 
     description: Description
@@ -131,7 +131,7 @@ def load_training_state(path: Path, device: str | torch.device = "cpu") -> Train
 def _problem(tensors: Mapping[str, Tensor]) -> str | None:
     """Why these cannot be the tensors of a model; None if they can."""
     for name, tensor in tensors.items():
-        if not name.startswith(PREFIXES):
+        if not name.startswith(_PREFIXES):
             return f"its tensor {name!r} belongs to neither operator, process nor prior"
         if tensor.is_floating_point() and not bool(tensor.isfinite().all()):
             return f"its tensor {name!r} holds NaN or infinity"

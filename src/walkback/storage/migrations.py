@@ -13,7 +13,7 @@ from typing import Any, TypeAlias, final
 
 from walkback.errors import CheckpointError, ConfigurationError, WalkbackError
 
-Document: TypeAlias = dict[str, Any]
+_Document: TypeAlias = dict[str, Any]
 """Plain JSON types."""
 
 
@@ -30,7 +30,7 @@ class FileKind:
     """
 
     name: str
-    migrations: Mapping[int, Callable[[Document], Document]] = field(default_factory=dict)
+    migrations: Mapping[int, Callable[[_Document], _Document]] = field(default_factory=dict)
     unstamped: bool = False
 
     @property
@@ -38,13 +38,13 @@ class FileKind:
         """The format that is written, and the newest that is read."""
         return 1 + len(self.migrations)
 
-    def stamp(self) -> Document:
+    def stamp(self) -> _Document:
         """What a document of this kind begins with: kind and format."""
         return {"kind": self.name, "format": self.format}
 
     def migrated(
         self, document: Mapping[str, Any], origin: object, error: type[WalkbackError] = CheckpointError
-    ) -> Document:
+    ) -> _Document:
         """A document of any format as one of today's, stamped; the argument is left as it is.
 
         Args:
@@ -93,7 +93,7 @@ _CHAINS = {
 """Settings of persistent chains in format 1, by `training.…`, and now, by `training.chains.…`."""
 
 
-def _grouped(config: Document) -> Document:
+def _grouped(config: _Document) -> _Document:
     """`run.loggers = ["NAME"]` as sections `[loggers.NAME]`, `training.own_…` as `[training.chains]`."""
     run, training = dict(config.get("run", {})), dict(config.get("training", {}))
     names = run.pop("loggers", None)
@@ -106,7 +106,7 @@ def _grouped(config: Document) -> Document:
     return found
 
 
-def _one_noise(config: Document) -> Document:
+def _one_noise(config: _Document) -> _Document:
     """The noise of smoothed data was said twice, by the data and for the operator, which makes use of it or not."""
     smoothing, noise = config.get("operator", {}).get("smoothing"), config.get("data", {}).get("noise")
     if smoothing and noise is not None and smoothing != noise:
@@ -117,7 +117,7 @@ def _one_noise(config: Document) -> Document:
     return _grouped(config)
 
 
-def _described(document: Document) -> Document:
+def _described(document: _Document) -> _Document:
     """A checkpoint of format 1; the noise that its operator knew of is that of its data."""
     config = document["config"]
     noise = config.get("operator", {}).get("smoothing") or config.get("data", {}).get("noise") or 0.0

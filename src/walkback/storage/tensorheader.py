@@ -80,7 +80,7 @@ class Malformed(Exception):  # noqa: N818  becomes a CheckpointError as soon as 
     """What is wrong with a file, as the end of the sentence "Got FILE, which …"."""
 
 
-def read_header(path: Path) -> Header:
+def _read_header(path: Path) -> Header:
     """The checked header of a file; reads neither the tensors nor torch's code.
 
     Raises:
@@ -91,8 +91,8 @@ def read_header(path: Path) -> Header:
 
 
 def read_metadata(path: Path) -> dict[str, Any]:
-    """The metadata document of a file, from its header alone; raises as `read_header`."""
-    return dict(read_header(path).metadata)
+    """The metadata document of a file, from its header alone; raises as `_read_header`."""
+    return dict(_read_header(path).metadata)
 
 
 def encode_header(specs: Mapping[str, TensorSpec], metadata: Mapping[str, Any]) -> bytes:

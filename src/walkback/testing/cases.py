@@ -235,7 +235,7 @@ class Outcome:
     proves: str = ""
 
 
-Collector: TypeAlias = Callable[[Callable[[Case], None]], Callable[[Case], None]]
+_Collector: TypeAlias = Callable[[Callable[[Case], None]], Callable[[Case], None]]
 
 
 @final
@@ -245,7 +245,7 @@ class Suite:
     def __init__(self) -> None:
         self._checks: list[Check] = []
 
-    def check(self, name: str, proves: str) -> Collector:
+    def check(self, name: str, proves: str) -> _Collector:
         """Take in a function of a case as a check."""
 
         def take(function: Callable[[Case], None]) -> Callable[[Case], None]:

@@ -28,7 +28,7 @@ from walkback.testing.probes import (
 )
 
 COLD, HOT = levels_from([1.0, 4.0])
-BATCHES = (1, 2, 7)
+_BATCHES = (1, 2, 7)
 
 
 @final
@@ -73,7 +73,7 @@ class Source:
 
 def shapes(source: Source) -> None:
     """Samples `(B, *E)`, detached; log_prob `(B,)`; in the dtype of the state; for every B."""
-    for num in BATCHES:
+    for num in _BATCHES:
         kernel = source.kernel(source.states(num), COLD)
         if not isinstance(kernel, Kernel):
             raise ConformanceError(

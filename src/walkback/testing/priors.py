@@ -28,7 +28,7 @@ from walkback.testing.probes import (
 
 PRIORS = Suite()
 
-TUPLE: StateSpace = (Space((2,)), Space((3,), "binary"))
+_TUPLE: StateSpace = (Space((2,)), Space((3,), "binary"))
 """A composite state, tried beside the usual spaces."""
 
 _FIT_EXAMPLES = 512
@@ -51,7 +51,7 @@ def _far(space: StateSpace, num: int, stream: str) -> State:
 
 
 def _choices(case: Case) -> tuple[StateSpace, ...]:
-    return (*case.spaces, TUPLE) if case.spaces == SPACES else case.spaces
+    return (*case.spaces, _TUPLE) if case.spaces == SPACES else case.spaces
 
 
 def _new(case: Case) -> Iterator[tuple[StateSpace, Prior]]:

@@ -19,7 +19,7 @@ from walkback.storage.tensorfile import read_tensors, save_tensors
 from walkback.support.seeding import generator
 from walkback.testing.cases import Case, ConformanceError
 
-Answer = TypeVar("Answer")
+_Answer = TypeVar("_Answer")
 
 _TOLERANCE = 1e-3
 
@@ -54,8 +54,8 @@ def symbols_like(space: Space, weights: Tensor) -> Tensor:
 
 
 def accepted(
-    case: Case, build: Callable[[StateSpace], Answer], choices: Sequence[StateSpace] | None = None
-) -> Iterator[tuple[StateSpace, Answer]]:
+    case: Case, build: Callable[[StateSpace], _Answer], choices: Sequence[StateSpace] | None = None
+) -> Iterator[tuple[StateSpace, _Answer]]:
     """What is built on each space that the component accepts.
 
     Raises:

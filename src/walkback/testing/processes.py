@@ -39,7 +39,7 @@ from walkback.walk import Start, Transition
 
 PROCESSES = Suite()
 
-SINGLE = (Space((2,)), Space((4,), "binary"))
+_SINGLE = (Space((2,)), Space((4,), "binary"))
 """Spaces that are tried where the case names none."""
 
 _LEVELS = levels_from([1.0, 1.0, 2.0])
@@ -59,7 +59,7 @@ def _found(case: Case) -> Iterator[tuple[Space, Process, TransitionOperator]]:
     """The process, and an operator, on points and on bits; it may refuse one of them."""
     refusal: ConfigurationError | None = None
     works = False
-    for space in SINGLE if case.spaces == SPACES else (part for own in case.spaces for part in spaces(own)):
+    for space in _SINGLE if case.spaces == SPACES else (part for own in case.spaces for part in spaces(own)):
         operator = Reversible(replace(space, classes=3)).eval()
         try:
             process = _built(case, space)

@@ -26,7 +26,7 @@ from walkback.support.seeding import generator
 from walkback.walk import Heating, Start, Transition
 
 MEAN, DEVIATION, CORRELATION = 0.5, 0.2, 0.7
-SHIFT = 0.3
+_SHIFT = 0.3
 _LOGIT = 1.5
 
 
@@ -61,7 +61,7 @@ class Reversible(TransitionOperator, ClassConditional):
         shift: Tensor | float = 0.0
         if context is not None:
             (label,) = leaves(context)
-            shift = SHIFT * label.clamp(min=0).to(x).reshape(-1, *(1,) * (x.dim() - 1))
+            shift = _SHIFT * label.clamp(min=0).to(x).reshape(-1, *(1,) * (x.dim() - 1))
         return ReversibleConditional(x, self.memory, self.space, shift)
 
 

@@ -16,7 +16,7 @@ from walkback.testing.probes import drawn_from
 
 SCHEDULES = Suite()
 
-HEIGHTS = (1.0, 1.5, 8.0, 100.0, 1234.5)
+_HEIGHTS = (1.0, 1.5, 8.0, 100.0, 1234.5)
 """Values of T_max that are tried."""
 
 _DRAWS = 20
@@ -31,7 +31,7 @@ def _fixed(case: Case) -> Iterator[tuple[float, Levels]]:
     """The fixed lists, by T_max; those that the schedule refuses are left out, not all may be."""
     schedule, refusal = _built(case), ConfigurationError("")
     works = False
-    for height in HEIGHTS:
+    for height in _HEIGHTS:
         try:
             levels = schedule.levels(height)
         except ConfigurationError as error:
@@ -41,7 +41,7 @@ def _fixed(case: Case) -> Iterator[tuple[float, Levels]]:
         yield height, levels
     if not works:
         raise ConformanceError(
-            f"Got no levels of {case.label!r} for T_max = {HEIGHTS} (the last answer: {refusal}), expected some."
+            f"Got no levels of {case.label!r} for T_max = {_HEIGHTS} (the last answer: {refusal}), expected some."
         )
 
 

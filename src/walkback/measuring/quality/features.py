@@ -25,7 +25,7 @@ from walkback.support.seeding import generator
 FeatureMap: TypeAlias = Callable[[Tensor], Tensor]
 """States `(B, *E)`, on the CPU, to features `(B, F)`, each row by itself."""
 
-FEATURES = 64
+_FEATURES = 64
 
 _BATCH = 128
 _CHUNK = 512
@@ -39,11 +39,11 @@ class _Network(nn.Module):
         super().__init__()
         self._mean, self._std, self.scale = mean, std, 1.0
         layers = _convolutions(shape) if len(shape) == 3 and min(shape[1:]) >= 8 else []
-        width = FEATURES * (_halved(shape[1], 2) * _halved(shape[2], 2)) if layers else math.prod(shape)
+        width = _FEATURES * (_halved(shape[1], 2) * _halved(shape[2], 2)) if layers else math.prod(shape)
         hidden = [] if layers else [nn.Linear(width, 128), nn.ReLU()]
-        last = nn.Linear(width if layers else 128, FEATURES)
+        last = nn.Linear(width if layers else 128, _FEATURES)
         self.body = nn.Sequential(*layers, nn.Flatten(), *hidden, last, nn.ReLU())
-        self.head = nn.Linear(FEATURES, classes)
+        self.head = nn.Linear(_FEATURES, classes)
 
     def forward(self, states: Tensor) -> Tensor:
         """Logits `(B, K)`."""
@@ -208,7 +208,7 @@ def _convolutions(shape: tuple[int, ...]) -> list[nn.Module]:
         nn.ReLU(),
         _convolution(16, 32, stride=2),
         nn.ReLU(),
-        _convolution(32, FEATURES, stride=2 if max(shape[1:]) < 16 else 1),
+        _convolution(32, _FEATURES, stride=2 if max(shape[1:]) < 16 else 1),
         nn.ReLU(),
     ]
 
