@@ -3,7 +3,8 @@
     temporary file in the same directory → write → fsync → rename over the old file → fsync the directory
 
 A crash, a kill or a full disk at any point leaves the old file as it was. An exception also removes the
-temporary file; after a kill it stays behind, and `remove_temporaries` clears it by the pattern of its name.
+temporary file; after a kill it stays behind. The kernel locks a temporary file for as long as its writer lives, so
+`remove_temporaries` can tell what a killed process left from what another process is writing.
 """
 
 from __future__ import annotations
@@ -14,12 +15,18 @@ import hashlib
 import json
 import os
 import secrets
+import stat
 from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, BinaryIO
 
 from walkback.errors import ConfigurationError, WalkbackError
+
+try:
+    import fcntl
+except ImportError:  # Windows
+    fcntl = None  # type: ignore[assignment]
 
 TEMPORARY = ".walkback-*.tmp"
 """Pattern of the names of temporary files."""
@@ -63,6 +70,7 @@ def require_target(path: Path, endings: Collection[str], *, overwrite: bool = Fa
         raise ConfigurationError(f"Got {path} to write to, whose directory does not exist; make it first.")
     if not os.access(path.parent, os.W_OK):
         raise ConfigurationError(f"Got {path} to write to, but {_REASONS[errno.EACCES]}.")
+    remove_temporaries(path.parent)
 
 
 @contextmanager
@@ -93,10 +101,8 @@ def atomic_file(path: Path) -> Iterator[BinaryIO]:
         raise WalkbackError(
             f"Could not write {path}: it exists and is not a regular file; choose another name."
         )
-    # In the same directory, because a rename is atomic only within one file system.
-    temporary = path.parent / TEMPORARY.replace("*", secrets.token_hex(8))
     with writing_to(path):
-        file = temporary.open("xb")
+        temporary, file = _open_temporary(path.parent)
     try:
         yield file
         with writing_to(path):
@@ -111,10 +117,49 @@ def atomic_file(path: Path) -> Iterator[BinaryIO]:
         temporary.unlink(missing_ok=True)
         raise
     with writing_to(path):
-        _sync_directory(path.parent)
+        sync_directory(path.parent)
 
 
-def _sync_directory(directory: Path) -> None:
+def _open_temporary(directory: Path) -> tuple[Path, BinaryIO]:
+    """Create and lock a temporary file in `directory`: a rename is atomic only within one file system."""
+    while True:
+        temporary = directory / TEMPORARY.replace("*", secrets.token_hex(8))
+        file = temporary.open("xb")
+        try:
+            # A sweep may hold the lock of a file that is not locked yet, and is about to delete that file.
+            if _lock(file.fileno()) and _is_at(temporary, file.fileno()):
+                return temporary, file
+        except BaseException:
+            file.close()
+            temporary.unlink(missing_ok=True)
+            raise
+        file.close()
+        temporary.unlink(missing_ok=True)
+
+
+def _lock(descriptor: int) -> bool:
+    """Lock an open file without waiting; returns False if another process holds the lock.
+
+    On systems and file systems that have no such locks, every file counts as locked by its owner alone.
+    """
+    if fcntl is None:
+        return True
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError as error:
+        return error.errno not in (errno.EWOULDBLOCK, errno.EACCES)
+    return True
+
+
+def _is_at(path: Path, descriptor: int) -> bool:
+    """Return whether the open file is still the one called `path`."""
+    try:
+        return os.path.samestat(path.stat(), os.fstat(descriptor))
+    except FileNotFoundError:
+        return False
+
+
+def sync_directory(directory: Path) -> None:
     """Make a rename inside `directory` durable across a power failure."""
     descriptor = os.open(directory, os.O_RDONLY)
     try:
@@ -159,6 +204,21 @@ def sha256(path: Path) -> str:
 
 
 def remove_temporaries(directory: Path) -> None:
-    """Remove what killed writers left in `directory`, which no other process may be writing to."""
+    """Remove the temporary files in `directory` whose writers have ended; those of living processes stay."""
     for temporary in directory.glob(TEMPORARY):
-        temporary.unlink(missing_ok=True)
+        # Files of other users and file systems without locks: what cannot be told apart stays.
+        with contextlib.suppress(OSError):
+            _remove_stale(temporary)
+
+
+def _remove_stale(temporary: Path) -> None:
+    """Remove a regular file that no process has locked."""
+    if fcntl is None or not stat.S_ISREG(temporary.lstat().st_mode):
+        return
+    descriptor = os.open(temporary, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        if _is_at(temporary, descriptor):
+            temporary.unlink()
+    finally:
+        os.close(descriptor)

@@ -27,11 +27,12 @@ from walkback.model import Model
 from walkback.objectives import AnyObjective, Objective, PathObjective
 from walkback.schedules import Levels, stack_levels
 from walkback.state import State, batch_size, concatenate, concatenate_contexts, device_of
+from walkback.training.finite import Trail, total
 from walkback.training.paths import path_loss
 from walkback.walk import Start, Transition
 
-Apply: TypeAlias = Callable[[Tensor], None]
-"""Moves the weights by the gradients that are there; given the loss, a scalar, which must be finite."""
+Apply: TypeAlias = Callable[[Trail], None]
+"""Moves the weights by the gradients that are there; given what the steps behind them came to, which must be finite."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,17 +64,17 @@ def _steps(
     noise: torch.Generator,
     dimensions: int,
     share: int,
-) -> Iterator[tuple[Tensor, State | None]]:
-    """Draw a path, and differentiate loss_t / D / share when step t is there: yields loss_t, and s_K at its step."""
+) -> Iterator[tuple[Tensor, Transition]]:
+    """Draw a path, and differentiate loss_t / D / share when step t is there: yields loss_t and the step."""
     for transition in model.path(start, levels, noise):
         loss = objective(transition).mean()
         (loss / dimensions / share).backward()  # type: ignore[no-untyped-call]
-        yield loss.detach(), _final_state(transition, levels)
+        yield loss.detach(), transition
 
 
-def _final_state(transition: Transition, levels: Levels) -> State | None:
-    """s_K if this is the step to it."""
-    return transition.target if transition.level is levels[-1] else None
+def _final_state(transition: Transition, levels: Levels, found: State | None) -> State | None:
+    """s_K if this is the step to it, else what was found before."""
+    return transition.target if transition.level is levels[-1] else found
 
 
 @final
@@ -93,13 +94,15 @@ class OnlineUpdates(Updates):
 
     def learn(self, start: Start, levels: Levels, noise: torch.Generator, apply: Apply) -> Learned:
         """K updates."""
-        total = torch.zeros((), device=device_of(start.state))
-        final_state = None
-        for loss, state in _steps(self._model, self._objective, start, levels, noise, self._dimensions, 1):
-            total += loss
-            final_state = state if state is not None else final_state
-            apply(loss)
-        return Learned(total / len(levels), final_state)
+        begin, summed, final_state = total(start.state), torch.zeros((), device=device_of(start.state)), None
+        steps = _steps(self._model, self._objective, start, levels, noise, self._dimensions, 1)
+        for number, (loss, step) in enumerate(steps, start=1):
+            summed += loss
+            final_state = _final_state(step, levels, final_state)
+            trail = Trail(begin, len(levels), number)
+            trail.add(step.level, step.target, loss)
+            apply(trail)
+        return Learned(summed / len(levels), final_state)
 
 
 @final
@@ -119,16 +122,15 @@ class BatchUpdates(Updates):
 
     def learn(self, start: Start, levels: Levels, noise: torch.Generator, apply: Apply) -> Learned:
         """One update, with the memory of one step."""
-        total = torch.zeros((), device=device_of(start.state))
-        final_state = None
         share = len(levels)
-        for loss, state in _steps(
-            self._model, self._objective, start, levels, noise, self._dimensions, share
-        ):
-            total += loss
-            final_state = state if state is not None else final_state
-        apply(total)
-        return Learned(total / len(levels), final_state)
+        trail, final_state = Trail(total(start.state), share), None
+        summed = torch.zeros((), device=device_of(start.state))
+        for loss, step in _steps(self._model, self._objective, start, levels, noise, self._dimensions, share):
+            summed += loss
+            trail.add(step.level, step.target, loss)
+            final_state = _final_state(step, levels, final_state)
+        apply(trail)
+        return Learned(summed / share, final_state)
 
 
 @final
@@ -164,9 +166,13 @@ class StackedUpdates(Updates):
             anchor=concatenate([start.state if start.anchor is None else start.anchor] * len(steps)),
             context=context,
         )
-        loss = self._objective(stacked).mean()
+        losses = self._objective(stacked)
+        loss = losses.mean()
         (loss / self._dimensions).backward()  # type: ignore[no-untyped-call]
-        apply(loss.detach())
+        trail = Trail(total(start.state), len(levels))
+        for step, part in zip(steps, torch.split(losses.detach(), rows), strict=True):
+            trail.add(step.level, step.target, part.mean())
+        apply(trail)
         ends = [step.target for step in steps if step.level is levels[-1]]
         return Learned(loss.detach(), ends[-1] if ends else None)
 
@@ -188,10 +194,11 @@ class PathUpdates(Updates):
 
     def learn(self, start: Start, levels: Levels, noise: torch.Generator, apply: Apply) -> Learned:
         """One update, with the memory of the whole walk unless the objective computes steps again."""
-        losses, final_state = path_loss(self._model, self._objective, start, levels, noise)
+        trail = Trail(total(start.state), len(levels))
+        losses, final_state = path_loss(self._model, self._objective, start, levels, noise, trail.add)
         loss = losses.mean() / len(levels)
         (loss / self._dimensions).backward()  # type: ignore[no-untyped-call]
-        apply(loss.detach())
+        apply(trail)
         return Learned(loss.detach(), final_state)
 
 
