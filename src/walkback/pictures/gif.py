@@ -3,8 +3,8 @@
     header | comment | frame | frame | … | trailer
 
 Pillow writes films as well (`save_all=True`), but holds all frames in memory until the last one is known (983 MiB for
-2,000 frames of 64 images of 28×28 pixels, 10 MiB here) and merges equal frames. So Pillow encodes the pixels of a frame,
-and the blocks around them are written here (docs/decisions/0018-pictures-need-pillow.md).
+2,000 frames of 64 images of 28×28 pixels, 10 MiB here) and merges equal frames. So Pillow encodes the pixels of each
+frame, and the blocks around them are written here (docs/decisions/0018-pictures-need-pillow.md).
 """
 
 from __future__ import annotations
