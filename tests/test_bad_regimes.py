@@ -29,8 +29,8 @@ from walkback.measuring.path_works import HeatedExamples
 from walkback.measuring.quality.coverage import Distances
 from walkback.measuring.quality.report import Rules, quality_figures
 from walkback.measuring.verdict import outdone, remarks_on_bound, simple_nats, uniform_nats, verdict
+from walkback.measuring.work import exponential_average
 from walkback.report import Figure, number
-from walkback.work import exponential_average
 from walkback_diagnostics.stationarity import Stationarity
 from walkback_diagnostics.stationarity_report import entropy_figure
 from walkback_diagnostics.symmetry import Symmetry

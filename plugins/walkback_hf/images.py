@@ -12,8 +12,8 @@ from torch import Tensor
 from typing_extensions import override
 
 from walkback.data import Centred, Condition, DataInfo, Dataset, Labelled, Split, conditioned
+from walkback.data.pixels import GreyLevels
 from walkback.errors import ConfigurationError, DataError
-from walkback.pixels import GreyLevels
 from walkback_hf.cache import StoredPixels, cached_pixels
 from walkback_hf.decode import Layout, decode, decode_batches, find_depth, find_layout
 from walkback_hf.depth import Deepest, joined_depths, may_be_deep

@@ -2,7 +2,7 @@
 
 Their options mean the same everywhere: `size` resizes and centre-crops to a square, `grayscale` leaves one
 channel, `limit` takes the first training examples only, `binarize` and `dequantize` are those of
-`walkback.pixels`, and `condition` says whether a model is told the class of an image.
+`walkback.data.pixels`, and `condition` says whether a model is told the class of an image.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from pydantic import NonNegativeFloat, PositiveInt
 from typing_extensions import override
 
 from walkback.data import Condition
-from walkback.pixels import Binarize, GreyLevels
+from walkback.data.pixels import Binarize, GreyLevels
 from walkback_hf.encoded import Found
 from walkback_hf.hub import find_hub
 from walkback_hf.images import ImageDataset, ImageOptions, LabelledImages

@@ -9,8 +9,8 @@ from pydantic import NonNegativeFloat, PositiveInt
 from typing_extensions import override
 
 from walkback.data import Condition
+from walkback.data.pixels import Binarize, GreyLevels
 from walkback.errors import ConfigurationError
-from walkback.pixels import Binarize, GreyLevels
 from walkback_hf.encoded import Found
 from walkback_hf.folders import find_local
 from walkback_hf.hub import find_hub

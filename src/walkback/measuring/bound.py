@@ -18,10 +18,10 @@ from torch import Tensor
 from walkback.data import Batch, DataInfo
 from walkback.errors import WalkbackError
 from walkback.measuring.estimates import require_enough
+from walkback.measuring.work import heating_work
 from walkback.model import Model
 from walkback.schedules import Levels
 from walkback.state import Context
-from walkback.work import heating_work
 
 
 @dataclass(frozen=True, slots=True)

@@ -21,9 +21,9 @@ from walkback.measuring.likelihood import (
     shares,
 )
 from walkback.measuring.path_works import HeatedExamples
+from walkback.measuring.work import effective_sample_size, exponential_average
 from walkback.report import Figure, Series
 from walkback.schedules import Levels
-from walkback.work import effective_sample_size, exponential_average
 
 NLL = "negative log-likelihood (nats)"
 

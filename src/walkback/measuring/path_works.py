@@ -17,13 +17,13 @@ from torch import Tensor
 
 from walkback.data import DataInfo, Dataset, Split, batch_of, draw_labels
 from walkback.errors import ConfigurationError, WalkbackError
+from walkback.measuring.work import PathWork, cooling_work, heating_work, reheating_work
 from walkback.model import Model
 from walkback.schedules import Levels
 from walkback.storage.work_cache import WorkCache
 from walkback.support.readouts import Readout
 from walkback.support.seeding import generator
 from walkback.support.watch import Silent, Watch
-from walkback.work import PathWork, cooling_work, heating_work, reheating_work
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,7 +37,7 @@ class EvaluationPlan:
         simulated: Examples drawn from the model and bracketed; 0 leaves that out.
         baselines: Whether to judge simple models on the same examples.
         samples: Samples drawn to be compared with the data; 0 leaves that out.
-        readout: What is compared of a sample: its state, or the mean of a step from it (`walkback.readout`).
+        readout: What is compared of a sample: its state, or the mean of a step from it (`walkback.sampling.readout`).
         classifier: Whether to train a classifier on the data's labels, for figures made of its features.
         levels: Number of levels; None takes the schedule's.
         batch_size: Examples heated at a time.

@@ -25,9 +25,9 @@ from walkback.errors import ConfigurationError
 from walkback.kernels import StackedKernel
 from walkback.model import Model
 from walkback.objectives import AnyObjective, Objective, PathObjective
-from walkback.paths import path_loss
 from walkback.schedules import Levels, stack_levels
 from walkback.state import State, batch_size, concatenate, concatenate_contexts, device_of
+from walkback.training.paths import path_loss
 from walkback.walk import Start, Transition
 
 Apply: TypeAlias = Callable[[Tensor], None]
