@@ -130,7 +130,7 @@ def run(
 
 def _report(result: RunResult, output: Output, json: bool) -> None:
     if json:
-        document = asdict(result)
+        document = {**asdict(result), "bound": result.bound.to_dict()}
         paths = {"directory": str(result.directory), "checkpoint": str(result.checkpoint)}
         output.emit_json({**document, **paths, "pictures": [str(path) for path in result.pictures]})
         return

@@ -20,6 +20,7 @@ from walkback.errors import CheckpointError, ConfigurationError
 from walkback.storage.files import write_json, writing_to
 from walkback.storage.migrations import WORK_CACHE
 from walkback.storage.tensorfile import read_tensors, save_tensors
+from walkback.support.textfile import read_text
 
 _PROTOCOL = "protocol.json"
 
@@ -93,6 +94,9 @@ class WorkCache:
 def _protocol_in(file: Path) -> object:
     """The protocol of a file; None where it cannot be read."""
     try:
-        return WORK_CACHE.migrated(json.loads(file.read_text("utf-8")), file, ConfigurationError)["protocol"]
-    except (OSError, ValueError, RecursionError, AttributeError, KeyError):
+        document = json.loads(read_text(file))
+    except (ConfigurationError, ValueError, RecursionError):
         return None
+    if not isinstance(document, dict):
+        return None
+    return WORK_CACHE.migrated(document, file, ConfigurationError).get("protocol")
