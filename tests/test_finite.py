@@ -15,7 +15,8 @@ from torch import Tensor
 import walkback.training.trainer as engine
 from walkback.errors import WalkbackError
 from walkback.objectives import Objective
-from walkback.training.finite import FiniteCheck
+from walkback.schedules import Level
+from walkback.training.finite import FiniteCheck, Moment, Trail
 from walkback.training.trainer import Trainer
 from walkback.walk import Transition
 from walkback_paper.objectives import WalkbackLoss
@@ -53,7 +54,9 @@ def test_on_the_cpu_the_update_is_refused_at_once(updates: str) -> None:
     for _ in range(BAD):
         worker.walk()
     before = weights(worker)
-    with pytest.raises(WalkbackError, match=rf"loss of inf .* at walk {BAD}, expected finite"):
+    with pytest.raises(
+        WalkbackError, match=rf"loss of inf .* at walk {BAD}, .*step 1 of .*, expected finite"
+    ):
         worker.walk()
     assert all(value.equal(before[name]) for name, value in weights(worker).items())
 
@@ -73,7 +76,9 @@ def test_on_a_device_weights_stay_those_of_before(updates: str) -> None:
         assert machine.waits == []
         after = weights(worker)
         for ask in (worker.settle, worker.state, lambda: worker.averaged_model):
-            with pytest.raises(WalkbackError, match=rf"loss of inf .* at walk {BAD}, expected finite"):
+            with pytest.raises(
+                WalkbackError, match=rf"loss of inf .* at walk {BAD}, .*step 1 of .*, expected finite"
+            ):
                 ask()
     assert all(value.equal(before[name]) for name, value in after.items())
 
@@ -106,19 +111,26 @@ def test_a_skipped_update_leaves_the_moments(monkeypatch: pytest.MonkeyPatch) ->
     assert all(any(value.equal(old) for old in before.values()) for value in after)
 
 
+def at(walk: int, loss: Tensor) -> Moment:
+    """An update after one step with this loss."""
+    trail = Trail(torch.ones_like(loss), 1)
+    trail.add(Level(1, 2.0), torch.ones_like(loss).reshape(1, 1), loss)
+    return Moment(walk, walk, trail)
+
+
 def test_the_first_of_all_is_named() -> None:
     with standin():
         check = FiniteCheck(DEVICE)
         one, nan = torch.ones((), device=DEVICE), torch.full((), math.nan, device=DEVICE)
         flags = [
-            check.look(loss, norm, walk)
+            check.look(at(walk, loss), norm)
             for walk, (loss, norm) in enumerate([(one, one), (one, nan), (nan, one)])
         ]
         assert [float(flag) for flag in flags if flag is not None] == [0.0, 1.0, 1.0]
         with pytest.raises(WalkbackError, match="loss of 1 and a gradient norm of nan at walk 1"):
             check.require()
     check = FiniteCheck(CPU)
-    assert check.look(torch.ones(()), torch.ones(()), 0) is None
+    assert check.look(at(0, torch.ones(())), torch.ones(())) is None
     check.require()
 
 
@@ -133,7 +145,8 @@ def test_nothing_that_is_not_finite_is_saved_or_drawn(tmp_path: Any, monkeypatch
         options = [part for assignment in every for part in ("--set", assignment)]
         done = run(tmp_path / "a", "--device", "cuda", *options, steps=6)
     assert done.code == 1
-    assert "at walk 2, expected finite numbers: lower the learning rate (training.lr)." in done.err
+    assert "at walk 2, step 1 of" in done.err
+    assert "lower the learning rate (training.lr)" in done.err
     assert list((tmp_path / "a" / "checkpoints").iterdir()) == []
     assert list((tmp_path / "a" / "samples").iterdir()) == []
 

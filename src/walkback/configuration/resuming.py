@@ -23,6 +23,7 @@ from walkback.configuration.layering import resolve
 from walkback.configuration.overrides import parse_overrides
 from walkback.errors import ConfigurationError
 from walkback.extensions.registry import Registry
+from walkback.support.textfile import read_text
 
 _FIXED = (*COMPONENT_SECTIONS, "run.seed")
 """What the weights depend on: sections and options that change only if `accepted` names them."""
@@ -78,7 +79,7 @@ def resumed_config(
     path = directory / "config.toml"
     _refuse_unknown(request.accepted)
     config = resolve(registry, recipe=str(path), components=request.components, overrides=request.overrides)
-    text = path.read_text("utf-8")
+    text = read_text(path)
     written = RunConfig.from_toml(text, registry)
     recorded = (
         written if trained is None else RunConfig.from_dict(with_moved_options(trained, registry), registry)

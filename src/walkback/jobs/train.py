@@ -42,7 +42,8 @@ from walkback.training.resume_point import (
     require_nothing_lost,
     require_same_data,
 )
-from walkback.training.run import Run, RunResult
+from walkback.training.run import Run
+from walkback.training.run_result import RunResult
 
 
 @dataclass(frozen=True, slots=True)

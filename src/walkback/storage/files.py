@@ -3,8 +3,8 @@
     temporary file in the same directory → write → fsync → rename over the old file → fsync the directory
 
 A crash, a kill or a full disk at any point leaves the old file as it was. An exception also removes the
-temporary file; after a kill it stays behind. The kernel locks a temporary file for as long as its writer lives, so
-`remove_temporaries` can tell what a killed process left from what another process is writing.
+temporary file; after a kill it stays behind. Writers lock their temporary file, so the next one in the same directory
+knows which are abandoned, and removes these (`remove_abandoned`).
 """
 
 from __future__ import annotations
@@ -15,18 +15,12 @@ import hashlib
 import json
 import os
 import secrets
-import stat
 from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, BinaryIO
 
 from walkback.errors import ConfigurationError, WalkbackError
-
-try:
-    import fcntl
-except ImportError:  # Windows
-    fcntl = None  # type: ignore[assignment]
 
 TEMPORARY = ".walkback-*.tmp"
 """Pattern of the names of temporary files."""
@@ -70,7 +64,6 @@ def require_target(path: Path, endings: Collection[str], *, overwrite: bool = Fa
         raise ConfigurationError(f"Got {path} to write to, whose directory does not exist; make it first.")
     if not os.access(path.parent, os.W_OK):
         raise ConfigurationError(f"Got {path} to write to, but {_REASONS[errno.EACCES]}.")
-    remove_temporaries(path.parent)
 
 
 @contextmanager
@@ -101,65 +94,63 @@ def atomic_file(path: Path) -> Iterator[BinaryIO]:
         raise WalkbackError(
             f"Could not write {path}: it exists and is not a regular file; choose another name."
         )
-    with writing_to(path):
-        temporary, file = _open_temporary(path.parent)
+    remove_abandoned(path.parent)
+    # In the same directory, because a rename is atomic only within one file system.
+    temporary = path.parent / TEMPORARY.replace("*", secrets.token_hex(8))
+    file: BinaryIO | None = None
     try:
+        with writing_to(path):
+            file = _open_locked(temporary)
         yield file
         with writing_to(path):
             # Data must reach the disk before the rename does: a crash could otherwise leave an empty file.
             file.flush()
             os.fsync(file.fileno())
-            file.close()
             temporary.replace(path)
-    except BaseException:  # KeyboardInterrupt included
+            file.close()  # after the rename, because it gives up the lock
+    except BaseException:  # signals included
         with contextlib.suppress(OSError):  # closing flushes, which fails again on a full disk
-            file.close()
-        temporary.unlink(missing_ok=True)
+            if file is not None:
+                file.close()
+        with contextlib.suppress(OSError):
+            temporary.unlink(missing_ok=True)
         raise
     with writing_to(path):
-        sync_directory(path.parent)
+        _sync_directory(path.parent)
 
 
-def _open_temporary(directory: Path) -> tuple[Path, BinaryIO]:
-    """Create and lock a temporary file in `directory`: a rename is atomic only within one file system."""
+def _open_locked(temporary: Path) -> BinaryIO:
+    """Create a file and lock it until it is closed; the kernel gives up the lock of a process that is killed."""
     while True:
-        temporary = directory / TEMPORARY.replace("*", secrets.token_hex(8))
         file = temporary.open("xb")
-        try:
-            # A sweep may hold the lock of a file that is not locked yet, and is about to delete that file.
-            if _lock(file.fileno()) and _is_at(temporary, file.fileno()):
-                return temporary, file
-        except BaseException:
-            file.close()
-            temporary.unlink(missing_ok=True)
-            raise
-        file.close()
-        temporary.unlink(missing_ok=True)
+        _lock(file, wait=True)
+        if os.fstat(file.fileno()).st_nlink:
+            return file
+        file.close()  # between creation and lock, another writer has taken it for abandoned
 
 
-def _lock(descriptor: int) -> bool:
-    """Lock an open file without waiting; returns False if another process holds the lock.
-
-    On systems and file systems that have no such locks, every file counts as locked by its owner alone.
-    """
-    if fcntl is None:
-        return True
+def _lock(file: BinaryIO, *, wait: bool) -> bool:
+    """Lock a file against other writers; returns whether it is locked now."""
     try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError as error:
-        return error.errno not in (errno.EWOULDBLOCK, errno.EACCES)
+        import fcntl
+    except ImportError:  # Windows
+        return False
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
+    except OSError:  # another writer has it, or the file system has no locks
+        return False
     return True
 
 
-def _is_at(path: Path, descriptor: int) -> bool:
-    """Return whether the open file is still the one called `path`."""
-    try:
-        return os.path.samestat(path.stat(), os.fstat(descriptor))
-    except FileNotFoundError:
-        return False
+def remove_abandoned(directory: Path) -> None:
+    """Remove what killed writers left in `directory`, to which others may be writing."""
+    for temporary in directory.glob(TEMPORARY):
+        with contextlib.suppress(OSError), temporary.open("rb") as file:
+            if _lock(file, wait=False):
+                temporary.unlink(missing_ok=True)
 
 
-def sync_directory(directory: Path) -> None:
+def _sync_directory(directory: Path) -> None:
     """Make a rename inside `directory` durable across a power failure."""
     descriptor = os.open(directory, os.O_RDONLY)
     try:
@@ -201,24 +192,3 @@ def sha256(path: Path) -> str:
     """SHA-256 of a file's content, in hexadecimal; raises OSError where it cannot be read."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-def remove_temporaries(directory: Path) -> None:
-    """Remove the temporary files in `directory` whose writers have ended; those of living processes stay."""
-    for temporary in directory.glob(TEMPORARY):
-        # Files of other users and file systems without locks: what cannot be told apart stays.
-        with contextlib.suppress(OSError):
-            _remove_stale(temporary)
-
-
-def _remove_stale(temporary: Path) -> None:
-    """Remove a regular file that no process has locked."""
-    if fcntl is None or not stat.S_ISREG(temporary.lstat().st_mode):
-        return
-    descriptor = os.open(temporary, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        if _is_at(temporary, descriptor):
-            temporary.unlink()
-    finally:
-        os.close(descriptor)

@@ -21,7 +21,7 @@ from filelock import FileLock, Timeout
 
 from walkback.errors import CheckpointError, ConfigurationError, WalkbackError
 from walkback.storage.description import read_description
-from walkback.storage.files import TEMPORARY, remove_temporaries, write_bytes, writing_to
+from walkback.storage.files import TEMPORARY, remove_abandoned, write_bytes, writing_to
 from walkback.storage.store import FINAL, CheckpointStore
 
 _LOCK = ".lock"
@@ -46,7 +46,7 @@ class RunDirectory:
         for directory in (path, self.checkpoints.directory, path / "samples"):
             with writing_to(directory):
                 directory.mkdir(exist_ok=True)
-                remove_temporaries(directory)
+                remove_abandoned(directory)
 
     @classmethod
     def create(cls, path: Path) -> RunDirectory:

@@ -9,16 +9,18 @@ Without a directory nothing is cached.
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, final
 
 from torch import Tensor
 
 from walkback.errors import CheckpointError, ConfigurationError
-from walkback.storage.files import remove_temporaries, write_json, writing_to
+from walkback.storage.files import remove_abandoned, write_json, writing_to
 from walkback.storage.migrations import WORK_CACHE
 from walkback.storage.tensorfile import read_tensors, save_tensors
+from walkback.support.textfile import read_text
 
 _PROTOCOL = "protocol.json"
 
@@ -43,7 +45,7 @@ class WorkCache:
         file = directory / _PROTOCOL
         with writing_to(directory):
             directory.mkdir(parents=True, exist_ok=True)
-            remove_temporaries(directory)
+            remove_abandoned(directory)
         wanted = json.loads(json.dumps(dict(protocol or {})))
         if file.exists():
             if _protocol_in(file) != wanted:
@@ -72,6 +74,18 @@ class WorkCache:
         if self._directory is not None:
             save_tensors(self._file(entry), tensors, {"entry": entry})
 
+    @contextmanager
+    def noted(self) -> Iterator[None]:
+        """Note on a signal that ends the block where the finished pieces are."""
+        try:
+            yield
+        except KeyboardInterrupt as stopped:
+            if self._directory is not None:
+                stopped.add_note(
+                    f"finished pieces are kept in {self._directory}, and the same command goes on from them"
+                )
+            raise
+
     def _file(self, entry: str) -> Path:
         if self._directory is None:
             raise ValueError("Got a cache without a directory.")
@@ -81,6 +95,9 @@ class WorkCache:
 def _protocol_in(file: Path) -> object:
     """The protocol of a file; None where it cannot be read."""
     try:
-        return WORK_CACHE.migrated(json.loads(file.read_text("utf-8")), file, ConfigurationError)["protocol"]
-    except (OSError, ValueError, RecursionError, AttributeError, KeyError):
+        document = json.loads(read_text(file))
+    except (ConfigurationError, ValueError, RecursionError):
         return None
+    if not isinstance(document, dict):
+        return None
+    return WORK_CACHE.migrated(document, file, ConfigurationError).get("protocol")

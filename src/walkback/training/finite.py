@@ -15,6 +15,7 @@ or a picture, and every so many walks.
 
 from __future__ import annotations
 
+from copy import copy
 from dataclasses import dataclass
 from typing import final
 
@@ -23,7 +24,7 @@ from torch import Tensor
 
 from walkback.errors import WalkbackError
 from walkback.schedules import Level
-from walkback.state import State, leaves
+from walkback.state import State, entry_sum
 
 
 @final
@@ -50,23 +51,31 @@ class Trail:
     """What the steps behind one update came to: scalars on the device, read only if something is wrong.
 
     Args:
-        start: Sum of the entries of s_0, from `total`.
-        first: Number of the first of these steps in its walk, from 1.
+        start: s_0, `(B, *E)`.
         length: Number of steps of the walk.
     """
 
-    def __init__(self, start: Tensor, length: int, first: int = 1) -> None:
+    def __init__(self, start: State, length: int) -> None:
         self.length = length
-        self.first = first
+        self.first = 1
+        """Number of the first of these steps in its walk."""
         self.levels: list[Level] = []
         self.losses: list[Tensor] = []
-        self._numbers = [start]
+        self._start = entry_sum(start)
+        self._numbers = [self._start]
+
+    def following(self) -> Trail:
+        """The trail of the steps after these, in the same walk."""
+        trail = copy(self)
+        trail.first = self.first + len(self.levels)
+        trail.levels, trail.losses, trail._numbers = [], [], [self._start]
+        return trail
 
     def add(self, level: Level, state: State, loss: Tensor) -> None:
         """Note a step: its level, the state s_t `(B, *E)` that it led to, and its mean loss."""
         self.levels.append(level)
         self.losses.append(loss.detach())
-        self._numbers += [total(state), self.losses[-1]]
+        self._numbers += [entry_sum(state), self.losses[-1]]
 
     @property
     def loss(self) -> Tensor:
@@ -80,12 +89,6 @@ class Trail:
     def numbers(self) -> Tensor:
         """s_0, then state and loss of each step: `(1 + 2·steps,)`, float64."""
         return torch.stack([number.double() for number in self._numbers])
-
-
-def total(state: State) -> Tensor:
-    """The sum of all entries of a state, a scalar: finite if they are, unless they are too large to be used anyway."""
-    sums = [leaf.detach().sum() for leaf in leaves(state) if leaf.is_floating_point()]
-    return torch.stack(sums).sum() if sums else torch.zeros((), device=leaves(state)[0].device)
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,15 +1,18 @@
 """One run: train (log, validate, checkpoint) → evaluate on held-out data → draw samples and chains.
 
-Everything goes into the run's directory; progress is told to a `Watch`; a stop is honoured between two walks, after
-saving a checkpoint.
+Everything goes into the run's directory; progress is told to a `Watch`. A signal stops the run at once where nothing
+would be lost: before the first walk is done, and in the final evaluation. In between it waits for the end of the walk,
+and a checkpoint is saved.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any, final
+
+from torch import Tensor
 
 from walkback.building.devices import autocast, deterministic
 from walkback.building.preparation import Prepared
@@ -21,7 +24,7 @@ from walkback.model import Model
 from walkback.storage.checkpoint import save_checkpoint
 from walkback.storage.files import write_text
 from walkback.storage.rundir import RunDirectory
-from walkback.support.interrupts import Interrupted, Stop
+from walkback.support.interrupts import Interrupted, Stop, Stopped
 from walkback.support.memory import forget_peak, peak_memory, within_memory
 from walkback.support.seeding import generator
 from walkback.support.watch import Watch
@@ -32,28 +35,8 @@ from walkback.training.resume_point import ResumePoint
 from walkback.training.run_checkpoints import RunCheckpoints
 from walkback.training.run_log import RunLog
 from walkback.training.run_pictures import RunPictures
+from walkback.training.run_result import RunResult
 from walkback.training.trainer import Trainer
-
-
-@dataclass(frozen=True, slots=True)
-class RunResult:
-    """What a finished run leaves: paths, the bound on held-out data, remarks on it, walks, and seconds spent training.
-
-    `best_step` is the walk after which the model was the best on validation data, where the run kept that one.
-    `peak_memory` are the most bytes that training held: of tensors on a CUDA device, else of the process so far; None
-    where the system does not tell.
-    """
-
-    directory: Path
-    checkpoint: Path
-    pictures: tuple[Path, ...]
-    bound: BoundEstimate
-    protocol: Mapping[str, Any]
-    walks: int
-    seconds: float
-    best_step: int | None = None
-    peak_memory: int | None = None
-    remarks: tuple[str, ...] = ()
 
 
 @final
@@ -64,7 +47,7 @@ class Run:
         prepared: From `prepare`.
         directory: The run's directory; None on processes that do not write.
         watch: Is told of progress.
-        stop: Asked between walks.
+        stop: Asked between walks, during which it is deferred.
         world: This process among others.
         lasting: Whether the directory is to stay: else it gets no pictures, and nothing to go on from.
     """
@@ -101,6 +84,7 @@ class Run:
         self._checkpoints = RunCheckpoints(prepared, self._trainer, directory, watch, self._world)
         self._stopping = self._checkpoints.stopping
         self._log: RunLog | None = None
+        self._stage = ""
 
     @property
     def model(self) -> Model:
@@ -118,14 +102,25 @@ class Run:
             Interrupted: A stop was requested; a checkpoint has been saved.
             WalkbackError: Training diverged, or a file could not be written.
         """
-        with deterministic(self._config.run.deterministic):
-            return self._execute()
+        try:
+            with deterministic(self._config.run.deterministic):
+                return self._execute()
+        except Stopped as stopped:
+            if stopped.insisted:
+                raise  # the user does not wait for a checkpoint
+            raise self._interrupted(stopped.signal) from None
+        except Exception as error:
+            # The other process may have stopped before its first walk, and this one waits for it in vain.
+            if self._stop and self._world.size > 1:
+                raise self._interrupted(self._stop.signal or 0) from error
+            raise
 
     def _execute(self) -> RunResult | None:
         self._open()
         forget_peak(self._prepared.device)
         try:
             self._train()
+            self._stage = "in the final evaluation"
             peak = peak_memory(self._prepared.device)
             if self._directory is None:
                 return None
@@ -139,8 +134,9 @@ class Run:
                 self._watch.note(remark)
             pictures: tuple[Path, ...] = ()
             if self._lasting:
+                self._stage = "while drawing"
                 model = self._trainer.averaged_model
-                pictures = self._pictures(self._directory).draw(model, self._chain_step)
+                pictures = self._pictures(self._directory).draw(model)
                 self._log_pictures(pictures)
             return RunResult(
                 directory=self._directory.path,
@@ -172,34 +168,48 @@ class Run:
             self._watch.warn(f"Left out {self._log.damaged} damaged lines of {FILE_NAME}.")
 
     def _train(self) -> None:
+        """Take all walks."""
         trainer = self._trainer
         self._watch.stage(*trainer.extent)
-        if self._out_of_patience():  # a run that has stopped and is resumed
+        if trainer.finished or self._out_of_patience():  # a run that has stopped and is resumed
             return
-        while not trainer.finished:
+        with ExitStack() as stack:
+            # A process alone has nothing to lose before its first walk is done, which may take minutes where the
+            # operator is compiled. Those that train together stop together, between two walks.
+            if self._world.size > 1:
+                stack.enter_context(self._stop.deferred())
+            taken = self._walk()
+            if self._world.size == 1:
+                stack.enter_context(self._stop.deferred())
+            while self._attend(*taken):
+                taken = self._walk()
+
+    def _walk(self) -> tuple[Tensor, set[str]]:
+        """Take a walk; returns its loss, and what is due after it. Training may have to go back first."""
+        while True:
             try:
-                ends = self._walk()
+                return self._trainer.walk(), self._due()
             except NotFiniteError as error:
                 step = self._checkpoints.go_back(error)
                 if self._log is not None:
                     self._log.rewind(step)
-                self._watch.stage(*trainer.extent)
-            else:
-                if ends:
-                    return
+                self._watch.stage(*self._trainer.extent)
 
-    def _walk(self) -> bool:
-        """Take a walk, and do what is due after it; returns whether training ends early."""
-        settings, trainer = self._config.training, self._trainer
-        loss = trainer.walk()
-        due, number = self._due(), trainer.progress.walks
+    def _attend(self, loss: Tensor, due: set[str]) -> bool:
+        """Do what is due after a walk; returns whether training goes on.
+
+        Raises:
+            Interrupted: A stop was requested; a checkpoint has been saved.
+        """
+        trainer = self._trainer
+        number = trainer.progress.walks
         if not trainer.skipped:
             self._checkpoints.good.observe(number, loss)
         if "log" in due and self._log is not None:
             self._log.training(trainer, loss)
         if "validate" in due:
             self._validate(number)
-        if self._lasting and settings.sample_every and number % settings.sample_every == 0:
+        if "sample" in due:
             self._draw_midway(number)
         ends = "validate" in due and self._out_of_patience()
         saves = self._saves and ("checkpoint" in due or ends)
@@ -210,8 +220,8 @@ class Run:
             if not saves:
                 self._checkpoints.save(number, due=False)
             self._world.wait()  # a launcher ends the others when it sees the first one go
-            raise Interrupted(self._stop.signal or 0, self._path, number)
-        return ends
+            raise self._interrupted(self._stop.signal or 0)
+        return not (ends or trainer.finished)
 
     @property
     def _saves(self) -> bool:
@@ -230,9 +240,13 @@ class Run:
         due = {name for name, walks in every.items() if number % walks == 0} | (
             {"log"} if number == 1 else set()
         )
-        if due or trainer.finished:
+        if trainer.finished:
+            due = set(every)
+        if self._lasting and settings.sample_every and number % settings.sample_every == 0:
+            due.add("sample")
+        if due:
             trainer.settle()  # seconds may be more now than they were
-        return set(every) if trainer.finished else due
+        return due
 
     def _out_of_patience(self) -> bool:
         """Whether the main process, which validates, has waited long enough for a better bound; the same on all."""
@@ -290,10 +304,8 @@ class Run:
             for path in paths:
                 self._log.picture(self._trainer.progress.walks, path.stem, path)
 
-    def _chain_step(self, step: int) -> None:
-        self._watch.advance(step, {})
-        if self._stop:
-            raise Interrupted(self._stop.signal or 0, self._path, self._trainer.progress.walks)
+    def _interrupted(self, number: int) -> Interrupted:
+        return Interrupted(number, self._path, self._trainer.progress.walks, self._stage)
 
     def _protocol(self) -> dict[str, Any]:
         return Provenance(

@@ -43,7 +43,7 @@ from walkback.training.optimization import (
 from walkback.training.persistent_chains import PersistentChains
 from walkback.training.progress import Progress
 from walkback.training.starts import DataStarts
-from walkback.training.updates import updates_for
+from walkback.training.updates import Path, updates_for
 from walkback.walk import Start
 
 _LOOK_EVERY = 100
@@ -110,7 +110,7 @@ class Trainer:
         self._optimizer = build_optimizer(self._parameters, settings)
         self._average = WeightAverage(model, settings.ema)
         self._guard = Guard(settings, device, (model.operator, model.process))
-        self._updates = updates_for(settings, objective, model, dataset.info.space.size)
+        self._learn = updates_for(settings, objective, model, dataset.info.space.size)
         self._chains: PersistentChains | None = None
         if settings.chains.share:
             self._chains = PersistentChains(model, settings, seed, self._world, compiled=compiled)
@@ -175,7 +175,7 @@ class Trainer:
             lent_seed(layers, self._device),
             autocast(self._device, self._precision),
         ):
-            learned = self._updates.learn(self._start(number, noise), levels, noise, self._update)
+            learned = self._learn(Path(self._start(number, noise), levels, noise), self._update)
         if not self._guard.skipped:
             self._observe(learned.final_state, number)
         skipped = self.progress.skipped + self._guard.skipped

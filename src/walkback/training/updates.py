@@ -12,10 +12,10 @@ divided by K as well, as the mean over steps is: rates and clipping that suit ba
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TypeAlias, final
+from functools import partial
+from typing import TypeAlias
 
 import torch
 from torch import Tensor
@@ -27,12 +27,27 @@ from walkback.model import Model
 from walkback.objectives import AnyObjective, Objective, PathObjective
 from walkback.schedules import Levels, stack_levels
 from walkback.state import State, batch_size, concatenate, concatenate_contexts, device_of
-from walkback.training.finite import Trail, total
+from walkback.training.finite import Trail
 from walkback.training.paths import path_loss
 from walkback.walk import Start, Transition
 
 Apply: TypeAlias = Callable[[Trail], None]
-"""Moves the weights by the gradients that are there; given what the steps behind them came to, which must be finite."""
+"""Moves the weights by the current gradients; given the numbers of the steps behind them, which must be finite."""
+
+
+@dataclass(frozen=True, slots=True)
+class Path:
+    """A path to learn from, not drawn yet.
+
+    Attributes:
+        start: Where it starts.
+        levels: Its K levels.
+        noise: Source of its randomness.
+    """
+
+    start: Start
+    levels: Levels
+    noise: torch.Generator
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,165 +56,35 @@ class Learned:
 
     Attributes:
         loss: Nats per step and example, a scalar on the device.
-        final_state: s_K, `(B, *E)`; None where the path has not come to the last level.
+        final_state: s_K, `(B, *E)`; None if the path does not reach the last level.
     """
 
     loss: Tensor
     final_state: State | None
 
 
-class Updates(ABC):
-    """A way to learn from one path."""
-
-    @abstractmethod
-    def learn(self, start: Start, levels: Levels, noise: torch.Generator, apply: Apply) -> Learned:
-        """Draw a path from `start` through `levels`, and have `apply` move the weights."""
+Learn: TypeAlias = Callable[[Path, Apply], Learned]
+"""Draws a path, differentiates its losses, and has `Apply` move the weights."""
 
 
-def _steps(
-    model: Model,
-    objective: Objective,
-    start: Start,
-    levels: Levels,
-    noise: torch.Generator,
-    dimensions: int,
-    share: int,
-) -> Iterator[tuple[Tensor, Transition]]:
-    """Draw a path, and differentiate loss_t / D / share when step t is there: yields loss_t and the step."""
-    for transition in model.path(start, levels, noise):
-        loss = objective(transition).mean()
-        (loss / dimensions / share).backward()  # type: ignore[no-untyped-call]
-        yield loss.detach(), transition
-
-
-def _final_state(transition: Transition, levels: Levels, found: State | None) -> State | None:
-    """s_K if this is the step to it, else what was found before."""
-    return transition.target if transition.level is levels[-1] else found
-
-
-@final
-class OnlineUpdates(Updates):
-    """One update after every step; the next step is drawn from the output of just before it.
+def updates_for(settings: TrainingSettings, objective: AnyObjective, model: Model, dimensions: int) -> Learn:
+    """Return the way to learn that settings and objective ask for.
 
     Args:
+        settings: Say which updates.
+        objective: The loss of one step, or of a whole walk.
         model: The model in training.
-        objective: The loss of one step.
         dimensions: D.
+
+    Raises:
+        ConfigurationError: See `require_fitting`.
     """
-
-    def __init__(self, model: Model, objective: Objective, dimensions: int) -> None:
-        self._model = model
-        self._objective = objective
-        self._dimensions = dimensions
-
-    def learn(self, start: Start, levels: Levels, noise: torch.Generator, apply: Apply) -> Learned:
-        """K updates."""
-        begin, summed, final_state = total(start.state), torch.zeros((), device=device_of(start.state)), None
-        steps = _steps(self._model, self._objective, start, levels, noise, self._dimensions, 1)
-        for number, (loss, step) in enumerate(steps, start=1):
-            summed += loss
-            final_state = _final_state(step, levels, final_state)
-            trail = Trail(begin, len(levels), number)
-            trail.add(step.level, step.target, loss)
-            apply(trail)
-        return Learned(summed / len(levels), final_state)
-
-
-@final
-class BatchUpdates(Updates):
-    """One update from the gradients of all steps, each of which is differentiated as soon as it is there.
-
-    Args:
-        model: The model in training.
-        objective: The loss of one step.
-        dimensions: D.
-    """
-
-    def __init__(self, model: Model, objective: Objective, dimensions: int) -> None:
-        self._model = model
-        self._objective = objective
-        self._dimensions = dimensions
-
-    def learn(self, start: Start, levels: Levels, noise: torch.Generator, apply: Apply) -> Learned:
-        """One update, with the memory of one step."""
-        share = len(levels)
-        trail, final_state = Trail(total(start.state), share), None
-        summed = torch.zeros((), device=device_of(start.state))
-        for loss, step in _steps(self._model, self._objective, start, levels, noise, self._dimensions, share):
-            summed += loss
-            trail.add(step.level, step.target, loss)
-            final_state = _final_state(step, levels, final_state)
-        apply(trail)
-        return Learned(summed / share, final_state)
-
-
-@final
-class StackedUpdates(Updates):
-    """The path without a graph, then one forward over its K·B rows.
-
-    Args:
-        model: The model in training; its operator accepts rows at different levels.
-        objective: The loss of one step.
-        dimensions: D.
-    """
-
-    def __init__(self, model: Model, objective: Objective, dimensions: int) -> None:
-        self._model = model
-        self._objective = objective
-        self._dimensions = dimensions
-
-    def learn(self, start: Start, levels: Levels, noise: torch.Generator, apply: Apply) -> Learned:
-        """One update, with the memory of the whole walk."""
-        operator = self._model.operator
-        with torch.no_grad():
-            steps = list(self._model.path(start, levels, noise))
-        rows = batch_size(start.state)
-        target = concatenate([step.target for step in steps])
-        context = concatenate_contexts([start.context] * len(steps))
-        level = stack_levels(tuple(step.level for step in steps), rows, device_of(start.state))
-        stacked = Transition(
-            source=concatenate([step.source for step in steps]),
-            target=target,
-            level=level,
-            forward=StackedKernel([step.forward for step in steps], rows),
-            reverse=operator(target, level, context).cooling(level),
-            anchor=concatenate([start.state if start.anchor is None else start.anchor] * len(steps)),
-            context=context,
-        )
-        losses = self._objective(stacked)
-        loss = losses.mean()
-        (loss / self._dimensions).backward()  # type: ignore[no-untyped-call]
-        trail = Trail(total(start.state), len(levels))
-        for step, part in zip(steps, torch.split(losses.detach(), rows), strict=True):
-            trail.add(step.level, step.target, part.mean())
-        apply(trail)
-        ends = [step.target for step in steps if step.level is levels[-1]]
-        return Learned(loss.detach(), ends[-1] if ends else None)
-
-
-@final
-class PathUpdates(Updates):
-    """One update from the gradient through the whole walk, in the parameters of process and prior as well.
-
-    Args:
-        model: The model in training.
-        objective: The loss of a walk.
-        dimensions: D.
-    """
-
-    def __init__(self, model: Model, objective: PathObjective, dimensions: int) -> None:
-        self._model = model
-        self._objective = objective
-        self._dimensions = dimensions
-
-    def learn(self, start: Start, levels: Levels, noise: torch.Generator, apply: Apply) -> Learned:
-        """One update, with the memory of the whole walk unless the objective computes steps again."""
-        trail = Trail(total(start.state), len(levels))
-        losses, final_state = path_loss(self._model, self._objective, start, levels, noise, trail.add)
-        loss = losses.mean() / len(levels)
-        (loss / self._dimensions).backward()  # type: ignore[no-untyped-call]
-        apply(trail)
-        return Learned(loss.detach(), final_state)
+    require_fitting(settings, objective)
+    if isinstance(objective, PathObjective):
+        return partial(_learn_path, model, objective, dimensions)
+    if settings.updates == "stacked":
+        return partial(_learn_stacked, model, objective, dimensions)
+    return partial(_learn_steps, model, objective, dimensions, settings.updates == "online")
 
 
 def require_fitting(settings: TrainingSettings, objective: AnyObjective) -> None:
@@ -224,17 +109,75 @@ def require_fitting(settings: TrainingSettings, objective: AnyObjective) -> None
         )
 
 
-def updates_for(
-    settings: TrainingSettings, objective: AnyObjective, model: Model, dimensions: int
-) -> Updates:
-    """The way to learn that settings and objective ask for; raises as `require_fitting`."""
-    require_fitting(settings, objective)
-    if isinstance(objective, PathObjective):
-        return PathUpdates(model, objective, dimensions)
-    match settings.updates:
-        case "online":
-            return OnlineUpdates(model, objective, dimensions)
-        case "batch":
-            return BatchUpdates(model, objective, dimensions)
-        case "stacked":
-            return StackedUpdates(model, objective, dimensions)
+def _learn_steps(
+    model: Model, objective: Objective, dimensions: int, online: bool, path: Path, apply: Apply
+) -> Learned:
+    """Online and batch updates: each step is differentiated as soon as it is drawn, with the memory of one step.
+
+    After an online update the next state is still drawn from the output at s_t that the old weights computed, but
+    its loss is that of the new weights; see `walk`.
+    """
+    count = len(path.levels)
+    share = 1 if online else count
+    total = torch.zeros((), device=device_of(path.start.state))
+    trail = Trail(path.start.state, count)
+    final_state = None
+    for transition in model.path(path.start, path.levels, path.noise):
+        loss = objective(transition).mean()
+        (loss / dimensions / share).backward()  # type: ignore[no-untyped-call]
+        total += loss.detach()
+        trail.add(transition.level, transition.target, loss)
+        if transition.level is path.levels[-1]:
+            final_state = transition.target
+        if online:
+            apply(trail)
+            trail = trail.following()
+    if not online:
+        apply(trail)
+    return Learned(total / count, final_state)
+
+
+def _learn_stacked(model: Model, objective: Objective, dimensions: int, path: Path, apply: Apply) -> Learned:
+    """One update, with the memory of the whole walk: the path without a graph, then one forward over its K·B rows.
+
+    The model's operator accepts rows at different levels.
+    """
+    start = path.start
+    with torch.no_grad():
+        steps = list(model.path(start, path.levels, path.noise))
+    rows = batch_size(start.state)
+    target = concatenate([step.target for step in steps])
+    context = concatenate_contexts([start.context] * len(steps))
+    level = stack_levels(tuple(step.level for step in steps), rows, device_of(start.state))
+    stacked = Transition(
+        source=concatenate([step.source for step in steps]),
+        target=target,
+        level=level,
+        # The kernels that the states were drawn from are constants: only the way back is learned.
+        forward=StackedKernel([step.forward for step in steps], rows),
+        reverse=model.operator(target, level, context).cooling(level),
+        anchor=concatenate([start.state if start.anchor is None else start.anchor] * len(steps)),
+        context=context,
+    )
+    losses = objective(stacked)
+    loss = losses.mean()
+    (loss / dimensions).backward()  # type: ignore[no-untyped-call]
+    trail = Trail(start.state, len(path.levels))
+    for step, part in zip(steps, torch.split(losses.detach(), rows), strict=True):
+        trail.add(step.level, step.target, part.mean())
+    apply(trail)
+    ends = [step.target for step in steps if step.level is path.levels[-1]]
+    return Learned(loss.detach(), ends[-1] if ends else None)
+
+
+def _learn_path(model: Model, objective: PathObjective, dimensions: int, path: Path, apply: Apply) -> Learned:
+    """One update from the gradient through the whole walk, in the parameters of process and prior as well.
+
+    Takes the memory of the whole walk unless the objective computes steps again.
+    """
+    trail = Trail(path.start.state, len(path.levels))
+    losses, final_state = path_loss(model, objective, path.start, path.levels, path.noise, trail.add)
+    loss = losses.mean() / len(path.levels)
+    (loss / dimensions).backward()  # type: ignore[no-untyped-call]
+    apply(trail)
+    return Learned(loss.detach(), final_state)
