@@ -18,6 +18,7 @@ from walkback.objectives import Objective
 from walkback.schedules import Level
 from walkback.training.finite import FiniteCheck, Moment, Trail
 from walkback.training.trainer import Trainer
+from walkback.training.updates import updates_for
 from walkback.walk import Transition
 from walkback_paper.objectives import WalkbackLoss
 
@@ -40,7 +41,7 @@ class Diverging(Objective):
 def diverging(device: torch.device, **settings: Any) -> Trainer:
     """A trainer whose loss is infinite in two walks."""
     worker = Parts().trainer(device, **settings)
-    worker._updates._objective = Diverging()  # type: ignore[attr-defined]
+    worker._learn = updates_for(worker._settings, Diverging(), worker.model, 64)
     return worker
 
 
@@ -157,13 +158,13 @@ def test_seconds_have_what_the_device_was_waited_for(monkeypatch: pytest.MonkeyP
     monkeypatch.setattr(engine, "perf_counter", lambda: now[0])
     with standin():
         worker = Parts().trainer(DEVICE)
-        learn = worker._updates.learn
+        learn = worker._learn
 
         def told(*arguments: Any) -> Any:
             now[0] += 1
             return learn(*arguments)
 
-        monkeypatch.setattr(worker._updates, "learn", told)
+        monkeypatch.setattr(worker, "_learn", told)
         monkeypatch.setattr(engine, "wait_for", lambda device: now.__setitem__(0, now[0] + 10))
         worker.walk()
         worker.walk()
