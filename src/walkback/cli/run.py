@@ -35,7 +35,7 @@ from walkback.support.processes import follow_parent, is_one_of_several, talks
 
 if TYPE_CHECKING:
     from walkback.jobs.train import CheckedTraining
-    from walkback.training.run import RunResult
+    from walkback.training.run_result import RunResult
 
 
 def run(
