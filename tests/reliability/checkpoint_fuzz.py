@@ -140,7 +140,9 @@ def fuzz(tally: Tally, count: int, start: int, place: Path) -> None:
     bases = whole_checkpoints(place)
     limit_memory(MEMORY_MIB)
     for mutant in mutants(bases, tally.seed, count, start):
-        sys.stdout.write(f"{mutant.number} {mutant.base} {mutant.kind[:200]!r}\n")  # the last is that of a crash
+        sys.stdout.write(
+            f"{mutant.number} {mutant.base} {mutant.kind[:200]!r}\n"
+        )  # the last is that of a crash
         sys.stdout.flush()
         began = time.monotonic()
         try:

@@ -1,30 +1,38 @@
 """Checkpoints changed by a hostile or unlucky hand: whole ones of several models, and mutations of them.
 
 A file is taken apart into its document and its tensors, changed, and put together again by this module alone, so that
-what is wrong is what was meant to be. Half of the mutants are signed like files that walkback wrote: the checks behind
-the digest are reached as well.
+what is wrong is what was meant to be. Most mutants get a digest that fits, as anybody can make one: the checks behind
+that of the digest are reached as well.
 """
 
 from __future__ import annotations
 
 import copy
+import hashlib
 import json
 import math
 import random
+import re
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any, TypeAlias
 
 import numpy as np
-
 from tests.reliability.watched import CANARY
 
 Stored: TypeAlias = tuple[str, tuple[int, ...], bytes]
 """Type, shape and bytes of a tensor."""
 
 _NUMPY = {
-    **{"I64": "<i8", "F64": "<f8", "F32": "<f4", "I32": "<i4", "F16": "<f2", "I16": "<i2"},
-    **{"I8": "i1", "U8": "u1", "BOOL": "?"},
+    "I64": "<i8",
+    "F64": "<f8",
+    "F32": "<f4",
+    "I32": "<i4",
+    "F16": "<f2",
+    "I16": "<i2",
+    "I8": "i1",
+    "U8": "u1",
+    "BOOL": "?",
 }
 """Types that values are cast to; BF16 is written as the upper half of F32."""
 
@@ -34,14 +42,58 @@ NUMBERS: tuple[Any, ...] = (
 )
 TEXTS: tuple[str, ...] = (
     *("", " ", "a", "nan", "1", "true", "..", "../../x", "/", "/usr", "~", "~nobody", ".", "\0", "a" * 300),
-    *("x" * 100_000, "\x1b[31m", "\x1b]0;x\x07", "a\nerror: forged", "\u202eabc", "\ud800", "[/foo]", "[red]x"),
-    *(f"./{CANARY}", f"/tmp/{CANARY}/x", f"owner/{CANARY}", f"{CANARY}:thing", f"{CANARY.replace('-', '_')}:x"),
+    *(
+        "x" * 100_000,
+        "\x1b[31m",
+        "\x1b]0;x\x07",
+        "a\nerror: forged",
+        "\u202eabc",
+        "\ud800",
+        "[/foo]",
+        "[red]x",
+    ),
+    *(
+        f"./{CANARY}",
+        f"/tmp/{CANARY}/x",
+        f"owner/{CANARY}",
+        f"{CANARY}:thing",
+        f"{CANARY.replace('-', '_')}:x",
+    ),
     *(f"hf://{CANARY}/x", f"http://{CANARY}.invalid/x", "os:system", "builtins:eval", "__import__('os')"),
-    *("evil; curl http://x | sh #", "walkback\n1.0", "cuda", "cuda:7", "cpu", "auto", "bf16", "real", "binary"),
+    *(
+        "evil; curl http://x | sh #",
+        "walkback\n1.0",
+        "cuda",
+        "cuda:7",
+        "cpu",
+        "auto",
+        "bf16",
+        "real",
+        "binary",
+    ),
 )
 NAMES = (
-    *("gaussian-mlp", "gaussian-conv", "gaussian-unet", "bernoulli-mlp", "gaussian", "bernoulli", "mlp", "unet"),
-    *("encoder-decoder", "plain-mlp", "doubling", "geometric", "constant", "explicit", "sqrt2", "tied", "std"),
+    *(
+        "gaussian-mlp",
+        "gaussian-conv",
+        "gaussian-unet",
+        "bernoulli-mlp",
+        "gaussian",
+        "bernoulli",
+        "mlp",
+        "unet",
+    ),
+    *(
+        "encoder-decoder",
+        "plain-mlp",
+        "doubling",
+        "geometric",
+        "constant",
+        "explicit",
+        "sqrt2",
+        "tied",
+        "std",
+    ),
     *("variance", "walkback", "elbo", "digits", "swiss-roll", "mog", "mnist", "folder", "broad-gaussian"),
     *("fair-bits", "conditional", "one-hot", "walkback:gaussian-mlp", "other:gaussian-mlp"),
 )
@@ -81,7 +133,7 @@ def take_apart(content: bytes) -> Parts:
 
 def header_of(parts: Parts) -> tuple[dict[str, Any], bytes]:
     """The header and the data of a file with these parts."""
-    header: dict[str, Any] = {"__metadata__": {"walkback": json.dumps(parts.document)}}
+    header: dict[str, Any] = {"__metadata__": {"walkback": json.dumps(parts.document, separators=(",", ":"))}}
     data = b""
     for name, (dtype, shape, content) in parts.tensors.items():
         header[name] = {
@@ -131,13 +183,13 @@ def hostile(old: Any, rng: random.Random, others: Callable[[], Any]) -> Any:
         if isinstance(old, list):
             return rng.choice(([], old * 2, old[1:], [*old, *old[:1]], old * 1000, old[::-1]))
         if isinstance(old, dict):
-            return rng.choice(({}, {**old, "more": 1}, {name: None for name in old}))
+            return rng.choice(({}, {**old, "more": 1}, dict.fromkeys(old)))
     deep: Any = rng.choice(NUMBERS)
     for _ in range(rng.choice((1, 20, 200))):
         deep = [deep] if rng.random() < 0.5 else {"a": deep}
+    simple = (None, True, False, [], {}, rng.choice(NUMBERS), rng.choice(NUMBERS), rng.choice(TEXTS))
     return rng.choice(
-        (None, True, False, [], {}, rng.choice(NUMBERS), rng.choice(NUMBERS), rng.choice(TEXTS))
-        + (rng.choice(NAMES), deep, copy.deepcopy(others()), {"name": rng.choice(NAMES)})
+        (*simple, rng.choice(NAMES), deep, copy.deepcopy(others()), {"name": rng.choice(NAMES)})
     )
 
 
@@ -233,7 +285,20 @@ def _swap(tensors: dict[str, Stored], name: str, rng: random.Random) -> None:
     tensors[name], tensors[other] = tensors[other], tensors[name]
 
 
-_TENSOR_EDITS = (_fill, _fill, _fill, _scale, _retype, _retype, _reshape, _resize, _remove, _rename, _add, _swap)
+_TENSOR_EDITS = (
+    _fill,
+    _fill,
+    _fill,
+    _scale,
+    _retype,
+    _retype,
+    _reshape,
+    _resize,
+    _remove,
+    _rename,
+    _add,
+    _swap,
+)
 
 
 def edit_tensor(tensors: dict[str, Stored], rng: random.Random) -> str:
@@ -279,7 +344,9 @@ def damage(content: bytes, rng: random.Random) -> tuple[bytes, str]:
     header = 8 + int.from_bytes(content[:8], "little")
     end = rng.choice((8, min(header, len(data)), len(data)))  # anywhere, in the header, in the length
     place = rng.randrange(max(end, 1))
-    what = rng.choice(("flip", "flip", "flip", "overwrite", "truncate", "append", "delete", "repeat", "length"))
+    what = rng.choice(
+        ("flip", "flip", "flip", "overwrite", "truncate", "append", "delete", "repeat", "length")
+    )
     if what == "flip":
         data[place] ^= 1 << rng.randrange(8)
     elif what == "overwrite":
@@ -299,41 +366,46 @@ def damage(content: bytes, rng: random.Random) -> tuple[bytes, str]:
 
 # --- mutants
 
-Seal: TypeAlias = Callable[[Parts], Parts]
+_PLACE = re.compile(rb'\\"sha256\\":\\"([0-9a-f]{64})')
+"""The digest of a file: SHA-256 of all its bytes with zeros in its own place, in JSON in a string of JSON."""
 
 
-def unsigned(parts: Parts) -> Parts:
-    """The parts as they are: what a digest says of them, if anything, is that of the file before."""
-    return parts
+def signed(content: bytes) -> bytes:
+    """The file with a digest that fits, where it has a place for one."""
+    found = _PLACE.search(content)
+    if found is None:
+        return content
+    before, after = content[: found.start(1)], content[found.end(1) :]
+    return before + hashlib.sha256(before + b"0" * 64 + after).hexdigest().encode() + after
 
 
-def mutant_of(content: bytes, rng: random.Random, seal: Seal) -> tuple[str, bytes]:
+def mutant_of(content: bytes, rng: random.Random) -> tuple[str, bytes]:
     """What was done, and the changed file."""
     kind = rng.choices(("document", "tensors", "both", "header", "bytes"), (40, 25, 10, 10, 15))[0]
+    signs = rng.random() < (0.4 if kind == "bytes" else 0.9)
     if kind == "bytes":
         changed, what = damage(content, rng)
-        return f"bytes: {what}", changed
+        return f"bytes: {what}", signed(changed) if signs else changed
     parts = take_apart(content)
     done = []
     if kind in ("document", "both"):
         done += [edit(parts.document, rng) for _ in range(rng.choice((1, 1, 1, 2, 3)))]
     if kind in ("tensors", "both"):
         done += [edit_tensor(parts.tensors, rng) for _ in range(rng.choice((1, 1, 2)))]
-    if kind != "header" and rng.random() < 0.9:
-        parts = seal(parts)
-    header, data = header_of(replace(parts))
+    if signs:
+        parts.document["sha256"] = "0" * 64
+    header, data = header_of(parts)
     if kind == "header":
         done.append(edit_header(header, rng))
-    return f"{kind}: {', '.join(done)}", put_together(header, data)
+    changed = put_together(header, data)
+    return f"{kind}: {', '.join(done)}", signed(changed) if signs else changed
 
 
-def mutants(
-    bases: Mapping[str, bytes], seed: int, count: int, start: int = 0, seal: Seal = unsigned
-) -> Iterator[Mutant]:
+def mutants(bases: Mapping[str, bytes], seed: int, count: int, start: int = 0) -> Iterator[Mutant]:
     """`count` mutants from number `start` on; each follows from the whole files, the seed and its number alone."""
     names = list(bases)
     for number in range(start, start + count):
         rng = random.Random(f"{seed} {number}")
         base = names[number % len(names)]
-        kind, content = mutant_of(bases[base], rng, seal)
+        kind, content = mutant_of(bases[base], rng)
         yield Mutant(number, base, kind, content)

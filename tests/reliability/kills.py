@@ -98,7 +98,9 @@ def bits(directory: Path, steps: int = STEPS) -> dict[str, str]:
         "model": digest(directory / "final.safetensors"),
         "last checkpoint": f"{_number(state)} {digest(model)}",
         "optimizer": _sha(*(name.encode() + moments[name].numpy().tobytes() for name in sorted(moments))),
-        "weights and chains": _sha(*(name.encode() + others[name].numpy().tobytes() for name in sorted(others))),
+        "weights and chains": _sha(
+            *(name.encode() + others[name].numpy().tobytes() for name in sorted(others))
+        ),
         "cursor and seed": json.dumps(_timeless(document["document"]), sort_keys=True),
         "metrics": json.dumps(figures(directory)),
         "configuration": digest(directory / "config.toml"),

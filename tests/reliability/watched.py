@@ -41,15 +41,12 @@ class _Audit:
 
     installed: bool = False
     looking: bool = False
-    allowed: str = CANARY
     seen: list[str] = field(default_factory=list)
 
     def hook(self, event: str, arguments: tuple[Any, ...]) -> None:
         if not self.looking:
             return
-        if event in _REACHING:
-            self.seen.append(f"{event} {arguments!r:.200}")
-        elif event in _NAMING and CANARY in str(arguments[0]):
+        if event in _REACHING or (event in _NAMING and CANARY in str(arguments[0])):
             self.seen.append(f"{event} {arguments!r:.200}")
 
 
@@ -83,7 +80,9 @@ def within(seconds: float) -> Iterator[None]:
         raise OverTime
 
     before = signal.signal(signal.SIGALRM, ring)
-    signal.setitimer(signal.ITIMER_REAL, seconds, 1.0)  # again and again, should one be swallowed by a callback
+    signal.setitimer(
+        signal.ITIMER_REAL, seconds, 1.0
+    )  # again and again, should one be swallowed by a callback
     try:
         yield
     finally:
