@@ -20,10 +20,10 @@ import sys
 import tempfile
 import time
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 from tests.program import digest, figures
 from tests.reliability.forks import Call, Forks, Trap, forks
@@ -160,29 +160,53 @@ def difference(found: Mapping[str, str], wanted: Mapping[str, str]) -> str:
     return ", ".join(name for name in wanted if found.get(name) != wanted[name])
 
 
+Attempt: TypeAlias = Callable[[Forks, Subject, Path, int], list[int]]
+"""Starts the run in a directory, for the n-th time, and strikes; returns the exit codes."""
+
+
+def at_random_moments(number: signal.Signals, rng: random.Random) -> Attempt:
+    """Sends a signal after a random time, to all processes or to one of them."""
+
+    def attempt(server: Forks, subject: Subject, directory: Path, tried: int) -> list[int]:
+        # The chances to come further grow, so that a machine that has become slow comes to an end as well.
+        delay = rng.uniform(0, subject.seconds * (0.7 + 0.3 * tried))
+        processes = server.start(*calls(subject, directory))
+        victims = processes if rng.random() < 0.4 else [rng.choice(processes)]
+        time.sleep(delay)
+        for victim in victims:
+            os.kill(victim, number)
+        for other in set(processes) - set(victims):
+            os.kill(other, signal.SIGTERM)  # as a launcher does
+        return server.ended_soon(processes, _SOON)
+
+    return attempt
+
+
+def at_operations(number: signal.Signals, rng: random.Random) -> Attempt:
+    """Strikes just before a random operation that changes a file; some attempts do not come to a checkpoint."""
+
+    def attempt(server: Forks, subject: Subject, directory: Path, tried: int) -> list[int]:
+        trap = Trap(rng.randint(1, 30 + 10 * tried), number, str(directory) + os.sep)
+        return server.ended_soon(server.start(*calls(subject, directory, trap)), _SOON)
+
+    return attempt
+
+
 def disturbed(
-    server: Forks, subject: Subject, number: signal.Signals, rng: random.Random, name: str
+    server: Forks, subject: Subject, number: signal.Signals, attempt: Attempt, name: str
 ) -> Iterator[str]:
-    """Signal a run at random moments until it is done; yields how each attempt ended.
+    """Strike a run until it is done; yields how each attempt ended.
 
     Raises:
         AssertionError: An attempt ended in another way than by the signal, or the whole is not what it should be.
     """
     directory = subject.place / name
-    for attempt in range(100):
-        # The chances to come further grow, so that a machine that has become slow comes to an end as well.
-        delay = rng.uniform(0, subject.seconds * (0.7 + 0.3 * attempt))
-        processes = server.start(*calls(subject, directory))
-        time.sleep(delay)
-        victims = _victims(processes, rng)
-        for victim in victims:
-            os.kill(victim, number)
-        for other in set(processes) - set(victims):
-            os.kill(other, signal.SIGTERM)  # as a launcher does
-        codes = server.ended_soon(processes, _SOON)
+    for tried in range(100):
+        codes = attempt(server, subject, directory, tried)
         messages = "".join(Path(call.log).read_text() for call in calls(subject, directory))
-        allowed = {0, -number, 128 + number} | ({1, 128, 143, -15} if subject.ranks > 1 else set())
-        assert set(codes) <= allowed, (codes, messages[-800:])
+        # Another process than the one that was struck says that it has lost it, or that it was asked to end.
+        others = {1, 128, 128 + signal.SIGTERM, -signal.SIGTERM} if subject.ranks > 1 else set()
+        assert set(codes) <= {0, -number, 128 + number} | others, (codes, messages[-800:])
         assert subject.ranks > 1 or "Traceback" not in messages, messages[-800:]
         if set(codes) == {0}:
             found = bits(directory)
@@ -194,15 +218,10 @@ def disturbed(
     raise AssertionError("It never came to an end.")
 
 
-def _victims(processes: list[int], rng: random.Random) -> list[int]:
-    """All of the processes, or one of them."""
-    return processes if len(processes) == 1 or rng.random() < 0.4 else [rng.choice(processes)]
-
-
 def campaign(
     server: Forks, tally: Tally, place: Path, modes: list[str], wanted: Mapping[signal.Signals, int]
 ) -> None:
-    """Signal runs of every mode until so many signals of each kind have struck one at work."""
+    """Strike runs of every mode, at random moments and at random operations, until so many signals have struck."""
     subjects = {mode: undisturbed(server, mode, place) for mode in modes}
     for number, count in wanted.items():
         struck: Counter[str] = Counter()
@@ -210,8 +229,11 @@ def campaign(
         while struck.total() < count:
             mode = modes[rounds % len(modes)]
             rng = random.Random(f"{tally.seed} {number.name} {rounds}")
+            single = subjects[mode].ranks == 1
+            kind = at_operations if single and rounds // len(modes) % 2 else at_random_moments
             try:
-                for end in disturbed(server, subjects[mode], number, rng, f"{number.name}-{rounds}"):
+                attempt = kind(number, rng)
+                for end in disturbed(server, subjects[mode], number, attempt, f"{number.name}-{rounds}"):
                     tally.outcomes[f"{number.name} {mode}: {end}"] += 1
                     struck[mode] += end != "done"
             except AssertionError as error:
