@@ -27,8 +27,8 @@ from torch import Tensor
 from walkback.building.assembly import load_model
 from walkback.data import labels_in_turn
 from walkback.extensions.registry import Registry
-from walkback.guidance import guided
 from walkback.sampling import anneal, chain, last
+from walkback.sampling.guidance import guided
 from walkback.support.seeding import generator
 from walkback_toys.digits import Digits
 
@@ -97,7 +97,9 @@ if __name__ == "__main__":
     parser.add_argument(
         "--steps", type=int, nargs="*", default=[100, 300, 1000, 10_000], help="steps at T = 1"
     )
-    parser.add_argument("--guidance", type=float, default=1.0, help="see walkback.guidance; 1 is none")
+    parser.add_argument(
+        "--guidance", type=float, default=1.0, help="see walkback.sampling.guidance; 1 is none"
+    )
     torch.set_num_threads(1)
     options = parser.parse_args()
     main(options.checkpoint, options.steps, options.guidance)

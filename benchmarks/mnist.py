@@ -38,8 +38,8 @@ from walkback.building.devices import autocast, resolve_device, resolve_precisio
 from walkback.extensions.registry import Registry
 from walkback.model import Model
 from walkback.pictures.images import grid, save_png
-from walkback.readout import read_out, require_readout
 from walkback.sampling import anneal, chain, last
+from walkback.sampling.readout import read_out, require_readout
 from walkback.support.readouts import READOUTS
 from walkback.support.seeding import generator
 

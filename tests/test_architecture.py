@@ -21,6 +21,9 @@ HEAVY = {"torch", "datasets", "numpy", "sklearn", "PIL", "pyarrow", "pydantic", 
 
 MAX_FILE_LINES, MAX_FUNCTION_LINES = 350, 70
 
+MAX_TOP_FILES, MAX_TOP_LINES = 20, 2000
+"""Of the top of the core, which is read in one sitting."""
+
 UNSAFE = {"pickle", "cPickle", "cloudpickle", "dill", "joblib", "marshal", "shelve"}
 """Modules that run code found in files."""
 
@@ -171,6 +174,12 @@ def test_files_and_functions_are_short(path: Path) -> None:
             start = node.body[0] if path.parent.name in ("cli", "api") else node
             length = (node.end_lineno or 0) - start.lineno + 1
             assert length <= MAX_FUNCTION_LINES, node.name
+
+
+def test_the_top_of_the_core_is_short() -> None:
+    top = list(CORE.glob("*.py"))
+    assert len(top) <= MAX_TOP_FILES
+    assert sum(len(path.read_text("utf-8").splitlines()) for path in top) <= MAX_TOP_LINES
 
 
 def test_no_concrete_method_is_overridden() -> None:

@@ -15,10 +15,10 @@ from tests.toy.exact import LinearGaussian, autoregressive, gaussian, model
 from tests.toy.statistics import LIMIT, normal, rng
 
 from walkback.diagnostics import Subject
+from walkback.measuring.work import cooling_work, reheating_work
 from walkback.model import Model
 from walkback.report import Figure, Report, number
 from walkback.schedules import levels_from
-from walkback.work import cooling_work, reheating_work
 from walkback_diagnostics.thermodynamic_report import Measured, overlap_figure, thermodynamic_report
 from walkback_diagnostics.thermodynamics import Thermodynamics
 

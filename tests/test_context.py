@@ -26,20 +26,20 @@ from walkback.data import (
 )
 from walkback.diagnostics import Subject
 from walkback.errors import ConfigurationError
-from walkback.inpainting import fill_in, inpaint
 from walkback.measuring.bound import estimate_bound, path_bound
 from walkback.measuring.traces import settle, trace
+from walkback.measuring.work import cooling_work, heating_work, reheating_work
 from walkback.model import Model
 from walkback.objectives import AnyObjective
-from walkback.paths import path_loss
 from walkback.processes import TiedProcess
 from walkback.sampling import SamplePlan, anneal, chain, cool, last, sample_frames
+from walkback.sampling.inpainting import fill_in, inpaint
 from walkback.schedules import Level, levels_from
 from walkback.state import State, concatenate_contexts, leaves, map_context
 from walkback.storage.work_cache import WorkCache
+from walkback.training.paths import path_loss
 from walkback.training.trainer import Trainer
 from walkback.walk import Start
-from walkback.work import cooling_work, heating_work, reheating_work
 from walkback_paper.objectives import NegativeBound, WalkbackLoss
 
 LEVELS = levels_from([1.0, 1.0, 2.0])
@@ -111,7 +111,7 @@ def test_inpainting_fills_in_what_a_label_says(monkeypatch: pytest.MonkeyPatch) 
     filled = last(inpaint(homing(), known, mask, LEVELS, rng(), LABELS, extra=2))
     assert leaves(filled)[0][:, 0].tolist() == [7.0] * 5
     assert leaves(filled)[0][:, 1].round().tolist() == [20.0, 0.0, 10.0, 0.0, 20.0]
-    monkeypatch.setattr("walkback.inpainting.BATCH", 2)
+    monkeypatch.setattr("walkback.sampling.inpainting.BATCH", 2)
     options: dict[str, Any] = {"extra": 1, "seed": 0, "device": CPU}
     shown = fill_in(homing(), known, mask, LEVELS, LABELS, readout="mean", **options)
     assert shown[:, 1].round().tolist() == [20.0, 0.0, 10.0, 0.0, 20.0]

@@ -16,8 +16,7 @@ from walkback.component import DatasetSource
 from walkback.data import SPLITS, Dataset
 from walkback.errors import ConfigurationError, DataError
 from walkback_hf import plugin
-from walkback_hf.named import Celeba
-from walkback_hf.sources import Folder, Hub
+from walkback_hf.sources import Folder, Hub, Named
 from walkback_hf.splits import plan_splits
 
 
@@ -186,7 +185,7 @@ def test_missing_empty_and_odd_paths_are_refused(root):
         (lambda: Folder(path="x", size=0), "data.size = 0"),
         (lambda: Folder(path="x", limit=0), "data.limit = 0"),
         (lambda: Folder(path="x", binarize="half"), "none, threshold, stochastic"),
-        (lambda: Celeba(size=-1), "data.size = -1"),
+        (lambda: Named(source="celeba", size=-1), "data.size = -1"),
         (lambda: Hub(id="mnist"), "data.id = 'mnist'; expected a hub id"),
         (lambda: Hub(id="../../etc"), "expected a hub id"),
     ],

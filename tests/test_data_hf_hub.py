@@ -9,6 +9,7 @@ import socket
 import threading
 from collections import Counter
 from http.server import BaseHTTPRequestHandler, HTTPServer
+from typing import get_args
 
 import datasets
 import numpy as np
@@ -17,10 +18,15 @@ import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
-from walkback.errors import DataError
+from walkback.building.assembly import build_dataset
+from walkback.configuration.layering import resolve_data
+from walkback.configuration.schema import component_options
+from walkback.errors import ConfigurationError, DataError
+from walkback.extensions.registry import Registry
 from walkback_hf import hub
-from walkback_hf.named import Celeba, CelebaFaces, Cifar10, FashionMnist, Mnist, Svhn
-from walkback_hf.sources import Hub
+from walkback_hf.named import TABLE
+from walkback_hf.plugin import walkback_datasets
+from walkback_hf.sources import Hub, Known, Named
 
 OFFLINE = ("HF_HUB_OFFLINE", "HF_DATASETS_OFFLINE", "TRANSFORMERS_OFFLINE")
 
@@ -122,21 +128,65 @@ def prepared(data):
 @pytest.mark.parametrize(
     ("name", "where", "column", "splits", "shape"),
     [
-        (Mnist, "ylecun/mnist/mnist", "image", ("train", "test"), (1, 6, 6)),
-        (FashionMnist, "zalando-datasets/fashion_mnist/fashion_mnist", "image", ("train", "test"), (1, 6, 6)),
-        (Cifar10, "uoft-cs/cifar10/plain_text", "img", ("train", "test"), (3, 6, 6)),
-        (Svhn, "ufldl-stanford/svhn/cropped_digits", "image", ("train", "test", "extra"), (3, 6, 6)),
-        (Celeba, "flwrlabs/celeba/img_align+identity+attr", "image", ("train", "valid", "test"), (3, 64, 64)),
-        (CelebaFaces, "nielsr/CelebA-faces/data", "image", ("train",), (3, 64, 64)),
+        ("mnist", "ylecun/mnist/mnist", "image", ("train", "test"), (1, 6, 6)),
+        (
+            "fashion-mnist",
+            "zalando-datasets/fashion_mnist/fashion_mnist",
+            "image",
+            ("train", "test"),
+            (1, 6, 6),
+        ),
+        ("cifar10", "uoft-cs/cifar10/plain_text", "img", ("train", "test"), (3, 6, 6)),
+        ("svhn", "ufldl-stanford/svhn/cropped_digits", "image", ("train", "test", "extra"), (3, 6, 6)),
+        (
+            "celeba",
+            "flwrlabs/celeba/img_align+identity+attr",
+            "image",
+            ("train", "valid", "test"),
+            (3, 64, 64),
+        ),
+        ("celeba-faces", "nielsr/CelebA-faces/data", "image", ("train",), (3, 64, 64)),
     ],
 )
 def test_named_sets_are_read_from_their_place_in_the_mirror(mirror, name, where, column, splits, shape):
     for start, split in enumerate(splits):
         write(mirror / where, split, table(range(20 * start, 20 * start + 20), column, channels=shape[0]))
-    info = prepared(name()).info
-    assert info.shape == shape
+    info = prepared(Named(source=name)).info
+    assert (info.name, info.shape) == (name, shape)
     assert info.splits["train"] == (20 if len(splits) == 3 and "valid" in splits else 18)
     assert all(info.splits.values())
+
+
+def test_each_entry_of_the_table_is_a_source_and_a_component():
+    """The table is said in three places: its keys, what `source` takes, and the names that users type."""
+    assert tuple(TABLE) == get_args(Known)
+    components = {component.name: component for component in walkback_datasets()}
+    assert [name for name in components if name in TABLE] == list(TABLE)
+    known = component_options(Named).model_fields
+    for name, entry in TABLE.items():
+        assert components[name].target == "walkback_hf.sources:Named"
+        assert components[name].preset == {"source": name, **entry.preset}
+        assert components[name].preset.keys() <= known.keys()
+
+
+@pytest.mark.parametrize("name", TABLE)
+def test_named_sets_have_the_options_of_image_data_only(name):
+    registry = Registry.discover()
+    expected = {"size", "grayscale", "limit", "binarize", "dequantize", "noise", "condition", "source"}
+    assert resolve_data(registry, name).options.keys() == expected
+    with pytest.raises(ConfigurationError, match=r"Unknown option 'data\.id'"):
+        resolve_data(registry, name, ["data.id=some/thing"])
+
+
+def test_options_of_before_the_table_give_the_data_of_before(mirror):
+    """Checkpoints of mnist recorded neither `source` nor `grayscale`, those of celeba no `condition`."""
+    for start, split in enumerate(("train", "test")):
+        write(mirror / "ylecun/mnist/mnist", split, table(range(20 * start, 20 * start + 20), channels=3))
+    registry = Registry.discover()
+    old = ["data.size=4", "data.limit=7", 'data.binarize="none"', "data.dequantize=true", "data.noise=0.0"]
+    info = prepared(build_dataset(resolve_data(registry, "mnist", old), registry)).info
+    assert (info.name, info.shape, info.splits["train"]) == ("mnist", (1, 4, 4), 7)
+    assert resolve_data(registry, "celeba").options["size"] == 64
 
 
 def test_the_mirror_goes_before_cache_and_hub(mirror, downloads, endpoint):
@@ -153,7 +203,7 @@ def test_what_the_mirror_lacks_is_asked_of_the_hub(mirror, downloads, endpoint):
 def test_a_mirror_that_does_not_exist_is_named(monkeypatch):
     monkeypatch.setenv("WALKBACK_DATA", "/no/such/mirror")
     with pytest.raises(DataError, match="WALKBACK_DATA = /no/such/mirror, which is no folder"):
-        Mnist().prepare()
+        Named(source="mnist").prepare()
 
 
 def test_configurations_of_the_mirror_are_chosen_by_name(mirror):
@@ -222,7 +272,7 @@ def test_a_hub_out_of_reach_is_tried_once_and_the_way_out_is_told(downloads, mon
     head = hub._head
     monkeypatch.setattr(hub, "_head", lambda url, patience: attempts.append(url) or head(url, patience))
     with pytest.raises(DataError) as caught:
-        Mnist().prepare()
+        Named(source="mnist").prepare()
     message = str(caught.value)
     assert len(attempts) == 1
     assert downloads == []

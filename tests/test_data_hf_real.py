@@ -13,7 +13,7 @@ import torch
 from PIL import Image
 
 from walkback.data import SPLITS, Dataset
-from walkback_hf.named import Celeba, Cifar10, Mnist
+from walkback_hf.sources import Named
 
 MIRROR = Path(os.environ.get("WALKBACK_DATA") or Path(__file__).parents[2] / "shared" / "data")
 
@@ -46,7 +46,7 @@ def prepare(tmp_path_factory):
 
 
 def test_mnist_is_split_55_5_10_and_has_its_known_mean(prepare):
-    data = prepare(Mnist(), "ylecun/mnist")
+    data = prepare(Named(source="mnist"), "ylecun/mnist")
     assert data.info.splits == {"train": 55_000, "validation": 5_000, "test": 10_000}
     assert (data.info.shape, data.info.bins) == ((1, 28, 28), 256)
     images = torch.cat((data.examples("train"), data.examples("validation"))).double() / 255
@@ -65,14 +65,14 @@ def test_mnist_is_split_55_5_10_and_has_its_known_mean(prepare):
     ],
 )
 def test_mnist_rows_are_those_of_datasets(prepare, split, index, source, row):
-    data = prepare(Mnist(), "ylecun/mnist")
+    data = prepare(Named(source="mnist"), "ylecun/mnist")
     expected = np.asarray(decoded("ylecun/mnist/mnist", source, "image", row))
     assert np.array_equal(data.examples(split)[index, 0], expected)
 
 
 def test_mnist_dequantization_is_uniform(prepare):
     # 7.8 million noises, mean and variance at z < 4.5; fails once in 75,000 seeds.
-    data = prepare(Mnist(), "ylecun/mnist")
+    data = prepare(Named(source="mnist"), "ylecun/mnist")
     rows = data.examples("test")
     states = data.states(rows, torch.Generator().manual_seed(0))
     noise = states.double() * 256 - rows
@@ -83,7 +83,7 @@ def test_mnist_dequantization_is_uniform(prepare):
 
 
 def test_cifar10_rows_are_those_of_datasets(prepare):
-    data = prepare(Cifar10(), "uoft-cs/cifar10")
+    data = prepare(Named(source="cifar10"), "uoft-cs/cifar10")
     assert data.info.splits == {"train": 45_000, "validation": 5_000, "test": 10_000}
     assert data.info.shape == (3, 32, 32)
     for split, index, source, row in (("train", 7, "train", 7), ("validation", 3, "train", 45_003)):
@@ -92,7 +92,7 @@ def test_cifar10_rows_are_those_of_datasets(prepare):
 
 
 def test_celeba_is_resized_to_64_by_78_and_cropped(prepare):
-    data = prepare(Celeba(), "flwrlabs/celeba")
+    data = prepare(Named(source="celeba"), "flwrlabs/celeba")
     assert set(data.info.splits) == set(SPLITS)
     assert data.info.shape == (3, 64, 64)
     for split, source in (("train", "train"), ("validation", "valid"), ("test", "test")):
@@ -102,7 +102,7 @@ def test_celeba_is_resized_to_64_by_78_and_cropped(prepare):
 
 
 def test_mnist_binarized_has_two_values(prepare):
-    data = prepare(Mnist(binarize="stochastic", limit=100), "ylecun/mnist")
+    data = prepare(Named(source="mnist", binarize="stochastic", limit=100), "ylecun/mnist")
     states = data.states(data.examples("train"), torch.Generator().manual_seed(0))
     assert set(states.unique().tolist()) == {0.0, 1.0}
     assert data.info.splits["train"] == 100

@@ -17,11 +17,11 @@ import walkback.sampling as sampling
 import walkback.schedules as schedules
 import walkback.training.trainer as engine
 from walkback.kernels import BernoulliKernel, NormalKernel
+from walkback.measuring.work import ClippingCheck
 from walkback.processes import TiedProcess
 from walkback.state import map_state
 from walkback.training.finite import FiniteCheck
 from walkback.training.persistent_chains import PersistentChains
-from walkback.work import ClippingCheck
 from walkback_paper.gaussian import GaussianParametrization
 from walkback_paper.objectives import WalkbackLoss
 from walkback_paper.parametrized import Numbers

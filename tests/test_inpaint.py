@@ -26,13 +26,13 @@ from walkback.building.data_of_model import data_for, first_examples
 from walkback.data import DataInfo
 from walkback.errors import ConfigurationError, WalkbackError
 from walkback.extensions.registry import Registry
-from walkback.inpainting import fill_in, fill_steps, inpaint
 from walkback.kernels import NormalKernel
 from walkback.model import Model
 from walkback.operators import Conditional, Latent, TransitionOperator
 from walkback.pictures.inpainted import read_mask
-from walkback.readout import read_out
 from walkback.sampling import COLD, anneal, last
+from walkback.sampling.inpainting import fill_in, fill_steps, inpaint
+from walkback.sampling.readout import read_out
 from walkback.schedules import Level, Levels, levels_from
 from walkback.state import Context, Space, State, StateSpace, leaves
 from walkback.support.readouts import Readout
@@ -133,7 +133,7 @@ def test_batches_are_filled_one_after_another_and_keep_what_is_kept(
     monkeypatch: pytest.MonkeyPatch, readout: Readout
 ) -> None:
     """Seven rows, three at a time, each batch with noise of its own; a mean of the last step would change all."""
-    monkeypatch.setattr("walkback.inpainting.BATCH", 3)
+    monkeypatch.setattr("walkback.sampling.inpainting.BATCH", 3)
     system, known = model(self_consistent(torch.ones(4).double(), 0.5), PRIOR, LEVELS), normal(7, 4).double()
     told: list[int] = []
     found = fill_in(

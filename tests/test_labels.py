@@ -22,10 +22,10 @@ from walkback.configuration.layering import resolve
 from walkback.data import DataInfo, Dataset, Labelled, conditioned
 from walkback.errors import ConfigurationError, DataError
 from walkback.extensions.registry import Registry
-from walkback.guidance import Guided, guided, require_guidable
 from walkback.kernels import BernoulliKernel, NormalKernel
 from walkback.operators import Latent, TransitionOperator, initial_state, visible
 from walkback.sampling import chain, last
+from walkback.sampling.guidance import Guided, guided, require_guidable
 from walkback.schedules import Level, levels_from
 from walkback.state import Space, leaves
 from walkback.storage.checkpoint import load_checkpoint

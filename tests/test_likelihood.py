@@ -30,7 +30,7 @@ from walkback.measuring.likelihood_report import (
     warnings_of,
 )
 from walkback.measuring.path_works import HeatedExamples
-from walkback.work import (
+from walkback.measuring.work import (
     cooling_work,
     effective_sample_size,
     exponential_average,

@@ -20,6 +20,7 @@ from walkback.configuration.layering import resolve
 from walkback.configuration.options import REQUIRED, options_of
 from walkback.configuration.renaming import moved, moved_component
 from walkback.configuration.resuming import resumed_config
+from walkback.configuration.schema import validate
 from walkback.errors import ConfigurationError, PluginError
 from walkback.extensions.loader import Plugin, PluginStatus, load_plugin
 from walkback.extensions.registry import Registry
@@ -523,3 +524,51 @@ def test_options_inside_are_listed(registry: Registry) -> None:
     assert (told["sigma"].default, told["clip.inner.label"].default) == ("0.2", "none")
     bare = {option.name: option.default for option in options_of(registry.load(found))}
     assert bare["network"] == REQUIRED
+
+
+# --- options of base classes
+
+
+class _Base:
+    """Has two options.
+
+    Args:
+        depth: How deep.
+        width: Said better by a class that knows.
+    """
+
+    def __init__(self, name: str, *, depth: int = 1, width: int = 2) -> None:
+        self.name, self.depth, self.width = name, depth, width
+
+
+class _Passing(_Base):
+    """Passes on what it does not take itself.
+
+    Args:
+        width: How wide.
+    """
+
+    def __init__(self, *, width: int = 8, **others: Any) -> None:
+        super().__init__("passing", width=width, **others)
+
+
+class _Keeping(_Base):
+    def __init__(self, *, width: int = 8) -> None:
+        super().__init__("keeping", width=width)
+
+
+def test_keywords_that_are_passed_on_are_options_of_the_base_class() -> None:
+    assert validate("data", _Passing, {"depth": 3}) == {"width": 8, "depth": 3}
+    assert _Passing(**validate("data", _Passing, {"depth": 3})).depth == 3
+    assert [(option.name, option.help) for option in options_of(_Passing)] == [
+        ("width", "How wide"),
+        ("depth", "How deep"),
+    ]
+    with pytest.raises(ConfigurationError, match="depth"):
+        validate("data", _Passing, {"depth": "deep"})
+    with pytest.raises(ConfigurationError, match=r"Unknown option 'data\.name'"):
+        validate("data", _Passing, {"name": "another"})
+
+
+def test_without_keywords_a_class_has_its_own_options_only() -> None:
+    assert validate("data", _Keeping, {}) == {"width": 8}

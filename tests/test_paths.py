@@ -32,10 +32,10 @@ from walkback.kernels import BernoulliKernel, NormalKernel, ProductKernel, repar
 from walkback.measuring.bound import path_bound
 from walkback.model import Model
 from walkback.operators import TransitionOperator
-from walkback.paths import path_loss, require_reparametrized
 from walkback.processes import TiedProcess
 from walkback.schedules import Levels, levels_from
 from walkback.state import Space, leaves
+from walkback.training.paths import path_loss, require_reparametrized
 from walkback.walk import Start
 from walkback_paper.objectives import NegativeBound
 
@@ -187,7 +187,9 @@ def test_memory_of_a_step_is_that_of_states_instead_of_networks() -> None:
 def test_auto_computes_long_walks_again(monkeypatch: pytest.MonkeyPatch) -> None:
     calls: list[Any] = []
     real = torch.utils.checkpoint.checkpoint
-    monkeypatch.setattr("walkback.paths.checkpoint", lambda *a, **k: calls.append(a) or real(*a, **k))
+    monkeypatch.setattr(
+        "walkback.training.paths.checkpoint", lambda *a, **k: calls.append(a) or real(*a, **k)
+    )
     for steps in (19, 20):
         levels = levels_from([1.0] * steps)
         path_loss(tiny(levels), NegativeBound(), Start(normal(2, 3)), levels, rng())

@@ -22,19 +22,19 @@ from walkback.building.assembly import fit_to_data, load_model
 from walkback.configuration.settings import TrainingSettings
 from walkback.errors import ConfigurationError
 from walkback.extensions.registry import Registry
+from walkback.measuring.work import cooling_work, heating_work
 from walkback.model import Model
 from walkback.objectives import AnyObjective
-from walkback.paths import path_loss
 from walkback.processes import Process, TiedProcess
 from walkback.schedules import Level, levels_from, stack_levels
 from walkback.state import Space, State, leaves
 from walkback.storage.checkpoint import load_checkpoint
 from walkback.testing import Case, failed, outcomes
 from walkback.training.distributed import World
+from walkback.training.paths import path_loss
 from walkback.training.persistent_chains import PersistentChains
 from walkback.training.trainer import Trainer
 from walkback.walk import Start
-from walkback.work import cooling_work, heating_work
 from walkback_paper.objectives import NegativeBound, WalkbackLoss
 from walkback_paper.priors import GaussianPrior
 from walkback_paper.schedules import DoublingSchedule

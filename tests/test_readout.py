@@ -20,7 +20,7 @@ from walkback.building.assembly import load_model
 from walkback.errors import ConfigurationError
 from walkback.extensions.registry import Registry
 from walkback.kernels import BernoulliKernel, Kernel, NormalKernel, ProductKernel, expectation
-from walkback.readout import read_out, require_readout
+from walkback.sampling.readout import read_out, require_readout
 from walkback.schedules import levels_from
 from walkback.state import Space, leaves
 

@@ -37,6 +37,7 @@ from walkback.data import Dataset
 from walkback.diagnostics import Subject
 from walkback.errors import ConfigurationError, DataError, WalkbackError
 from walkback.kernels import BernoulliKernel, Kernel, NormalKernel, ProductKernel
+from walkback.measuring.work import effective_sample_size, exponential_average
 from walkback.model import Model
 from walkback.operators import Conditional, Latent, TransitionOperator
 from walkback.priors import ProductPrior
@@ -44,7 +45,6 @@ from walkback.report import Figure, Report
 from walkback.schedules import Level, levels_from
 from walkback.state import Context, Space, State, StateSpace, leaves
 from walkback.storage.work_cache import WorkCache
-from walkback.work import effective_sample_size, exponential_average
 from walkback_diagnostics import thermodynamics
 from walkback_diagnostics.free_energy import bar
 from walkback_diagnostics.thermodynamics import Thermodynamics

@@ -27,9 +27,9 @@ from torch import Tensor
 
 from walkback.errors import WalkbackError
 from walkback.kernels import Kernel, NormalKernel
+from walkback.measuring.work import cooling_work, heating_work, reheating_work
 from walkback.schedules import levels_from
 from walkback.state import State, leaves
-from walkback.work import cooling_work, heating_work, reheating_work
 
 WALK = LinearGaussian(a=[0.9, 0.6, 0.3], q=[0.3, 0.6, 1.0], b=[0.8, 0.7, 0.2], r=[0.4, 0.5, 1.1], w=1.2)
 LEVELS = WALK.model.levels()

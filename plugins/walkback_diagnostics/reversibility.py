@@ -25,11 +25,11 @@ from walkback.diagnostics import ChainStart, Diagnostic, Subject
 from walkback.errors import WalkbackError
 from walkback.measuring.estimates import mean_figure, ratio_figure, require_enough
 from walkback.measuring.traces import cold_level, settle, trace
+from walkback.measuring.work import ClippingCheck
 from walkback.report import Figure, Report, Series
 from walkback.schedules import Level
 from walkback.state import dimensions, spaces
 from walkback.walk import Transition
-from walkback.work import ClippingCheck
 from walkback_diagnostics.rank_test import RankTest, rank_test, require_enough_chains
 
 _DOUBT = 3.0

@@ -11,8 +11,8 @@ import torch
 from torch import Tensor
 
 from walkback.measuring.estimates import Side, bracket_figure, mean_figure
+from walkback.measuring.work import effective_sample_size, exponential_average
 from walkback.report import Figure, Report, Series
-from walkback.work import effective_sample_size, exponential_average
 
 _BINS = 30
 _LEVEL, _PRODUCTION = "level (step of the schedule)", "entropy production (nats/step)"

@@ -35,12 +35,12 @@ from walkback.diagnostics import Diagnostic, Subject
 from walkback.errors import DataError, WalkbackError
 from walkback.measuring.estimates import require_enough
 from walkback.measuring.traces import settle, trace
+from walkback.measuring.work import PathWork, cooling_work, heating_work, reheating_work
 from walkback.report import Report
 from walkback.sampling import anneal, last
 from walkback.schedules import Level
 from walkback.state import dimensions, map_state
 from walkback.walk import Start
-from walkback.work import PathWork, cooling_work, heating_work, reheating_work
 from walkback_diagnostics.free_energy import bar
 from walkback_diagnostics.thermodynamic_report import Measured, thermodynamic_report
 

@@ -8,12 +8,13 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
 import torch
+from pydantic import NonNegativeFloat, PositiveInt
 from torch import Tensor
 from typing_extensions import override
 
 from walkback.data import Centred, Condition, DataInfo, Dataset, Labelled, Split, conditioned
+from walkback.data.pixels import Binarize, GreyLevels
 from walkback.errors import ConfigurationError, DataError
-from walkback.pixels import GreyLevels
 from walkback_hf.cache import StoredPixels, cached_pixels
 from walkback_hf.decode import Layout, decode, decode_batches, find_depth, find_layout
 from walkback_hf.depth import Deepest, joined_depths, may_be_deep
@@ -22,20 +23,12 @@ from walkback_hf.splits import plan_splits
 
 
 @dataclass(frozen=True, slots=True)
-class ImageOptions:
-    """Options of every image dataset.
+class Preparation:
+    """Options of `Images` that determine the stored pixels."""
 
-    Attributes:
-        size: Side of the square that images are resized and cropped to; None keeps them as they are.
-        grayscale: One channel (True), three (False), or as the first image has (None).
-        limit: Largest number of training examples; the first ones are taken.
-        condition: What a model is told of an image.
-    """
-
-    size: int | None = None
-    grayscale: bool | None = None
-    limit: int | None = None
-    condition: Condition = "none"
+    size: int | None
+    grayscale: bool | None
+    limit: int | None
 
     def __post_init__(self) -> None:
         for name, value in (("size", self.size), ("limit", self.limit)):
@@ -57,16 +50,46 @@ class PreparedImages:
     note: str = ""
 
 
-class ImageDataset(Dataset, Centred):
-    """Base class of image datasets, whose encoded images come from a folder or the hub."""
+class Images(Dataset, Centred, Labelled):
+    """Base class of image datasets, whose encoded images come from a folder or the hub.
 
-    def __init__(self, name: str, options: ImageOptions, states: GreyLevels) -> None:
-        """Initializes the dataset `name`; nothing is read before `prepare`."""
+    They may have classes; `classes` and `labels` raise DataError if the source has none.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        *,
+        size: PositiveInt | None = None,
+        grayscale: bool | None = None,
+        limit: PositiveInt | None = None,
+        binarize: Binarize = "none",
+        dequantize: bool = True,
+        noise: NonNegativeFloat = 0.0,
+        condition: Condition = "none",
+    ) -> None:
+        """Initializes the dataset `name`; nothing is read before `prepare`.
+
+        Args:
+            name: Name of the dataset in descriptions and messages.
+            size: Side of the square to which images are resized and center-cropped; None keeps their size.
+            grayscale: One channel (True), three (False), or as in the first image (None).
+            limit: Use only the first `limit` training examples.
+            binarize: "threshold" at 128, or "stochastic", with probability v / 255.
+            dequantize: Add uniform noise of one gray level; without it there are no bits/dim.
+            noise: Standard deviation of Gaussian noise added to states of [0, 1]; with it there are no bits/dim.
+            condition: Whether a model is told the class of each image ("label"), which needs a column of classes.
+
+        Raises:
+            ConfigurationError: An option is out of range, or two contradict each other.
+        """
         self._name = name
-        self._options = options
-        self._states = states
+        self._preparation = Preparation(size, grayscale, limit)
+        self._states = GreyLevels(binarize, dequantize, noise=noise)
+        self._condition: Condition = condition
         self._prepared: PreparedImages | None = None
         self._info: DataInfo | None = None
+        self._labels: dict[Split, Tensor] = {}
 
     @abstractmethod
     def find(self) -> Found:
@@ -79,7 +102,7 @@ class ImageDataset(Dataset, Centred):
     @override
     def prepare(self) -> None:
         if self._prepared is None:
-            prepared = _prepare_images(self.find(), self._name, self._options)
+            prepared = _prepare_images(self.find(), self._name, self._preparation)
             self._states = _suitable_levels(self._states, prepared.pixels, self._name)
             self._prepared = prepared
 
@@ -97,7 +120,7 @@ class ImageDataset(Dataset, Centred):
     @override
     def info(self) -> DataInfo:
         if self._info is None:  # labels are read from their source, once
-            self._info = conditioned(self._plain_info(), self, self._options.condition)
+            self._info = conditioned(self._plain_info(), self, self._condition)
         return self._info
 
     def _plain_info(self) -> DataInfo:
@@ -127,20 +150,6 @@ class ImageDataset(Dataset, Centred):
     def centres(self, rows: Tensor) -> Tensor:
         return self._states.centres(rows)
 
-    def _require(self) -> PreparedImages:
-        if self._prepared is None:
-            raise DataError(f"Got data {self._name!r} that is not prepared; call prepare() first.")
-        return self._prepared
-
-
-class LabelledImages(ImageDataset, Labelled):
-    """Images whose source may have classes; `classes` and `labels` raise DataError if it has none."""
-
-    def __init__(self, name: str, options: ImageOptions, states: GreyLevels) -> None:
-        """Describe the data set `name`; nothing is read before `prepare`."""
-        super().__init__(name, options, states)
-        self._labels: dict[Split, Tensor] = {}
-
     @property
     @override
     def classes(self) -> tuple[str, ...]:
@@ -157,8 +166,13 @@ class LabelledImages(ImageDataset, Labelled):
             self._labels[split] = torch.from_numpy(found.numbers)
         return self._labels[split]
 
+    def _require(self) -> PreparedImages:
+        if self._prepared is None:
+            raise DataError(f"Got data {self._name!r} that is not prepared; call prepare() first.")
+        return self._prepared
 
-def _prepare_images(found: Found, name: str, options: ImageOptions) -> PreparedImages:
+
+def _prepare_images(found: Found, name: str, how: Preparation) -> PreparedImages:
     """Splits, decodes (or loads from the cache) and describes the images of a source.
 
     Raises:
@@ -167,10 +181,10 @@ def _prepare_images(found: Found, name: str, options: ImageOptions) -> PreparedI
     counts = {split: images.count for split, images in found.splits.items()}
     plan = plan_splits(counts, name, {split: images.place for split, images in found.splits.items()})
     parts = {split: Part(found.splits[own], rows) for split, (own, rows) in plan.rows.items()}
-    train = Part(parts["train"].images, parts["train"].rows[: options.limit])
+    train = Part(parts["train"].images, parts["train"].rows[: how.limit])
     parts["train"] = train
     first = next(train.read())
-    layout = find_layout(first, options.size, options.grayscale)
+    layout = find_layout(first, how.size, how.grayscale)
     shape = decode(first, layout).shape
     contents = {split: _content(part) for split, part in parts.items()}
     layout = replace(layout, bits=joined_depths(deepest for _, deepest in contents.values()).bits)

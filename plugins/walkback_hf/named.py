@@ -1,167 +1,77 @@
-"""Well-known image datasets of the Hugging Face hub, by name.
+"""Well-known image datasets of the Hugging Face hub: a table.
 
-Their options mean the same everywhere: `size` resizes and centre-crops to a square, `grayscale` leaves one
-channel, `limit` takes the first training examples only, `binarize` and `dequantize` are those of
-`walkback.pixels`, and `condition` says whether a model is told the class of an image.
+Each entry is a component, a preset of `walkback_hf.sources:Named`. To add one, add a line here and its key to
+`sources.Known`. Importing this module does not import torch.
 """
 
 from __future__ import annotations
 
-from typing import final
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
 
-from pydantic import NonNegativeFloat, PositiveInt
-from typing_extensions import override
-
-from walkback.data import Condition
-from walkback.pixels import Binarize, GreyLevels
-from walkback_hf.encoded import Found
-from walkback_hf.hub import find_hub
-from walkback_hf.images import ImageDataset, ImageOptions, LabelledImages
+from walkback.component import Component
 
 
-@final
-class Mnist(LabelledImages):
-    """Handwritten digits, 28×28 (LeCun, Cortes and Burges)."""
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """Where a dataset is on the hub, and how it is prepared.
 
-    def __init__(
-        self,
-        *,
-        size: PositiveInt | None = None,
-        limit: PositiveInt | None = None,
-        binarize: Binarize = "none",
-        dequantize: bool = True,
-        noise: NonNegativeFloat = 0.0,
-        condition: Condition = "none",
-    ) -> None:
-        super().__init__(
-            "mnist", ImageOptions(size, True, limit, condition), GreyLevels(binarize, dequantize, noise=noise)
-        )
+    Attributes:
+        id: `owner/name`.
+        config: Configuration (subset); None if there is only one.
+        column: Column of images.
+        summary: One line for listings.
+        preset: Options of image data with other defaults than usual.
+    """
 
-    @override
-    def find(self) -> Found:
-        return find_hub("ylecun/mnist", "mnist", "image")
+    id: str
+    config: str | None
+    column: str
+    summary: str
+    preset: Mapping[str, Any] = field(default_factory=dict)
 
-
-@final
-class FashionMnist(LabelledImages):
-    """Clothes, 28×28 (Xiao, Rasul and Vollgraf, 2017)."""
-
-    def __init__(
-        self,
-        *,
-        size: PositiveInt | None = None,
-        limit: PositiveInt | None = None,
-        binarize: Binarize = "none",
-        dequantize: bool = True,
-        noise: NonNegativeFloat = 0.0,
-        condition: Condition = "none",
-    ) -> None:
-        super().__init__(
-            "fashion-mnist",
-            ImageOptions(size, True, limit, condition),
-            GreyLevels(binarize, dequantize, noise=noise),
-        )
-
-    @override
-    def find(self) -> Found:
-        return find_hub("zalando-datasets/fashion_mnist", "fashion_mnist", "image")
+    def component(self, name: str) -> Component:
+        """Returns the component called `name` that reads this dataset."""
+        preset = {"source": name, **self.preset}
+        return Component(name, "walkback_hf.sources:Named", self.summary, preset=preset)
 
 
-@final
-class Cifar10(LabelledImages):
-    """Small photographs of ten classes, 32×32 (Krizhevsky, 2009)."""
+_GRAY, _COLOR = {"grayscale": True}, {"grayscale": False}
 
-    def __init__(
-        self,
-        *,
-        size: PositiveInt | None = None,
-        grayscale: bool = False,
-        limit: PositiveInt | None = None,
-        binarize: Binarize = "none",
-        dequantize: bool = True,
-        noise: NonNegativeFloat = 0.0,
-        condition: Condition = "none",
-    ) -> None:
-        super().__init__(
-            "cifar10",
-            ImageOptions(size, grayscale, limit, condition),
-            GreyLevels(binarize, dequantize, noise=noise),
-        )
-
-    @override
-    def find(self) -> Found:
-        return find_hub("uoft-cs/cifar10", "plain_text", "img")
-
-
-@final
-class Svhn(LabelledImages):
-    """House numbers cropped to one digit, 32×32 (Netzer et al., 2011)."""
-
-    def __init__(
-        self,
-        *,
-        size: PositiveInt | None = None,
-        grayscale: bool = False,
-        limit: PositiveInt | None = None,
-        binarize: Binarize = "none",
-        dequantize: bool = True,
-        noise: NonNegativeFloat = 0.0,
-        condition: Condition = "none",
-    ) -> None:
-        super().__init__(
-            "svhn",
-            ImageOptions(size, grayscale, limit, condition),
-            GreyLevels(binarize, dequantize, noise=noise),
-        )
-
-    @override
-    def find(self) -> Found:
-        return find_hub("ufldl-stanford/svhn", "cropped_digits", "image")
-
-
-@final
-class Celeba(ImageDataset):
-    """Aligned faces with the official splits: 178×218 → 64×78 → center 64×64 (Liu et al., 2015)."""
-
-    def __init__(
-        self,
-        *,
-        size: PositiveInt = 64,
-        grayscale: bool = False,
-        limit: PositiveInt | None = None,
-        binarize: Binarize = "none",
-        dequantize: bool = True,
-        noise: NonNegativeFloat = 0.0,
-    ) -> None:
-        super().__init__(
-            "celeba", ImageOptions(size, grayscale, limit), GreyLevels(binarize, dequantize, noise=noise)
-        )
-
-    @override
-    def find(self) -> Found:
-        return find_hub("flwrlabs/celeba", "img_align+identity+attr", "image")
-
-
-@final
-class CelebaFaces(ImageDataset):
-    """Aligned faces from a dataset without splits, prepared like `Celeba`."""
-
-    def __init__(
-        self,
-        *,
-        size: PositiveInt = 64,
-        grayscale: bool = False,
-        limit: PositiveInt | None = None,
-        binarize: Binarize = "none",
-        dequantize: bool = True,
-        noise: NonNegativeFloat = 0.0,
-    ) -> None:
-        super().__init__(
-            "celeba-faces",
-            ImageOptions(size, grayscale, limit),
-            GreyLevels(binarize, dequantize, noise=noise),
-        )
-
-    @override
-    def find(self) -> Found:
-        return find_hub("nielsr/CelebA-faces", None, "image")
+TABLE: Mapping[str, Entry] = {
+    # LeCun, Cortes and Burges
+    "mnist": Entry(
+        "ylecun/mnist", "mnist", "image", "Handwritten digits, 28×28 gray: 55,000 / 5,000 / 10,000.", _GRAY
+    ),
+    # Xiao, Rasul and Vollgraf, 2017
+    "fashion-mnist": Entry(
+        *("zalando-datasets/fashion_mnist", "fashion_mnist", "image"),
+        "Clothes, 28×28 gray: 55,000 / 5,000 / 10,000.",
+        _GRAY,
+    ),
+    # Krizhevsky, 2009
+    "cifar10": Entry(
+        *("uoft-cs/cifar10", "plain_text", "img"),
+        "Small photographs, 32×32 color: 45,000 / 5,000 / 10,000.",
+        _COLOR,
+    ),
+    # Netzer et al., 2011
+    "svhn": Entry(
+        *("ufldl-stanford/svhn", "cropped_digits", "image"),
+        "House numbers, 32×32 color, cropped to one digit.",
+        _COLOR,
+    ),
+    # Liu et al., 2015: 178×218 → 64×78 → center 64×64
+    "celeba": Entry(
+        *("flwrlabs/celeba", "img_align+identity+attr", "image"),
+        "Aligned faces, 64×64 color, the paper's crop, official splits.",
+        {"size": 64, **_COLOR},
+    ),
+    # The same faces without splits, prepared like `celeba`
+    "celeba-faces": Entry(
+        *("nielsr/CelebA-faces", None, "image"),
+        "Aligned faces, 64×64 color, split 90/5/5.",
+        {"size": 64, **_COLOR},
+    ),
+}

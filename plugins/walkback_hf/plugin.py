@@ -9,21 +9,15 @@ from collections.abc import Iterator
 
 from walkback.component import Component, DatasetSource
 from walkback.hookspecs import hookimpl
+from walkback_hf.named import TABLE
 from walkback_hf.names import exists, is_hub_id, local_path
 
 
 @hookimpl
 def walkback_datasets() -> Iterator[Component]:
     """Well-known image datasets by name, and two whose source is an option."""
-    named = "walkback_hf.named"
-    yield Component("mnist", f"{named}:Mnist", "Handwritten digits, 28×28 gray: 55,000 / 5,000 / 10,000.")
-    yield Component("fashion-mnist", f"{named}:FashionMnist", "Clothes, 28×28 gray: 55,000 / 5,000 / 10,000.")
-    yield Component("cifar10", f"{named}:Cifar10", "Small photographs, 32×32 color: 45,000 / 5,000 / 10,000.")
-    yield Component("svhn", f"{named}:Svhn", "House numbers, 32×32 color, cropped to one digit.")
-    yield Component(
-        "celeba", f"{named}:Celeba", "Aligned faces, 64×64 color, the paper's crop, official splits."
-    )
-    yield Component("celeba-faces", f"{named}:CelebaFaces", "Aligned faces, 64×64 color, split 90/5/5.")
+    for name, entry in TABLE.items():
+        yield entry.component(name)
     yield Component(
         "hub", "walkback_hf.sources:Hub", "Images of any dataset on the Hugging Face hub (option id)."
     )

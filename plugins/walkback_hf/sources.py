@@ -1,25 +1,52 @@
-"""Images from any hub dataset or local folder."""
+"""Images from well-known datasets, from any hub dataset, and from local folders.
+
+`**image` stands for the options of `Images`, which all have in common.
+"""
 
 from __future__ import annotations
 
 import warnings
-from typing import final
+from typing import Any, Literal, TypeAlias, final
 
-from pydantic import NonNegativeFloat, PositiveInt
 from typing_extensions import override
 
-from walkback.data import Condition
 from walkback.errors import ConfigurationError
-from walkback.pixels import Binarize, GreyLevels
 from walkback_hf.encoded import Found
 from walkback_hf.folders import find_local
 from walkback_hf.hub import find_hub
-from walkback_hf.images import ImageOptions, LabelledImages
+from walkback_hf.images import Images
+from walkback_hf.named import TABLE
 from walkback_hf.names import is_hub_id, local_path
+
+Known: TypeAlias = Literal["mnist", "fashion-mnist", "cifar10", "svhn", "celeba", "celeba-faces"]
+"""The keys of `named.TABLE`."""
 
 
 @final
-class Hub(LabelledImages):
+class Named(Images):
+    """The images of a well-known dataset of the hub."""
+
+    def __init__(self, *, source: Known, **image: Any) -> None:
+        """Initializes the source.
+
+        Args:
+            source: Which dataset.
+            **image: Options of `Images`; those that the table does not set have their usual defaults.
+
+        Raises:
+            ConfigurationError: An option is out of range.
+        """
+        entry = TABLE[source]
+        super().__init__(source, **{**entry.preset, **image})
+        self._where = (entry.id, entry.config, entry.column)
+
+    @override
+    def find(self) -> Found:
+        return find_hub(*self._where)
+
+
+@final
+class Hub(Images):
     """The images of any dataset on the Hugging Face hub."""
 
     def __init__(
@@ -28,13 +55,7 @@ class Hub(LabelledImages):
         id: str,  # noqa: A002 - the hub's term, and the name of the option
         config: str | None = None,
         column: str | None = None,
-        size: PositiveInt | None = None,
-        grayscale: bool | None = None,
-        limit: PositiveInt | None = None,
-        binarize: Binarize = "none",
-        dequantize: bool = True,
-        noise: NonNegativeFloat = 0.0,
-        condition: Condition = "none",
+        **image: Any,
     ) -> None:
         """Initializes the source.
 
@@ -42,22 +63,14 @@ class Hub(LabelledImages):
             id: `owner/name`.
             config: Configuration (subset); required if the dataset has several.
             column: Column of images; None finds it by its type.
-            size: Side of the square to which images are resized and center-cropped; None keeps their size.
-            grayscale: One channel (True), three (False), or as in the first image (None).
-            limit: Use only the first `limit` training examples.
-            binarize: "threshold" at 128, or "stochastic", with probability v / 255.
-            dequantize: Add uniform noise of one grey level; without it there are no bits/dim.
-            noise: Standard deviation of Gaussian noise added to states of [0, 1]; with it there are no bits/dim.
-            condition: Whether a model is told the class of each image ("label"), which needs a column of classes.
+            **image: Options of `Images`.
 
         Raises:
             ConfigurationError: `id` does not have the form owner/name, or an option is out of range.
         """
         if not is_hub_id(id):
             raise ConfigurationError(f"Got data.id = {id!r}; expected a hub id such as ylecun/mnist.")
-        super().__init__(
-            id, ImageOptions(size, grayscale, limit, condition), GreyLevels(binarize, dequantize, noise=noise)
-        )
+        super().__init__(id, **image)
         self._where = (id, config, column)
 
     @override
@@ -66,7 +79,7 @@ class Hub(LabelledImages):
 
 
 @final
-class Folder(LabelledImages):
+class Folder(Images):
     """The images of a local folder, or of local parquet files."""
 
     def __init__(
@@ -74,37 +87,21 @@ class Folder(LabelledImages):
         *,
         path: str,
         column: str | None = None,
-        size: PositiveInt | None = None,
-        grayscale: bool | None = None,
-        limit: PositiveInt | None = None,
-        binarize: Binarize = "none",
-        dequantize: bool = True,
-        noise: NonNegativeFloat = 0.0,
-        condition: Condition = "none",
+        **image: Any,
     ) -> None:
-        """Initializes the source; the options are those of `Hub`.
+        """Initializes the source.
 
         Args:
             path: A folder of images or parquet files, searched with all its subfolders, or one parquet file.
             column: Column of images in parquet files; None finds it by its type.
-            size: Side of the square to which images are resized and center-cropped; None keeps their size.
-            grayscale: One channel (True), three (False), or as in the first image (None).
-            limit: Use only the first `limit` training examples.
-            binarize: "threshold" at 128, or "stochastic", with probability v / 255.
-            dequantize: Add uniform noise of one grey level; without it there are no bits/dim.
-            noise: Standard deviation of Gaussian noise added to states of [0, 1]; with it there are no bits/dim.
-            condition: Whether a model is told the class of each image ("label"), which needs a column of classes.
+            **image: Options of `Images`.
 
         Raises:
             ConfigurationError: An option is out of range.
         """
         place = local_path(path)
         name = place.absolute().stem if place.suffix == ".parquet" else place.absolute().name
-        super().__init__(
-            name or path,
-            ImageOptions(size, grayscale, limit, condition),
-            GreyLevels(binarize, dequantize, noise=noise),
-        )
+        super().__init__(name or path, **image)
         self._place = place
         self._column = column
 

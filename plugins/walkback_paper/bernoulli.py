@@ -54,7 +54,7 @@ class BernoulliConditional(Conditional, Guidable):
         return self.cooling(level) if self._tied else bernoulli_at(self._heated, level)
 
     def guided(self, untold: Conditional, scale: float) -> BernoulliConditional:
-        """The logits extrapolated from `untold` to this one; see `walkback.guidance`."""
+        """The logits extrapolated from `untold` to this one; see `walkback.sampling.guidance`."""
         if not isinstance(untold, BernoulliConditional):
             raise TypeError(f"Got {type(untold).__name__}, expected a BernoulliConditional.")
         heated = torch.lerp(untold._heated, self._heated, scale)

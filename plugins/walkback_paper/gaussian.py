@@ -72,7 +72,7 @@ class GaussianConditional(Conditional, Guidable):
         return normal_at(self.mean, self._heating, level, self._law)
 
     def guided(self, untold: Conditional, scale: float) -> GaussianConditional:
-        """The mean extrapolated from `untold` to this one; see `walkback.guidance`."""
+        """The mean extrapolated from `untold` to this one; see `walkback.sampling.guidance`."""
         if not isinstance(untold, GaussianConditional):
             raise TypeError(f"Got {type(untold).__name__}, expected a GaussianConditional.")
         mean = torch.lerp(untold.mean, self.mean, scale)

@@ -1,6 +1,6 @@
 """Real handwritten digits, 8×8 pixels of 17 gray levels (Alpaydin and Kaynak, 1998), shipped by scikit-learn.
 
-Pixels v = 0..16 become states in [0, 1] by the rules of `walkback.pixels`.
+Pixels v = 0..16 become states in [0, 1] by the rules of `walkback.data.pixels`.
 """
 
 from __future__ import annotations
@@ -17,8 +17,8 @@ from torch import Tensor
 from typing_extensions import override
 
 from walkback.data import SPLITS, Centred, Condition, DataInfo, Dataset, Labelled, Split, conditioned
+from walkback.data.pixels import Binarize, GreyLevels
 from walkback.errors import DataError
-from walkback.pixels import Binarize, GreyLevels
 
 _HELD_OUT = 250
 

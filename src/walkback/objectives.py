@@ -1,7 +1,7 @@
 """Objectives: losses that training minimizes.
 
 `Objective`        local      scores one transition; no gradient flows through the walk (the paper)
-`PathObjective`    global     scores a whole walk; gradients flow through its states (`walkback.paths`)
+`PathObjective`    global     scores a whole walk; gradients flow through its states (`walkback.training.paths`)
 
 The engine averages a local objective over the batch (and, for batch updates, over the steps of the walk). Gradients may
 flow only through `transition.log_p` (the reverse kernel). The forward kernel belongs to the previous step, whose graph

@@ -32,8 +32,8 @@ import walkback.kernels
 from walkback.kernels import BernoulliKernel, Kernel, NormalKernel, ProductKernel, StackedKernel
 from walkback.model import Model
 from walkback.objectives import PathObjective
-from walkback.paths import path_loss
 from walkback.state import leaves, map_state
+from walkback.training.paths import path_loss
 from walkback.walk import Start
 
 pytestmark = pytest.mark.cuda

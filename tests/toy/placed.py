@@ -15,13 +15,13 @@ from tests.toy.data import InMemory
 from tests.toy.standin import CPU, DEVICE, Machine, standin
 from torch import Tensor
 
-from walkback import work
 from walkback.configuration.settings import TrainingSettings
-from walkback.inpainting import inpaint
+from walkback.measuring import work
 from walkback.model import Model
 from walkback.operators import DataAware
-from walkback.readout import read_out
 from walkback.sampling import SamplePlan, cool, last, sample_frames
+from walkback.sampling.inpainting import inpaint
+from walkback.sampling.readout import read_out
 from walkback.schedules import Levels, levels_from
 from walkback.state import Space, leaves
 from walkback.support.seeding import generator, lent_seed

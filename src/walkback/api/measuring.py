@@ -57,7 +57,8 @@ def evaluate(
         paths: Heating paths of each example.
         simulated: Samples of the model whose likelihood is bracketed; 0: none.
         samples: Samples compared with the data by distances and coverage; 0: none.
-        readout: What is compared of a sample: its state, or "mean", that of a step from it (`walkback.readout`).
+        readout: What is compared of a sample: its state, or "mean", that of a step from it
+                (`walkback.sampling.readout`).
         classifier: Whether to train a classifier on the data's labels, and to compare samples by its features too.
         baselines: Whether to judge simple models on the same examples.
         levels: Number of annealing levels; None takes those of the schedule.

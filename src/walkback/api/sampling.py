@@ -56,8 +56,8 @@ def sample(
         label: Class of the samples, by name or number, for a model that is told classes; "none" for no class. None: the
             classes of the data that chains start from, else such as the training data have.
         guidance: How far to go from the operator that is told no class (0) to the one that is told (1), or beyond; see
-            `walkback.guidance`.
-        readout: What is recorded of a state: itself, or "mean", that of a step from it (`walkback.readout`).
+            `walkback.sampling.guidance`.
+        readout: What is recorded of a state: itself, or "mean", that of a step from it (`walkback.sampling.readout`).
         batch_size: Samples computed at a time; each batch has its own noise.
         seed: Of all randomness.
         device: Where to compute with a checkpoint file.
@@ -122,7 +122,7 @@ def inpaint(
         anneal: Whether to cool from the prior first; else chains start at T = 1 from what is known, and noise.
         label: As in `sample`; None: the classes of the data, and none for states that are `known`.
         guidance: As in `sample`.
-        readout: What is filled in: states, or "mean", those of a step from them (`walkback.readout`).
+        readout: What is filled in: states, or "mean", those of a step from them (`walkback.sampling.readout`).
         seed: Of all randomness.
         device: Where to compute with a checkpoint file.
         precision: Of the networks; "auto" is bf16 on CUDA.

@@ -16,8 +16,8 @@ from torch import Tensor
 from typing_extensions import override
 
 from walkback.data import SPLITS, Centred, DataInfo, Dataset, Split
+from walkback.data.pixels import GreyLevels
 from walkback.errors import DataError
-from walkback.pixels import GreyLevels
 from walkback.report import FEWEST
 from walkback.support.seeding import generator
 

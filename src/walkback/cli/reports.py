@@ -10,7 +10,7 @@ from rich.padding import Padding
 from rich.text import Text
 
 from walkback.cli.console import Output, plain, table
-from walkback.support.text import printable
+from walkback.errors import in_one_line
 
 if TYPE_CHECKING:
     from walkback.report import Figure, Report
@@ -48,7 +48,9 @@ def _show_figures(output: Output, figures: Sequence[Figure]) -> None:
     """One line a figure, with what it means below it."""
     from walkback.report import number
 
-    cells = [(printable(figure.name.replace("_", " ")), number(figure), figure.unit) for figure in figures]
+    cells = [
+        (in_one_line(figure.name.replace("_", " "), 100), number(figure), figure.unit) for figure in figures
+    ]
     wide = [max(len(row[column]) for row in cells) for column in range(2)]
     for (name, value, unit), figure in zip(cells, figures, strict=True):
         output.show(

@@ -35,7 +35,7 @@ from walkback.support.processes import follow_parent, is_one_of_several, talks
 
 if TYPE_CHECKING:
     from walkback.jobs.train import CheckedTraining
-    from walkback.training.run import RunResult
+    from walkback.training.run_result import RunResult
 
 
 def run(
@@ -130,7 +130,7 @@ def run(
 
 def _report(result: RunResult, output: Output, json: bool) -> None:
     if json:
-        document = asdict(result)
+        document = {**asdict(result), "bound": result.bound.to_dict()}
         paths = {"directory": str(result.directory), "checkpoint": str(result.checkpoint)}
         output.emit_json({**document, **paths, "pictures": [str(path) for path in result.pictures]})
         return

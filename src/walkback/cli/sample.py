@@ -22,6 +22,7 @@ from walkback.cli.common import (
     renamed,
 )
 from walkback.cli.console import Output
+from walkback.support.formats import CHAINS, PICTURES, STATES, listed
 
 
 def sample(
@@ -36,8 +37,8 @@ def sample(
         typer.Option(
             "--from",
             metavar="noise|data|FILE",
-            help="Anneal from noise, or start at T = 1 from held-out data, from samples (.npz, .safetensors) "
-            "or from an image (.png, .jpg).",
+            help="Anneal from noise, or start at T = 1 from held-out data, from samples "
+            f"({listed(STATES)}) or from an image ({listed(PICTURES)}).",
         ),
     ] = "noise",
     split: Annotated[
@@ -58,9 +59,7 @@ def sample(
     label: Label = None,
     guidance: Guidance = None,
     readout: ReadoutOption = "state",
-    out: Annotated[Path, typer.Option(help="File to write: .png, .gif, .npz or .safetensors.")] = Path(
-        "samples.png"
-    ),
+    out: Annotated[Path, typer.Option(help=f"File to write: {listed(CHAINS)}.")] = Path("samples.png"),
     force: Force = False,
     batch_size: Annotated[int, typer.Option(min=1, help="Samples computed at a time.")] = 1000,
     seed: Seed = 0,

@@ -18,7 +18,7 @@ from typing import Any
 from pydantic_core import to_json, to_jsonable_python
 
 from walkback.component import spoken
-from walkback.configuration.schema import Nested, component_options, nested_in, record_fields
+from walkback.configuration.schema import Nested, component_options, nested_in, option_owners, record_fields
 from walkback.extensions.registry import Registry
 
 REQUIRED = "required"
@@ -149,6 +149,8 @@ def _component(
 def documented(cls: type) -> dict[str, str]:
     """What the `Args:` sections of a class and of its `__init__` say, each argument in one line.
 
+    Base classes that take some of its options count as well, where the class itself says nothing.
+
     >>> class Example:
     ...     '''Does nothing.
     ...
@@ -160,8 +162,11 @@ def documented(cls: type) -> dict[str, str]:
     {'width': 'Units per layer, in all layers'}
     """
     found: dict[str, str] = {}
-    for owner in (cls.__init__, cls):  # type: ignore[misc]
-        found |= _arguments(inspect.cleandoc(owner.__doc__ or ""))
+    texts = [
+        text for owner in option_owners(cls) for text in (owner.__doc__, vars(owner)["__init__"].__doc__)
+    ]
+    for text in (*reversed(texts), cls.__doc__):  # what a class says itself counts most
+        found |= _arguments(inspect.cleandoc(text or ""))
     return found
 
 

@@ -2,9 +2,11 @@
 
     def __init__(self, space, network: Network, *, sigma: PositiveFloat = 0.03, mean: Literal["mix", "plain"] = "mix")
 
-The keyword-only arguments are options, and so are the others that are components themselves, such as `network`. An
-option is a plain value, a record (a dataclass or pydantic model: a table inside the section), or a component (a table
-with a name, see `configuration.components`).
+The keyword-only arguments are options, and so are the others that are components themselves, such as `network`. A
+class that takes `**keywords` passes them on to its base class, whose options it has too.
+
+An option is a plain value, a record (a dataclass or pydantic model: a table inside the section), or a component (a
+table with a name, see `configuration.components`).
 
 TOML, JSON and the command line carry the same plain values, so all are checked as strict JSON: a list may be
 a tuple and a string a path, but a string is no number, 1.0 no integer and 1 no boolean.
@@ -16,7 +18,7 @@ import inspect
 import types
 import typing
 import warnings
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, fields, is_dataclass
 from typing import Annotated, Any, TypeVar, Union
 
@@ -161,14 +163,32 @@ def check(
         raise ConfigurationError(problem) from error
 
 
+def option_owners(cls: type) -> Iterator[type]:
+    """The classes whose `__init__` takes the options of `cls`: its own, and those that get its `**keywords`."""
+    for owner in cls.__mro__:
+        if "__init__" in vars(owner):
+            yield owner
+            if all(p.kind is not p.VAR_KEYWORD for p in _signature(owner)):
+                return
+
+
+def _signature(owner: type) -> Iterable[inspect.Parameter]:
+    return inspect.signature(vars(owner)["__init__"]).parameters.values()
+
+
+def _parameters(cls: type) -> Iterator[tuple[inspect.Parameter, Any]]:
+    """The parameters of all `option_owners` with their annotations; of one name, the first counts."""
+    for owner in option_owners(cls):
+        hints = typing.get_type_hints(vars(owner)["__init__"], include_extras=True)
+        for parameter in _signature(owner):
+            yield parameter, hints.get(parameter.name, Any)
+
+
 def _options_model(cls: type) -> type[BaseModel]:
-    initializer = cls.__init__  # type: ignore[misc]
-    hints = typing.get_type_hints(initializer, include_extras=True)
     options: dict[str, Any] = {}
-    for parameter in inspect.signature(initializer).parameters.values():
-        hint = hints.get(parameter.name, Any)
+    for parameter, hint in _parameters(cls):
         nested = _nested(hint)
-        if parameter.kind is not parameter.KEYWORD_ONLY and nested is None:
+        if parameter.name in options or (parameter.kind is not parameter.KEYWORD_ONLY and nested is None):
             continue
         default = ... if parameter.default is parameter.empty else parameter.default
         if nested is not None:

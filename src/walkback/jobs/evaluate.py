@@ -20,8 +20,8 @@ from walkback.measuring.path_works import EvaluationPlan
 from walkback.measuring.provenance import Provenance
 from walkback.measuring.quality.features import require_labels
 from walkback.pictures.plots import check_plot_target
-from walkback.readout import require_readout
 from walkback.report import Report
+from walkback.sampling.readout import require_readout
 from walkback.schedules import Levels
 from walkback.storage.work_cache import WorkCache
 from walkback.support.extras import require
@@ -137,6 +137,7 @@ class CheckedEvaluation:
 
     def run(self, watch: Watch) -> Report:
         """Evaluate."""
-        return evaluate_model(
-            self.loaded, self.dataset, self.plan, self.levels, self.protocol, self.cache, watch
-        )
+        with self.cache.noted():
+            return evaluate_model(
+                self.loaded, self.dataset, self.plan, self.levels, self.protocol, self.cache, watch
+            )

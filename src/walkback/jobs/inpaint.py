@@ -1,4 +1,4 @@
-"""The request to fill in what is missing of states, see `walkback.inpainting`."""
+"""The request to fill in what is missing of states, see `walkback.sampling.inpainting`."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ from walkback.building.data_of_model import first_examples
 from walkback.data import SPLITS, Batch, DataInfo, Split
 from walkback.errors import ConfigurationError
 from walkback.extensions.registry import Registry
-from walkback.inpainting import fill_in, fill_steps
 from walkback.jobs.inputs import DataRequest, ModelRequest, require_states
 from walkback.jobs.job import Say, at_least, keywords, one_of
 from walkback.jobs.labels import NONE, LabelRequest, unlabelled
 from walkback.measuring.provenance import Provenance
 from walkback.pictures.inpainted import check_target, read_mask, save_inpainted
-from walkback.readout import require_readout
+from walkback.sampling.inpainting import fill_in, fill_steps
+from walkback.sampling.readout import require_readout
 from walkback.schedules import Levels
 from walkback.support.readouts import Readout
 from walkback.support.watch import Watch
@@ -60,7 +60,7 @@ class InpaintJob:
         num: Number of examples, the first ones of the split.
         extra: Steps at T = 1 after annealing.
         anneal: Whether to cool from the prior first.
-        readout: What is filled in, see `walkback.readout`.
+        readout: What is filled in, see `walkback.sampling.readout`.
         labels: Which classes states are of, and guidance; examples are of their own, and others of none, unless one is
             asked for.
         out: File to write; None writes none.

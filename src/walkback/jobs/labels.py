@@ -2,7 +2,7 @@
 
 label       a class by name or number; "none" for no class; None: of the data where chains start there, else as the
             training data have them
-guidance    w of `walkback.guidance`; None: none
+guidance    w of `walkback.sampling.guidance`; None: none
 """
 
 from __future__ import annotations
@@ -16,8 +16,8 @@ from torch import Tensor
 from walkback.building.assembly import LoadedModel
 from walkback.data import Batch, DataInfo, draw_labels
 from walkback.errors import ConfigurationError
-from walkback.guidance import guided, require_guidable
 from walkback.jobs.job import Say
+from walkback.sampling.guidance import guided, require_guidable
 from walkback.state import Context, leaves
 from walkback.support.seeding import generator
 from walkback.support.text import nearest

@@ -26,8 +26,8 @@ from walkback.jobs.labels import NONE, LabelRequest, unlabelled
 from walkback.measuring.provenance import Provenance
 from walkback.pictures.frames import open_sink
 from walkback.pictures.starts import read_starts
-from walkback.readout import read_out, require_readout
 from walkback.sampling import SamplePlan, sample_frames
+from walkback.sampling.readout import read_out, require_readout
 from walkback.schedules import Levels
 from walkback.state import Context
 from walkback.support.readouts import Readout
@@ -74,7 +74,7 @@ class SampleJob:
         extra: Steps at T = 1 before anything is recorded.
         chain: Steps at T = 1 that are recorded then.
         every: Steps between two recorded frames; None: so many that there are 20.
-        readout: What is recorded of a state, see `walkback.readout`.
+        readout: What is recorded of a state, see `walkback.sampling.readout`.
         labels: Which classes samples are of, and guidance; unless one is asked for, chains from data are of the classes
             of these, and those from a file of none.
         out: File to stream frames to; None keeps them in memory.

@@ -13,9 +13,9 @@ from walkback.extensions.registry import Registry
 from walkback.measuring.estimates import require_error_of_mean
 from walkback.objectives import PathObjective, Restricted
 from walkback.operators import initial_state
-from walkback.paths import require_reparametrized
-from walkback.readout import require_readout
+from walkback.sampling.readout import require_readout
 from walkback.support.seeding import generator
+from walkback.training.paths import require_reparametrized
 from walkback.training.persistent_chains import chain_rows
 from walkback.training.updates import require_fitting
 from walkback.walk import Start

@@ -12,9 +12,9 @@ from walkback.measuring.path_works import EvaluationPlan
 from walkback.measuring.quality.features import label_classifier
 from walkback.measuring.quality.report import quality_figures
 from walkback.model import Model
-from walkback.readout import read_out
 from walkback.report import Figure
 from walkback.sampling import SamplePlan, sample_frames
+from walkback.sampling.readout import read_out
 from walkback.schedules import Levels
 from walkback.state import Context
 from walkback.support.seeding import generator

@@ -1,6 +1,6 @@
 """The likelihood of examples from the work of heating paths.
 
-With W_1 … W_P the works of P paths from one example (`walkback.work`), w_i = exp(-W_i):
+With W_1 … W_P the works of P paths from one example (`walkback.measuring.work`), w_i = exp(-W_i):
 
     bound       1/P Σ W_i                     E = KL + NLL ≥ NLL                              (eq. 5)
     is_nll      -log 1/P Σ w_i                E ≥ NLL, falls towards it as P grows             (eq. 10; IWAE, AIS)
@@ -21,8 +21,8 @@ import math
 import torch
 from torch import Tensor
 
+from walkback.measuring.work import exponential_average
 from walkback.support.extras import require
-from walkback.work import exponential_average
 
 HEAVY_TAIL = 0.7
 """Pareto's k from which errors of importance sampling are not reliable."""

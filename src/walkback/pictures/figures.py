@@ -16,8 +16,8 @@ from walkback.pictures.field import draw_field
 from walkback.pictures.frames import open_sink
 from walkback.pictures.images import draw_states, save_png
 from walkback.pictures.walks import draw_walk
-from walkback.readout import read_out
 from walkback.sampling import anneal, chain, last
+from walkback.sampling.readout import read_out
 from walkback.state import State, leaves, map_state
 from walkback.walk import Start
 

@@ -1,4 +1,4 @@
-"""Names of readouts, shared by the command line, configurations and `walkback.readout`. Does not import torch."""
+"""Names of readouts, for the command line, configurations and `walkback.sampling.readout`; imports no torch."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import re
 from typing import TypeAlias
 
 Readout: TypeAlias = str
-"""How a state is shown: `state`, `mean`, or `mean@T` with a temperature T; see `walkback.readout`."""
+"""How a state is shown: `state`, `mean`, or `mean@T` with a temperature T; see `walkback.sampling.readout`."""
 
 READOUTS = "state|mean|mean@T"
 

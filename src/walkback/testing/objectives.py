@@ -15,7 +15,6 @@ from torch import Tensor
 from walkback.kernels import NormalKernel
 from walkback.model import Model
 from walkback.objectives import AnyObjective, Checkpointing, Objective, PathObjective
-from walkback.paths import path_loss
 from walkback.processes import TiedProcess
 from walkback.schedules import levels_from
 from walkback.state import Space, State, leaves
@@ -23,6 +22,7 @@ from walkback.support.seeding import generator
 from walkback.testing.cases import Case, ConformanceError, NotApplicable, Suite
 from walkback.testing.probes import data_like, drawn_from, require_close, require_rows, untouched
 from walkback.testing.reference import Listed, Reversible, Stationary
+from walkback.training.paths import path_loss
 from walkback.walk import Start, Transition
 
 OBJECTIVES = Suite()

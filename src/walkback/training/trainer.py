@@ -41,7 +41,7 @@ from walkback.training.optimization import (
     share_done,
 )
 from walkback.training.persistent_chains import PersistentChains
-from walkback.training.updates import updates_for
+from walkback.training.updates import Path, updates_for
 from walkback.walk import Start
 
 _LOOK_EVERY = 100
@@ -122,7 +122,7 @@ class Trainer:
         self._optimizer = build_optimizer(self._parameters, settings)
         self._average = WeightAverage(model, settings.ema)
         self._finite = FiniteCheck(device)
-        self._updates = updates_for(settings, objective, model, dataset.info.space.size)
+        self._learn = updates_for(settings, objective, model, dataset.info.space.size)
         self._chains: PersistentChains | None = None
         if settings.chains.share:
             self._chains = PersistentChains(model, settings, seed, self._world, compiled=compiled)
@@ -175,7 +175,7 @@ class Trainer:
         self.model.process.train()
         layers = derive_seed(self._seed, "layers", number, self._world.rank)
         with self._within_memory(), lent_seed(layers, self._device), autocast(self._device, self._precision):
-            learned = self._updates.learn(self._start(number, noise), levels, noise, self._update)
+            learned = self._learn(Path(self._start(number, noise), levels, noise), self._update)
         self._observe(learned.final_state, number)
         self.progress = replace(self.progress, walks=number + 1)
         self._spend(perf_counter() - started)

@@ -18,8 +18,8 @@ from torch import Tensor
 from walkback.errors import WalkbackError
 from walkback.model import Model
 from walkback.operators import TransitionOperator, visible
-from walkback.readout import read_out
-from walkback.sampling import COLD, last, steps
+from walkback.sampling.chains import COLD, last, steps
+from walkback.sampling.readout import read_out
 from walkback.schedules import Levels
 from walkback.state import Context, State, leaves, map_context, map_state
 from walkback.support.memory import within_memory
@@ -93,7 +93,7 @@ def fill_in(
         levels: See `inpaint`.
         context: What the rows are conditioned on, `(N, …)`, on the CPU.
         extra: See `inpaint`.
-        readout: How the last states are shown; see `walkback.readout`.
+        readout: How the last states are shown; see `walkback.sampling.readout`.
         seed: Seed of the noise.
         device: Device to compute on.
         on_step: Called with the number of steps done, out of `fill_steps`.

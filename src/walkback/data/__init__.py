@@ -1,0 +1,50 @@
+"""Data: examples held in memory, and the states that walks start from.
+
+dataset   the interface `Dataset`, its capabilities, and the description `DataInfo`
+batches   examples of a split as states with their context
+pixels    stored gray levels as states in [0, 1]
+
+The names of `dataset` and `batches` can be imported from `walkback.data`.
+"""
+
+from __future__ import annotations
+
+from walkback.data.batches import (
+    Batch,
+    batch_of,
+    context_of,
+    draw_labels,
+    labels_in_turn,
+    require_examples,
+    states_of,
+)
+from walkback.data.dataset import (
+    SPLITS,
+    Centred,
+    Condition,
+    DataInfo,
+    Dataset,
+    Labelled,
+    Split,
+    conditioned,
+    has_classes,
+)
+
+__all__ = [
+    "SPLITS",
+    "Batch",
+    "Centred",
+    "Condition",
+    "DataInfo",
+    "Dataset",
+    "Labelled",
+    "Split",
+    "batch_of",
+    "conditioned",
+    "context_of",
+    "draw_labels",
+    "has_classes",
+    "labels_in_turn",
+    "require_examples",
+    "states_of",
+]

@@ -1,0 +1,15 @@
+"""Drawing samples: annealing from the prior, chains at one temperature, and what is built on them.
+
+chains       steps of the operator, one state at a time; its names can be imported from `walkback.sampling`
+plan         many samples in batches, recorded at given steps
+readout      how a state is shown: itself, or the mean of a step from it
+inpainting   chains with a part of every state held fixed
+guidance     chains of a class, further from those of no class than was learned
+"""
+
+from __future__ import annotations
+
+from walkback.sampling.chains import COLD, anneal, chain, cool, last, steps
+from walkback.sampling.plan import SamplePlan, sample_frames
+
+__all__ = ["COLD", "SamplePlan", "anneal", "chain", "cool", "last", "sample_frames", "steps"]
