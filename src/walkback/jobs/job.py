@@ -9,10 +9,12 @@ from collections.abc import Callable
 from typing import Protocol, TypeAlias, TypeVar
 
 from walkback.errors import ConfigurationError
+from walkback.extensions.blame import blaming
 from walkback.extensions.registry import Registry
 from walkback.support.watch import Watch
 
 Result = TypeVar("Result", covariant=True)
+Value = TypeVar("Value")
 
 Say: TypeAlias = Callable[..., str]
 """Names an option, with or without its value, as the one who asked would write it: `keywords`, or `flags`."""
@@ -37,8 +39,14 @@ class Job(Protocol[Result]):
 
 
 def carry_out(job: Job[Result], registry: Registry, watch: Watch) -> Result:
-    """Check a request, then do the work."""
-    return job.check(registry, watch).run(watch)
+    """Check a request, then do the work.
+
+    Raises:
+        PluginError: A component of a third party is at fault.
+        WalkbackError: See `Job` and `Checked`.
+    """
+    with blaming(registry):
+        return job.check(registry, watch).run(watch)
 
 
 _NOTHING = object()
@@ -80,3 +88,19 @@ def one_of(choices: tuple[str, ...], say: Say, **words: str | None) -> None:
     for name, word in words.items():
         if word is not None and word not in choices:
             raise ConfigurationError(f"Got {say(name, word)}, expected one of {', '.join(choices)}.")
+
+
+def renamed(
+    warn: Callable[[str], object], say: Say, old: str, value: Value | None, new: str, given: Value | None
+) -> Value | None:
+    """Return the value of an option that may be given under its old name, with a warning; None if not given.
+
+    Raises:
+        ConfigurationError: Both are given.
+    """
+    if value is None:
+        return given
+    if given is not None:
+        raise ConfigurationError(f"{say(old)} is the old name of {say(new)}: give {say(new)} alone.")
+    warn(f"{say(old)} has been renamed to {say(new)} and will be removed.")
+    return value
