@@ -5,7 +5,6 @@ Kept are the newest ones, the last good one (`walkback.training.last_good`), and
 
 from __future__ import annotations
 
-from dataclasses import asdict
 from pathlib import Path
 from typing import Literal, final
 
@@ -62,8 +61,12 @@ class RunCheckpoints:
     def current(self) -> Checkpoint:
         """The model as it is now; raises as `Trainer.settle`."""
         model = self._trainer.averaged_model
-        progress = asdict(self._trainer.progress)
-        del progress["seconds"]  # equal runs leave equal files
+        found = self._trainer.progress
+        progress = {
+            "walks": found.walks,
+            "updates": found.updates,
+        }  # not seconds: equal runs leave equal files
+        progress |= {name: value for name in ("skipped", "rollbacks") if (value := getattr(found, name))}
         description = describe(
             **self._prepared.names(),
             data=self._prepared.dataset.info.to_dict(),
