@@ -139,7 +139,7 @@ def test_listing_shows_states_and_errors(install: Install, capsys: Capture) -> N
     assert call(["plugins", "list", "--kind", "operator"]) == 0
     out = capsys.readouterr().out
     assert "broken: ImportError: no [/such] thing" in out
-    assert "[/foo] [bold]x[/bold] \N{REPLACEMENT CHARACTER}[31m" in out
+    assert "[/foo] [bold]x[/bold] \\u001b[31m" in out
     assert "\x1b" not in out
 
 

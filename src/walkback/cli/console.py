@@ -16,6 +16,7 @@ from rich.console import Console, RenderableType
 from rich.table import Table
 from rich.text import Text
 
+from walkback.errors import escaped, in_one_line
 from walkback.support.text import printable
 
 if TYPE_CHECKING:
@@ -28,7 +29,10 @@ def plain(text: str, style: str = "") -> Text:
 
 
 def table(columns: Sequence[str], rows: Sequence[Sequence[str]], title: str = "") -> Table:
-    """A table without frame: the first column never breaks, the others wrap; empty names make no header."""
+    """A table without frame: the first column never breaks, the others wrap; empty names make no header.
+
+    Cells are one line each, and long ones lose their middle.
+    """
     heading = plain(title, "bold") if title else None
     grid = Table(
         title=heading,
@@ -41,7 +45,7 @@ def table(columns: Sequence[str], rows: Sequence[Sequence[str]], title: str = ""
     for index, column in enumerate(columns):
         grid.add_column(column, no_wrap=index == 0, overflow="fold", style="cyan" if index == 0 else "")
     for row in rows:
-        grid.add_row(*(plain(cell) for cell in row))
+        grid.add_row(*(plain(in_one_line(cell)) for cell in row))
     return grid
 
 
@@ -64,8 +68,8 @@ class Output:
             self.results.print(renderable)
 
     def write(self, text: str) -> None:
-        """Write a result to stdout exactly as it is."""
-        sys.stdout.write(text)
+        """Write a result to stdout, lines as they are; what could steer a terminal is escaped as TOML escapes it."""
+        sys.stdout.write(escaped(text, keep="\n\t"))
 
     def emit_json(self, document: Any) -> None:
         """Write the one JSON document of a `--json` command; NaN and infinities become null."""
@@ -73,15 +77,15 @@ class Output:
 
     def note(self, text: str) -> None:
         """Tell something in one line on stderr."""
-        self._say(plain(text))
+        self._say(plain(in_one_line(text)))
 
     def warn(self, text: str) -> None:
         """Warn in one line on stderr."""
-        self._say(Text.assemble(("warning: ", "bold yellow"), plain(text)))
+        self._say(Text.assemble(("warning: ", "bold yellow"), plain(in_one_line(text))))
 
     def error(self, text: str) -> None:
         """Say in one line on stderr what is wrong."""
-        self._say(Text.assemble(("error: ", "bold red"), plain(text)))
+        self._say(Text.assemble(("error: ", "bold red"), plain(in_one_line(text))))
 
     def progress(self, *, shown: bool = True) -> ProgressBar:
         """A bar on stderr, or lines now and then where that is no terminal; nothing but warnings if not `shown`."""

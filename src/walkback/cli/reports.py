@@ -10,7 +10,7 @@ from rich.padding import Padding
 from rich.text import Text
 
 from walkback.cli.console import Output, plain, table
-from walkback.support.text import printable
+from walkback.errors import in_one_line
 
 if TYPE_CHECKING:
     from walkback.report import Figure, Report
@@ -23,11 +23,24 @@ _SHOWN = (
 """What of the protocol people see; `--json` has all of it."""
 
 
-def tell_report(output: Output, report: Report, *, json: bool, **more: Any) -> None:
-    """Print a report: one JSON document with `more`, or for people, with its warnings on stderr."""
+def tell_report(output: Output, report: Report, *, json: bool, plot: Path | None = None, **more: Any) -> None:
+    """Print a report: one JSON document with `more`, or for people, with its warnings on stderr; then draw its plot.
+
+    Raises:
+        ConfigurationError: There is nothing to draw, or matplotlib is not installed.
+        WalkbackError: The picture cannot be written.
+    """
     if json:
         output.emit_json({**report.to_dict(), **more})
-        return
+    else:
+        _show(output, report)
+    if plot is not None:
+        from walkback.pictures.plots import save_plot
+
+        save_plot(plot, report)
+
+
+def _show(output: Output, report: Report) -> None:
     _show_figures(output, report.figures)
     protocol = [
         (key.replace("_", " "), _text(report.protocol[key])) for key in _SHOWN if key in report.protocol
@@ -37,18 +50,13 @@ def tell_report(output: Output, report: Report, *, json: bool, **more: Any) -> N
         output.warn(warning)
 
 
-def draw_report(path: Path, report: Report) -> None:
-    """Draw a report's series into a file; raises as `save_plot`."""
-    from walkback.pictures.plots import save_plot
-
-    save_plot(path, report)
-
-
 def _show_figures(output: Output, figures: Sequence[Figure]) -> None:
     """One line a figure, with what it means below it."""
     from walkback.report import number
 
-    cells = [(printable(figure.name.replace("_", " ")), number(figure), figure.unit) for figure in figures]
+    cells = [
+        (in_one_line(figure.name.replace("_", " "), 100), number(figure), figure.unit) for figure in figures
+    ]
     wide = [max(len(row[column]) for row in cells) for column in range(2)]
     for (name, value, unit), figure in zip(cells, figures, strict=True):
         output.show(

@@ -8,14 +8,14 @@ from __future__ import annotations
 
 import os
 import re
-import tomllib
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Any, TypeAlias
 
 import tomli_w
 
-from walkback.errors import ConfigurationError
-from walkback.support.text import nearest, one_line
+from walkback.configuration.documents import NotTomlError, parse_toml
+from walkback.errors import ConfigurationError, shortened
+from walkback.support.text import nearest
 
 Tables: TypeAlias = dict[str, dict[str, Any]]
 """Plain values by section and option; a value may be a table itself."""
@@ -28,10 +28,13 @@ def parse_value(text: str) -> Any:
 
     >>> parse_value("1e-3"), parse_value("[1, 2]"), parse_value("true"), parse_value("cuda:0")
     (0.001, [1, 2], True, 'cuda:0')
+
+    Raises:
+        ConfigurationError: It is nested too deeply, or has an integer that needs more than 64 bits.
     """
     try:
-        document = tomllib.loads(f"value = {text}")
-    except tomllib.TOMLDecodeError:
+        document = parse_toml(f"value = {text}", f"The value {shortened(text, 40)!r}")
+    except NotTomlError:
         return text
     return document["value"] if document.keys() == {"value"} else text
 
@@ -117,10 +120,7 @@ def parse_tables(
     Raises:
         ConfigurationError: It is no TOML, or has something else in it.
     """
-    try:
-        document = tomllib.loads(text)
-    except tomllib.TOMLDecodeError as error:
-        raise ConfigurationError(f"{origin} is no valid TOML: {one_line(error)}.") from error
+    document = parse_toml(text, origin)
     refuse_unknown_tables(document, origin, sections, extra)
     return document
 

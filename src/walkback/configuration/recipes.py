@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,6 +11,7 @@ from typing import Any
 from walkback.configuration.config import SECTIONS, parse_document
 from walkback.errors import ConfigurationError, PluginError
 from walkback.extensions.registry import Registry
+from walkback.support.textfile import read_text
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,11 +59,12 @@ def starting_layer(registry: Registry, recipe: str | None, asked: Collection[str
 
 def _read_file(registry: Registry, path: str) -> Layer:
     try:
-        text = Path(path).expanduser().read_text("utf-8")
-    except FileNotFoundError as error:
-        raise ConfigurationError(f"No such recipe file: {path!r}.") from error
-    except (OSError, RuntimeError, ValueError) as error:
+        file = Path(path).expanduser()
+    except RuntimeError as error:  # of an unknown user
         raise ConfigurationError(f"Recipe file {path!r} cannot be read: {error}.") from error
+    if not os.path.lexists(file):
+        raise ConfigurationError(f"No such recipe file: {path!r}.")
+    text = read_text(file)
     document = parse_document(text, f"Recipe {path!r}", registry)
     return Layer({section: table for section, table in document.items() if section in SECTIONS}, recipe=path)
 

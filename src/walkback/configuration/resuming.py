@@ -11,6 +11,7 @@ from walkback.configuration.config import COMPONENT_SECTIONS, RunConfig
 from walkback.configuration.layering import resolve
 from walkback.errors import ConfigurationError
 from walkback.extensions.registry import Registry
+from walkback.support.textfile import read_text
 
 _FIXED: Mapping[str, str | None] = {**dict.fromkeys(COMPONENT_SECTIONS), "run": "seed"}
 """What a resumed run cannot change: whole sections, or one option of a section."""
@@ -41,7 +42,7 @@ def resumed_config(
     if not path.is_file():
         raise ConfigurationError(f"Got --resume {directory}, expected a run directory with a config.toml.")
     config = resolve(registry, recipe=str(path), components=components, overrides=overrides)
-    recorded = RunConfig.from_toml(path.read_text("utf-8"), registry)
+    recorded = RunConfig.from_toml(read_text(path), registry)
     _refuse_changes(recorded, config, directory)
     return replace(config, recipe=recorded.recipe)
 

@@ -9,7 +9,8 @@ Without a directory nothing is cached.
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, final
 
@@ -19,6 +20,7 @@ from walkback.errors import CheckpointError, ConfigurationError
 from walkback.storage.files import write_json, writing_to
 from walkback.storage.migrations import WORK_CACHE
 from walkback.storage.tensorfile import read_tensors, save_tensors
+from walkback.support.textfile import read_text
 
 _PROTOCOL = "protocol.json"
 
@@ -71,6 +73,18 @@ class WorkCache:
         if self._directory is not None:
             save_tensors(self._file(entry), tensors, {"entry": entry})
 
+    @contextmanager
+    def noted(self) -> Iterator[None]:
+        """Note on a signal that ends the block where the finished pieces are."""
+        try:
+            yield
+        except KeyboardInterrupt as stopped:
+            if self._directory is not None:
+                stopped.add_note(
+                    f"finished pieces are kept in {self._directory}, and the same command goes on from them"
+                )
+            raise
+
     def _file(self, entry: str) -> Path:
         if self._directory is None:
             raise ValueError("Got a cache without a directory.")
@@ -80,6 +94,9 @@ class WorkCache:
 def _protocol_in(file: Path) -> object:
     """The protocol of a file; None where it cannot be read."""
     try:
-        return WORK_CACHE.migrated(json.loads(file.read_text("utf-8")), file, ConfigurationError)["protocol"]
-    except (OSError, ValueError, RecursionError, AttributeError, KeyError):
+        document = json.loads(read_text(file))
+    except (ConfigurationError, ValueError, RecursionError):
         return None
+    if not isinstance(document, dict):
+        return None
+    return WORK_CACHE.migrated(document, file, ConfigurationError).get("protocol")

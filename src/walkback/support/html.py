@@ -9,7 +9,10 @@ from base64 import b64encode
 from collections.abc import Iterable, Sequence
 from html import escape
 
-from walkback.support.text import printable
+from walkback.errors import escaped, shortened
+
+_MOST_CHARACTERS = 2000
+"""Longest text of a cell, a heading or a sentence."""
 
 
 def text(value: object) -> str:
@@ -18,7 +21,7 @@ def text(value: object) -> str:
     >>> text("<b>1 & 2</b>")
     '&lt;b&gt;1 &amp; 2&lt;/b&gt;'
     """
-    return escape(printable(str(value)))
+    return escape(escaped(shortened(str(value), _MOST_CHARACTERS), keep="\n\t"))
 
 
 def table(rows: Iterable[Sequence[object]], header: Sequence[object] = ()) -> str:

@@ -20,10 +20,13 @@ from rich.progress import (
 )
 from rich.text import Text
 
-from walkback.support.text import printable
+from walkback.errors import in_one_line
 
 _LINES = 10
 """Number of lines per stage if stderr is not a terminal."""
+
+_DESCRIPTION = 100
+"""Most characters of a stage's description, which may contain names from files."""
 
 _SHORT = {
     "loss": "loss {:.2f}",
@@ -88,7 +91,7 @@ class ProgressBar:
     def stage(self, text: str, total: int, done: int = 0) -> None:
         """Start a bar of `total` units; 0 means that the number is unknown."""
         self._end_endless()
-        self._description, self._total, self._lines = printable(text), total, 0
+        self._description, self._total, self._lines = in_one_line(text, _DESCRIPTION), total, 0
         self._task = self._progress.add_task(
             self._description, total=total or None, completed=done, figures=""
         )
@@ -110,10 +113,10 @@ class ProgressBar:
 
     def warn(self, text: str) -> None:
         """Report a warning, even if no bar is shown."""
-        self._warn(text)
+        self._warn(in_one_line(text))
 
     def _say(self, text: str) -> None:
-        self._console.print(Text(printable(text)), soft_wrap=True)
+        self._console.print(Text(in_one_line(text)), soft_wrap=True)
 
     def _end_endless(self) -> None:
         """Take away the bar of a stage that has no end: it would go on beside the next one."""

@@ -6,7 +6,10 @@ import difflib
 import traceback
 from collections.abc import Iterable
 
-from walkback.errors import WalkbackError
+from walkback.errors import WalkbackError, escaped, shortened
+
+_MOST_CHARACTERS = 100_000
+"""Longest text that is shown as it is; files may hold names of any length."""
 
 
 def nearest(name: str, names: Iterable[str]) -> str:
@@ -26,13 +29,13 @@ def one_line(error: BaseException) -> str:
     'ValueError: two lines'
     """
     lines = [str(error)] if isinstance(error, WalkbackError) else traceback.format_exception_only(error)
-    return " ".join(lines[-1].split())[:300].rstrip(". ")
+    return " ".join(escaped(lines[-1], keep="\n\t").split())[:300].rstrip(". ")
 
 
 def printable(text: str) -> str:
-    r"""Text of unknown origin without the control characters that could steer a terminal.
+    r"""Text of unknown origin, on its own lines, without the characters that could steer a terminal; see `escaped`.
 
     >>> printable("\x1b[31mred")
-    '�[31mred'
+    '\\u001b[31mred'
     """
-    return "".join(c if c.isprintable() or c in "\n\t" else "\N{REPLACEMENT CHARACTER}" for c in text)
+    return escaped(shortened(text, _MOST_CHARACTERS), keep="\n\t")

@@ -1,0 +1,50 @@
+"""Small text files of unknown origin: recipes, configurations, manifests."""
+
+from __future__ import annotations
+
+import os
+import stat
+from pathlib import Path
+
+from walkback.errors import ConfigurationError
+
+MOST_BYTES = 2**20
+"""Largest text file that is read. A recipe takes a few thousand bytes."""
+
+
+def read_text(path: Path, most: int = MOST_BYTES) -> str:
+    """The text of a regular file in UTF-8, with or without a byte order mark.
+
+    Args:
+        path: The file.
+        most: Largest size in bytes.
+
+    Raises:
+        ConfigurationError: It does not exist, cannot be read, is larger, is not a regular file or is not in UTF-8.
+    """
+    try:
+        return _read(path, most).decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise ConfigurationError(f"{path} is not a text file in UTF-8: convert it.") from error
+    except FileNotFoundError as error:
+        raise ConfigurationError(f"There is no file {path}.") from error
+    except (OSError, ValueError) as error:  # ValueError: a null character in the name
+        reason = getattr(error, "strerror", None) or error
+        raise ConfigurationError(f"{path} cannot be read: {reason}.") from error
+
+
+def _read(path: Path, most: int) -> bytes:
+    # Opening a named pipe would wait for a writer, and reading a device may never end.
+    with open(path, "rb", opener=_without_waiting) as file:
+        content = file.read(most + 1)
+    if len(content) > most:
+        raise ConfigurationError(f"{path} is larger than {most:,} bytes, expected a small text file.")
+    return content
+
+
+def _without_waiting(path: str, flags: int) -> int:
+    descriptor = os.open(path, flags | os.O_NONBLOCK)
+    if stat.S_ISREG(os.fstat(descriptor).st_mode):
+        return descriptor
+    os.close(descriptor)
+    raise ConfigurationError(f"{path} cannot be read: it is not a regular file.")
