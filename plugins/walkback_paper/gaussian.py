@@ -42,6 +42,8 @@ from walkback.operators import Conditional, DataAware, Guidable
 from walkback.schedules import Level
 from walkback.state import Context, StateSpace
 from walkback.temperature import VARIANCE_LAW, TemperatureLaw
+from walkback_paper.bases import BasisName
+from walkback_paper.linear import LinearGaussian
 from walkback_paper.moments import largest_variance
 from walkback_paper.parametrized import (
     Fraction,
@@ -227,7 +229,7 @@ class Gaussian(Parametrized, DataAware):
         ConfigurationError: The space is not real, the network does not support it, or options contradict each other.
     """
 
-    parametrization: GaussianParametrization
+    parametrization: GaussianParametrization | LinearGaussian
 
     def __init__(
         self,
@@ -237,6 +239,7 @@ class Gaussian(Parametrized, DataAware):
         sigma: Positive = 0.03,
         sigma_share: Positive | None = None,
         mean: Mean = "preconditioned",
+        basis: BasisName = "pixels",
         alpha: Fraction = 0.5,
         learn_alpha: bool = False,
         smoothed: bool = False,
@@ -249,15 +252,26 @@ class Gaussian(Parametrized, DataAware):
                 "Got operator.smoothed = true for data without noise, expected some that are smoothed "
                 "(--set data.noise=0.3, where the data set offers it): leave out operator.smoothed."
             )
-        parametrization = GaussianParametrization(
-            leaf.shape,
-            Mixing(mean, alpha, learn_alpha),
-            sigma=sigma,
-            sigma_share=sigma_share,
-            smoothing=leaf.noise if smoothed else 0.0,
-            variance=variance,
-            law=temperature_law or VARIANCE_LAW,
-        )
+        parametrization: GaussianParametrization | LinearGaussian
+        if mean == "linear":
+            parametrization = LinearGaussian(
+                leaf.shape,
+                basis,
+                sigma=sigma,
+                sigma_share=sigma_share,
+                variance=variance,
+                law=temperature_law or VARIANCE_LAW,
+            )
+        else:
+            parametrization = GaussianParametrization(
+                leaf.shape,
+                Mixing(mean, alpha, learn_alpha),
+                sigma=sigma,
+                sigma_share=sigma_share,
+                smoothing=leaf.noise if smoothed else 0.0,
+                variance=variance,
+                law=temperature_law or VARIANCE_LAW,
+            )
         super().__init__(leaf, parametrization, network, heads=1 if variance == "fixed" else 2)
 
     def fit_data(self, data: Tensor) -> None:

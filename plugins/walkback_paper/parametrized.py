@@ -20,7 +20,7 @@ from walkback.operators import ClassConditional, Conditional, TransitionOperator
 from walkback.schedules import Level
 from walkback.state import Context, Space, State, StateSpace, Support, leaves
 
-Mean: TypeAlias = Literal["mix", "preconditioned"]
+Mean: TypeAlias = Literal["mix", "preconditioned", "linear"]
 Positive: TypeAlias = Annotated[float, Field(gt=0.0, allow_inf_nan=False)]
 Fraction: TypeAlias = Annotated[float, Field(gt=0.0, le=1.0)]
 
