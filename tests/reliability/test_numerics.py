@@ -19,7 +19,9 @@ from tests.toy.statistics import normal
 from tests.toy.trainers import ROWS, batchnorm_conv, everything, resumed, trainer
 from torch import Tensor
 
+import walkback.training.run as walkback_run
 from walkback.kernels import Kernel
+from walkback.measuring.estimates import NotFiniteValuesError
 from walkback.objectives import Objective
 from walkback.operators import Conditional
 from walkback.processes import TiedProcess
@@ -392,6 +394,35 @@ def test_resuming_holds_through_a_return(
     assert done.code == 0, done.err
     assert digest(directory / "final.safetensors") == digest(recovered / "final.safetensors")
     assert figures(directory) == figures(recovered)
+
+
+def test_a_validation_bound_that_is_not_finite_is_gone_back_from(
+    trained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The bound is lost once, after walk 9, while the loss is fine."""
+    directory, estimate, lost = copy_of(trained, tmp_path / "a"), walkback_run.estimate_bound, [True]
+    options = ("--steps", "12", "--set", "training.validate_every=3")
+
+    def estimated(*arguments: Any, **more: Any) -> Any:
+        walks = max(CheckpointStore(directory / "checkpoints").steps())
+        if walks == 8 and lost.pop():
+            lost.append(False)
+            raise NotFiniteValuesError("Got 2 of 20 values of bound that are not finite.")
+        return estimate(*arguments, **more)
+
+    monkeypatch.setattr(walkback_run, "estimate_bound", estimated)
+    done = walkback("run", "--resume", directory, *options)
+    assert done.code == 1
+    assert "Validation after 9 walks failed: Got 2 of 20 values" in done.err
+    assert f"--resume {directory}@" in done.err
+    lost[:] = [True]
+    shutil.rmtree(directory)
+    copy_of(trained, directory)
+    done = walkback("run", "--resume", directory, *options, *ROLLBACK)
+    assert done.code == 0, done.err
+    assert "Validation after 9 walks failed" in done.err
+    assert "went back to the checkpoint of" in done.err
+    assert [line["step"] for line in records(directory) if "validation_nats" in line] == [6, 9, 12]
 
 
 def test_a_run_goes_back_to_its_beginning_and_no_more_often_than_it_may(tmp_path: Path) -> None:
