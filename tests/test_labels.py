@@ -296,7 +296,7 @@ def test_figures_say_that_they_are_given_the_label(trained: Path) -> None:
     assert report.protocol["given"] == "label"
     bound = next(figure for figure in report.figures if figure.name == "bound")
     assert "given the label" in bound.meaning
-    assert any("simple models are told no labels" in warning for warning in report.warnings)
+    assert any("the baselines are unconditional" in warning for warning in report.warnings)
     found = walkback("diagnose", "reversibility", trained, "--json", "--set", "chains=6", "--set", "steps=10")
     assert found.code in (0, 3), found.err
 
