@@ -421,7 +421,7 @@ def test_other_data_can_be_named_built_or_given(trained: wb.Trained) -> None:
     named = wb.evaluate(trained, data="digits", **FEW, progress=False)  # type: ignore[arg-type]
     built = wb.evaluate(trained, data=Digits(), **FEW, progress=False)  # type: ignore[arg-type]
     assert named == built
-    with pytest.raises(ConfigurationError, match="256 grey levels"):
+    with pytest.raises(ConfigurationError, match="256 gray levels"):
         wb.evaluate(trained, data=torch.full((20, 1, 8, 8), 200, dtype=torch.uint8), progress=False)
     with pytest.raises(ConfigurationError, match="binary"):
         wb.evaluate(trained, data="digits", settings={"binarize": "threshold"}, progress=False)

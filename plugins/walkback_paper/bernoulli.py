@@ -164,6 +164,6 @@ def _binary_space(space: StateSpace) -> Space:
     if isinstance(space, tuple) or space.support != "binary":
         raise ConfigurationError(
             "Got real-valued data for a Bernoulli operator, expected binary data: binarize them "
-            "(--set data.binarize=stochastic, where the data set offers it) or choose a Gaussian operator."
+            "(--set data.binarize=stochastic, where the dataset offers it) or choose a Gaussian operator."
         )
     return space

@@ -237,7 +237,7 @@ class Gaussian(TransitionOperator, DataAware, ClassConditional):
         if smoothed and not leaf.noise:
             raise ConfigurationError(
                 "Got operator.smoothed = true for data without noise, expected some that are smoothed "
-                "(--set data.noise=0.3, where the data set offers it): leave out operator.smoothed."
+                "(--set data.noise=0.3, where the dataset offers it): leave out operator.smoothed."
             )
         self.parametrization = GaussianParametrization(
             shape,

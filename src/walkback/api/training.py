@@ -71,7 +71,7 @@ def train(
     Args:
         operator: Name or instance, built for the space of the data.
         data: Name, path, hub id or instance; or a tensor `(N, *E)` of floats, of bool (binary states) or of uint8
-            (256 grey levels), of which a tenth is held out for validation and a tenth for test.
+            (256 gray levels), of which a tenth is held out for validation and a tenth for test.
         schedule: Name or instance.
         prior: Name or instance.
         process: Name or instance.

@@ -49,7 +49,7 @@ def context_of(dataset: Dataset, split: Split, rows: Tensor | slice, device: tor
         return None
     if not isinstance(dataset, Labelled):
         raise ConfigurationError(
-            f"Got classes of {dataset.info.name}, which has no labels, expected a data set that derives from "
+            f"Got classes of {dataset.info.name}, which has no labels, expected a dataset that derives from "
             "walkback.data.Labelled: set data.condition = 'none'."
         )
     return send(dataset.labels(split)[rows], device)

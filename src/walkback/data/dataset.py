@@ -162,7 +162,7 @@ class Labelled(ABC):
 
 
 def conditioned(info: DataInfo, dataset: Dataset, condition: Condition) -> DataInfo:
-    """The protocol of a data set whose model is told `condition`; as it is for "none".
+    """The protocol of a dataset whose model is told `condition`; as it is for "none".
 
     With "label" it has classes, a step in words, and a fingerprint that changes with the labels.
 

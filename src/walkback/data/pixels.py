@@ -27,8 +27,8 @@ Binarize: TypeAlias = Literal["none", "threshold", "stochastic"]
 
 @final
 @dataclass(frozen=True, slots=True)
-class GreyLevels:
-    """How stored grey levels become states in [0, 1].
+class GrayLevels:
+    """How stored gray levels become states in [0, 1].
 
     Attributes:
         binarize: Whether, and how, states are binary.

@@ -112,7 +112,7 @@ class InpaintJob:
             )
 
     def _known(self, loaded: LoadedModel, registry: Registry, watch: Watch) -> tuple[Batch, DataInfo | None]:
-        """States `(N, *E)` on the CPU, and the data set that they are of."""
+        """States `(N, *E)` on the CPU, and the dataset that they are of."""
         if self.known is not None:
             return unlabelled(require_states(self.known, loaded.info, "known")), None
         dataset = self.data.open(loaded, registry, watch, comparable=False)

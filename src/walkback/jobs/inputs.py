@@ -76,7 +76,7 @@ class DataRequest:
     """Data for a trained model.
 
     Attributes:
-        source: A name, a path or a hub id, or a data set; None takes the data that the model was trained on.
+        source: A name, a path or a hub id, or a dataset; None takes the data that the model was trained on.
         settings: Options of data given by name, `OPTION=VALUE` or `data.OPTION=VALUE`.
     """
 
@@ -93,11 +93,11 @@ class DataRequest:
 
     @property
     def name(self) -> str | None:
-        """As the caller named them; None where they are the model's own, or a data set."""
+        """As the caller named them; None where they are the model's own, or a dataset."""
         return self.source if isinstance(self.source, str) else None
 
     def open(self, loaded: LoadedModel, registry: Registry, watch: Watch, *, comparable: bool) -> Dataset:
-        """The data set, prepared, with states of the model's kind.
+        """The dataset, prepared, with states of the model's kind.
 
         Args:
             loaded: The model.
@@ -108,7 +108,7 @@ class DataRequest:
                 own are then, and its own must not have changed.
 
         Raises:
-            CheckpointError: The checkpoint's own data set is not installed.
+            CheckpointError: The checkpoint's own dataset is not installed.
             ConfigurationError: There are no such data, or they do not fit.
             DataError: The data cannot be had.
         """

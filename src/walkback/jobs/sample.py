@@ -158,7 +158,7 @@ class SampleJob:
         return model.levels() if self.levels is None else model.levels_of_length(self.levels)
 
     def _starts(self, loaded: LoadedModel, registry: Registry, watch: Watch) -> tuple[Batch, DataInfo | None]:
-        """Where chains start, `(num, *E)` on the CPU, with their classes, and the data set that they are from."""
+        """Where chains start, `(num, *E)` on the CPU, with their classes, and the dataset that they are from."""
         if isinstance(self.start, Tensor):
             states = require_states(self.start, loaded.info, "start")
             if self.num is not None and self.num > len(states):

@@ -91,7 +91,7 @@ def _draw_inpainted(images: Mapping[str, Tensor]) -> Picture:
     """Rows of pictures, one for each of `images` `(N, C, H, W)`; after 16 columns another such band of rows."""
     rows = [to_uint8(part) for part in images.values()]
     columns = min(len(rows[0]), _COLUMNS)
-    # On white, so that grey pixels stand out; cells that no image is left for are white too.
+    # On white, so that gray pixels stand out; cells that no image is left for are white too.
     missing = -len(rows[0]) % columns
     rows = [np.pad(row, ((0, missing), (0, 0), (0, 0), (0, 0)), constant_values=_WHITE) for row in rows]
     bands = np.stack(rows).reshape(len(rows), -1, columns, *rows[0].shape[1:]).swapaxes(0, 1)

@@ -63,7 +63,7 @@ def read_starts(path: Path, info: DataInfo, num: int | None = None) -> Tensor:
 
 
 def read_pixels(path: Path, size: tuple[int, int], mode: Literal["L", "RGB"] = "L") -> Pixels:
-    """The bytes of an image file of height and width `size`, as grey `(H, W)` or colour `(H, W, 3)`.
+    """The bytes of an image file of height and width `size`, as gray `(H, W)` or color `(H, W, 3)`.
 
     Raises:
         ConfigurationError: It is no image that can be read, or of another size.
@@ -88,12 +88,12 @@ def _check_image(path: Path, image: Image.Image, size: tuple[int, int]) -> None:
         )
     if image.mode not in ("1", "L", "LA", "P", "RGB", "RGBA"):
         raise ConfigurationError(
-            f"Got {path} with pixels of type {image.mode}, expected 8 bits a channel, grey or RGB."
+            f"Got {path} with pixels of type {image.mode}, expected 8 bits a channel, gray or RGB."
         )
 
 
 def _read_image(path: Path, info: DataInfo) -> Tensor:
-    """One image as a state `(*E)`: a byte v becomes (v + ½) / 256, the middle of its grey level, or v ≥ 128."""
+    """One image as a state `(*E)`: a byte v becomes (v + ½) / 256, the middle of its gray level, or v ≥ 128."""
     if not info.is_image:
         raise ConfigurationError(
             f"Got the image {path} to start from, but the states have shape {info.shape}."

@@ -31,7 +31,7 @@ _NOUNS: Mapping[Kind, str] = {
     "prior": "prior",
     "process": "heating process",
     "objective": "objective",
-    "dataset": "data set",
+    "dataset": "dataset",
     "diagnostic": "diagnostic",
     "logger": "metric logger",
     "metric": "metric",

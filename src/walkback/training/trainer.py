@@ -67,7 +67,7 @@ def levels_of_walk(model: Model, seed: int, number: int) -> Levels:
 
 @final
 class Trainer:
-    """Trains a model on a prepared data set, one walk at a time.
+    """Trains a model on a prepared dataset, one walk at a time.
 
     Everything random is a function of (seed, walk number), so a trainer restored at walk w goes on exactly as one
     that was never stopped.

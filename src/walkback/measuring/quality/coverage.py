@@ -56,24 +56,22 @@ class Distances:
         kept = rows.to(self.data.device)
         return Distances(self.data[kept][:, kept], self.samples[kept][:, kept], self.between[kept][:, kept])
 
-    def scores(self, neighbours: int) -> Scores:
+    def scores(self, neighbors: int) -> Scores:
         """Precision, recall, density and coverage.
 
         Args:
-            neighbours: k; a state is not a neighbor of itself.
+            neighbors: k; a state is not a neighbor of itself.
 
         Raises:
             WalkbackError: A set has no more than k states.
         """
         fewest = min(len(self.data), len(self.samples))
-        if not 0 < neighbours < fewest:
-            raise WalkbackError(
-                f"Got {neighbours} neighbors for {fewest} states, expected 1 to {fewest - 1}."
-            )
-        radii = _radii(self.data, neighbours)[:, None]
+        if not 0 < neighbors < fewest:
+            raise WalkbackError(f"Got {neighbors} neighbors for {fewest} states, expected 1 to {fewest - 1}.")
+        radii = _radii(self.data, neighbors)[:, None]
         inside_data = self.between <= radii
         others = (self.data <= radii).double().sum(1) - 1  # k, or more if there are ties
-        inside_samples = self.between <= _radii(self.samples, neighbours)[None, :]
+        inside_samples = self.between <= _radii(self.samples, neighbors)[None, :]
         return Scores(
             precision=_share(inside_data.any(0)),
             recall=_share(inside_samples.any(1)),
@@ -87,9 +85,9 @@ def _distances(x: Tensor, y: Tensor) -> Tensor:
     return torch.cdist(x, y, compute_mode="donot_use_mm_for_euclid_dist")
 
 
-def _radii(distances: Tensor, neighbours: int) -> Tensor:
+def _radii(distances: Tensor, neighbors: int) -> Tensor:
     """Return the distance of each state to its k-th neighbor, `(N,)`; the smallest distance is that to itself."""
-    return distances.kthvalue(neighbours + 1, dim=1).values
+    return distances.kthvalue(neighbors + 1, dim=1).values
 
 
 def _share(hits: Tensor) -> float:

@@ -41,13 +41,13 @@ class Rules:
         limit: Largest number of examples to compare.
         transport_limit: The same for the entropic Wasserstein distance and MMD, whose cost is quadratic in it.
         projections: Number of projections of the sliced Wasserstein distance.
-        neighbours: k of precision, recall, density and coverage.
+        neighbors: k of precision, recall, density and coverage.
     """
 
     limit: int = 1000
     transport_limit: int = 400
     projections: int = 256
-    neighbours: int = 5
+    neighbors: int = 5
 
 
 def quality_figures(
@@ -113,7 +113,7 @@ class _Judged:
     ending: str
 
     def figures(self, rules: Rules, seed: int) -> list[Figure]:
-        found = self._sliced(rules, seed) + self._transport(rules) + self._neighbours(rules)
+        found = self._sliced(rules, seed) + self._transport(rules) + self._neighbors(rules)
         return found + self._moments() if self.learned else found
 
     def _sliced(self, rules: Rules, seed: int) -> list[Figure]:
@@ -160,12 +160,12 @@ class _Judged:
             ),
         ]
 
-    def _neighbours(self, rules: Rules) -> list[Figure]:
+    def _neighbors(self, rules: Rules) -> list[Figure]:
         distances = Distances.of(self.real_features, self.features)
         values, errors = jackknife(
-            lambda rows: distances.among(rows).scores(rules.neighbours), len(self.states)
+            lambda rows: distances.among(rows).scores(rules.neighbors), len(self.states)
         )
-        where = f"{rules.neighbours} neighbors among {'features' if self.learned else 'states'}"
+        where = f"{rules.neighbors} neighbors among {'features' if self.learned else 'states'}"
         told = (
             ("precision", f"share of samples among the data, {where}"),
             ("recall", f"share of the data among samples, {where}"),
