@@ -111,7 +111,7 @@ def train(
     kept = out is not None or resume is not None
     run = carry_out(TrainJob(choices, out=path_or_none(out), resume=going_on, kept=kept), progress)
     if run is None:
-        raise ConfigurationError("Got a process that does not write, expected one alone.")
+        raise ConfigurationError("`wb.train` supports one process: use `torchrun -m walkback run …`.")
     return Trained(
         model=run.model,
         info=run.prepared.dataset.info,

@@ -108,7 +108,7 @@ class InpaintJob:
         self.data.check(say)
         if not (self.anneal or self.extra):
             raise ConfigurationError(
-                f"Got {say('anneal', False)} and {say('extra', 0)}, expected steps to take: raise {say('extra')}."
+                f"There are no steps to take with {say('anneal', False)} and {say('extra', 0)}: raise {say('extra')}."
             )
 
     def _known(self, loaded: LoadedModel, registry: Registry, watch: Watch) -> tuple[Batch, DataInfo | None]:

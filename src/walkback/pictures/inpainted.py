@@ -47,7 +47,9 @@ def read_mask(keep: str, info: DataInfo) -> Tensor:
             pixels or none.
     """
     if not info.is_image:
-        raise ConfigurationError(f"Got states of shape {info.shape}, expected images: (1 or 3, H, W).")
+        raise ConfigurationError(
+            f"Only images, (1 or 3, H, W), can be masked by a side or a picture; these states have shape {info.shape}."
+        )
     _, height, width = info.shape
     if keep not in _SIDES:
         if Path(keep).suffix.lower() not in PICTURES:
@@ -99,12 +101,12 @@ def _draw_inpainted(images: Mapping[str, Tensor]) -> Picture:
 
 
 def _drawn_mask(path: Path, size: tuple[int, int]) -> Tensor:
-    """White is kept, black is filled."""
+    """Read a mask from an image: white is kept, black is filled in."""
     mask = torch.from_numpy(read_pixels(path, size) >= 128)
     if bool(mask.all()) or not bool(mask.any()):
         part = "every" if bool(mask.all()) else "no"
         raise ConfigurationError(
-            f"Got {path}, which keeps {part} pixel, expected white where kept, black elsewhere."
+            f"The mask {path} keeps {part} pixel: make it white where pixels are kept, and black elsewhere."
         )
     return mask
 

@@ -115,7 +115,7 @@ class Run:
         walks, steps = self._trainer.progress.walks, self._config.training.steps
         if walks > steps:
             raise ConfigurationError(
-                f"Got {steps} training steps for the run in {path}, which has taken {walks}: ask for at least as many."
+                f"The run in {path} has already taken {walks} walks, more than the {steps} asked for: ask for {walks}."
             )
 
     def execute(self) -> RunResult | None:

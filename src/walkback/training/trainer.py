@@ -296,7 +296,8 @@ class Trainer:
         """
         if document.get("seed") != self._seed:
             raise ConfigurationError(
-                f"Got a training state of seed {document.get('seed')}, expected the run's own: {self._seed}."
+                f"The training state has seed {document.get('seed')}, and the run {self._seed}: resume with the run's "
+                "own training state."
             )
         try:
             self._average.model.load_tensors(averaged)
@@ -312,8 +313,8 @@ class Trainer:
                 self._chains.restore(_part(tensors, "own."))
         except (RuntimeError, LookupError, TypeError, ValueError) as error:
             raise ConfigurationError(
-                f"Got a training state that does not fit this run ({one_line(error)}): "
-                "resume it with the plugins that it was trained with."
+                f"The training state does not fit this run ({one_line(error)}): resume it with the plugins that it was "
+                "trained with."
             ) from error
         self._average.resume(self.progress.updates)
 
