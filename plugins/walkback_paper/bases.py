@@ -23,7 +23,7 @@ from torch import Tensor, nn
 
 from walkback.errors import ConfigurationError
 from walkback.kernels import Expecting, Kernel, Reparametrized
-from walkback.state import State, leaves
+from walkback.state import State, leaves, sum_events
 
 BasisName: TypeAlias = Literal["pixels", "eigenvectors", "cosine"]
 
@@ -234,4 +234,4 @@ class RotatedNormalKernel(Kernel, Reparametrized, Expecting):
             distance = self._basis.coordinates(x - self.mean)
             log_variance = self.variance.log().expand_as(distance)
             terms = distance.square() / self.variance + log_variance
-            return -0.5 * (terms.flatten(1).sum(1) + math.log(2 * math.pi) * terms[0].numel())
+            return -0.5 * (sum_events(terms) + math.log(2 * math.pi) * math.prod(terms.shape[1:]))

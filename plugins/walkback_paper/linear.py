@@ -23,21 +23,19 @@ level t with the mean of level t - 1 would cost 0.16 bits/dim on images at a fac
 from __future__ import annotations
 
 import math
-from typing import Literal, TypeAlias, final
+from typing import final
 
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import softplus
 
+from walkback.errors import ConfigurationError
 from walkback.kernels import Kernel, NormalKernel
 from walkback.operators import Conditional, Guidable
 from walkback.schedules import Level
 from walkback.state import Context
-from walkback.temperature import TemperatureLaw
-from walkback_paper.bases import Basis, BasisName, RotatedNormalKernel, basis, fit
-from walkback_paper.parametrized import Numbers, Parametrization, told
-
-LinearVariance: TypeAlias = Literal["fixed", "reverse"]
+from walkback_paper.bases import BasisName, RotatedNormalKernel, basis, fit
+from walkback_paper.parametrized import Noise, Numbers, Parametrization, told
 
 _MIN_RATIO = 1e-6
 _SOFTPLUS_ONE = math.log(math.e - 1)  # softplus of this is 1
@@ -84,13 +82,10 @@ class LinearGaussian(Parametrization):
     Args:
         shape: Event shape E.
         basis_name: The basis U.
-        sigma: σ, standard deviation of the noise at T = 1.
-        sigma_share: σ / σ_d, from which `fit_data` sets σ; None keeps `sigma`.
-        variance: Whether the variance of cooling is learned.
-        law: How the temperature scales the variance.
+        noise: σ, and whether the variance of cooling is learned ("reverse") or w ("fixed").
 
     Raises:
-        ConfigurationError: The basis does not support the shape.
+        ConfigurationError: The basis does not support the shape, or the variance is to have another form.
     """
 
     noise_variance: Tensor
@@ -98,22 +93,16 @@ class LinearGaussian(Parametrization):
     variances: Tensor
     max_variance: Tensor
 
-    def __init__(
-        self,
-        shape: tuple[int, ...],
-        basis_name: BasisName,
-        *,
-        sigma: float,
-        sigma_share: float | None,
-        variance: LinearVariance,
-        law: TemperatureLaw,
-    ) -> None:
+    def __init__(self, shape: tuple[int, ...], basis_name: BasisName, noise: Noise) -> None:
         super().__init__()
+        if noise.form not in ("fixed", "reverse"):
+            raise ConfigurationError(
+                f"Got operator.variance = '{noise.form}' with operator.mean = 'linear', expected 'reverse' or 'fixed': "
+                "cooling and heating have different variances around the linear mean."
+            )
         self.basis = basis(basis_name, shape)
-        self._sigma_share = sigma_share
-        self._variance: LinearVariance = variance
-        self._law = law
-        self.register_buffer("noise_variance", torch.full((1, *(1,) * len(shape)), sigma**2))
+        self._noise = noise
+        self.register_buffer("noise_variance", noise.variance_at_1(shape))
         self.register_buffer("data_mean", torch.zeros(shape))
         self.register_buffer("variances", torch.ones(shape))
         self.register_buffer("max_variance", torch.ones(()))
@@ -126,13 +115,14 @@ class LinearGaussian(Parametrization):
         self.data_mean.copy_(mean)
         self.variances.copy_(variances)
         self.max_variance.copy_(variances.max())
-        if self._sigma_share is not None:
-            self.noise_variance.fill_(self._sigma_share**2 * variances.mean().item())
+        self._noise.fit(self.noise_variance, variances.mean())
 
     @property
     def max_temperature(self) -> float:
         """Returns the T at which the noise is as wide as the widest direction; at least 1."""
-        return max(1.0, self._law.max_temperature(*self._numbers(self.max_variance, self.noise_variance)))
+        return max(
+            1.0, self._noise.law.max_temperature(*self._numbers(self.max_variance, self.noise_variance))
+        )
 
     def forward(
         self, network: nn.Module, state: Tensor, level: Level, context: Context = None
@@ -140,19 +130,21 @@ class LinearGaussian(Parametrization):
         """Runs `network` on `state` `(B, *E)`."""
         noise = self.noise(level)
         with torch.autocast(state.device.type, enabled=False):
-            scaled = self.basis.coordinates(state - self.data_mean) / torch.maximum(noise, self.variances).sqrt()
+            scaled = (
+                self.basis.coordinates(state - self.data_mean) / torch.maximum(noise, self.variances).sqrt()
+            )
             white = self.basis.event(scaled)
         outputs = [head.to(state.dtype) for head in network(white, told(state, level, context))]
         size = torch.minimum(noise, self.variances).sqrt()
         with torch.autocast(state.device.type, enabled=False):
             correction = self.basis.event(size * self.basis.coordinates(outputs[0]))
-        learned = self._variance == "reverse"
+        learned = self._noise.form == "reverse"
         ratio = softplus(outputs[1] + _SOFTPLUS_ONE) + _MIN_RATIO if learned else None
         return LinearConditional(self, state, correction, ratio)
 
     def noise(self, level: Level) -> Tensor:
         """Returns v, `(1 or B, 1, …)`."""
-        return self._law.variance(self.noise_variance, level)
+        return self._noise.law.variance(self.noise_variance, level)
 
     def mean(self, state: Tensor, level: Level) -> Tensor:
         """Returns m + U a Uᵀ (s - m), `(B, *E)`."""
@@ -163,5 +155,7 @@ class LinearGaussian(Parametrization):
     def cooling_variance(self, level: Level) -> Tensor:
         """Returns w, `(1 or B, *E)`."""
         noise = self.noise(level)
-        before = torch.maximum(self.variances, self._law.variance(self.noise_variance, level.colder_level()))
+        before = torch.maximum(
+            self.variances, self._noise.law.variance(self.noise_variance, level.colder_level())
+        )
         return torch.where(noise < self.variances, noise, before)

@@ -90,8 +90,12 @@ def levels_from(temperatures: Sequence[float]) -> Levels:
 def stack_levels(levels: Levels, rows: int, device: torch.device) -> Level:
     """Stack `levels` into one level of tensors `(K·rows,)`, each level repeated for `rows` consecutive rows."""
     if any(isinstance(level.temperature, Tensor) for level in levels):
+
         def stacked(values: list[float | Tensor], dtype: torch.dtype) -> Tensor:
-            return torch.cat([torch.as_tensor(value, device=device).to(dtype).expand(rows) for value in values])
+            return torch.cat(
+                [torch.as_tensor(value, device=device).to(dtype).expand(rows) for value in values]
+            )
+
         return Level(
             stacked([level.step for level in levels], torch.int64),
             stacked([level.temperature for level in levels], torch.float64),
@@ -99,7 +103,9 @@ def stack_levels(levels: Levels, rows: int, device: torch.device) -> Level:
         )
     steps = send(torch.tensor([level.step for level in levels]), device)
     numbers = [[level.temperature for level in levels], [level.colder for level in levels]]
-    temperatures, colder = send(torch.tensor(numbers, dtype=torch.float64), device).repeat_interleave(rows, dim=1)
+    temperatures, colder = send(torch.tensor(numbers, dtype=torch.float64), device).repeat_interleave(
+        rows, dim=1
+    )
     return Level(steps.repeat_interleave(rows), temperatures, colder)
 
 
