@@ -68,7 +68,6 @@ def test_text_of_strangers_is_shown_as_it_is(checkpoint: Path, tmp_path: Path) -
     tensors, document = read_tensors(checkpoint)
     document["data"]["name"] = "[/foo] [bold]data[/bold]"
     document["data"]["preprocessing"] = ["cleared \x1b[2J", "rang \x07"]
-    document["components"]["operator"]["distribution"] = "[link=http://evil]evil[/link]"
     document["config"]["operator"]["[/markup]"] = "\x1b]0;title\x07"
     save_tensors(tmp_path / "a.safetensors", tensors, document)
     done = walkback("info", tmp_path / "a.safetensors")

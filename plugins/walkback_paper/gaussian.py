@@ -29,12 +29,14 @@ T_max = σ_max²/σ² is correct to within two doublings whatever is learned.
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from typing import Literal, TypeAlias, final
 
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import softplus
 
+from walkback.constraints import Constrained, Constraint, greater_than, nonnegative, positive
 from walkback.errors import ConfigurationError
 from walkback.kernels import Kernel, normal_at
 from walkback.networks import Network, Ports
@@ -80,7 +82,7 @@ class GaussianConditional(Conditional, Guidable):
 
 
 @final
-class GaussianParametrization(nn.Module):
+class GaussianParametrization(nn.Module, Constrained):
     """Turns a network's outputs into a Gaussian conditional; the equations are in the module's docstring.
 
     Args:
@@ -129,6 +131,15 @@ class GaussianParametrization(nn.Module):
         self.register_buffer("data_variance", torch.tensor(1.0 + smoothing**2))
         self.register_buffer("max_variance", torch.ones(()))
         self._numbers = Numbers()
+
+    @property
+    def constraints(self) -> Mapping[str, Constraint]:
+        """Variances are not negative, and that of the data exceeds the variance of the noise in them."""
+        return {
+            "noise_variance": positive,
+            "data_variance": greater_than(self._smoothing**2),
+            "max_variance": nonnegative,
+        }
 
     @torch.no_grad()
     def fit_data(self, data: Tensor) -> None:

@@ -7,7 +7,7 @@ rejected first.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +17,7 @@ from torch import Tensor
 
 from walkback.errors import WalkbackError
 from walkback.storage.files import write_bytes
-from walkback.storage.tensorheader import DTYPES, encode_metadata, opened, parse_header
+from walkback.storage.tensorheader import DTYPES, Header, encode_metadata, opened, parse_header
 
 _STORABLE = {name for name, _ in DTYPES.values()}
 
@@ -34,14 +34,23 @@ def save_tensors(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[st
     write_bytes(path, safetensors.torch.save(copies, encode_metadata(metadata)))
 
 
-def read_tensors(path: Path, device: str | torch.device = "cpu") -> tuple[dict[str, Tensor], dict[str, Any]]:
+def read_tensors(
+    path: Path, device: str | torch.device = "cpu", accept: Callable[[Header], object] | None = None
+) -> tuple[dict[str, Tensor], dict[str, Any]]:
     """The tensors and the metadata document of a file.
+
+    Args:
+        path: The file.
+        device: Of the tensors.
+        accept: Called with the header before any tensor is read; refuses it by raising an exception.
 
     Raises:
         CheckpointError: The file cannot be read, or is anything but a whole file of this format.
     """
     with opened(path) as file:
         header = parse_header(file)
+        if accept is not None:
+            accept(header)
         file.seek(0)
         tensors = safetensors.torch.load(file.read())
     return {name: tensor.to(device) for name, tensor in tensors.items()}, dict(header.metadata)
