@@ -166,7 +166,7 @@ def test_simple_models_are_judged_on_the_same_examples() -> None:
     assert found["diagonal_gaussian"] == pytest.approx(diagonal, abs=0.05)
     assert found["gaussian"] == pytest.approx(diagonal + math.log(0.6), abs=0.05)
     assert simple_nats(torch.zeros(9, 2), test, POINTS, 0) == {}
-    bound = BoundEstimate(diagonal, 0.1, None, None, 5000, 1, 3)
+    bound = BoundEstimate((Figure("bound", diagonal, "nats", 0.1),), 5000, 1, 3)
     (line,) = remarks_on_bound(bound, InMemory(test), "test", 5000, 0)
     assert "a Gaussian fitted" in line
 

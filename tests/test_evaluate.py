@@ -97,7 +97,7 @@ def test_the_same_call_gives_the_same_figures(report: dict[str, Any], checkpoint
 def test_an_interrupted_evaluation_goes_on_to_the_same_figures(
     report: dict[str, Any], checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from walkback.measuring import path_works as evaluating
+    from walkback.measuring import bound as evaluating
 
     calls: list[int] = []
     real = evaluating.heating_work
@@ -195,12 +195,12 @@ def test_data_that_do_not_match_are_refused(checkpoint: Path, altered: Any) -> N
 def test_an_error_of_too_few_values_is_refused_before_work(
     checkpoint: Path, monkeypatch: pytest.MonkeyPatch, options: tuple[str, ...], words: str
 ) -> None:
-    from walkback.measuring import path_works
+    from walkback.measuring import bound, path_works
 
     def worked(*_: Any) -> Any:
         raise AssertionError("a path was heated")
 
-    monkeypatch.setattr(path_works, "heating_work", worked)
+    monkeypatch.setattr(bound, "heating_work", worked)
     monkeypatch.setattr(path_works, "cooling_work", worked)
     done = walkback("evaluate", checkpoint, "--paths", "2", "--no-baselines", *options)
     assert (done.code, words in done.err) == (2, True), done.err

@@ -16,10 +16,13 @@ from torch import Tensor
 from walkback.data import Batch, DataInfo
 from walkback.errors import WalkbackError
 from walkback.kernels import NormalKernel, ProductKernel
-from walkback.measuring.bound import estimate_bound, path_bound
+from walkback.measuring.bound import BoundEstimate, estimate_bound, path_bound
+from walkback.measuring.likelihood_report import likelihood_figures
+from walkback.measuring.path_works import HeatedExamples
 from walkback.model import Model
 from walkback.operators import Conditional, Latent, TransitionOperator, initial_state, state_space, visible
 from walkback.priors import Prior
+from walkback.report import number
 from walkback.schedules import Level, levels_from
 from walkback.state import Context, Space, State, StateSpace, leaves
 
@@ -77,6 +80,20 @@ def test_data_without_a_quantum_have_no_bits() -> None:
     estimate = estimate_bound(reversible(), [Batch(normal(10, 2))], INFO, rng())
     assert estimate.bits_per_dimension is None
     assert estimate.bits_error is None
+
+
+def test_an_evaluation_makes_the_same_record_of_the_same_works() -> None:
+    work = normal(20, 5)
+    estimate = BoundEstimate.of(work, PIXELS, 3)
+    figures = likelihood_figures(HeatedExamples(work, work[:, :3]), PIXELS)
+    assert tuple(figures[:2]) == estimate.figures
+    assert str(estimate) == " = ".join(f"{number(f).removeprefix('≤ ')} {f.unit}" for f in figures[:2])
+    assert estimate.named("validation") == {
+        "validation_nats": figures[0].value,
+        "validation_nats_error": figures[0].error,
+        "validation_bits_per_dimension": figures[1].value,
+        "validation_bits_error": figures[1].error,
+    }
 
 
 def test_dropout_is_off_while_evaluating_and_back_on_after() -> None:

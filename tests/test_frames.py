@@ -8,7 +8,7 @@ import sys
 import tracemalloc
 import weakref
 import zipfile
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
@@ -23,8 +23,11 @@ from walkback.data import DataInfo
 from walkback.errors import ConfigurationError, WalkbackError
 from walkback.pictures.frames import open_sink
 from walkback.pictures.images import draw_states, filmstrip, grid
+from walkback.pictures.inpainted import check_target
 from walkback.pictures.sinks import FrameSink
+from walkback.pictures.starts import read_starts
 from walkback.storage.tensorheader import read_metadata
+from walkback.support import formats
 
 GREY = DataInfo("grey", (1, 8, 8))
 RGB = DataInfo("rgb", (3, 8, 8))
@@ -288,3 +291,21 @@ def test_a_full_disk_is_said_and_leaves_nothing(tmp_path: Path) -> None:
     assert all("limit set for this process" in line for line in lines)
     assert done.stderr == ""
     assert list(tmp_path.iterdir()) == []
+
+
+def test_the_table_of_formats_says_what_is_written_and_read(tmp_path: Path) -> None:
+    """Each ending of the table has a writer and a reader, and no other ending of it has one."""
+    known = {*formats.CHAINS, *formats.INPAINTED, *formats.PICTURES, *formats.STATES, *formats.DATASET_IMAGES}
+
+    def taken(ending: str, check: Callable[[Path], object]) -> bool:
+        try:
+            check(tmp_path / f"some{ending}")
+        except ConfigurationError as error:
+            return "ends in" not in str(error)  # a file that does not exist, with a known ending
+        return True
+
+    written = {end for end in known if taken(end, lambda p: open_sink(p, GREY, num_frames=1, num_chains=1))}
+    assert written == set(formats.CHAINS)
+    assert {end for end in known if taken(end, lambda p: check_target(p, False))} == set(formats.INPAINTED)
+    read = {end for end in known if taken(end, lambda p: read_starts(p, GREY))}
+    assert read == {*formats.STATES, *formats.PICTURES}

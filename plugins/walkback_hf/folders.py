@@ -14,6 +14,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from walkback.errors import DataError
+from walkback.support import formats
 from walkback_hf.cards import sort_as_declared
 from walkback_hf.columns import TABLE_ADVICE, holds_images
 from walkback_hf.encoded import Found
@@ -24,61 +25,8 @@ from walkback_hf.sorting import Sorting, sort_by_split
 from walkback_hf.tables import ParquetFiles
 from walkback_hf.walk import Tree, walk
 
-IMAGES = frozenset(
-    (
-        *(
-            ".png",
-            ".apng",
-            ".jpg",
-            ".jpeg",
-            ".jpe",
-            ".jfif",
-            ".webp",
-            ".bmp",
-            ".dib",
-            ".gif",
-            ".tif",
-            ".tiff",
-        ),
-        *(".ppm", ".pgm", ".pbm", ".pnm"),
-        # `datasets` treats these formats as images, but they are not supported here: they are rejected by name rather
-        # than ignored.
-        *(
-            ".jp2",
-            ".j2k",
-            ".jpc",
-            ".jpx",
-            ".tga",
-            ".ico",
-            ".icns",
-            ".pcx",
-            ".psd",
-            ".eps",
-            ".ps",
-            ".dds",
-            ".xbm",
-        ),
-        *(".sgi", ".ras", ".fits", ".avif", ".heic", ".heif"),
-    )
-)
-_ARCHIVES = frozenset((".zip", ".tar", ".gz", ".tgz", ".bz2", ".xz", ".7z", ".rar", ".zst"))
-_TABLES = frozenset(
-    (
-        ".npy",
-        ".npz",
-        ".csv",
-        ".tsv",
-        ".json",
-        ".jsonl",
-        ".h5",
-        ".hdf5",
-        ".mat",
-        ".pt",
-        ".pth",
-        ".safetensors",
-        ".arrow",
-    )
-)
+_IMAGES = frozenset((*formats.DATASET_IMAGES, *formats.FOREIGN_IMAGES))
+_ARCHIVES, _TABLES = frozenset(formats.ARCHIVES), frozenset(formats.TABLES)
 
 
 def find_local(path: Path, column: str | None = None) -> Found:
@@ -99,8 +47,10 @@ def find_local(path: Path, column: str | None = None) -> Found:
     if is_saved(path):
         return find_saved(path, column)
     tree = walk(path)
-    parquet = [file for file in tree.files if file.suffix.lower() == ".parquet" and file.name not in METADATA]
-    images = [file for file in tree.files if file.suffix.lower() in IMAGES]
+    parquet = [
+        file for file in tree.files if file.suffix.lower() == formats.PARQUET and file.name not in METADATA
+    ]
+    images = [file for file in tree.files if file.suffix.lower() in _IMAGES]
     if parquet and (not images or any(_has_images(path / file) for file in parquet)):
         return _find_parquet(tree, parquet, images, column)
     if not images:
@@ -110,14 +60,14 @@ def find_local(path: Path, column: str | None = None) -> Found:
 
 def _find_file(path: Path, column: str | None) -> Found:
     suffix = path.suffix.lower()
-    if suffix == ".parquet" and path.is_file():
+    if suffix == formats.PARQUET and path.is_file():
         return Found({"all": ParquetFiles(path.parent, [path], column)})
     advice = "expected a folder of images or a .parquet file"
     if suffix in _TABLES:
         advice = TABLE_ADVICE
     elif suffix in _ARCHIVES:
         advice = "unpack it, and give the folder"
-    elif suffix in IMAGES:
+    elif suffix in _IMAGES:
         advice = "give the folder of images that it lies in"
     raise DataError(f"Got the file {shown(path)} as data; {advice}.")
 

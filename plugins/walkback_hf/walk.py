@@ -12,9 +12,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from walkback.errors import DataError
+from walkback.support.formats import DATASET_IMAGES, PARQUET
 from walkback_hf.names import shown
 
-_DATA = frozenset((".parquet", ".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif", ".tif", ".tiff"))
+_DATA = frozenset((PARQUET, *DATASET_IMAGES))
 
 
 @dataclass(frozen=True, slots=True)

@@ -24,6 +24,7 @@ from walkback.pictures.sinks import FilmstripSink, Output
 from walkback.storage.checkpoint import Checkpoint, save_checkpoint
 from walkback.storage.files import require_target
 from walkback.support import html as markup
+from walkback.support.formats import SAFETENSORS
 from walkback.support.text import printable
 
 _NEEDED = ("operator", "schedule", "process", "prior")
@@ -93,7 +94,7 @@ class Trained:
                 f"Got a model whose {' and '.join(instances)} was an instance, expected a component by name, which "
                 "a checkpoint needs: offer the class by a plugin (docs/plugins.md) and train by its name."
             )
-        require_target(target, (".safetensors",), overwrite=overwrite)
+        require_target(target, (SAFETENSORS,), overwrite=overwrite)
         save_checkpoint(target, self.checkpoint)
         return target
 

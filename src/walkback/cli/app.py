@@ -21,6 +21,7 @@ from walkback.component import Command
 from walkback.errors import PluginError
 from walkback.extensions.registered import import_object
 from walkback.extensions.registry import Registry
+from walkback.support.interrupts import Stopped
 from walkback.support.text import one_line, printable
 
 COMMANDS = (
@@ -67,6 +68,14 @@ class LazyCommand(TyperCommand):
         return self._load().make_context(info_name, args, parent, **extra)
 
 
+class EndedCommand(Exception):  # noqa: N818 - not an error: the user asked for it
+    """A command was ended by a signal; carries `stopped` past Typer, which returns 130 for any KeyboardInterrupt."""
+
+    def __init__(self, stopped: Stopped) -> None:
+        super().__init__(str(stopped))
+        self.stopped = stopped
+
+
 @final
 class Program(TyperGroup):
     """The program: its own commands, then those of plugins."""
@@ -75,6 +84,13 @@ class Program(TyperGroup):
         super().__init__(**settings)
         for command in COMMANDS:
             self.add_command(LazyCommand(command.name, command.summary, partial(_own, command)))
+
+    def invoke(self, ctx: Any) -> Any:
+        """Call the command."""
+        try:
+            return super().invoke(ctx)
+        except Stopped as stopped:
+            raise EndedCommand(stopped) from stopped
 
     def list_commands(self, ctx: Any) -> list[str]:
         """Names of all commands."""

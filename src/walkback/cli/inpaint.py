@@ -22,6 +22,7 @@ from walkback.cli.common import (
     carry_out,
 )
 from walkback.cli.console import Output
+from walkback.support.formats import INPAINTED, listed
 
 
 def inpaint(
@@ -51,9 +52,7 @@ def inpaint(
     label: Label = None,
     guidance: Guidance = None,
     readout: ReadoutOption = "state",
-    out: Annotated[Path, typer.Option(help="File to write: .png, .npz or .safetensors.")] = Path(
-        "inpainted.png"
-    ),
+    out: Annotated[Path, typer.Option(help=f"File to write: {listed(INPAINTED)}.")] = Path("inpainted.png"),
     force: Force = False,
     seed: Seed = 0,
     device: Device = "auto",

@@ -1,13 +1,14 @@
 """The entry point: calls a command, and turns what it raises into one sentence on stderr and an exit code.
 
 0 done, 1 failure, 2 usage or configuration, 3 a diagnostic failed its threshold, 4 a plugin is at fault,
-130 interrupted.
+129, 130, 143 ended by SIGHUP, SIGINT, SIGTERM.
 """
 
 from __future__ import annotations
 
 import io
 import os
+import signal
 import sys
 import traceback
 from collections.abc import Sequence
@@ -17,17 +18,18 @@ from typing import Any, NoReturn
 import typer
 import typer.main
 
-from walkback.cli.app import build_app
+from walkback.cli.app import EndedCommand, build_app
 from walkback.cli.console import Output
 from walkback.errors import WalkbackError
-from walkback.support.interrupts import Interrupted
+from walkback.support.interrupts import Interrupted, Stopped, ended_by_signals
 from walkback.support.processes import is_one_of_several
 from walkback.support.text import one_line
 
 _GLOBAL_FLAGS = ("--debug", "--no-plugins")
 """Flags of the program itself, accepted before and after the command."""
 
-_INTERRUPTED = 130
+_INTERRUPTED = 128 + signal.SIGINT
+"""What Typer returns for a KeyboardInterrupt."""
 
 
 def main() -> NoReturn:
@@ -58,9 +60,12 @@ def call(arguments: Sequence[str]) -> int:
     """Run `walkback` with arguments, and return its exit code."""
     arguments = _hoist(arguments)
     try:
-        program: Any = typer.main.get_command(build_app())
-        code = program.main(args=arguments, prog_name="walkback", standalone_mode=False)
-        sys.stdout.flush()
+        with ended_by_signals() as raised:
+            program: Any = typer.main.get_command(build_app())
+            code = program.main(args=arguments, prog_name="walkback", standalone_mode=False)
+            sys.stdout.flush()
+    except EndedCommand as ended:
+        return _report_stop(ended.stopped)
     except (KeyboardInterrupt, typer.Abort):
         code = _INTERRUPTED
     except Interrupted as stopped:
@@ -73,9 +78,16 @@ def call(arguments: Sequence[str]) -> int:
         return 1
     except Exception as error:
         return _report(error, debug="--debug" in arguments)
-    if code == _INTERRUPTED:
-        Output().error("interrupted.")
+    if code == _INTERRUPTED:  # Typer's, for a signal before the command began
+        return _report_stop(raised[-1] if raised else Stopped(signal.SIGINT))
     return code if isinstance(code, int) else 0
+
+
+def _report_stop(stopped: Stopped) -> int:
+    """Say that a signal has ended the command; returns the exit code."""
+    notes = getattr(stopped, "__notes__", ())
+    Output().error("; ".join([str(stopped), *notes]) + ".")
+    return 128 + stopped.signal
 
 
 def _hoist(arguments: Sequence[str]) -> list[str]:

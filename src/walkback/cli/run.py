@@ -35,7 +35,7 @@ from walkback.support.processes import follow_parent, is_one_of_several, talks
 
 if TYPE_CHECKING:
     from walkback.jobs.train import CheckedTraining
-    from walkback.training.run import RunResult
+    from walkback.training.run_result import RunResult
 
 
 def run(
@@ -95,19 +95,8 @@ def run(
     from walkback.jobs.job import flags
     from walkback.jobs.train import TrainJob
 
-    parts = (operator, data, schedule, prior, process, objective)
-    settings = {
-        "steps": steps,
-        "batch_size": batch_size,
-        "lr": lr,
-        "seed": seed,
-        "device": device,
-        "precision": precision,
-        "compiled": compiled,
-        "nproc": nproc,
-    }
-    more = [*logger_overrides(loggers), *(assignments or ())]
-    choices = choices_of(recipe, parts, settings, more)
+    # Parts and settings go by their names, so they are not repeated here.
+    choices = choices_of(ctx.params, [*logger_overrides(loggers), *(assignments or ())])
     job = TrainJob(choices, out=out, resume=resume, launched=True, say=flags)
     output = Output()
     if dry_run:
@@ -130,7 +119,7 @@ def run(
 
 def _report(result: RunResult, output: Output, json: bool) -> None:
     if json:
-        document = asdict(result)
+        document = {**asdict(result), "bound": result.bound.to_dict()}
         paths = {"directory": str(result.directory), "checkpoint": str(result.checkpoint)}
         output.emit_json({**document, **paths, "pictures": [str(path) for path in result.pictures]})
         return

@@ -15,13 +15,14 @@ from walkback.cli.common import (
     Guidance,
     Json,
     Label,
+    NumLevels,
     OldSteps,
     ReadoutOption,
     Seed,
     carry_out,
-    renamed,
 )
 from walkback.cli.console import Output
+from walkback.support.formats import CHAINS, PICTURES, STATES, listed
 
 
 def sample(
@@ -36,17 +37,15 @@ def sample(
         typer.Option(
             "--from",
             metavar="noise|data|FILE",
-            help="Anneal from noise, or start at T = 1 from held-out data, from samples (.npz, .safetensors) "
-            "or from an image (.png, .jpg).",
+            help="Anneal from noise, or start at T = 1 from held-out data, from samples "
+            f"({listed(STATES)}) or from an image ({listed(PICTURES)}).",
         ),
     ] = "noise",
     split: Annotated[
         Literal["train", "validation", "test"] | None,
         typer.Option(help="Split of the data that --from data takes (default: test)."),
     ] = None,
-    levels: Annotated[
-        int | None, typer.Option(min=1, help="Number of annealing levels (default: those of the schedule).")
-    ] = None,
+    levels: NumLevels = None,
     steps: OldSteps = None,
     extra: Annotated[
         int, typer.Option(min=0, help="Further steps at T = 1 before anything is recorded.")
@@ -58,9 +57,7 @@ def sample(
     label: Label = None,
     guidance: Guidance = None,
     readout: ReadoutOption = "state",
-    out: Annotated[Path, typer.Option(help="File to write: .png, .gif, .npz or .safetensors.")] = Path(
-        "samples.png"
-    ),
+    out: Annotated[Path, typer.Option(help=f"File to write: {listed(CHAINS)}.")] = Path("samples.png"),
     force: Force = False,
     batch_size: Annotated[int, typer.Option(min=1, help="Samples computed at a time.")] = 1000,
     seed: Seed = 0,
@@ -81,7 +78,7 @@ def sample(
     walkback sample final.safetensors --label 7 --guidance 2
     """
     from walkback.jobs.inputs import ModelRequest
-    from walkback.jobs.job import flags
+    from walkback.jobs.job import flags, renamed
     from walkback.jobs.labels import LabelRequest
     from walkback.jobs.sample import SampleJob
 
@@ -91,7 +88,7 @@ def sample(
         num=num,
         start=start,
         split=split,
-        levels=renamed(output, "--steps", steps, "--levels", levels),
+        levels=renamed(output.warn, flags, "steps", steps, "levels", levels),
         extra=extra,
         chain=chain,
         every=every,

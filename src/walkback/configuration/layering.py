@@ -36,8 +36,7 @@ from walkback.configuration.settings import RENAMED
 from walkback.errors import ConfigurationError
 from walkback.extensions.registered import Registered
 from walkback.extensions.registry import Registry
-
-_DATA_SUFFIXES = (".parquet", ".arrow", ".png", ".jpg", ".jpeg", ".gif", ".webp", ".npz", ".csv", ".zip")
+from walkback.support.formats import DATA_PATHS
 
 
 def resolve(
@@ -199,9 +198,7 @@ def _text(section: str, name: object) -> str:
 def _looks_like_path(source: str) -> bool:
     if "://" in source:
         return False
-    return (
-        source.startswith((".", "~", "/")) or source.count("/") > 1 or source.lower().endswith(_DATA_SUFFIXES)
-    )
+    return source.startswith((".", "~", "/")) or source.count("/") > 1 or source.lower().endswith(DATA_PATHS)
 
 
 def _exists(source: str) -> bool:

@@ -123,7 +123,10 @@ class CheckedDiagnosis:
 
     def run(self, watch: Watch) -> Diagnosis:
         """Measure, and compare with the thresholds."""
-        report = diagnose_model(self.loaded, self.diagnostic, self.provenance, self.data, self.cache, watch)
+        with self.cache.noted():
+            report = diagnose_model(
+                self.loaded, self.diagnostic, self.provenance, self.data, self.cache, watch
+            )
         beyond: list[str] = []
         for name, limit in self.thresholds:
             try:

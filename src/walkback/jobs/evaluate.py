@@ -137,6 +137,7 @@ class CheckedEvaluation:
 
     def run(self, watch: Watch) -> Report:
         """Evaluate."""
-        return evaluate_model(
-            self.loaded, self.dataset, self.plan, self.levels, self.protocol, self.cache, watch
-        )
+        with self.cache.noted():
+            return evaluate_model(
+                self.loaded, self.dataset, self.plan, self.levels, self.protocol, self.cache, watch
+            )

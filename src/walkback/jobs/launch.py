@@ -18,11 +18,10 @@ from torch.distributed.elastic.multiprocessing import DefaultLogsSpecs, SignalEx
 from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
 from torch.distributed.launcher.api import LaunchConfig, elastic_launch
 
-from walkback.support.interrupts import Interrupted
+from walkback.support.interrupts import Interrupted, handled_signals
 
 _SAVING = 120  # seconds, for the checkpoint of a large operator
-_HANDLED = (signal.SIGINT, signal.SIGTERM)
-_STOPPED = tuple(128 + number for number in _HANDLED)
+_STOPPED = tuple(128 + number for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP))
 """Exit codes of a process that was asked to stop."""
 
 
@@ -46,7 +45,7 @@ def launch(nproc: int, arguments: Sequence[str]) -> int:
             local_addr="127.0.0.1",
             max_restarts=0,
             logs_specs=DefaultLogsSpecs(place, redirects=others),
-            signals_to_handle=",".join(number.name for number in _HANDLED),
+            signals_to_handle=",".join(number.name for number in handled_signals()),
             shutdown_timeout=_SAVING,
         )
         # The launcher fills in ${local_rank}; `$$` stands for `$`.
@@ -100,7 +99,7 @@ def _failed(codes: Mapping[int, int], nproc: int, place: Path) -> int:
 @contextmanager
 def _unheard() -> Iterator[None]:
     """The launcher's own log is not shown, and its handlers of signals do not outlive it."""
-    before = {number: signal.getsignal(number) for number in _HANDLED}
+    before = {number: signal.getsignal(number) for number in handled_signals()}
     logging.disable(logging.CRITICAL)
     try:
         yield

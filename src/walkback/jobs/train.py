@@ -30,7 +30,8 @@ from walkback.support.threads import cpu_threads
 from walkback.support.watch import Watch
 from walkback.training.distributed import joined_world, local_device
 from walkback.training.metrics_file import FILE_NAME
-from walkback.training.run import Run, RunResult
+from walkback.training.run import Run
+from walkback.training.run_result import RunResult
 
 
 @dataclass(frozen=True, slots=True)

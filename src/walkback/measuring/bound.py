@@ -4,22 +4,25 @@
 
 L of one heating path is an unbiased estimate of a lower bound on log p(s_0); -L is the work of the path. Where the
 operator has latent units, log q(h_0 | data) is subtracted.
+
+Training validates with `estimate_bound`. An evaluation needs the works for more than the bound; it
+heats its examples with `heat` as well, and both make the same record of the works, `BoundEstimate`.
 """
 
 from __future__ import annotations
 
-import math
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from walkback.data import Batch, DataInfo
-from walkback.errors import WalkbackError
-from walkback.measuring.estimates import require_enough
-from walkback.measuring.work import heating_work
+from walkback.measuring.estimates import nll_figures, require_enough
+from walkback.measuring.work import PathWork, heating_work
 from walkback.model import Model
+from walkback.report import Figure, number
 from walkback.schedules import Levels
 from walkback.state import Context
 
@@ -29,40 +32,82 @@ class BoundEstimate:
     """Negative variational bound -E[L], an upper bound on the negative log-likelihood.
 
     Attributes:
-        nats: Mean over examples, nats per example.
-        nats_error: Standard error over examples (each example's mean over its paths), nats.
-        bits_per_dimension: The same in bits/dim; None for data without quantum.
-        bits_error: Its standard error.
+        figures: `bound`, the mean over examples in nats per example, with its standard error over examples (of each
+            example's mean over its paths); and `bound_bits`, the same in bits/dim, unless the data are not quantized.
         examples: Number of examples.
         paths: Heating paths per example.
         levels: Number of levels K of the schedule.
     """
 
-    nats: float
-    nats_error: float
-    bits_per_dimension: float | None
-    bits_error: float | None
+    figures: tuple[Figure, ...]
     examples: int
     paths: int
     levels: int
 
+    @classmethod
+    def of(cls, work: Tensor, info: DataInfo, levels: int) -> BoundEstimate:
+        """Average the works `(N, P)`, nats, of P heating paths from each of N examples.
+
+        Raises:
+            WalkbackError: A work is not finite, or there are too few examples for a standard error.
+        """
+        # Validations are compared with one another, so the mean over paths must not round as float32 does.
+        nats = work.double().mean(1)
+        meaning = f"variational bound, above the {likelihood_in_words(info)} (eq. 5)"
+        figures = nll_figures("bound", nats, info, meaning, side="above")
+        num, paths = work.shape
+        return cls(tuple(figures), num, paths, levels)
+
+    @property
+    def nats(self) -> float:
+        """Mean over examples, nats per example."""
+        return self.figures[0].value
+
+    @property
+    def nats_error(self) -> float:
+        """Its standard error, nats."""
+        return self.figures[0].error or 0.0
+
+    @property
+    def bits_per_dimension(self) -> float | None:
+        """The same in bits/dim; None for data that are not quantized."""
+        return self.figures[1].value if len(self.figures) > 1 else None
+
+    @property
+    def bits_error(self) -> float | None:
+        """Its standard error, bits/dim."""
+        return self.figures[1].error if len(self.figures) > 1 else None
+
     def __str__(self) -> str:
-        """With errors, in nats and, where the data have such, bits/dim."""
-        text = f"{self.nats:.2f} ± {self.nats_error:.2f} nats"
-        if self.bits_per_dimension is None or self.bits_error is None:
-            return text
-        return f"{text} = {self.bits_per_dimension:.3f} ± {self.bits_error:.3f} bits/dim"
+        """With errors, in nats and, where the data are quantized, in bits/dim."""
+        return " = ".join(f"{number(replace(figure, side=None))} {figure.unit}" for figure in self.figures)
 
     def named(self, prefix: str) -> dict[str, float]:
-        """The numbers that a metrics file has of it: `PREFIX_nats`, `PREFIX_nats_error`, and the same in bits/dim."""
-        found = {f"{prefix}_nats": self.nats, f"{prefix}_nats_error": self.nats_error}
-        if self.bits_per_dimension is None or self.bits_error is None:
-            return found
-        bits = {
-            f"{prefix}_bits_per_dimension": self.bits_per_dimension,
-            f"{prefix}_bits_error": self.bits_error,
+        """Return the columns of a metrics file: `PREFIX_nats`, `PREFIX_nats_error`, and the same in bits/dim."""
+        values = {
+            "nats": self.nats,
+            "nats_error": self.nats_error,
+            "bits_per_dimension": self.bits_per_dimension,
+            "bits_error": self.bits_error,
         }
-        return found | bits
+        return {f"{prefix}_{name}": value for name, value in values.items() if value is not None}
+
+    def to_dict(self) -> dict[str, Any]:
+        """Convert to plain JSON types, as in the summary of `walkback run --json`."""
+        return {
+            "nats": self.nats,
+            "nats_error": self.nats_error,
+            "bits_per_dimension": self.bits_per_dimension,
+            "bits_error": self.bits_error,
+            "examples": self.examples,
+            "paths": self.paths,
+            "levels": self.levels,
+        }
+
+
+def likelihood_in_words(info: DataInfo) -> str:
+    """Return what is bounded: the NLL, of data given their labels if the model is conditioned on classes."""
+    return "NLL given the label" if info.classes else "NLL"
 
 
 def path_bound(
@@ -70,6 +115,13 @@ def path_bound(
 ) -> Tensor:
     """L of one heating path from each row of `data` `(B, *E)`, given its `context`: `(B,)`, nats."""
     return -heating_work(model, data, levels, generator, context).work
+
+
+def heat(
+    model: Model, batch: Batch, levels: Levels, generator: torch.Generator, paths: int
+) -> Iterator[PathWork]:
+    """Heat each example of a batch `paths` times, all rows at once, with one stream of noise; one path at a time."""
+    return (heating_work(model, batch.states, levels, generator, batch.context) for _ in range(paths))
 
 
 def estimate_bound(
@@ -87,38 +139,12 @@ def estimate_bound(
     Raises:
         WalkbackError: A path's bound is not finite, or there are too few examples for a standard error.
     """
-    num_examples = sum(len(batch) for batch in batches)
-    require_enough(num_examples, "examples", "their number")
+    require_enough(sum(len(batch) for batch in batches), "examples", "their number")
     levels = model.levels()
     with model.evaluating():
-        work = torch.cat(
-            [
-                -torch.stack(
-                    [path_bound(model, batch.states, levels, generator, batch.context) for _ in range(paths)]
-                ).mean(0)
-                for batch in batches
-            ]
-        ).double()
-    if not bool(work.isfinite().all()):
-        count = int((~work.isfinite()).sum())
-        raise WalkbackError(
-            f"Got a bound that is not finite on {count} of {len(work)} examples, expected finite log-densities."
-        )
-    return _summarize(work, info, paths, len(levels))
-
-
-def _summarize(work: Tensor, info: DataInfo, paths: int, num_levels: int) -> BoundEstimate:
-    nats = work.mean().item()
-    error = work.std().item() / math.sqrt(len(work))
-    bits = info.bits_per_dimension(nats)
-    # bits/dim is affine in nats, so its standard error is that of nats times the slope.
-    slope = 1 / (math.prod(info.shape) * math.log(2))
-    return BoundEstimate(
-        nats=nats,
-        nats_error=error,
-        bits_per_dimension=bits,
-        bits_error=None if bits is None else error * slope,
-        examples=len(work),
-        paths=paths,
-        levels=num_levels,
-    )
+        # Works stay on the device until all paths are drawn: reading one would wait for it after every path.
+        works = [
+            torch.stack([path.work for path in heat(model, batch, levels, generator, paths)], 1)
+            for batch in batches
+        ]
+    return BoundEstimate.of(torch.cat(works), info, len(levels))

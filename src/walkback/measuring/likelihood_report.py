@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from walkback.data import DataInfo
+from walkback.measuring.bound import BoundEstimate, likelihood_in_words
 from walkback.measuring.estimates import mean_figure, nll_figures, share_figure
 from walkback.measuring.likelihood import (
     DOMINANT,
@@ -32,10 +33,8 @@ def likelihood_figures(heated: HeatedExamples, info: DataInfo) -> list[Figure]:
     """Bound and importance-sampled NLL of data, errors of examples and of paths apart, and the health of weights."""
     work = heated.work
     num, paths = work.shape
-    nll = _nll(info)
-    figures = nll_figures(
-        "bound", work.mean(1), info, f"variational bound, above the {nll} (eq. 5)", side="above"
-    )
+    nll = likelihood_in_words(info)
+    figures = list(BoundEstimate.of(work, info, heated.production.shape[1]).figures)
     if paths == 1:
         return figures
     of_paths = math.sqrt(path_variance(work).sum().item()) / num
@@ -74,11 +73,6 @@ def likelihood_figures(heated: HeatedExamples, info: DataInfo) -> list[Figure]:
     return figures
 
 
-def _nll(info: DataInfo) -> str:
-    """What is bounded, in words: of a model that is told classes, that of the data given their labels."""
-    return "NLL given the label" if info.classes else "NLL"
-
-
 def tail_figures(work: Tensor) -> tuple[list[Figure], Tensor | None]:
     """Pareto's k over examples: its median and the share above 0.7; and k of each example.
 
@@ -106,7 +100,7 @@ def bracket_figures(simulated: HeatedExamples, info: DataInfo) -> list[Figure]:
         "simulated_bound",
         work.mean(1),
         info,
-        f"heating work of the model's own samples, above the mean {_nll(info)}",
+        f"heating work of the model's own samples, above the mean {likelihood_in_words(info)}",
         side="above",
     )
     figures += nll_figures(

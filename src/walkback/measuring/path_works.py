@@ -17,7 +17,8 @@ from torch import Tensor
 
 from walkback.data import DataInfo, Dataset, Split, batch_of, draw_labels
 from walkback.errors import ConfigurationError, WalkbackError
-from walkback.measuring.work import PathWork, cooling_work, heating_work, reheating_work
+from walkback.measuring.bound import heat
+from walkback.measuring.work import PathWork, cooling_work, reheating_work
 from walkback.model import Model
 from walkback.schedules import Levels
 from walkback.storage.work_cache import WorkCache
@@ -91,13 +92,13 @@ def heat_data(
     if not num:
         raise ConfigurationError(f"Got no examples in the {plan.split} split of {dataset.info.name}.")
 
-    def heat(number: int, size: int) -> Iterator[PathWork]:
+    def one_batch(number: int, size: int) -> Iterator[PathWork]:
         first = number * plan.batch_size
         noise = generator(device, plan.seed, "evaluate", number)
         data = batch_of(dataset, plan.split, slice(first, first + size), noise)
-        return (heating_work(model, data.states, levels, noise, data.context) for _ in range(plan.paths))
+        return heat(model, data, levels, noise, plan.paths)
 
-    return _in_batches("Heating", num, plan, cache, watch or Silent(), heat)
+    return _in_batches("Heating", num, plan, cache, watch or Silent(), one_batch)
 
 
 def bracket_simulated(
@@ -111,7 +112,7 @@ def bracket_simulated(
 ) -> HeatedExamples:
     """Cool examples from the prior and heat them again, with the work of both directions; raises as `heat_data`."""
 
-    def heat(number: int, num: int) -> Iterator[PathWork]:
+    def one_batch(number: int, num: int) -> Iterator[PathWork]:
         noise = generator(device, plan.seed, "simulate", number)
         context = draw_labels(info, num, noise)
         state, cooled = cooling_work(model, num, levels, noise, context)
@@ -119,7 +120,9 @@ def bracket_simulated(
         for _ in range(plan.paths):
             yield reheating_work(model, state, levels, noise, context)
 
-    return _in_batches("Simulating", plan.simulated, plan, cache, watch or Silent(), heat, cooled_first=True)
+    return _in_batches(
+        "Simulating", plan.simulated, plan, cache, watch or Silent(), one_batch, cooled_first=True
+    )
 
 
 def _in_batches(
@@ -128,7 +131,7 @@ def _in_batches(
     plan: EvaluationPlan,
     cache: WorkCache,
     watch: Watch,
-    heat: Callable[[int, int], Iterator[PathWork]],
+    works_of: Callable[[int, int], Iterator[PathWork]],
     *,
     cooled_first: bool = False,
 ) -> HeatedExamples:
@@ -143,7 +146,7 @@ def _in_batches(
         part = cache.read(entry)
         if part is None:
             works, production = [], None
-            for path in heat(number, size):
+            for path in works_of(number, size):
                 works.append(path.work.double().cpu())
                 if len(works) > cooled_first:
                     found = path.production.double().cpu()

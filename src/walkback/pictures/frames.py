@@ -30,15 +30,16 @@ from walkback.pictures.sinks import (
     SafetensorsSink,
 )
 from walkback.storage.files import atomic_file, require_target, writing_to
+from walkback.support.formats import GIF, NPZ, PNG, SAFETENSORS, STATES, listed
 
 _MAX_FILMSTRIP_VALUES = 2**26
 """Largest number of pixel values of a filmstrip."""
 
 _FORMATS: Mapping[str, type[FrameSink]] = {
-    ".png": FilmstripSink,
-    ".gif": FilmSink,
-    ".npz": NpzSink,
-    ".safetensors": SafetensorsSink,
+    PNG: FilmstripSink,
+    GIF: FilmSink,
+    NPZ: NpzSink,
+    SAFETENSORS: SafetensorsSink,
 }
 
 
@@ -77,7 +78,7 @@ def open_sink(
     if kind is FilmstripSink and values > _MAX_FILMSTRIP_VALUES:
         raise ConfigurationError(
             f"Got {num_frames} frames of {num_chains} chains, too many for one picture; "
-            "record fewer, or write a .gif, .npz or .safetensors file."
+            f"record fewer, or write a {listed((GIF, *STATES))} file."
         )
     return _opened(kind, path, info, shape, protocol)
 

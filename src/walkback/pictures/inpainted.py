@@ -26,6 +26,7 @@ from walkback.pictures.starts import read_pixels
 from walkback.storage.files import require_target, write_bytes
 from walkback.storage.migrations import INPAINTED
 from walkback.storage.tensorfile import save_tensors
+from walkback.support.formats import NPZ, PICTURES, PNG, SAFETENSORS
 
 GREY = 0.5
 """Value of the pixels that are not known, in `masked`."""
@@ -49,7 +50,7 @@ def read_mask(keep: str, info: DataInfo) -> Tensor:
         raise ConfigurationError(f"Got states of shape {info.shape}, expected images: (1 or 3, H, W).")
     _, height, width = info.shape
     if keep not in _SIDES:
-        if Path(keep).suffix.lower() not in (".png", ".jpg", ".jpeg"):
+        if Path(keep).suffix.lower() not in PICTURES:
             raise ConfigurationError(f"Got '{keep}' to keep, expected {', '.join(_SIDES)}, or a .png file.")
         return _drawn_mask(Path(keep), (height, width))
     row, column = torch.arange(height)[:, None], torch.arange(width)
@@ -131,7 +132,7 @@ def _save_safetensors(
 
 
 _WRITERS: Mapping[str, Callable[[Path, Mapping[str, Tensor], Tensor, Mapping[str, Any]], None]] = {
-    ".png": _save_picture,
-    ".npz": _save_npz,
-    ".safetensors": _save_safetensors,
+    PNG: _save_picture,
+    NPZ: _save_npz,
+    SAFETENSORS: _save_safetensors,
 }

@@ -16,6 +16,7 @@ from walkback.pictures.images import save_png
 from walkback.report import Report, Series
 from walkback.storage.files import require_target
 from walkback.support.extras import require
+from walkback.support.formats import PNG
 
 _WIDTH, _HEIGHT, _DPI = 5.2, 3.6, 110
 _WIDE = 30.0
@@ -28,7 +29,7 @@ def check_plot_target(path: Path, overwrite: bool) -> None:
     Raises:
         ConfigurationError: It cannot be written, see `require_target`, or matplotlib is not installed.
     """
-    require_target(path, (".png",), overwrite=overwrite)
+    require_target(path, (PNG,), overwrite=overwrite)
     require("matplotlib", "viz")
 
 

@@ -26,13 +26,12 @@ from walkback.data import DataInfo
 from walkback.errors import ConfigurationError
 from walkback.storage.migrations import SAMPLES
 from walkback.storage.tensorheader import opened, parse_header
+from walkback.support.formats import NPZ, PICTURES, SAFETENSORS, STATES
 
 Pixels: TypeAlias = npt.NDArray[np.uint8]
 
 MAX_STARTS = 1000
 """Largest number of states that is read by default."""
-
-_IMAGES = (".png", ".jpg", ".jpeg")
 
 
 def read_starts(path: Path, info: DataInfo, num: int | None = None) -> Tensor:
@@ -47,13 +46,13 @@ def read_starts(path: Path, info: DataInfo, num: int | None = None) -> Tensor:
         ConfigurationError: The file cannot be read, or holds no such states, or too few of them.
     """
     kind = path.suffix.lower()
-    if kind in _IMAGES:
+    if kind in PICTURES:
         return _read_image(path, info).expand(num or 1, *info.shape).contiguous()
     read = _READERS.get(kind)
     if read is None:
         raise ConfigurationError(
             f"Got {path} to start from, expected noise, data, or a file that ends in "
-            f"{', '.join((*_READERS, *_IMAGES))}."
+            f"{', '.join((*STATES, *PICTURES))}."
         )
     states = read(path, info, num)
     if not bool(states.isfinite().all()):
@@ -140,8 +139,8 @@ def _read_npz(path: Path, info: DataInfo, num: int | None) -> Tensor:
 
 
 _READERS: Mapping[str, Callable[[Path, DataInfo, int | None], Tensor]] = {
-    ".npz": _read_npz,
-    ".safetensors": _read_safetensors,
+    NPZ: _read_npz,
+    SAFETENSORS: _read_safetensors,
 }
 
 

@@ -3,7 +3,8 @@
     temporary file in the same directory → write → fsync → rename over the old file → fsync the directory
 
 A crash, a kill or a full disk at any point leaves the old file as it was. An exception also removes the
-temporary file; after a kill it stays behind, and `remove_temporaries` clears it by the pattern of its name.
+temporary file; after a kill it stays behind. Writers lock their temporary file, so the next one in the same directory
+knows which are abandoned, and removes these (`remove_abandoned`).
 """
 
 from __future__ import annotations
@@ -93,25 +94,60 @@ def atomic_file(path: Path) -> Iterator[BinaryIO]:
         raise WalkbackError(
             f"Could not write {path}: it exists and is not a regular file; choose another name."
         )
+    remove_abandoned(path.parent)
     # In the same directory, because a rename is atomic only within one file system.
     temporary = path.parent / TEMPORARY.replace("*", secrets.token_hex(8))
-    with writing_to(path):
-        file = temporary.open("xb")
+    file: BinaryIO | None = None
     try:
+        with writing_to(path):
+            file = _open_locked(temporary)
         yield file
         with writing_to(path):
             # Data must reach the disk before the rename does: a crash could otherwise leave an empty file.
             file.flush()
             os.fsync(file.fileno())
-            file.close()
             temporary.replace(path)
-    except BaseException:  # KeyboardInterrupt included
+            file.close()  # after the rename, because it gives up the lock
+    except BaseException:  # signals included
         with contextlib.suppress(OSError):  # closing flushes, which fails again on a full disk
-            file.close()
-        temporary.unlink(missing_ok=True)
+            if file is not None:
+                file.close()
+        with contextlib.suppress(OSError):
+            temporary.unlink(missing_ok=True)
         raise
     with writing_to(path):
         _sync_directory(path.parent)
+
+
+def _open_locked(temporary: Path) -> BinaryIO:
+    """Create a file and lock it until it is closed; the kernel gives up the lock of a process that is killed."""
+    while True:
+        file = temporary.open("xb")
+        _lock(file, wait=True)
+        if os.fstat(file.fileno()).st_nlink:
+            return file
+        file.close()  # between creation and lock, another writer has taken it for abandoned
+
+
+def _lock(file: BinaryIO, *, wait: bool) -> bool:
+    """Lock a file against other writers; returns whether it is locked now."""
+    try:
+        import fcntl
+    except ImportError:  # Windows
+        return False
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
+    except OSError:  # another writer has it, or the file system has no locks
+        return False
+    return True
+
+
+def remove_abandoned(directory: Path) -> None:
+    """Remove what killed writers left in `directory`, to which others may be writing."""
+    for temporary in directory.glob(TEMPORARY):
+        with contextlib.suppress(OSError), temporary.open("rb") as file:
+            if _lock(file, wait=False):
+                temporary.unlink(missing_ok=True)
 
 
 def _sync_directory(directory: Path) -> None:

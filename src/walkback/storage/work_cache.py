@@ -9,7 +9,8 @@ Without a directory nothing is cached.
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, final
 
@@ -71,6 +72,18 @@ class WorkCache:
         """Store a piece, replacing any of the same name; raises WalkbackError if it cannot be written."""
         if self._directory is not None:
             save_tensors(self._file(entry), tensors, {"entry": entry})
+
+    @contextmanager
+    def noted(self) -> Iterator[None]:
+        """Note on a signal that ends the block where the finished pieces are."""
+        try:
+            yield
+        except KeyboardInterrupt as stopped:
+            if self._directory is not None:
+                stopped.add_note(
+                    f"finished pieces are kept in {self._directory}, and the same command goes on from them"
+                )
+            raise
 
     def _file(self, entry: str) -> Path:
         if self._directory is None:

@@ -1,15 +1,18 @@
 """One run: train (log, validate, checkpoint) → evaluate on held-out data → draw samples and chains.
 
-Everything goes into the run's directory; progress is told to a `Watch`; a stop is honoured between two walks, after
-saving a checkpoint.
+Everything goes into the run's directory; progress is told to a `Watch`. A signal stops the run at once where nothing
+would be lost: before the first walk is done, and in the final evaluation. In between it waits for the end of the walk,
+and a checkpoint is saved.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Literal, final
+
+from torch import Tensor
 
 from walkback.building.devices import autocast, deterministic
 from walkback.building.preparation import Prepared
@@ -30,36 +33,16 @@ from walkback.storage.description import describe
 from walkback.storage.files import write_text
 from walkback.storage.rundir import RunDirectory
 from walkback.storage.store import CheckpointStore
-from walkback.support.interrupts import Interrupted, Stop
+from walkback.support.interrupts import Interrupted, Stop, Stopped
 from walkback.support.memory import forget_peak, peak_memory, within_memory
 from walkback.support.seeding import generator
 from walkback.support.watch import Watch
 from walkback.training.distributed import World
 from walkback.training.run_log import RunLog
 from walkback.training.run_pictures import RunPictures
+from walkback.training.run_result import RunResult
 from walkback.training.stopping import EarlyStopping
 from walkback.training.trainer import Trainer
-
-
-@dataclass(frozen=True, slots=True)
-class RunResult:
-    """What a finished run leaves: paths, the bound on held-out data, remarks on it, walks, and seconds spent training.
-
-    `best_step` is the walk after which the model was the best on validation data, where the run kept that one.
-    `peak_memory` are the most bytes that training held: of tensors on a CUDA device, else of the process so far; None
-    where the system does not tell.
-    """
-
-    directory: Path
-    checkpoint: Path
-    pictures: tuple[Path, ...]
-    bound: BoundEstimate
-    protocol: Mapping[str, Any]
-    walks: int
-    seconds: float
-    best_step: int | None = None
-    peak_memory: int | None = None
-    remarks: tuple[str, ...] = ()
 
 
 @final
@@ -70,7 +53,7 @@ class Run:
         prepared: From `prepare`.
         directory: The run's directory; None on processes that do not write.
         watch: Is told of progress.
-        stop: Asked between walks.
+        stop: Asked between walks, during which it is deferred.
         world: This process among others.
         lasting: Whether the directory is to stay: else it gets no pictures, and nothing to go on from.
     """
@@ -106,6 +89,7 @@ class Run:
         )
         self._stopping = EarlyStopping(prepared.config.training.patience)
         self._log: RunLog | None = None
+        self._stage = ""
 
     @property
     def model(self) -> Model:
@@ -141,14 +125,25 @@ class Run:
             Interrupted: A stop was requested; a checkpoint has been saved.
             WalkbackError: Training diverged, or a file could not be written.
         """
-        with deterministic(self._config.run.deterministic):
-            return self._execute()
+        try:
+            with deterministic(self._config.run.deterministic):
+                return self._execute()
+        except Stopped as stopped:
+            if stopped.insisted:
+                raise  # the user does not wait for a checkpoint
+            raise self._interrupted(stopped.signal) from None
+        except Exception as error:
+            # The other process may have stopped before its first walk, and this one waits for it in vain.
+            if self._stop and self._world.size > 1:
+                raise self._interrupted(self._stop.signal or 0) from error
+            raise
 
     def _execute(self) -> RunResult | None:
         self._open()
         forget_peak(self._prepared.device)
         try:
             self._train()
+            self._stage = "in the final evaluation"
             peak = peak_memory(self._prepared.device)
             if self._directory is None:
                 return None
@@ -161,8 +156,9 @@ class Run:
                 self._watch.note(remark)
             pictures: tuple[Path, ...] = ()
             if self._lasting:
+                self._stage = "while drawing"
                 model = self._trainer.averaged_model
-                pictures = self._pictures(self._directory).draw(model, self._chain_step)
+                pictures = self._pictures(self._directory).draw(model)
                 self._log_pictures(pictures)
             return RunResult(
                 directory=self._directory.path,
@@ -191,31 +187,45 @@ class Run:
         self._log = RunLog(prepared.metrics, prepared.loggers, self._directory.path, config, walks)
 
     def _train(self) -> None:
-        settings, trainer = self._config.training, self._trainer
+        """Take all walks."""
+        trainer = self._trainer
         self._watch.stage(*trainer.extent)
-        if self._out_of_patience():  # a run that has stopped and is resumed
+        if trainer.finished or self._out_of_patience():  # a run that has stopped and is resumed
             return
-        while not trainer.finished:
-            loss = trainer.walk()
-            due, number = self._due(), trainer.progress.walks
-            if "log" in due and self._log is not None:
-                self._log.training(trainer, loss)
-            if "validate" in due:
-                self._validate(number)
-            if self._lasting and settings.sample_every and number % settings.sample_every == 0:
-                self._draw_midway(number)
-            ends = "validate" in due and self._out_of_patience()
-            saves = self._lasting and ("checkpoint" in due or ends)
-            if saves:  # last, so that a run resumed here has all that came before
+        # A process alone has nothing to lose before its first walk is done, which may take minutes where the operator
+        # is compiled. Those that train together stop together, between two walks.
+        loss = trainer.walk() if self._world.size == 1 else None
+        with self._stop.deferred():
+            going_on = True
+            while going_on:
+                going_on = self._attend(trainer.walk() if loss is None else loss)
+                loss = None
+
+    def _attend(self, loss: Tensor) -> bool:
+        """Do what is due after a walk; returns whether training goes on.
+
+        Raises:
+            Interrupted: A stop was requested; a checkpoint has been saved.
+        """
+        settings, trainer = self._config.training, self._trainer
+        due, number = self._due(), trainer.progress.walks
+        if "log" in due and self._log is not None:
+            self._log.training(trainer, loss)
+        if "validate" in due:
+            self._validate(number)
+        if self._lasting and settings.sample_every and number % settings.sample_every == 0:
+            self._draw_midway(number)
+        ends = "validate" in due and self._out_of_patience()
+        saves = self._lasting and ("checkpoint" in due or ends)
+        if saves:  # last, so that a run resumed here has all that came before
+            self._save(number)
+        self._watch.advance(trainer.extent[-1], {} if self._log is None else self._log.latest)
+        if self._world.any(bool(self._stop)):
+            if not saves:
                 self._save(number)
-            self._watch.advance(trainer.extent[-1], {} if self._log is None else self._log.latest)
-            if self._world.any(bool(self._stop)):
-                if not saves:
-                    self._save(number)
-                self._world.wait()  # a launcher ends the others when it sees the first one go
-                raise Interrupted(self._stop.signal or 0, self._path, number)
-            if ends:
-                return
+            self._world.wait()  # a launcher ends the others when it sees the first one go
+            raise self._interrupted(self._stop.signal or 0)
+        return not (ends or trainer.finished)
 
     def _due(self) -> set[str]:
         """What is to be done after this walk; for any of it the device has been waited for."""
@@ -301,10 +311,8 @@ class Run:
             for path in paths:
                 self._log.picture(self._trainer.progress.walks, path.stem, path)
 
-    def _chain_step(self, step: int) -> None:
-        self._watch.advance(step, {})
-        if self._stop:
-            raise Interrupted(self._stop.signal or 0, self._path, self._trainer.progress.walks)
+    def _interrupted(self, number: int) -> Interrupted:
+        return Interrupted(number, self._path, self._trainer.progress.walks, self._stage)
 
     def _finished(self, directory: RunDirectory) -> Checkpoint:
         """The model to keep, evaluate and draw: the best on validation data where one was looked for, else the last."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from contextlib import AbstractContextManager, ExitStack
 from pathlib import Path
 from typing import Any, final
@@ -38,8 +38,8 @@ class RunPictures:
         self._watch = watch
         self._protocol = protocol
 
-    def draw(self, model: Model, on_step: Callable[[int], None]) -> tuple[Path, ...]:
-        """The final pictures: samples, chains that go on from them, walks; `on_step` hears the steps of the chains."""
+    def draw(self, model: Model) -> tuple[Path, ...]:
+        """The final pictures: samples, chains that go on from them, walks."""
         info, settings = self._prepared.dataset.info, self._prepared.config.samples
         if not can_draw(info):
             self._watch.note(f"No pictures: states of shape {info.shape} are neither images nor points.")
@@ -49,7 +49,7 @@ class RunPictures:
         self._watch.stage("Chain at T = 1", settings.chain_steps)
         noise = generator(self._prepared.device, self._prepared.config.run.seed, "chain")
         with self._computing(model):
-            draw_chains(chains, model, info, settings, start, noise, self._protocol, on_step)
+            draw_chains(chains, model, info, settings, start, noise, self._protocol, self._chain_step)
         return samples, chains, *self._draw_walks(model)
 
     def draw_midway(self, model: Model, step: int) -> Path | None:
@@ -59,6 +59,9 @@ class RunPictures:
         path = self._directory.sample(f"step-{step}")
         self._draw_samples(model, path)
         return path
+
+    def _chain_step(self, step: int) -> None:
+        self._watch.advance(step, {})
 
     def _draw_walks(self, model: Model) -> tuple[Path, ...]:
         """Walks between data and prior and, in the plane, where a step at T = 1 leads."""

@@ -1,0 +1,60 @@
+"""Endings of the files that walkback reads and writes, in lower case with their dot; imports nothing.
+
+This is the only table. A new format needs its ending here, and a reader or writer where it is used: `pictures.starts`
+and `pictures.inpainted` read, `pictures.frames` and `pictures.inpainted` write, and the plugin of image folders decodes
+datasets.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+PNG, GIF, NPZ, SAFETENSORS = ".png", ".gif", ".npz", ".safetensors"
+
+PICTURES = (PNG, ".jpg", ".jpeg")
+"""Single images that a chain can start from, or that are a mask."""
+
+STATES = (NPZ, SAFETENSORS)
+"""Files of states, with every bit of them."""
+
+CHAINS = (PNG, GIF, *STATES)
+"""What samples and chains are written to."""
+
+INPAINTED = (PNG, *STATES)
+"""What inpainted images are written to."""
+
+DATASET_IMAGES = (
+    *(PNG, ".apng", ".jpg", ".jpeg", ".jpe", ".jfif", ".webp", ".bmp", ".dib", GIF, ".tif", ".tiff"),
+    *(".ppm", ".pgm", ".pbm", ".pnm"),
+)
+"""Images of a dataset."""
+
+FOREIGN_IMAGES = (
+    *(".jp2", ".j2k", ".jpc", ".jpx", ".tga", ".ico", ".icns", ".pcx", ".psd", ".eps", ".ps", ".dds", ".xbm"),
+    *(".sgi", ".ras", ".fits", ".avif", ".heic", ".heif"),
+)
+"""What `datasets` takes for images and walkback does not decode: rejected by name rather than ignored."""
+
+PARQUET = ".parquet"
+
+ARCHIVES = (".zip", ".tar", ".gz", ".tgz", ".bz2", ".xz", ".7z", ".rar", ".zst")
+"""Archives, which have to be unpacked."""
+
+TABLES = (
+    *(".npy", NPZ, ".csv", ".tsv", ".json", ".jsonl", ".h5", ".hdf5", ".mat", ".pt", ".pth", SAFETENSORS),
+    ".arrow",
+)
+"""Tables and arrays that are not read as image datasets: rejected by name."""
+
+DATA_PATHS = (PARQUET, ".arrow", *DATASET_IMAGES, NPZ, ".csv", ".zip")
+"""Endings by which a data source is a path, even if there is no such file, and not a name or a hub id."""
+
+
+def listed(endings: Iterable[str]) -> str:
+    """Return endings as they are written in a sentence.
+
+    >>> listed(INPAINTED)
+    '.png, .npz or .safetensors'
+    """
+    *most, last = endings
+    return f"{', '.join(most)} or {last}" if most else last
