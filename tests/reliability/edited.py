@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Mapping
 from pathlib import Path
@@ -15,6 +16,7 @@ TINIEST = (
     *("--set", "samples.chain_steps=1", "--set", "samples.chain_every=1"),
 )
 
+_EMPTY = "0" * 64
 _NUMPY = {"F64": "<f8", "F32": "<f4", "F16": "<f2", "I64": "<i8", "I32": "<i4", "U8": "u1", "BOOL": "?"}
 
 
@@ -37,7 +39,7 @@ def edited(
     Args:
         source: A whole checkpoint.
         target: Where the copy is written.
-        values: New values of the document by dotted path.
+        values: New values of the document by path, with dots or slashes.
         tensors: A value that fills a tensor, and its type, by name.
         shapes: Other shapes of the same size, by name.
     """
@@ -46,12 +48,13 @@ def edited(
     header, data = json.loads(content[8 : 8 + length]), content[8 + length :]
     document = json.loads(header.pop("__metadata__")["walkback"])
     for path, value in (values or {}).items():
-        *above, last = path.split(".")
+        *above, last = path.split("/" if "/" in path else ".")
         table = document
         for step in above:
             table = table[step]
         table[last] = value
-    document.pop("digest", None)
+    if "sha256" in document:
+        document["sha256"] = _EMPTY
     parts = {name: data[slice(*entry["data_offsets"])] for name, entry in header.items()}
     for name, (value, dtype) in (tensors or {}).items():
         filled = np.full(header[name]["shape"], value, np.float64)
@@ -64,7 +67,11 @@ def edited(
     for name, part in parts.items():
         header[name]["data_offsets"] = [offset, offset + len(part)]
         offset += len(part)
-    header["__metadata__"] = {"walkback": json.dumps(document)}
-    text = json.dumps(header).encode()
-    target.write_bytes(len(text).to_bytes(8, "little") + text + b"".join(parts.values()))
+    header["__metadata__"] = {
+        "walkback": json.dumps(document, sort_keys=True, ensure_ascii=False, separators=(",", ":"))
+    }
+    text = json.dumps(header, ensure_ascii=False, separators=(",", ":")).encode()
+    content = len(text).to_bytes(8, "little") + text + b"".join(parts.values())
+    # Whoever changes a file can change its digest too: that is how the checks behind it are reached.
+    target.write_bytes(content.replace(_EMPTY.encode(), hashlib.sha256(content).hexdigest().encode(), 1))
     return target

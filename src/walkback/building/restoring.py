@@ -18,8 +18,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules import module as hooks
 
+from walkback.building.origins import unknown_configuration
 from walkback.constraints import violation
-from walkback.errors import CheckpointError, ConstructionError
+from walkback.errors import CheckpointError, ConfigurationError, ConstructionError
 from walkback.model import Model
 from walkback.storage.checkpoint import Checkpoint, load_checkpoint
 from walkback.storage.description import Description
@@ -70,19 +71,27 @@ class Restoring:
     def _built(self, description: Description, specs: Mapping[str, TensorSpec]) -> Model:
         """The model, with weights of its own; what a constructor makes of a configuration may be the file's fault."""
         try:
-            with self._within(specs):
-                return self.build(description)
+            return self._build(description, specs)
         except ConstructionError as error:
             raise CheckpointError(
                 f"Got {self.path}, whose model cannot be built: {one_line(error)}; the file is damaged, or made for "
                 "another version of the plugin."
             ) from error
 
+    def _build(self, description: Description, specs: Mapping[str, TensorSpec]) -> Model:
+        try:
+            with self._within(specs):
+                return self.build(description)
+        except CheckpointError:
+            raise
+        except ConfigurationError as error:
+            raise unknown_configuration(self.path, description, error) from error
+
     def _require_fitting(self, description: Description, specs: Mapping[str, TensorSpec]) -> None:
         """Compare the file with the model that it describes, of which nothing is allocated."""
         try:
-            with self._within(specs), torch.device("meta"):
-                model = self.build(description)
+            with torch.device("meta"):
+                model = self._build(description, specs)
         except ConstructionError:
             # A constructor that reads values cannot run on the meta device: the real one is compared, and blamed.
             return

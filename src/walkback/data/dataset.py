@@ -105,9 +105,9 @@ class DataInfo:
                 noise=float(record.get("noise", 0.0)),
             )
             info._require_possible()
-            return info
         except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as error:
             raise DataError(f"Got a data description that cannot be read ({error!r:.200}).") from error
+        return info
 
     def _require_possible(self) -> None:
         """Raise ValueError for values that no dataset has."""

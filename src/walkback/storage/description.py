@@ -27,7 +27,6 @@ from walkback.errors import CheckpointError, shortened
 from walkback.storage.migrations import CHECKPOINT
 from walkback.storage.tensorheader import read_metadata
 
-
 _Name: TypeAlias = Annotated[str, Field(pattern=r"^\w[\w.+-]*$", max_length=100)]
 # The names of distributions and their versions (PEP 508 and 440): they are shown in commands to type.
 _Distribution: TypeAlias = Annotated[

@@ -35,6 +35,8 @@ MAX_METADATA_CHARACTERS = 2**20
 MAX_DEPTH = 32
 """Deepest nesting of JSON that is read; a configuration needs about eight levels."""
 
+_MAX_COLONS, _MAX_COMMAS = 6 * MAX_TENSORS, 32 * MAX_TENSORS
+
 _MAX_SPAN = 2**48  # product of a shape's non-zero sizes; more overflows the strides of an empty tensor
 
 DTYPES = {
@@ -162,7 +164,11 @@ def parse_header(file: BufferedReader) -> Header:
         raise Malformed("is cut short or not in safetensors format")
     if length > MAX_HEADER_BYTES:
         raise Malformed(f"has a header of {length} bytes, more than {MAX_HEADER_BYTES}")
-    document = _parse(file.read(length), "header")
+    content = file.read(length)
+    # A tensor has four colons: more keys than could be used are not worth the time to parse them.
+    if content.count(b":") > _MAX_COLONS or content.count(b",") > _MAX_COMMAS:
+        raise Malformed("has a header with too many entries")
+    document = _parse(content, "header")
     metadata = _metadata(document.pop("__metadata__", None))
     if len(document) > MAX_TENSORS:
         raise Malformed(f"holds {len(document)} tensors, more than {MAX_TENSORS}")
