@@ -57,6 +57,7 @@ class LoadedModel:
         name: Name of the file, for protocols.
         precision: Precision of the networks.
         dataset: The prepared training data, if they are available.
+        path: The file; None for a model in memory.
     """
 
     model: Model
@@ -66,6 +67,7 @@ class LoadedModel:
     name: str
     precision: Precision = "fp32"
     dataset: Dataset | None = None
+    path: Path | None = None
 
     @property
     def operator_name(self) -> str:
@@ -189,7 +191,7 @@ def load_model(path: Path, registry: Registry, device: torch.device) -> LoadedMo
     model, checkpoint = Restoring(path, build).load()
     model.operator.eval().requires_grad_(False)
     model.process.eval().requires_grad_(False)
-    return LoadedModel(model.to(device), checkpoint.data, checkpoint, device, path.name)
+    return LoadedModel(model.to(device), checkpoint.data, checkpoint, device, path.name, path=path)
 
 
 def build_part(

@@ -245,5 +245,9 @@ def _check(hook: str, record: Any, expected: type[Record]) -> None:
                 raise PluginError(
                     f"{hook} gave {record.name!r} with {word} {table!r:.80}, expected a mapping by option"
                 )
+        if not isinstance(record.self_contained, bool):
+            raise PluginError(
+                f"{hook} gave {record.name!r} with self_contained {record.self_contained!r:.80}"
+            )
     if not isinstance(record.summary, str):
         raise PluginError(f"{hook} gave {record.name!r} with summary {record.summary!r:.80}, expected text")

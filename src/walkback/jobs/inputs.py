@@ -78,10 +78,12 @@ class DataRequest:
     Attributes:
         source: A name, a path or a hub id, or a data set; None takes the data that the model was trained on.
         settings: Options of data given by name, `OPTION=VALUE` or `data.OPTION=VALUE`.
+        trusted: Whether the data that the model's checkpoint names may be read and fetched, see `data_for`.
     """
 
     source: str | Dataset | None = None
     settings: tuple[str, ...] = ()
+    trusted: bool = False
 
     def check(self, say: Say) -> None:
         """Refuse options of data that no name is given of; raises ConfigurationError."""
@@ -114,7 +116,7 @@ class DataRequest:
         """
         watch.stage(f"Preparing {self.name or loaded.info.name}", 0)
         overrides = [a if "." in a.partition("=")[0] else f"data.{a}" for a in self.settings]
-        dataset = data_for(loaded, registry, self.source, overrides)
+        dataset = data_for(loaded, registry, self.source, overrides, trusted=self.trusted)
         own = self.source is None
         if comparable:
             require_comparable(dataset, loaded, own=own)
