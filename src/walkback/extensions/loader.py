@@ -40,9 +40,6 @@ RECORDS: Mapping[str, type[Record]] = {
 _VERSION_NAME = "WALKBACK_API"
 """The name under which a plugin's module may say which `API_VERSION` it is written for."""
 
-FAILURES = (Exception, SystemExit)
-"""What third-party code may raise without stopping the program; KeyboardInterrupt is the user's."""
-
 _NAME = re.compile(r"\w[\w.+-]*")
 _TARGET = re.compile(r"[\w.]+:.+")
 
@@ -178,7 +175,9 @@ def _load(status: PluginStatus, entry_point: importlib.metadata.EntryPoint) -> P
     try:
         with quiet_stdout():
             plugin = load_plugin(entry_point.load(), status)
-    except FAILURES as error:
+    except KeyboardInterrupt:
+        raise
+    except BaseException as error:  # a plugin may raise SystemExit, or a class of its own
         plugin = Plugin(status.broken(error))
     return replace(plugin, status=replace(plugin.status, seconds=time.perf_counter() - start))
 

@@ -11,7 +11,7 @@ from typing import Any, Generic, NoReturn, TypeVar
 
 from walkback.component import Command, Component, Recipe, spoken
 from walkback.errors import PluginError
-from walkback.extensions.loader import FAILURES, Plugin, Record, quiet_stdout
+from walkback.extensions.loader import Plugin, Record, quiet_stdout
 from walkback.support.text import one_line
 
 Spec = TypeVar("Spec", bound=Record)
@@ -78,7 +78,9 @@ def import_target(registered: Registered[Component] | Registered[Command]) -> An
     try:
         with quiet_stdout():
             return import_object(registered.spec.target)
-    except FAILURES as error:
+    except KeyboardInterrupt:
+        raise
+    except BaseException as error:
         _blame(registered, one_line(error), error)
 
 
@@ -105,7 +107,9 @@ def read_resource(registered: Registered[Recipe]) -> str:
         with quiet_stdout():
             file = functools.reduce(lambda place, part: place / part, path.split("/"), files(package))
             return file.read_text("utf-8")
-    except FAILURES as error:
+    except KeyboardInterrupt:
+        raise
+    except BaseException as error:
         _blame(registered, one_line(error), error)
 
 

@@ -9,6 +9,7 @@ from collections.abc import Callable
 from typing import Protocol, TypeAlias, TypeVar
 
 from walkback.errors import ConfigurationError
+from walkback.extensions.blame import blaming
 from walkback.extensions.registry import Registry
 from walkback.support.watch import Watch
 
@@ -38,8 +39,14 @@ class Job(Protocol[Result]):
 
 
 def carry_out(job: Job[Result], registry: Registry, watch: Watch) -> Result:
-    """Check a request, then do the work."""
-    return job.check(registry, watch).run(watch)
+    """Check a request, then do the work.
+
+    Raises:
+        PluginError: A component of a third party is at fault.
+        WalkbackError: See `Job` and `Checked`.
+    """
+    with blaming(registry):
+        return job.check(registry, watch).run(watch)
 
 
 _NOTHING = object()
