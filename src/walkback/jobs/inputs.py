@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal, TypeAlias
@@ -35,6 +36,12 @@ class ModelRequest:
     source: Path | LoadedModel
     device: str = "auto"
     precision: PrecisionName = "auto"
+
+    @property
+    def files(self) -> tuple[Path, ...]:
+        """The file that the model is read from; none for a model in memory."""
+        path = self.source.path if isinstance(self.source, LoadedModel) else checkpoint_in(self.source)
+        return () if path is None else (path,)
 
     def open(self, registry: Registry, watch: Watch, *, densities: bool = False) -> LoadedModel:
         """The model on its device.
@@ -97,6 +104,14 @@ class DataRequest:
     def name(self) -> str | None:
         """As the caller named them; None where they are the model's own, or a data set."""
         return self.source if isinstance(self.source, str) else None
+
+    @property
+    def files(self) -> tuple[Path, ...]:
+        """The file or folder that the user names as data; none for other data."""
+        if not isinstance(self.source, str):
+            return ()
+        path = Path(os.path.expanduser(self.source))  # noqa: PTH111  leaves the name of an unknown user as it is
+        return (path,) if os.path.exists(path) else ()  # noqa: PTH110  false where Path.exists raises
 
     def open(self, loaded: LoadedModel, registry: Registry, watch: Watch, *, comparable: bool) -> Dataset:
         """The data set, prepared, with states of the model's kind.

@@ -30,6 +30,7 @@ from walkback.sampling import SamplePlan, sample_frames
 from walkback.sampling.readout import read_out, require_readout
 from walkback.schedules import Levels
 from walkback.state import Context
+from walkback.storage.files import require_apart
 from walkback.support.readouts import Readout
 from walkback.support.watch import Watch
 
@@ -105,6 +106,9 @@ class SampleJob:
     def check(self, registry: Registry, watch: Watch) -> CheckedSampling:
         """See `Job`."""
         self._require_consistent()
+        if self.out is not None:
+            started = () if isinstance(self.start, Tensor) else (Path(self.start),)
+            require_apart(self.out, (*self.model.files, *started))
         loaded = self.model.open(registry, watch)
         require_readout(loaded.model, self.readout)
         labels = self.labels.check(loaded, self.say)
