@@ -17,7 +17,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import batch_norm, group_norm
 
-from walkback.constraints import Constrained, Constraint, nonnegative
+from walkback.support.constraints import Constrained, Constraint, nonnegative
 
 RowNorm: TypeAlias = Literal["batch", "layer", "none"]
 """Norms of `(B, C)`."""

@@ -36,13 +36,13 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import softplus
 
-from walkback.constraints import Constrained, Constraint, greater_than, nonnegative, positive
 from walkback.errors import ConfigurationError
 from walkback.kernels import Kernel, normal_at
 from walkback.networks import Network
 from walkback.operators import Conditional, DataAware, Guidable
 from walkback.schedules import Level
 from walkback.state import Context, StateSpace
+from walkback.support.constraints import Constrained, Constraint, greater_than, nonnegative, positive
 from walkback.temperature import VARIANCE_LAW, TemperatureLaw
 from walkback_paper.moments import largest_variance
 from walkback_paper.parametrized import (

@@ -21,10 +21,10 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from walkback.constraints import Constrained, Constraint, nonnegative, positive, unit_interval
 from walkback.kernels import BernoulliKernel, NormalKernel
 from walkback.priors import Prior
 from walkback.state import Space, State, StateSpace, Support, leaves
+from walkback.support.constraints import Constrained, Constraint, nonnegative, positive, unit_interval
 from walkback_paper.moments import largest_variance
 from walkback_paper.parametrized import Positive, single_tensor
 

@@ -70,8 +70,7 @@ class Component:
             Several components may be presets of one class.
         renamed: Mapping from former options to current ones, both dotted, e.g. `{"hidden": "network.hidden"}`. Used to
             read files of older versions, and for the hint in the error when a user types a former name.
-        self_contained: Whether a dataset is made from its options alone, without files and without a network. Only such
-            data are used because a checkpoint names them; for others a user has to ask.
+        self_contained: Whether a dataset is made from its options alone; a checkpoint may use only such data unasked.
     """
 
     name: str

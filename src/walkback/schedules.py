@@ -91,11 +91,7 @@ def tensor_levels(levels: Levels, device: torch.device) -> Levels:
 
 
 def require_length(num_levels: int) -> None:
-    """Check that a walk may have so many levels.
-
-    Raises:
-        ConfigurationError: There are more than `MOST_LEVELS`.
-    """
+    """Raise ConfigurationError for more than `MOST_LEVELS` levels."""
     if num_levels > MOST_LEVELS:
         raise ConfigurationError(
             f"Got {num_levels:,} annealing levels, expected at most {MOST_LEVELS:,}: choose a shorter schedule."

@@ -17,12 +17,12 @@ from torch import nn
 
 import walkback as wb
 from walkback.building.restoring import Restoring
-from walkback.constraints import Constrained, Constraint, greater_than, violation
 from walkback.errors import CheckpointError, ConfigurationError
 from walkback.model import Model
 from walkback.processes import TiedProcess
 from walkback.storage.checkpoint import load_checkpoint
 from walkback.storage.tensorheader import MAX_DEPTH, Malformed, parse_header
+from walkback.support.constraints import Constrained, Constraint, greater_than, violation
 
 DEPTH = "operator.network.depth"
 

@@ -19,12 +19,12 @@ from torch import Tensor, nn
 from torch.nn.modules import module as hooks
 
 from walkback.building.origins import unknown_configuration
-from walkback.constraints import violation
 from walkback.errors import CheckpointError, ConfigurationError, ConstructionError
 from walkback.model import Model
 from walkback.storage.checkpoint import Checkpoint, load_checkpoint
 from walkback.storage.description import Description
 from walkback.storage.tensorheader import DTYPES, TensorSpec
+from walkback.support.constraints import violation
 from walkback.support.text import one_line
 
 # What a constructor may register beyond what is in the file: parts that it replaces, and constants.
