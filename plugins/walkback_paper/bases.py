@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
+from collections.abc import Mapping
 from typing import Literal, TypeAlias, final
 
 import torch
@@ -24,12 +25,14 @@ from torch import Tensor, nn
 from walkback.errors import ConfigurationError
 from walkback.kernels import Expecting, Kernel, Reparametrized
 from walkback.state import State, leaves, sum_events
+from walkback.support.constraints import Constrained, Constraint
 
 BasisName: TypeAlias = Literal["pixels", "eigenvectors", "cosine"]
 
 _LARGEST = 1024
 _FOLDS = 5
 _MIN_VARIANCE = 1e-10
+_TOLERANCE = 1e-3
 
 
 class Basis(nn.Module, ABC):
@@ -57,6 +60,18 @@ class Basis(nn.Module, ABC):
 
 
 @final
+class _Orthonormal(Constraint):
+    """Square matrices U with Uᵀ U = 1: any other would make densities that do not integrate to 1."""
+
+    event_dim = 2
+
+    def check(self, value: Tensor) -> Tensor:
+        """Whether the matrix is one, a bool tensor."""
+        exact = torch.eye(value.shape[-1], dtype=torch.float64, device=value.device)
+        return (value.double().mT @ value.double() - exact).abs().amax((-2, -1)) < _TOLERANCE
+
+
+@final
 class PixelBasis(Basis):
     """The basis that data come in."""
 
@@ -73,7 +88,7 @@ class PixelBasis(Basis):
 
 
 @final
-class EigenBasis(Basis):
+class EigenBasis(Basis, Constrained):
     """Eigenvectors of the data's covariance.
 
     Raises:
@@ -100,6 +115,11 @@ class EigenBasis(Basis):
         """Returns U z."""
         return (coordinates.flatten(1) @ self.vectors.T).reshape(coordinates.shape)
 
+    @property
+    def constraints(self) -> Mapping[str, Constraint]:
+        """The vectors are orthonormal."""
+        return {"vectors": _Orthonormal()}
+
     @torch.no_grad()
     def fit(self, centred: Tensor) -> None:
         """Computes the eigenvectors in float64."""
@@ -108,7 +128,7 @@ class EigenBasis(Basis):
 
 
 @final
-class CosineBasis(Basis):
+class CosineBasis(Basis, Constrained):
     """Cosine transform along each axis, after a rotation of the channels."""
 
     rotation: Tensor
@@ -136,6 +156,11 @@ class CosineBasis(Basis):
             found = _along(found, self.get_buffer(f"cosines{axis}").T, 2 + axis)
         return self._turned(found, self.rotation).reshape(coordinates.shape)
 
+    @property
+    def constraints(self) -> Mapping[str, Constraint]:
+        """The axes of the rotation are orthonormal."""
+        return {"rotation": _Orthonormal()}
+
     @torch.no_grad()
     def fit(self, centred: Tensor) -> None:
         """Chooses the rotation of the channels; a single channel has none."""
@@ -159,7 +184,8 @@ def _cosines(length: int) -> Tensor:
 
 def _along(values: Tensor, matrix: Tensor, axis: int) -> Tensor:
     """Returns `matrix` applied along an axis."""
-    return torch.tensordot(values, matrix, dims=([axis], [1])).movedim(-1, axis)
+    moved: Tensor = torch.tensordot(values, matrix, dims=([axis], [1])).movedim(-1, axis)
+    return moved
 
 
 def basis(name: BasisName, shape: tuple[int, ...]) -> Basis:

@@ -29,7 +29,7 @@ T_max = σ_max²/σ² is correct to within two doublings whatever is learned.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import partial
 from typing import final
 
@@ -43,6 +43,7 @@ from walkback.networks import Network
 from walkback.operators import Conditional, DataAware, Guidable
 from walkback.schedules import Level
 from walkback.state import Context, StateSpace
+from walkback.support.constraints import Constrained, Constraint, greater_than, nonnegative, positive
 from walkback.temperature import VARIANCE_LAW, TemperatureLaw
 from walkback_paper.bases import BasisName
 from walkback_paper.linear import LinearGaussian
@@ -51,10 +52,12 @@ from walkback_paper.parametrized import (
     Fraction,
     Mean,
     Mixing,
+    Noise,
     Numbers,
     Parametrization,
     Parametrized,
     Positive,
+    Variance,
     single_tensor,
     told,
 )
@@ -103,7 +106,7 @@ class GaussianConditional(Conditional, Guidable):
 
 
 @final
-class GaussianParametrization(Parametrization):
+class GaussianParametrization(Parametrization, Constrained):
     """Turns a network's outputs into a Gaussian conditional; the equations are in the module's docstring.
 
     Args:
@@ -129,6 +132,15 @@ class GaussianParametrization(Parametrization):
         self.register_buffer("data_variance", torch.tensor(1.0 + smoothing**2))
         self.register_buffer("max_variance", torch.ones(()))
         self._numbers = Numbers()
+
+    @property
+    def constraints(self) -> Mapping[str, Constraint]:
+        """Variances are not negative, and that of the data exceeds the variance of the noise in them."""
+        return {
+            "noise_variance": positive,
+            "data_variance": greater_than(self._smoothing**2),
+            "max_variance": nonnegative,
+        }
 
     @torch.no_grad()
     def fit_data(self, data: Tensor) -> None:
@@ -256,8 +268,8 @@ class Gaussian(Parametrized, DataAware):
             )
         if basis != "pixels" and mean != "linear":
             raise ConfigurationError(
-                f"operator.basis = '{basis}' has no effect on operator.mean = '{mean}': set operator.mean = 'linear' too, "
-                "or leave out operator.basis."
+                f"operator.basis = '{basis}' has no effect on operator.mean = '{mean}': set operator.mean = 'linear' "
+                "too, or leave out operator.basis."
             )
         noise = Noise(sigma, sigma_share, variance, temperature_law or VARIANCE_LAW)
         if mean == "linear":

@@ -9,8 +9,8 @@ from data), the linear operator that is its own reverse is
 
 A direction wider than the noise keeps its law; others are forgotten, s_t ~ N(0, v), and s_{t-1} has the variance that
 it had before. So the bound of the untrained operator is the likelihood of the Gaussian N(m, U diag(λ) Uᵀ), at any
-schedule whose last noise is at least as wide as the widest direction (or with a prior of the variances max(λ, v_K) in the
-same basis), and so is the law of its chain at T = 1. The network learns what is left:
+schedule whose last noise is at least as wide as the widest direction (or with a prior of the variances max(λ, v_K) in
+the same basis), and so is the law of its chain at T = 1. The network learns what is left:
 
     mean      m + U (a z + c F),   c = √min(v, λ)
     cooling   variance w softplus(G + b),   softplus(b) = 1
@@ -23,6 +23,7 @@ level t with the mean of level t - 1 would cost 0.16 bits/dim on images at a fac
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from typing import final
 
 import torch
@@ -34,6 +35,7 @@ from walkback.kernels import Kernel, NormalKernel
 from walkback.operators import Conditional, Guidable
 from walkback.schedules import Level
 from walkback.state import Context
+from walkback.support.constraints import Constrained, Constraint, positive
 from walkback_paper.bases import BasisName, RotatedNormalKernel, basis, fit
 from walkback_paper.parametrized import Noise, Numbers, Parametrization, told
 
@@ -76,7 +78,7 @@ class LinearConditional(Conditional, Guidable):
 
 
 @final
-class LinearGaussian(Parametrization):
+class LinearGaussian(Parametrization, Constrained):
     """Turns a network's outputs into a conditional; the equations are in the module's docstring.
 
     Args:
@@ -107,6 +109,11 @@ class LinearGaussian(Parametrization):
         self.register_buffer("variances", torch.ones(shape))
         self.register_buffer("max_variance", torch.ones(()))
         self._numbers = Numbers()
+
+    @property
+    def constraints(self) -> Mapping[str, Constraint]:
+        """Variances are positive."""
+        return {"noise_variance": positive, "variances": positive, "max_variance": positive}
 
     @torch.no_grad()
     def fit_data(self, data: Tensor) -> None:
