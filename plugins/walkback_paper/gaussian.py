@@ -174,11 +174,9 @@ class GaussianParametrization(Parametrization, Constrained):
     ) -> GaussianConditional:
         """Runs `network` on `state` `(B, *E)`."""
         mixes = self.mixing.mean == "mix"
-        scale = (
-            self.data_variance
-            if mixes
-            else self._law.variance(self.noise_variance, level) + self.data_variance
-        )
+        scale = self.data_variance
+        if not mixes:
+            scale = scale + self._law.variance(self.noise_variance, level)
         # Autocast applies to the network only: for small noise the mean is the state plus a small correction, which
         # half precision would round away.
         outputs = [
@@ -272,13 +270,13 @@ class Gaussian(Parametrized, DataAware):
                 "too, or leave out operator.basis."
             )
         noise = Noise(sigma, sigma_share, variance, temperature_law or VARIANCE_LAW)
-        if mean == "linear":
-            parametrization: Parametrization = LinearGaussian(leaf.shape, basis, noise)
-        else:
-            mixing = Mixing(mean, alpha, learn_alpha)
-            parametrization = GaussianParametrization(
-                leaf.shape, mixing, noise, leaf.noise if smoothed else 0.0
-            )
+        mixing = Mixing(mean, alpha, learn_alpha)
+        smoothing = leaf.noise if smoothed else 0.0
+        parametrization = (
+            LinearGaussian(leaf.shape, basis, noise)
+            if mean == "linear"
+            else GaussianParametrization(leaf.shape, mixing, noise, smoothing)
+        )
         super().__init__(leaf, parametrization, network, heads=1 if variance == "fixed" else 2)
 
     def fit_data(self, data: Tensor) -> None:

@@ -40,7 +40,7 @@ from walkback_paper.bases import BasisName, RotatedNormalKernel, basis, fit
 from walkback_paper.parametrized import Noise, Numbers, Parametrization, told
 
 _MIN_RATIO = 1e-6
-_SOFTPLUS_ONE = math.log(math.e - 1)  # softplus of this is 1
+_BIAS = math.log(math.expm1(1 - _MIN_RATIO))  # softplus of this, and _MIN_RATIO, are 1
 
 
 @final
@@ -146,7 +146,7 @@ class LinearGaussian(Parametrization, Constrained):
         with torch.autocast(state.device.type, enabled=False):
             correction = self.basis.event(size * self.basis.coordinates(outputs[0]))
         learned = self._noise.form == "reverse"
-        ratio = softplus(outputs[1] + _SOFTPLUS_ONE) + _MIN_RATIO if learned else None
+        ratio = softplus(outputs[1] + _BIAS) + _MIN_RATIO if learned else None
         return LinearConditional(self, state, correction, ratio)
 
     def noise(self, level: Level) -> Tensor:
