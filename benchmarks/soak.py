@@ -15,6 +15,7 @@ import json
 import os
 import subprocess
 import sys
+import threading
 import time
 from collections import Counter
 from collections.abc import Iterator
@@ -25,6 +26,7 @@ from typing import Any
 ROOT = Path(__file__).parents[1]
 PATIENCE = 3600.0
 """Most seconds of a process, on a machine that is busy with other things; no case may take more than half a minute."""
+_EVERY = 20.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,22 +98,31 @@ def run_part(part: Part, seed: int, scale: float) -> Sum:
     total = Sum(part.name)
     began = time.monotonic()
     for command in part.commands(seed, scale):
-        done = subprocess.Popen(command, cwd=ROOT, env=_environment(), text=True, stdout=subprocess.PIPE)
-        try:
-            out, _ = done.communicate(timeout=PATIENCE)
-        except subprocess.TimeoutExpired:
-            done.kill()
-            out, _ = done.communicate()
-        lines = out.splitlines() or [""]
-        if done.returncode == 0:
-            total.add(json.loads(lines[-1]), part.most_mib)
+        code, last = _run(command)
+        if code == 0:
+            total.add(json.loads(last), part.most_mib)
         else:
-            total.failures.append(
-                f"exit code {done.returncode} of {' '.join(command[2:])} at {lines[-1]!r:.300}"
-            )
+            total.failures.append(f"exit code {code} of {' '.join(command[2:])} at {last!r:.300}")
         print(f"{part.name}: {total.outcomes.total()} so far, {len(total.failures)} failures", flush=True)
     total.seconds = time.monotonic() - began
     return total
+
+
+def _run(command: list[str]) -> tuple[int, str]:
+    """Exit code and last line of a process; its lines are shown on stderr, one in a while."""
+    last, shown = "", time.monotonic()
+    with subprocess.Popen(
+        command, cwd=ROOT, env=_environment(), text=True, stdout=subprocess.PIPE
+    ) as process:
+        watchdog = threading.Timer(PATIENCE, process.kill)
+        watchdog.start()
+        for line in process.stdout or ():
+            last = line.rstrip("\n")
+            if time.monotonic() > shown + _EVERY:
+                shown = time.monotonic()
+                print(f"    {last:.150}", file=sys.stderr, flush=True)
+        watchdog.cancel()
+    return process.returncode, last
 
 
 def _environment() -> dict[str, str]:

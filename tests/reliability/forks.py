@@ -178,7 +178,9 @@ def _alive(child: int) -> bool:
 
 def serve() -> None:
     """Fork on request until stdin ends."""
-    import torch.distributed  # noqa: F401  part of what is imported once
+    import matplotlib.backends.backend_agg
+    import matplotlib.figure  # noqa: F401  part of what is imported once
+    import torch.distributed  # noqa: F401
 
     import walkback.cli.run
     import walkback.jobs.sample
