@@ -101,7 +101,7 @@ def _strips(heated: Tensor, cooled: Tensor, shown: list[int], levels: Levels) ->
 
 
 def _plots(heated: Tensor, cooled: Tensor, shown: list[int], levels: Levels) -> Picture:
-    """Points: a row of scatter plots of the same part of the plane for each direction, over the data in grey."""
+    """Points: a row of scatter plots of the same part of the plane for each direction, over the data in gray."""
     window = window_of(heated.flatten(0, 1))
     temperatures = {level.step: level.temperature for level in levels}
     titles = [f"t = {t}, T = {temperatures[t]:.3g}" if t else "data" for t in shown]
