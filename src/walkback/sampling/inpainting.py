@@ -19,7 +19,7 @@ from walkback.errors import WalkbackError
 from walkback.model import Model
 from walkback.operators import TransitionOperator, visible
 from walkback.sampling.chains import COLD, last, steps
-from walkback.sampling.readout import read_out
+from walkback.sampling.readout import finite, read_out
 from walkback.schedules import Levels
 from walkback.state import Context, State, leaves, map_context, map_state
 from walkback.support.memory import within_memory
@@ -100,7 +100,7 @@ def fill_in(
 
     Raises:
         ConfigurationError: The readout is a mean, and the operator's kernels have none in closed form.
-        WalkbackError: As `inpaint`.
+        WalkbackError: As `inpaint`; or a state is not finite.
     """
     batches, masks = torch.split(known, BATCH), torch.split(mask.expand_as(known), BATCH)
     ends = []
@@ -112,7 +112,7 @@ def fill_in(
             states = inpaint(model, part.to(device), held.to(device), levels, noise, given, extra=extra)
             end = last(_told(states, on_step, number * (len(levels) + extra)))
         # A mean readout changes every entry, so the kept part is restored once more.
-        ends.append(torch.where(held, part, read_out(model.operator, end, readout, given).to(part)))
+        ends.append(torch.where(held, part, finite(read_out(model.operator, end, readout, given)).to(part)))
     return torch.cat(ends)
 
 
