@@ -27,7 +27,8 @@ from walkback.measuring.provenance import Provenance
 from walkback.pictures.frames import open_sink
 from walkback.pictures.starts import read_starts
 from walkback.sampling import SamplePlan, sample_frames
-from walkback.sampling.readout import finite, read_out, require_readout
+from walkback.sampling.finite import require_finite
+from walkback.sampling.readout import read_out, require_readout
 from walkback.schedules import Levels
 from walkback.state import Context
 from walkback.support.readouts import Readout
@@ -218,7 +219,7 @@ class _Memory:
 
     def add(self, step: int, state: Tensor) -> None:
         """The next frame."""
-        self.frames.append(state.float())
+        self.frames.append(state.detach().float().cpu())
 
 
 @dataclass(frozen=True, slots=True)
@@ -246,11 +247,7 @@ class CheckedSampling:
     recorder: AbstractContextManager[Recorder]
 
     def run(self, watch: Watch) -> SampleResult:
-        """Draw, and record frames as they come.
-
-        Raises:
-            WalkbackError: A state that is recorded is not finite; or as `sample_frames`.
-        """
+        """Draw, and record frames as they come."""
         model, steps = self.loaded.model, []
         with self.recorder as recorder, self.loaded.computing():
             watch.stage("Sampling", self.plan.total_steps(self.levels))
@@ -258,7 +255,8 @@ class CheckedSampling:
             drawn = sample_frames(model, self.levels, self.plan, self.loaded.device, self.start, context)
             for done, step, state in drawn:
                 if step is not None and state is not None:
-                    recorder.add(step, finite(read_out(model.operator, state, self.readout, context)))
+                    shown = read_out(model.operator, state, self.readout, context)
+                    recorder.add(step, require_finite(shown, f"the readout '{self.readout}'"))
                     steps.append(step)
                 watch.advance(done, {})
         kept = recorder.frames if isinstance(recorder, _Memory) else ()

@@ -16,7 +16,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from walkback.errors import ConfigurationError, WalkbackError
+from walkback.errors import ConfigurationError
 from walkback.kernels import expectation
 from walkback.model import Model
 from walkback.operators import TransitionOperator, visible
@@ -54,22 +54,6 @@ def read_out(operator: TransitionOperator, state: State, readout: Readout, conte
             'expected readout "state" (or kernels that derive from walkback.kernels.Expecting).'
         )
     return visible(operator, mean)
-
-
-def finite(states: Tensor) -> Tensor:
-    """Return read-out states `(B, *E)` on the CPU, before they are recorded.
-
-    Raises:
-        WalkbackError: Some are not finite in float32.
-    """
-    found = states.detach().cpu()
-    bad = int((~found.float().isfinite()).flatten(1).any(1).sum())
-    if bad:
-        raise WalkbackError(
-            f"Got {bad} of {len(found)} states with NaN or infinity, expected finite numbers: the model diverges here; "
-            "take fewer steps, or a checkpoint from before training diverged."
-        )
-    return found
 
 
 def require_readout(model: Model, readout: Readout) -> None:
