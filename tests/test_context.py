@@ -267,7 +267,7 @@ def test_a_trainer_with_labels_and_chains_resumes_exactly() -> None:
             stopped = resumed(stopped, new(1))
         assert straight.walk().equal(stopped.walk())
     ours, theirs = everything(straight), everything(stopped)
-    assert "own.context.0" in ours
+    assert "chains.context.0" in ours
     assert [name for name in ours if not ours[name].equal(theirs[name])] == []
 
 
@@ -289,7 +289,7 @@ def test_classes_without_labels_are_refused() -> None:
     info = DataInfo("unlabelled", (2,), splits=data.info.splits, classes={"a": 5, "b": 5})
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(InMemory, "info", info)
-        with pytest.raises(ConfigurationError, match=r"which has no labels.*data.condition = 'none'"):
+        with pytest.raises(ConfigurationError, match=r"has no labels.*data.condition = 'none'"):
             context_of(data, "train", slice(2), CPU)
 
 

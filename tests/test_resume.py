@@ -176,12 +176,14 @@ def test_a_damaged_newest_checkpoint_is_passed_over_with_a_warning(halfway: Path
     assert digest(halfway / "final.safetensors") == digest(halfway.parent / "whole" / "final.safetensors")
 
 
-def test_without_any_whole_checkpoint_a_run_starts_over(halfway: Path) -> None:
+def test_without_any_whole_checkpoint_a_run_is_refused_and_untouched(halfway: Path) -> None:
     for path in (halfway / "checkpoints").glob("*.json"):
         path.write_text("{}")
+    before = tree(halfway)
     done = walkback("run", "--resume", halfway)
-    assert (done.code, done.err.count("Passed over")) == (0, 2)
-    assert_equal_runs_of_twelve(halfway)
+    assert done.code == 2
+    assert "without a whole checkpoint" in done.err
+    assert tree(halfway) == before
 
 
 def test_a_run_resumed_in_this_process_equals_the_whole(halfway: Path) -> None:
@@ -218,7 +220,7 @@ def test_fewer_steps_than_were_taken_are_refused(halfway: Path) -> None:
     done = walkback("run", "--resume", whole, "--steps", "11")
     assert (done.code, done.out) == (2, "")
     assert done.err.splitlines()[-1] == (
-        f"error: Got 11 training steps for the run in {whole}, which has taken 12: ask for at least as many."
+        f"error: The run in {whole} has already taken 12 walks, more than the 11 asked for: ask for 12."
     )
     assert {**before, ".lock": ""} == {**tree(whole), ".lock": ""}
 

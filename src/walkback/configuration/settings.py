@@ -22,6 +22,7 @@ from pydantic import (
 from walkback.support.readouts import Readout, readout_temperature
 
 _Decay: TypeAlias = Annotated[float, Field(ge=0.0, lt=1.0)]
+_Factor: TypeAlias = Annotated[float, Field(gt=0.0, le=1.0)]
 Share: TypeAlias = Annotated[float, Field(ge=0.0, le=1.0)]
 
 
@@ -83,6 +84,17 @@ class TrainingSettings(Settings):
     betas: tuple[_Decay, _Decay] = (0.9, 0.999)
     weight_decay: NonNegativeFloat = 0.0
     clip: NonNegativeFloat = Field(1.0, description="Largest gradient norm; 0 leaves gradients as they are.")
+    on_nonfinite: Literal["stop", "skip", "rollback"] = Field(
+        "stop",
+        description="What to do if a state, a loss or a gradient is not finite: end the run, skip the minibatch, or go "
+        "back to the last good checkpoint with a lower rate.",
+    )
+    nonfinite_limit: PositiveInt = Field(
+        10, description="Largest number of minibatches that are skipped, or of times that training goes back."
+    )
+    rollback_rate: _Factor = Field(
+        0.5, description="Factor on the learning rate each time that training goes back."
+    )
     ema: _Decay = Field(0.999, description="Decay of the weight average; 0 switches it off.")
     unlabelled: Share = Field(
         0.1,

@@ -22,6 +22,7 @@ from walkback.model import Model
 from walkback.operators import initial_state, visible
 from walkback.pictures.images import Picture, filmstrip, save_png, scatter, tile, window_of
 from walkback.sampling import anneal
+from walkback.sampling.finite import require_finite
 from walkback.schedules import Levels
 from walkback.state import State
 from walkback.walk import Start
@@ -67,6 +68,8 @@ def draw_walk(
     heated = _picked(model, chain([origin], (step.target for step in steps)), shown)
     cooling = anneal(model.operator, model.prior, levels, len(data), generator, data.context)
     cooled = _picked(model, cooling, [len(levels) - t for t in reversed(shown)])
+    for states in (heated, cooled):
+        require_finite(states, path.name)
     draw = _strips if info.is_image else _plots
     save_png(path, draw(heated, cooled, shown, levels), protocol)
 
@@ -101,7 +104,7 @@ def _strips(heated: Tensor, cooled: Tensor, shown: list[int], levels: Levels) ->
 
 
 def _plots(heated: Tensor, cooled: Tensor, shown: list[int], levels: Levels) -> Picture:
-    """Points: a row of scatter plots of the same part of the plane for each direction, over the data in grey."""
+    """Points: a row of scatter plots of the same part of the plane for each direction, over the data in gray."""
     window = window_of(heated.flatten(0, 1))
     temperatures = {level.step: level.temperature for level in levels}
     titles = [f"t = {t}, T = {temperatures[t]:.3g}" if t else "data" for t in shown]

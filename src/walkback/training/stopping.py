@@ -40,6 +40,10 @@ class EarlyStopping:
         self.best_step, self._nats, self._stale = step, nats, 0
         return True
 
+    def forget_best(self) -> None:
+        """Count the next validation as the best: the best model is lost."""
+        self.best_step = None
+
     def state(self) -> dict[str, Any]:
         """What resuming needs, as JSON values; empty where there is no best."""
         if self.best_step is None:
@@ -61,6 +65,5 @@ class EarlyStopping:
                 self.best_step, self._nats, self._stale = step, nats, stale
             case other:
                 raise ConfigurationError(
-                    f"Got a training state with early_stopping = {other!r:.80}, expected step, nats and stale: "
-                    "resume from another checkpoint."
+                    f"The training state has an invalid early_stopping = {other!r:.80}: resume from another checkpoint."
                 )
