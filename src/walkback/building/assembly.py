@@ -14,12 +14,13 @@ from torch import nn
 
 from walkback.building.devices import Precision, autocast
 from walkback.building.origins import recorded_component
+from walkback.building.restoring import Restoring
 from walkback.component import INTERFACES, Kind, spoken
 from walkback.configuration.components import ComponentConfig
 from walkback.configuration.config import RunConfig
 from walkback.configuration.schema import component_options, nested_in
 from walkback.data import DataInfo, Dataset, states_of
-from walkback.errors import CheckpointError, ConfigurationError, PluginError, WalkbackError
+from walkback.errors import ConfigurationError, ConstructionError, PluginError, WalkbackError
 from walkback.extensions.registry import Registry
 from walkback.loggers import Logger
 from walkback.metrics import Metric
@@ -30,8 +31,10 @@ from walkback.priors import Prior
 from walkback.processes import Process
 from walkback.schedules import Schedule
 from walkback.state import StateSpace
-from walkback.storage.checkpoint import Checkpoint, load_checkpoint
+from walkback.storage.checkpoint import Checkpoint
+from walkback.storage.description import Description
 from walkback.support.seeding import derive_seed, generator, lent_seed
+from walkback.support.text import one_line
 
 _FIT_EXAMPLES = 5000
 """Number of training examples that set the data's moments before training."""
@@ -54,6 +57,7 @@ class LoadedModel:
         name: Name of the file, for protocols.
         precision: Precision of the networks.
         dataset: The prepared training data, if they are available.
+        path: The file; None for a model in memory.
     """
 
     model: Model
@@ -63,6 +67,7 @@ class LoadedModel:
     name: str
     precision: Precision = "fp32"
     dataset: Dataset | None = None
+    path: Path | None = None
 
     @property
     def operator_name(self) -> str:
@@ -175,25 +180,18 @@ def load_model(path: Path, registry: Registry, device: torch.device) -> LoadedMo
         CheckpointError: The file is not a usable checkpoint, or needs a plugin that is not installed.
         PluginError: A plugin that it needs is broken.
     """
-    checkpoint = load_checkpoint(path)
-    description = checkpoint.description
-    parts = {
-        section: recorded_component(path, section, description, registry)
-        for section in ("operator", "schedule", "process", "prior")
-    }
-    model = build_model(parts, registry, checkpoint.data.space, seed=0)
-    try:
-        model.load_tensors(checkpoint.tensors)
-    except RuntimeError as error:
-        part = str(error).partition(":")[0]
-        origin = description.components[part]
-        raise CheckpointError(
-            f"Got {path}, whose weights do not fit the {part} '{origin.name}' of this installation; "
-            f"it was written with {origin.distribution} {origin.version}."
-        ) from error
+
+    def build(description: Description) -> Model:
+        parts = {
+            section: recorded_component(path, section, description, registry)
+            for section in ("operator", "schedule", "process", "prior")
+        }
+        return build_model(parts, registry, DataInfo.from_dict(description.data).space, seed=0)
+
+    model, checkpoint = Restoring(path, build).load()
     model.operator.eval().requires_grad_(False)
     model.process.eval().requires_grad_(False)
-    return LoadedModel(model.to(device), checkpoint.data, checkpoint, device, path.name)
+    return LoadedModel(model.to(device), checkpoint.data, checkpoint, device, path.name, path=path)
 
 
 def build_part(
@@ -221,9 +219,9 @@ def build_part(
     except WalkbackError:
         raise
     except Exception as error:
-        raise PluginError(
+        raise ConstructionError(
             f"The {spoken(kind)} '{registered.qualified_name}' of {registered.distribution} {registered.version} "
-            f"cannot be built: {error!r}."
+            f"cannot be built: {one_line(error)}."
         ) from error
     if isinstance(part, nn.Module):
         part.train()

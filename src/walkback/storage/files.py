@@ -15,12 +15,14 @@ import hashlib
 import json
 import os
 import secrets
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from walkback.errors import ConfigurationError, WalkbackError
+from walkback.errors import CheckpointError, ConfigurationError, WalkbackError
+from walkback.storage.migrations import CHECKPOINT, TRAINING_STATE
+from walkback.storage.tensorheader import read_metadata
 
 TEMPORARY = ".walkback-*.tmp"
 """Pattern of the names of temporary files."""
@@ -36,6 +38,26 @@ _REASONS = {
     errno.ENOTDIR: "its parent is not a directory; choose another place",
     errno.EEXIST: "there is a file of that name; choose another place",
 }
+
+
+def require_apart(path: Path, inputs: Iterable[Path]) -> None:
+    """Check that writing a file would not destroy what it is made from.
+
+    Args:
+        path: The file that is written.
+        inputs: Files that are read, and folders.
+
+    Raises:
+        ConfigurationError: It is one of the files, under any name, or exists in one of the folders.
+    """
+    for source in inputs:
+        with contextlib.suppress(OSError, RuntimeError):  # what cannot be looked at is refused elsewhere
+            real = path.resolve()
+            same = path.samefile(source) if path.exists() and source.exists() else real == source.resolve()
+            if same or (source.is_dir() and path.exists() and real.is_relative_to(source.resolve())):
+                raise ConfigurationError(
+                    f"Got {path} to write to, which belongs to the input {source}: choose another name."
+                )
 
 
 def require_target(path: Path, endings: Collection[str], *, overwrite: bool = False) -> None:
@@ -58,12 +80,24 @@ def require_target(path: Path, endings: Collection[str], *, overwrite: bool = Fa
         raise ConfigurationError(
             f"Got {path} to write to, which exists; choose another name, or overwrite it (--force, overwrite=True)."
         )
+    if overwrite and _kind_of(path) in (CHECKPOINT.name, TRAINING_STATE.name):
+        raise ConfigurationError(
+            f"Got {path} to write to, which is a {_kind_of(path)}: choose another name, or remove it first."
+        )
     if path.exists() and not path.is_file():
         raise ConfigurationError(f"Got {path} to write to, which is not a regular file; choose another name.")
     if not path.parent.is_dir():
         raise ConfigurationError(f"Got {path} to write to, whose directory does not exist; make it first.")
     if not os.access(path.parent, os.W_OK):
         raise ConfigurationError(f"Got {path} to write to, but {_REASONS[errno.EACCES]}.")
+
+
+def _kind_of(path: Path) -> object:
+    """What a file of walkback says it is; None for any other."""
+    try:
+        return read_metadata(path).get("kind")
+    except CheckpointError:
+        return None
 
 
 @contextmanager
