@@ -23,7 +23,7 @@ from walkback.kernels import Kernel
 from walkback.operators import Conditional, TransitionOperator
 from walkback.priors import Prior
 from walkback.schedules import Level, Levels
-from walkback.state import Context, State
+from walkback.state import Context, State, require_like
 
 Heating: TypeAlias = Callable[[Conditional, State, Level, State], Kernel]
 """The operator at s_{t-1}, s_{t-1}, level t, s_0 → q_{T_t}(· | s_{t-1})."""
@@ -92,6 +92,7 @@ def walk(
         forward = heating(conditional, source, level, origin)
         # `sample` detaches, so the graph of `log_p` contains a single run of the network.
         target = forward.sample(generator)
+        require_like(target, source, forward, getattr(heating, "__self__", None), conditional, operator)
         conditional = operator(target, level, context)
         yield Transition(source, target, level, forward, conditional.cooling(level), anchor, context)
         source = target

@@ -18,10 +18,12 @@ from typer.core import TyperCommand, TyperGroup
 
 from walkback.cli.common import registry_of
 from walkback.component import Command
-from walkback.errors import PluginError
+from walkback.errors import PluginError, WalkbackError
+from walkback.extensions.attribution import naming_plugins
 from walkback.extensions.registered import import_object
 from walkback.extensions.registry import Registry
 from walkback.support.interrupts import Stopped
+from walkback.support.memory_errors import is_out_of_memory, wanted_by
 from walkback.support.text import one_line, printable
 
 COMMANDS = (
@@ -86,11 +88,29 @@ class Program(TyperGroup):
             self.add_command(LazyCommand(command.name, command.summary, partial(_own, command)))
 
     def invoke(self, ctx: Any) -> Any:
-        """Call the command."""
+        """Call the command; what plugins raise in it is named."""
         try:
-            return super().invoke(ctx)
+            return self._invoke(ctx)
         except Stopped as stopped:
             raise EndedCommand(stopped) from stopped
+
+    def _invoke(self, ctx: Any) -> Any:
+        try:
+            return super().invoke(ctx)
+        except BaseException as error:
+            # Errors and exits of the command line's parser have a code of their own.
+            if isinstance(error, WalkbackError | typer.Abort) or hasattr(error, "exit_code"):
+                raise
+            if is_out_of_memory(error):
+                raise WalkbackError(
+                    f"Got too little memory{wanted_by(error)}, expected it to suffice: lower batch sizes, numbers of "
+                    "samples or the size of the operator, or raise the limit of this process (ulimit -v)."
+                ) from error
+            registry = ctx.find_root().obj
+            if not isinstance(registry, Registry):
+                raise
+            with naming_plugins(registry):
+                raise
 
     def list_commands(self, ctx: Any) -> list[str]:
         """Names of all commands."""

@@ -9,6 +9,7 @@ from collections.abc import Callable
 from typing import Protocol, TypeAlias, TypeVar
 
 from walkback.errors import ConfigurationError
+from walkback.extensions.attribution import naming_plugins
 from walkback.extensions.registry import Registry
 from walkback.support.watch import Watch
 
@@ -37,8 +38,14 @@ class Job(Protocol[Result]):
 
 
 def carry_out(job: Job[Result], registry: Registry, watch: Watch) -> Result:
-    """Check a request, then do the work."""
-    return job.check(registry, watch).run(watch)
+    """Check a request, then do the work.
+
+    Raises:
+        ConfigurationError: The request is wrong.
+        PluginError: A third-party plugin has failed.
+    """
+    with naming_plugins(registry):
+        return job.check(registry, watch).run(watch)
 
 
 _NOTHING = object()
