@@ -13,6 +13,9 @@ from pathlib import Path
 
 import pytest
 
+import walkback
+from walkback.cli.app import COMMANDS
+
 ROOT = Path(__file__).parent.parent
 CORE, PLUGINS = ROOT / "src" / "walkback", ROOT / "plugins"
 
@@ -20,6 +23,8 @@ HEAVY = {"torch", "datasets", "numpy", "sklearn", "PIL", "pyarrow", "pydantic", 
 """What the program must not import before a command that needs it is called."""
 
 MAX_FILE_LINES, MAX_FUNCTION_LINES = 350, 70
+
+MAX_PARAMETERS = 10
 
 MAX_TOP_FILES, MAX_TOP_LINES = 20, 2000
 """Of the top of the core, which is read in one sitting."""
@@ -174,6 +179,31 @@ def test_files_and_functions_are_short(path: Path) -> None:
             start = node.body[0] if path.parent.name in ("cli", "api") else node
             length = (node.end_lineno or 0) - start.lineno + 1
             assert length <= MAX_FUNCTION_LINES, node.name
+
+
+def _long_signatures(path: Path) -> list[str]:
+    """Functions with more parameters than `MAX_PARAMETERS`, apart from `self`."""
+    found = []
+    for node in ast.walk(tree_of(path)):
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+            names = [a.arg for a in (*node.args.posonlyargs, *node.args.args, *node.args.kwonlyargs)]
+            if len([name for name in names if name not in ("self", "cls")]) > MAX_PARAMETERS:
+                found.append(node.name)
+    return found
+
+
+@pytest.mark.parametrize("path", FILES, ids=name_of)
+def test_functions_have_few_parameters(path: Path) -> None:
+    """All but commands and the functions of `import walkback`, whose parameters are what users type."""
+    long = _long_signatures(path)
+    if path.is_relative_to(CORE / "api"):
+        assert [name for name in long if name not in walkback.__all__] == []
+    elif path.is_relative_to(CORE / "cli"):
+        assert [name for name in long if name != path.stem] == []
+        if long:
+            assert f"walkback.cli.{path.stem}:{path.stem}" in {command.target for command in COMMANDS}
+    else:
+        assert long == []
 
 
 def test_the_top_of_the_core_is_short() -> None:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import shutil
 from collections.abc import Callable, Mapping
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Final
 
@@ -133,11 +132,11 @@ def test_diagnosis(checkpoint: Path) -> None:
 def test_pieces_of_the_program_are_gone_on_with_from_python(
     checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from walkback.measuring import path_works
+    from walkback.measuring import bound
 
     work = tmp_path / "work"
     expected = walkback("evaluate", checkpoint, *options(**FEW), "--cache", work, "--json").document()
-    monkeypatch.setattr(path_works, "heating_work", None)  # nothing is heated again
+    monkeypatch.setattr(bound, "heating_work", None)  # nothing is heated again
     assert plain(wb.evaluate(checkpoint, **FEW, cache=work, progress=False).to_dict()) == expected
 
 
@@ -177,7 +176,7 @@ def test_training(tmp_path: Path) -> None:
     assert without_time(tmp_path / "mine") == without_time(tmp_path / "theirs")
     document = done.document()
     assert mine.bound is not None
-    assert document["bound"] == plain(asdict(mine.bound))
+    assert document["bound"] == plain(mine.bound.to_dict())
     with Image.open(tmp_path / "mine" / "samples" / "annealed.png") as picture:
         drawn = json.loads(picture.info["walkback"])
     assert document["protocol"] == {name: fact for name, fact in drawn.items() if name != "readout"}
@@ -461,29 +460,29 @@ def test_a_directory_without_a_checkpoint_is_refused(tmp_path: Path) -> None:
 def test_old_names_mean_what_they_meant(checkpoint: Path, tmp_path: Path) -> None:
     done = walkback("sample", checkpoint, "--num=1", "--steps=12", "--out", tmp_path / "a.npz", "--json")
     assert (done.code, done.document()["annealing_steps"]) == (0, 12)
-    assert done.err.splitlines()[0] == "warning: --steps is called --levels now, and will go."
+    assert done.err.splitlines()[0] == "warning: --steps has been renamed to --levels and will be removed."
     kept = tmp_path / "kept"
     done = walkback("evaluate", checkpoint, *options(**FEW), "--steps=12", "--keep", kept, "--json")
     assert done.document()["protocol"]["levels"] == 12
     assert {line for line in done.err.splitlines() if "warning: --" in line} == {
-        "warning: --steps is called --levels now, and will go.",
-        "warning: --keep is called --cache now, and will go.",
+        "warning: --steps has been renamed to --levels and will be removed.",
+        "warning: --keep has been renamed to --cache and will be removed.",
     }
     assert (kept / "protocol.json").exists()
-    with pytest.warns(DeprecationWarning, match="steps is called levels"):
+    with pytest.warns(DeprecationWarning, match="steps has been renamed to levels"):
         assert wb.sample(checkpoint, 1, steps=12, progress=False).protocol["annealing_steps"] == 12
-    with pytest.warns(DeprecationWarning, match="now, and will go") as told:
+    with pytest.warns(DeprecationWarning, match="will be removed") as told:
         wb.evaluate(checkpoint, **FEW, steps=12, keep=kept, progress=False)
     assert {str(warning.message).partition(" ")[0] for warning in told} == {"steps", "keep"}
-    with pytest.warns(DeprecationWarning, match="keep is called cache"):
+    with pytest.warns(DeprecationWarning, match="keep has been renamed to cache"):
         wb.diagnose("reversibility", checkpoint, keep=tmp_path / "pieces", progress=False, **QUICK)
     assert (tmp_path / "pieces" / "protocol.json").exists()
 
 
 def test_an_old_name_beside_the_new_one_is_refused(checkpoint: Path, tmp_path: Path) -> None:
     done = walkback("sample", checkpoint, "--steps=12", "--levels=12", "--out", tmp_path / "a.npz")
-    assert (done.code, "expected one of them" in says(done)) == (2, True)
-    with pytest.raises(ConfigurationError, match="expected one of them"):
+    assert (done.code, "is the old name of" in says(done)) == (2, True)
+    with pytest.raises(ConfigurationError, match="is the old name of"):
         wb.evaluate(checkpoint, cache=tmp_path / "a", keep=tmp_path / "b")
 
 

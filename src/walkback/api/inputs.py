@@ -105,12 +105,6 @@ def split_choice(name: str, value: object, bases: tuple[type, ...]) -> tuple[str
 
 
 def renamed(old: str, value: Value | None, new: str, given: Value | None) -> Value | None:
-    """The value of a keyword, also under its old name, of which is warned; raises ConfigurationError for both."""
-    if value is None:
-        return given
-    if given is not None:
-        raise ConfigurationError(
-            f"Got {old} and {new}, expected one of them: {old} is the old name of {new}."
-        )
-    warnings.warn(f"{old} is called {new} now, and will go.", DeprecationWarning, stacklevel=3)
-    return value
+    """Return the value of a keyword that may be given under its old name; raises ConfigurationError for both."""
+    warn = partial(warnings.warn, category=DeprecationWarning, stacklevel=4)
+    return jobs.renamed(warn, jobs.keywords, old, value, new, given)

@@ -18,7 +18,7 @@ from walkback.configuration.overrides import assignments
 from walkback.data import Dataset
 from walkback.errors import ConfigurationError
 from walkback.jobs.bench import BenchJob
-from walkback.jobs.configuration import PARTS, Choices, settings_of
+from walkback.jobs.configuration import PARTS, Choices, choices_of
 from walkback.jobs.inputs import PrecisionName
 from walkback.jobs.train import TrainJob
 from walkback.objectives import AnyObjective, Objective, PathObjective
@@ -186,9 +186,7 @@ def _choices(
     given = dict(zip(PARTS, parts, strict=True))
     given["data"] = data_source(given["data"])
     chosen = {section: split_choice(section, part, _BASES[section]) for section, part in given.items()}
-    return Choices(
-        recipe=None if recipe is None else os.fspath(recipe),
-        components={section: name for section, (name, _) in chosen.items()},
-        settings=settings_of(flags, assignments(settings or {})),
-        instances=Instances(**{section: instance for section, (_, instance) in chosen.items()}),
-    )
+    names = {section: name for section, (name, _) in chosen.items()}
+    instances = Instances(**{section: instance for section, (_, instance) in chosen.items()})
+    by_name = {**flags, **names, "recipe": None if recipe is None else os.fspath(recipe)}
+    return choices_of(by_name, assignments(settings or {}), instances)

@@ -73,18 +73,8 @@ def bench(
     from walkback.jobs.job import flags
     from walkback.speed.timings import BenchmarkPlan
 
-    parts = (operator, data, schedule, prior, process, objective)
-    settings = {
-        "steps": steps,
-        "batch_size": batch_size,
-        "seed": seed,
-        "device": device,
-        "precision": precision,
-        "compiled": compiled,
-    }
-    output, choices = (
-        Output(),
-        choices_of(recipe, parts, settings, assignments or ()),
-    )
+    # Parts and settings go by their names, so they are not repeated here.
+    choices = choices_of(ctx.params, assignments or ())
     job = BenchJob(choices, BenchmarkPlan(repeats=repeats, compare=compare), say=flags)
+    output = Output()
     tell_report(output, carry_out(ctx, output, job), json=json)

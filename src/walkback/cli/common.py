@@ -9,19 +9,15 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeAlias, TypeVar
 import typer
 
 from walkback.cli.console import Output
-from walkback.component import KINDS, Component, Kind
-from walkback.errors import ConfigurationError
+from walkback.component import Kind
 from walkback.extensions.loader import chosen
-from walkback.extensions.registered import Registered
 from walkback.extensions.registry import Registry
 from walkback.support.readouts import READOUTS, Readout
-from walkback.support.text import nearest
 
 if TYPE_CHECKING:
     from walkback.jobs.job import Job
 
 Result = TypeVar("Result")
-Value = TypeVar("Value")
 
 Json: TypeAlias = Annotated[bool, typer.Option("--json", help="Print one JSON document on stdout.")]
 
@@ -62,38 +58,6 @@ def complete_recipe(ctx: typer.Context, incomplete: str) -> list[tuple[str, str]
     ]
 
 
-def kind_named(name: str) -> Kind:
-    """The kind of component called `name`; raises ConfigurationError for any other word."""
-    for kind in KINDS:
-        if name.replace("-", "_") == kind:
-            return kind
-    raise ConfigurationError(f"Unknown kind {name!r}{nearest(name, KINDS)}; available: {', '.join(KINDS)}.")
-
-
-def component_named(registry: Registry, reference: str, kind: Kind | None) -> Registered[Component]:
-    """The component called `reference`, of any kind where none is given.
-
-    Raises:
-        ConfigurationError: Nobody offers it, several distributions do, or it exists in several kinds.
-        PluginError: The distribution in `reference` has a broken plugin.
-    """
-    if kind is not None:
-        return registry.find(kind, reference)
-    kinds = [kind for kind in KINDS if registry.matches(kind, reference)]
-    if len(kinds) > 1:
-        choices = " or ".join(f"--kind {kind}" for kind in kinds)
-        raise ConfigurationError(f"Got {reference!r}, which several kinds of component have: add {choices}.")
-    if kinds:
-        return registry.find(kinds[0], reference)
-    distribution = reference.rpartition(":")[0]
-    if distribution and any(status.distribution == distribution for status in registry.plugins):
-        return registry.find(KINDS[0], reference)  # which says what is wrong with the distribution
-    names = sorted({offer.reference for kind in KINDS for offer in registry.components(kind)})
-    raise ConfigurationError(
-        f"Unknown component {reference!r}{nearest(reference, names)}; `walkback plugins list` shows all names."
-    )
-
-
 def _report_broken(root: Any, registry: Registry) -> None:
     output, known = Output(), registry.warnings()
     for warning in known:
@@ -113,22 +77,6 @@ def carry_out(ctx: typer.Context, output: Output, job: Job[Result], *, shown: bo
 
     with output.progress(shown=shown) as watch:
         return jobs.carry_out(job, registry_of(ctx), watch)
-
-
-def renamed(output: Output, old: str, value: Value | None, new: str, chosen: Value | None) -> Value | None:
-    """The value of an option, also under its old name, of which is warned; None where neither is given.
-
-    Raises:
-        ConfigurationError: Both are given.
-    """
-    if value is None:
-        return chosen
-    if chosen is not None:
-        raise ConfigurationError(
-            f"Got {old} and {new}, expected one of them: {old} is the old name of {new}."
-        )
-    output.warn(f"{old} is called {new} now, and will go.")
-    return value
 
 
 def data_overrides(assignments: Sequence[str] | None) -> list[str]:
@@ -182,6 +130,9 @@ Plot: TypeAlias = Annotated[
 WorkDirectory: TypeAlias = Annotated[
     Path | None,
     typer.Option(metavar="DIR", help="Keep finished pieces here, and go on from those that are there."),
+]
+NumLevels: TypeAlias = Annotated[
+    int | None, typer.Option(min=1, help="Number of annealing levels (default: those of the schedule).")
 ]
 OldKeep: TypeAlias = Annotated[Path | None, typer.Option("--keep", hidden=True)]
 OldSteps: TypeAlias = Annotated[int | None, typer.Option("--steps", min=1, hidden=True)]

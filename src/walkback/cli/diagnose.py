@@ -8,6 +8,7 @@ import typer
 
 from walkback.cli.common import (
     CheckpointFile,
+    DataSource,
     Device,
     ForcePlot,
     Json,
@@ -18,10 +19,9 @@ from walkback.cli.common import (
     WorkDirectory,
     carry_out,
     completion,
-    renamed,
 )
 from walkback.cli.console import Output
-from walkback.cli.reports import draw_report, tell_report
+from walkback.cli.reports import tell_report
 from walkback.errors import ConfigurationError
 
 FAILED = 3
@@ -45,13 +45,7 @@ def diagnose(
             "--set", metavar="OPTION=VALUE", help="Set an option of the diagnostic, or data.OPTION=VALUE."
         ),
     ] = None,
-    data: Annotated[
-        str | None,
-        typer.Option(
-            help="Data to compare with: a name, a path or a hub id (default: that of the checkpoint).",
-            autocompletion=completion("dataset"),
-        ),
-    ] = None,
+    data: DataSource = None,
     thresholds: Annotated[
         list[str] | None,
         typer.Option(
@@ -79,7 +73,7 @@ def diagnose(
     """
     from walkback.jobs.diagnose import DiagnoseJob
     from walkback.jobs.inputs import DataRequest, ModelRequest
-    from walkback.jobs.job import flags
+    from walkback.jobs.job import flags, renamed
 
     output, given = Output(), assignments or []
     job = DiagnoseJob(
@@ -88,16 +82,14 @@ def diagnose(
         options=dict(_option(text) for text in given if not text.startswith("data.")),
         data=DataRequest(data, tuple(text for text in given if text.startswith("data."))),
         thresholds=tuple(_threshold(text) for text in thresholds or ()),
-        cache=renamed(output, "--keep", keep, "--cache", cache),
+        cache=renamed(output.warn, flags, "keep", keep, "cache", cache),
         plot=plot,
         overwrite=force,
         seed=seed,
         say=flags,
     )
     found = carry_out(ctx, output, job)
-    tell_report(output, found.report, json=json, beyond=list(found.beyond))
-    if plot is not None:
-        draw_report(plot, found.report)
+    tell_report(output, found.report, json=json, plot=plot, beyond=list(found.beyond))
     for sentence in found.beyond:
         output.error(sentence)
     if found.unknown:

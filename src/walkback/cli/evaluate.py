@@ -14,6 +14,7 @@ from walkback.cli.common import (
     ForcePlot,
     Json,
     MeasuringPrecision,
+    NumLevels,
     OldKeep,
     OldSteps,
     Plot,
@@ -21,10 +22,9 @@ from walkback.cli.common import (
     Seed,
     WorkDirectory,
     carry_out,
-    renamed,
 )
 from walkback.cli.console import Output
-from walkback.cli.reports import draw_report, tell_report
+from walkback.cli.reports import tell_report
 
 
 def evaluate(
@@ -56,9 +56,7 @@ def evaluate(
     baselines: Annotated[
         bool, typer.Option("--baselines/--no-baselines", help="Judge simple models on the same examples.")
     ] = True,
-    levels: Annotated[
-        int | None, typer.Option(min=1, help="Number of annealing levels (default: those of the schedule).")
-    ] = None,
+    levels: NumLevels = None,
     steps: OldSteps = None,
     batch_size: Annotated[int, typer.Option(min=1, help="Examples computed at a time.")] = 250,
     cache: WorkDirectory = None,
@@ -81,7 +79,7 @@ def evaluate(
     """
     from walkback.jobs.evaluate import EvaluateJob
     from walkback.jobs.inputs import DataRequest, ModelRequest
-    from walkback.jobs.job import flags
+    from walkback.jobs.job import flags, renamed
     from walkback.measuring.path_works import EvaluationPlan
 
     output = Output()
@@ -96,17 +94,15 @@ def evaluate(
             baselines=baselines,
             samples=samples,
             classifier=classifier,
-            levels=renamed(output, "--steps", steps, "--levels", levels),
+            levels=renamed(output.warn, flags, "steps", steps, "levels", levels),
             batch_size=batch_size,
             seed=seed,
             readout=readout,
         ),
-        cache=renamed(output, "--keep", keep, "--cache", cache),
+        cache=renamed(output.warn, flags, "keep", keep, "cache", cache),
         plot=plot,
         overwrite=force,
         say=flags,
     )
     report = carry_out(ctx, output, job)
-    tell_report(output, report, json=json)
-    if plot is not None:
-        draw_report(plot, report)
+    tell_report(output, report, json=json, plot=plot)

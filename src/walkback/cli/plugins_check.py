@@ -6,8 +6,9 @@ from typing import Annotated
 
 import typer
 
-from walkback.cli.common import Json, component_named, kind_named, registry_of
+from walkback.cli.common import Json, registry_of
 from walkback.cli.console import Output, plain, table
+from walkback.extensions.lookup import component_named, kind_named
 
 _PLUGIN_AT_FAULT = 4
 

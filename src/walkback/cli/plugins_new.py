@@ -7,9 +7,10 @@ from typing import Annotated
 
 import typer
 
-from walkback.cli.common import Json, kind_named, registry_of
+from walkback.cli.common import Json, registry_of
 from walkback.cli.console import Output
 from walkback.component import KINDS
+from walkback.extensions.lookup import kind_named
 from walkback.scaffold.files import write_distribution
 from walkback.scaffold.names import names_for, require_unused
 

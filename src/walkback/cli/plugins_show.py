@@ -9,11 +9,12 @@ from typing import Annotated, Any
 
 import typer
 
-from walkback.cli.common import Json, component_named, kind_named, registry_of
+from walkback.cli.common import Json, registry_of
 from walkback.cli.console import Output, plain, table
 from walkback.component import KINDS, Component
 from walkback.errors import PluginError
 from walkback.extensions.loader import RECORDS, PluginStatus, canonical, is_named
+from walkback.extensions.lookup import component_named, kind_named
 from walkback.extensions.registered import Registered
 from walkback.extensions.registry import Registry
 

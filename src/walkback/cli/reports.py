@@ -23,11 +23,24 @@ _SHOWN = (
 """What of the protocol people see; `--json` has all of it."""
 
 
-def tell_report(output: Output, report: Report, *, json: bool, **more: Any) -> None:
-    """Print a report: one JSON document with `more`, or for people, with its warnings on stderr."""
+def tell_report(output: Output, report: Report, *, json: bool, plot: Path | None = None, **more: Any) -> None:
+    """Print a report: one JSON document with `more`, or for people, with its warnings on stderr; then draw its plot.
+
+    Raises:
+        ConfigurationError: There is nothing to draw, or matplotlib is not installed.
+        WalkbackError: The picture cannot be written.
+    """
     if json:
         output.emit_json({**report.to_dict(), **more})
-        return
+    else:
+        _show(output, report)
+    if plot is not None:
+        from walkback.pictures.plots import save_plot
+
+        save_plot(plot, report)
+
+
+def _show(output: Output, report: Report) -> None:
     _show_figures(output, report.figures)
     protocol = [
         (key.replace("_", " "), _text(report.protocol[key])) for key in _SHOWN if key in report.protocol
@@ -35,13 +48,6 @@ def tell_report(output: Output, report: Report, *, json: bool, **more: Any) -> N
     output.show("", table(("protocol", ""), protocol))
     for warning in report.warnings:
         output.warn(warning)
-
-
-def draw_report(path: Path, report: Report) -> None:
-    """Draw a report's series into a file; raises as `save_plot`."""
-    from walkback.pictures.plots import save_plot
-
-    save_plot(path, report)
 
 
 def _show_figures(output: Output, figures: Sequence[Figure]) -> None:

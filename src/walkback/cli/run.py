@@ -95,19 +95,8 @@ def run(
     from walkback.jobs.job import flags
     from walkback.jobs.train import TrainJob
 
-    parts = (operator, data, schedule, prior, process, objective)
-    settings = {
-        "steps": steps,
-        "batch_size": batch_size,
-        "lr": lr,
-        "seed": seed,
-        "device": device,
-        "precision": precision,
-        "compiled": compiled,
-        "nproc": nproc,
-    }
-    more = [*logger_overrides(loggers), *(assignments or ())]
-    choices = choices_of(recipe, parts, settings, more)
+    # Parts and settings go by their names, so they are not repeated here.
+    choices = choices_of(ctx.params, [*logger_overrides(loggers), *(assignments or ())])
     job = TrainJob(choices, out=out, resume=resume, launched=True, say=flags)
     output = Output()
     if dry_run:

@@ -15,11 +15,11 @@ from walkback.cli.common import (
     Guidance,
     Json,
     Label,
+    NumLevels,
     OldSteps,
     ReadoutOption,
     Seed,
     carry_out,
-    renamed,
 )
 from walkback.cli.console import Output
 from walkback.support.formats import CHAINS, PICTURES, STATES, listed
@@ -45,9 +45,7 @@ def sample(
         Literal["train", "validation", "test"] | None,
         typer.Option(help="Split of the data that --from data takes (default: test)."),
     ] = None,
-    levels: Annotated[
-        int | None, typer.Option(min=1, help="Number of annealing levels (default: those of the schedule).")
-    ] = None,
+    levels: NumLevels = None,
     steps: OldSteps = None,
     extra: Annotated[
         int, typer.Option(min=0, help="Further steps at T = 1 before anything is recorded.")
@@ -80,7 +78,7 @@ def sample(
     walkback sample final.safetensors --label 7 --guidance 2
     """
     from walkback.jobs.inputs import ModelRequest
-    from walkback.jobs.job import flags
+    from walkback.jobs.job import flags, renamed
     from walkback.jobs.labels import LabelRequest
     from walkback.jobs.sample import SampleJob
 
@@ -90,7 +88,7 @@ def sample(
         num=num,
         start=start,
         split=split,
-        levels=renamed(output, "--steps", steps, "--levels", levels),
+        levels=renamed(output.warn, flags, "steps", steps, "levels", levels),
         extra=extra,
         chain=chain,
         every=every,

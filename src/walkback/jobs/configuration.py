@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -16,7 +16,7 @@ from walkback.errors import ConfigurationError
 from walkback.extensions.registry import Registry
 
 PARTS = ("operator", "data", "schedule", "prior", "process", "objective")
-"""The sections of parts, in the order in which callers give them."""
+"""The sections of parts, by which callers give them."""
 
 _FLAGS = {
     "steps": "training.steps",
@@ -86,16 +86,19 @@ class Choices:
 
 
 def choices_of(
-    recipe: str | None, parts: Sequence[str | None], flags: Mapping[str, Any], more: Sequence[str] = ()
+    given: Mapping[str, Any], more: Iterable[str] = (), instances: Instances | None = None
 ) -> Choices:
-    """Choices by name: parts in the order of `PARTS`, flags and assignments as `settings_of` takes them."""
-    return Choices(recipe, dict(zip(PARTS, parts, strict=True)), settings_of(flags, more))
+    """Return the choices among named values, which may hold others as well.
 
-
-def settings_of(flags: Mapping[str, Any], more: Iterable[str] = ()) -> tuple[str, ...]:
-    """Assignments of flags by name (`lr`, `seed`, …), None where not given; then those of `more`, which win."""
-    given = {_FLAGS[name]: value for name, value in flags.items() if value is not None}
-    return (*assignments(given), *more)
+    Args:
+        given: `recipe`, the names of `PARTS`, and settings that have a flag of their own (`lr`, `seed`, …); None or
+            missing where not given.
+        more: `section.option=value` assignments, which win over flags.
+        instances: Parts in the place of components.
+    """
+    flags = {path: given[name] for name, path in _FLAGS.items() if given.get(name) is not None}
+    parts = {section: given.get(section) for section in PARTS}
+    return Choices(given.get("recipe"), parts, (*assignments(flags), *more), instances or Instances())
 
 
 def _component_of(registry: Registry, section: str, cls: type) -> str | None:

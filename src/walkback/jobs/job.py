@@ -14,6 +14,7 @@ from walkback.extensions.registry import Registry
 from walkback.support.watch import Watch
 
 Result = TypeVar("Result", covariant=True)
+Value = TypeVar("Value")
 
 Say: TypeAlias = Callable[..., str]
 """Names an option, with or without its value, as the one who asked would write it: `keywords`, or `flags`."""
@@ -87,3 +88,19 @@ def one_of(choices: tuple[str, ...], say: Say, **words: str | None) -> None:
     for name, word in words.items():
         if word is not None and word not in choices:
             raise ConfigurationError(f"Got {say(name, word)}, expected one of {', '.join(choices)}.")
+
+
+def renamed(
+    warn: Callable[[str], object], say: Say, old: str, value: Value | None, new: str, given: Value | None
+) -> Value | None:
+    """Return the value of an option that may be given under its old name, with a warning; None if not given.
+
+    Raises:
+        ConfigurationError: Both are given.
+    """
+    if value is None:
+        return given
+    if given is not None:
+        raise ConfigurationError(f"{say(old)} is the old name of {say(new)}: give {say(new)} alone.")
+    warn(f"{say(old)} has been renamed to {say(new)} and will be removed.")
+    return value
