@@ -228,8 +228,8 @@ def build_part(
     except FAILURES as error:
         if is_out_of_memory(error):
             raise WalkbackError(
-                f"Got too little memory{wanted_by(error)} to build the {spoken(kind)} '{registered.reference}', expected "
-                "it to suffice: choose smaller sizes among its options."
+                f"Got too little memory{wanted_by(error)} to build the {spoken(kind)} '{registered.reference}', "
+                "expected it to suffice: choose smaller sizes among its options."
             ) from error
         if canonical(registered.distribution) == CORE_DISTRIBUTION:
             raise ConfigurationError(

@@ -20,7 +20,7 @@ import typer.main
 
 from walkback.cli.app import EndedCommand, build_app
 from walkback.cli.console import Output
-from walkback.errors import WalkbackError
+from walkback.errors import ConfigurationError, WalkbackError
 from walkback.support.interrupts import Interrupted, Stopped, ended_by_signals
 from walkback.support.processes import is_one_of_several
 from walkback.support.text import one_line
@@ -61,6 +61,7 @@ def call(arguments: Sequence[str]) -> int:
     arguments = _hoist(arguments)
     try:
         with ended_by_signals() as raised:
+            _refuse_empty(arguments)
             program: Any = typer.main.get_command(build_app())
             code = program.main(args=arguments, prog_name="walkback", standalone_mode=False)
             sys.stdout.flush()
@@ -88,6 +89,19 @@ def _report_stop(stopped: Stopped) -> int:
     notes = getattr(stopped, "__notes__", ())
     Output().error("; ".join([str(stopped), *notes]) + ".")
     return 128 + stopped.signal
+
+
+def _refuse_empty(arguments: Sequence[str]) -> None:
+    """Refuse empty values, as of an unset variable of a script: an empty path would be the current directory."""
+    option = ""
+    for argument in arguments:
+        given, equals, value = argument.partition("=")
+        if equals and not value and given.startswith("--"):
+            option, argument = given, ""
+        if not argument:
+            where = f"for {option}" if option else "as an argument"
+            raise ConfigurationError(f"Got nothing {where} (an empty text), expected a value.")
+        option = argument if argument.startswith("-") else ""
 
 
 def _hoist(arguments: Sequence[str]) -> list[str]:

@@ -137,7 +137,7 @@ class RunSettings(Settings):
         False,
         description="Take deterministic algorithms only, which on CUDA are slower and not there for everything.",
     )
-    threads: NonNegativeInt = Field(0, description="CPU threads; 0 leaves torch's choice.")
+    threads: int = Field(0, ge=0, le=1024, description="CPU threads; 0 leaves torch's choice.")
     nproc: PositiveInt = 1
 
 

@@ -12,7 +12,7 @@ from walkback.data import SPLITS, Dataset
 from walkback.errors import ConfigurationError
 from walkback.extensions.registry import Registry
 from walkback.jobs.inputs import DataRequest, ModelRequest
-from walkback.jobs.job import Say, at_least, keywords, one_of
+from walkback.jobs.job import Say, at_least, keywords, one_of, require_length
 from walkback.measuring.estimates import FEWEST, require_error_of_mean
 from walkback.measuring.evaluate import evaluate_model, plan_facts
 from walkback.measuring.jackknife import FEWEST_ROWS
@@ -25,6 +25,7 @@ from walkback.sampling.readout import require_readout
 from walkback.schedules import Levels
 from walkback.storage.work_cache import WorkCache
 from walkback.support.extras import require
+from walkback.support.sizes import require_room
 from walkback.support.watch import Watch
 
 
@@ -67,7 +68,8 @@ class EvaluateJob:
 
     def _require_consistent(self) -> None:
         plan, say = self.plan, self.say
-        at_least(1, say, limit=plan.limit, paths=plan.paths, levels=plan.levels, batch_size=plan.batch_size)
+        at_least(1, say, limit=plan.limit, paths=plan.paths, batch_size=plan.batch_size)
+        require_length(say, plan.levels)
         at_least(0, say, simulated=plan.simulated, samples=plan.samples, seed=plan.seed)
         one_of(SPLITS, say, split=plan.split)
         self.data.check(say)
@@ -98,6 +100,11 @@ class EvaluateJob:
 
     def _require_enough(self, dataset: Dataset) -> None:
         plan, say = self.plan, self.say
+        require_room(
+            say("paths", plan.paths), 2 * plan.paths * min(plan.limit, len(dataset.examples(plan.split)))
+        )
+        require_room(say("simulated", plan.simulated), 2 * plan.paths * plan.simulated)
+        require_room(say("samples", plan.samples), plan.samples * dataset.info.space.size)
         require_error_of_mean(dataset, plan.split, plan.limit, say("limit"), say("split"))
         held_out, train = len(dataset.examples(plan.split)), len(dataset.examples("train"))
         where = f"the {plan.split} split of {dataset.info.name}"

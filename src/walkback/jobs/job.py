@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Protocol, TypeAlias, TypeVar
 
+from walkback.configuration.ranges import LARGEST_COUNT, LARGEST_SEED
 from walkback.errors import ConfigurationError
 from walkback.extensions.attribution import naming_plugins
 from walkback.extensions.registry import Registry
@@ -49,6 +50,9 @@ def carry_out(job: Job[Result], registry: Registry, watch: Watch) -> Result:
         return job.check(registry, watch).run(watch)
 
 
+MOST_LEVELS = 10**6
+"""Largest number of annealing levels; they are held in memory."""
+
 _NOTHING = object()
 _PYTHON = {"set": "settings"}
 _FLAGS = {"start": "from"}
@@ -77,10 +81,23 @@ def flags(name: str, value: object = _NOTHING) -> str:
 
 
 def at_least(smallest: int, say: Say, **numbers: int | None) -> None:
-    """Raise ConfigurationError for a number, not None, that is below `smallest`."""
+    """Raise ConfigurationError for a number, not None, that is below `smallest`, or no size of anything."""
     for name, number in numbers.items():
         if number is not None and number < smallest:
             raise ConfigurationError(f"Got {say(name, number)}, expected at least {smallest}.")
+        largest = LARGEST_SEED if name == "seed" else LARGEST_COUNT
+        if number is not None and number > largest:
+            raise ConfigurationError(f"Got {say(name, number)}, expected at most {largest:,}.")
+
+
+def require_length(say: Say, levels: int | None) -> None:
+    """Refuse annealing in so many levels that their list does not fit; raises ConfigurationError."""
+    at_least(1, say, levels=levels)
+    if levels is not None and levels > MOST_LEVELS:
+        raise ConfigurationError(
+            f"Got {say('levels', levels)}, expected at most {MOST_LEVELS:,}: steps at T = 1 take no more memory "
+            f"than one, see {say('extra')} and {say('chain')} of sampling."
+        )
 
 
 def one_of(choices: tuple[str, ...], say: Say, **words: str | None) -> None:

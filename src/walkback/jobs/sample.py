@@ -21,7 +21,7 @@ from walkback.data import SPLITS, Batch, DataInfo, Split
 from walkback.errors import ConfigurationError
 from walkback.extensions.registry import Registry
 from walkback.jobs.inputs import DataRequest, ModelRequest, require_states
-from walkback.jobs.job import Say, at_least, keywords, one_of
+from walkback.jobs.job import Say, at_least, keywords, one_of, require_length
 from walkback.jobs.labels import NONE, LabelRequest, unlabelled
 from walkback.measuring.provenance import Provenance
 from walkback.pictures.frames import open_sink
@@ -31,6 +31,7 @@ from walkback.sampling.readout import read_out, require_readout
 from walkback.schedules import Levels
 from walkback.state import Context
 from walkback.support.readouts import Readout
+from walkback.support.sizes import require_room
 from walkback.support.watch import Watch
 
 NUM = 64
@@ -106,6 +107,7 @@ class SampleJob:
         loaded = self.model.open(registry, watch)
         require_readout(loaded.model, self.readout)
         labels = self.labels.check(loaded, self.say)
+        require_room(self.say("num", self.num), (self.num or 0) * loaded.info.space.size)
         start, data, levels = None, None, self._levels(loaded) if self._origin == "noise" else ()
         own: Context = None
         if self._origin != "noise":
@@ -136,7 +138,8 @@ class SampleJob:
 
     def _require_consistent(self) -> None:
         say, origin = self.say, self.start if isinstance(self.start, str) else "states"
-        at_least(1, say, num=self.num, levels=self.levels, every=self.every, batch_size=self.batch_size)
+        at_least(1, say, num=self.num, every=self.every, batch_size=self.batch_size)
+        require_length(say, self.levels)
         at_least(0, say, extra=self.extra, chain=self.chain, seed=self.seed)
         one_of(SPLITS, say, split=self.split)
         if self.every is not None and self.every > max(self.chain, 1):

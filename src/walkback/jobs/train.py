@@ -25,7 +25,7 @@ from walkback.model import Model
 from walkback.storage.checkpoint import Checkpoint, load_checkpoint
 from walkback.storage.rundir import RunDirectory, default_stem, newest, require_free
 from walkback.support.interrupts import Stop, stoppable
-from walkback.support.processes import world_size
+from walkback.support.processes import require_few, world_size
 from walkback.support.threads import cpu_threads
 from walkback.support.watch import Watch
 from walkback.training.distributed import joined_world, local_device
@@ -91,6 +91,7 @@ class TrainJob:
         if resume is not None and resume != "auto":
             return self._resumed(registry, Path(resume))
         config = choices.resolve(registry)
+        require_few(config.run.nproc)
         if resume == "auto":
             found = self.out or newest(default_stem(config.operator.name, config.data.name))
             if found is not None and (found / "config.toml").exists():

@@ -19,7 +19,7 @@ from typing import Self, final
 from filelock import FileLock, Timeout
 
 from walkback.errors import ConfigurationError
-from walkback.storage.files import TEMPORARY, remove_temporaries, writing_to
+from walkback.storage.files import TEMPORARY, remove_temporaries, require_path, writing_to
 from walkback.storage.store import FINAL, CheckpointStore
 
 _LOCK = ".lock"
@@ -129,6 +129,7 @@ def require_free(path: Path) -> None:
     Raises:
         ConfigurationError: There is something in `path`, or it is a file.
     """
+    require_path(path)
     with writing_to(path):
         # The nearest existing ancestor decides whether the directory can be created.
         found = next(place for place in (path, *path.absolute().parents) if place.exists())
