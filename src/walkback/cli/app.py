@@ -23,7 +23,6 @@ from walkback.extensions.attribution import naming_plugins
 from walkback.extensions.registered import import_object
 from walkback.extensions.registry import Registry
 from walkback.support.interrupts import Stopped
-from walkback.support.memory_errors import is_out_of_memory, wanted_by
 from walkback.support.text import one_line, printable
 
 COMMANDS = (
@@ -101,11 +100,6 @@ class Program(TyperGroup):
             # Errors and exits of the command line's parser have a code of their own.
             if isinstance(error, WalkbackError | typer.Abort) or hasattr(error, "exit_code"):
                 raise
-            if is_out_of_memory(error):
-                raise WalkbackError(
-                    f"Got too little memory{wanted_by(error)}, expected it to suffice: lower batch sizes, numbers of "
-                    "samples or the size of the operator, or raise the limit of this process (ulimit -v)."
-                ) from error
             registry = ctx.find_root().obj
             if not isinstance(registry, Registry):
                 raise

@@ -6,6 +6,7 @@
 
 from __future__ import annotations
 
+import errno
 import io
 import os
 import signal
@@ -22,6 +23,7 @@ from walkback.cli.app import EndedCommand, build_app
 from walkback.cli.console import Output
 from walkback.errors import ConfigurationError, WalkbackError
 from walkback.support.interrupts import Interrupted, Stopped, ended_by_signals
+from walkback.support.memory_errors import is_out_of_memory, wanted_by
 from walkback.support.processes import is_one_of_several
 from walkback.support.text import one_line
 
@@ -120,6 +122,17 @@ def _report(error: Exception, *, debug: bool) -> int:
         return error.exit_code
     if hasattr(error, "format_message"):
         return _report_usage(error)
+    if is_out_of_memory(error):
+        Output().error(
+            f"Got too little memory{wanted_by(error)}, expected it to suffice: lower batch sizes, numbers of samples "
+            "or the size of the operator, or raise the limit of this process (ulimit -v)."
+        )
+        return 1
+    if isinstance(error, OSError) and error.errno in (errno.EMFILE, errno.ENFILE):
+        Output().error(
+            "Got too many open files, expected fewer: raise the limit of this process (ulimit -n)."
+        )
+        return 1
     Output().error(f"{one_line(error)}; run again with --debug for the traceback.")
     return 1
 

@@ -24,6 +24,7 @@ import pluggy
 from walkback import hookspecs
 from walkback.component import API_VERSION, KINDS, Command, Component, Recipe
 from walkback.errors import PluginError
+from walkback.support.memory_errors import is_out_of_memory
 from walkback.support.text import nearest, one_line
 
 CORE_DISTRIBUTION = "walkback"
@@ -179,6 +180,8 @@ def _load(status: PluginStatus, entry_point: importlib.metadata.EntryPoint) -> P
         with quiet_stdout():
             plugin = load_plugin(entry_point.load(), status)
     except FAILURES as error:
+        if is_out_of_memory(error):
+            raise
         plugin = Plugin(status.broken(error))
     return replace(plugin, status=replace(plugin.status, seconds=time.perf_counter() - start))
 
