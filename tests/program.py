@@ -14,7 +14,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import Any, Final, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
@@ -24,14 +24,40 @@ from walkback.cli.main import call
 
 Pixels: TypeAlias = npt.NDArray[np.uint8]
 
+TINY_SETTINGS: Final[Mapping[str, Any]] = {
+    "operator.network.hidden": 16,
+    "operator.network.depth": 1,
+    "evaluation.limit": 20,
+    "training.validation_examples": 20,
+    "schedule.n1": 3,
+    "schedule.max_temperature": 128,
+    "samples.num": 9,
+    "samples.chains": 3,
+    "samples.extra": 2,
+    "samples.chain_steps": 20,
+    "samples.chain_every": 10,
+}
+"""Settings of a run that takes a blink: walks of 7 to 10 steps, 10 in evaluation."""
+
+TINY_BATCH: Final = 8
+
 TINY = (
-    *("--set", "operator.network.hidden=16", "--set", "operator.network.depth=1", "--batch-size", "8"),
-    *("--set", "evaluation.limit=20", "--set", "training.validation_examples=20"),
-    *("--set", "schedule.n1=3", "--set", "schedule.max_temperature=128"),
-    *("--set", "samples.num=9", "--set", "samples.chains=3", "--set", "samples.extra=2"),
-    *("--set", "samples.chain_steps=20", "--set", "samples.chain_every=10"),
+    *(word for name, value in TINY_SETTINGS.items() for word in ("--set", f"{name}={value}")),
+    *("--batch-size", str(TINY_BATCH)),
 )
-"""Options of a run that takes a blink: walks of 7 to 10 steps, 10 in evaluation."""
+"""The same as options of the program."""
+
+FEW: Final[Mapping[str, Any]] = {
+    "limit": 24,
+    "paths": 4,
+    "simulated": 8,
+    "batch_size": 10,
+    "baselines": False,
+}
+"""What an evaluation that takes a blink is asked for."""
+
+QUICK: Final[Mapping[str, Any]] = {"chains": 6, "steps": 10, "burn_in": 2, "rank_chains": 0}
+"""Options of a quick diagnostic of reversibility."""
 
 PATIENCE = 120.0
 """Seconds after which something that waits for another process gives up; no test passes by waiting."""
@@ -40,6 +66,20 @@ ENVIRONMENT: Mapping[str, str] = {
     **{name: value for name, value in os.environ.items() if not name.startswith(("WALKBACK", "HF_"))},
     "OMP_NUM_THREADS": "1",
 }
+
+
+def options(**values: Any) -> list[str]:
+    """Keywords of Python as options of the program."""
+    words: list[str] = []
+    for name, value in values.items():
+        flag = {"start": "from", "settings": "set"}.get(name, name).replace("_", "-")
+        if isinstance(value, bool):
+            words.append(f"--{flag}" if value else f"--no-{flag}")
+        elif isinstance(value, Mapping):
+            words += [f"--{flag}={option}={setting}" for option, setting in value.items()]
+        else:
+            words.append(f"--{flag}={value}")
+    return words
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,6 @@ import json
 import math
 import subprocess
 import sys
-from collections.abc import Mapping
 from dataclasses import replace
 from io import BytesIO
 from pathlib import Path
@@ -18,7 +17,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from tests.program import ENVIRONMENT, digest, run, tree, walkback
+from tests.program import ENVIRONMENT, FEW, TINY_BATCH, TINY_SETTINGS, digest, run, tree, walkback
 from tests.toy.paper import bernoulli_mlp, gaussian_mlp
 from tests.toy.statistics import normal
 from torch import Tensor
@@ -44,29 +43,13 @@ from walkback_paper.schedules import DoublingSchedule
 from walkback_toys.digits import Digits
 
 SCHEMA: Final = json.loads((Path(__file__).parent.parent / "docs/schemas/report.schema.json").read_text())
-TINY: Final[Mapping[str, Any]] = {
-    "operator.network.hidden": 16,
-    "operator.network.depth": 1,
-    "evaluation.limit": 20,
-    "training.validation_examples": 20,
-    "schedule.n1": 3,
-    "schedule.max_temperature": 128,
-    "samples.num": 9,
-    "samples.chains": 3,
-    "samples.extra": 2,
-    "samples.chain_steps": 20,
-    "samples.chain_every": 10,
-}
-"""The options of `tests.program.TINY`."""
-
 OWN: Final = {"operator.network.hidden": 8, "operator.network.depth": 1, "evaluation.limit": 20}
-FEW: Final = {"limit": 24, "paths": 4, "simulated": 8, "batch_size": 10, "baselines": False}
 
 
 def tiny(*arguments: Any, **options: Any) -> wb.Trained:
     """A run of `tests.program.run` from Python."""
-    settings = {**TINY, **options.pop("settings", {})}
-    chosen = {"steps": 6, "batch_size": 8, "progress": False, **options}
+    settings = {**TINY_SETTINGS, **options.pop("settings", {})}
+    chosen = {"steps": 6, "batch_size": TINY_BATCH, "progress": False, **options}
     return wb.train(*arguments, settings=settings, **chosen)
 
 

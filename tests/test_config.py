@@ -15,6 +15,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import AfterValidator, Field
+from tests.toy.plugins import plugin, toy_registry
 
 from walkback.component import KINDS, Component, DatasetSource, Kind, Recipe
 from walkback.configuration.components import component_table
@@ -22,7 +23,6 @@ from walkback.configuration.config import RunConfig, component
 from walkback.configuration.layering import resolve, resolve_data
 from walkback.configuration.schema import component_options, validate
 from walkback.errors import ConfigurationError, PluginError
-from walkback.extensions.loader import Plugin, PluginStatus, load_plugin
 from walkback.extensions.registry import Registry
 from walkback.hookspecs import hookimpl
 
@@ -94,15 +94,10 @@ class Toys:
         yield Recipe("torn", "toy_plugin:recipes/torn.toml")
 
 
-def plugin(distribution: str, hooks: object = Toys) -> Plugin:
-    return load_plugin(hooks, PluginStatus(f"{distribution}:main", distribution, "1.0"))
-
-
 @pytest.fixture(scope="module")
 def registry() -> Iterator[Registry]:
-    with pytest.MonkeyPatch.context() as patch:
-        patch.syspath_prepend(str(Path(__file__).parent / "plugin_fixtures"))
-        yield Registry([plugin("toys")])
+    with toy_registry(Toys) as found:
+        yield found
 
 
 def chosen(config: RunConfig) -> dict[str, str]:
@@ -201,7 +196,7 @@ def test_open_component_names_the_flag(registry: Registry) -> None:
 
 
 def test_components_mean_the_names_of_their_own_distribution(registry: Registry) -> None:
-    both = Registry([plugin("toys"), plugin("rivals")])
+    both = Registry([plugin("toys", Toys), plugin("rivals", Toys)])
     config = resolve(both, components={"operator": "rivals:gaussian", "data": "toys:points"})
     assert chosen(config) == {
         "operator": "rivals:gaussian",

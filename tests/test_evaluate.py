@@ -13,13 +13,14 @@ import jsonschema
 import pytest
 import torch
 from PIL import Image
-from tests.program import run, walkback
+from tests import program
+from tests.program import options, run, walkback
 from torch import Tensor
 
 from walkback.storage.tensorfile import read_tensors, save_tensors
 
 SCHEMA = json.loads((Path(__file__).parent.parent / "docs/schemas/report.schema.json").read_text("utf-8"))
-FEW = ("--limit", "24", "--paths", "4", "--simulated", "8", "--batch-size", "10", "--no-baselines")
+FEW = tuple(options(**program.FEW))
 DIGITS_DIMENSIONS = 64
 
 
@@ -233,7 +234,7 @@ def test_missing_libraries_cost_their_own_figures_only(
 
 # --- diagnose
 
-QUICK = ("--set", "chains=6", "--set", "steps=10", "--set", "burn_in=2", "--set", "rank_chains=0")
+QUICK = tuple(options(settings=program.QUICK))
 
 
 def test_a_diagnostic_is_reported_with_its_options_and_protocol(checkpoint: Path) -> None:

@@ -11,7 +11,19 @@ from typing import Any, Final
 import pytest
 import torch
 from PIL import Image
-from tests.program import Done, digest, records, run, tree, walkback
+from tests.program import (
+    FEW,
+    QUICK,
+    TINY_BATCH,
+    TINY_SETTINGS,
+    Done,
+    digest,
+    options,
+    records,
+    run,
+    tree,
+    walkback,
+)
 
 import walkback as wb
 from walkback.building import assembly
@@ -19,9 +31,6 @@ from walkback.errors import CheckpointError, ConfigurationError, WalkbackError
 from walkback.storage.description import read_description
 from walkback.storage.tensorfile import read_tensors, save_tensors
 from walkback_toys.digits import Digits
-
-FEW: Final = {"limit": 24, "paths": 4, "simulated": 8, "batch_size": 10, "baselines": False}
-QUICK: Final = {"chains": 6, "steps": 10, "burn_in": 2, "rank_chains": 0}
 
 
 @pytest.fixture(scope="module")
@@ -48,20 +57,6 @@ def altered(checkpoint: Path, tmp_path: Path) -> Callable[..., Path]:
         return tmp_path / "altered.safetensors"
 
     return alter
-
-
-def options(**values: Any) -> list[str]:
-    """Keywords as the program has them."""
-    words: list[str] = []
-    for name, value in values.items():
-        flag = {"start": "from", "settings": "set"}.get(name, name).replace("_", "-")
-        if isinstance(value, bool):
-            words.append(f"--{flag}" if value else f"--no-{flag}")
-        elif isinstance(value, Mapping):
-            words += [f"--{flag}={option}={setting}" for option, setting in value.items()]
-        else:
-            words.append(f"--{flag}={value}")
-    return words
 
 
 def plain(document: Any) -> Any:
@@ -140,22 +135,6 @@ def test_pieces_of_the_program_are_gone_on_with_from_python(
     assert plain(wb.evaluate(checkpoint, **FEW, cache=work, progress=False).to_dict()) == expected
 
 
-TINY_SETTINGS: Final = {
-    "operator.network.hidden": 16,
-    "operator.network.depth": 1,
-    "evaluation.limit": 20,
-    "training.validation_examples": 20,
-    "schedule.n1": 3,
-    "schedule.max_temperature": 128,
-    "samples.num": 9,
-    "samples.chains": 3,
-    "samples.extra": 2,
-    "samples.chain_steps": 20,
-    "samples.chain_every": 10,
-}
-"""The settings of `tests.program.TINY`."""
-
-
 def without_time(directory: Path) -> list[dict[str, Any]]:
     return [{k: v for k, v in record.items() if k != "seconds"} for record in records(directory)]
 
@@ -165,7 +144,7 @@ def test_training(tmp_path: Path) -> None:
     done = run(tmp_path / "theirs", *options(**flags), "--json")
     assert done.code == 0, done.err
     mine = wb.train(
-        **flags, steps=6, batch_size=8, out=tmp_path / "mine", settings=TINY_SETTINGS, progress=False
+        **flags, steps=6, batch_size=TINY_BATCH, out=tmp_path / "mine", settings=TINY_SETTINGS, progress=False
     )
     left = {path.relative_to(tmp_path / "theirs") for path in (tmp_path / "theirs").rglob("*")}
     assert {path.relative_to(tmp_path / "mine") for path in (tmp_path / "mine").rglob("*")} == left

@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from tests.toy.plugins import plugin, toy_registry
 
 from walkback.building.assembly import build_part
 from walkback.component import Component, Kind, Recipe
@@ -22,7 +23,7 @@ from walkback.configuration.renaming import moved, moved_component
 from walkback.configuration.resuming import resumed_config
 from walkback.configuration.schema import validate
 from walkback.errors import ConfigurationError, PluginError
-from walkback.extensions.loader import Plugin, PluginStatus, load_plugin
+from walkback.extensions.loader import PluginStatus, load_plugin
 from walkback.extensions.registry import Registry
 from walkback.hookspecs import hookimpl
 
@@ -108,15 +109,10 @@ class Parts:
         yield Recipe("parts", "toy_plugin:recipes/parts.toml", default=True)
 
 
-def plugin(distribution: str) -> Plugin:
-    return load_plugin(Parts, PluginStatus(f"{distribution}:main", distribution, "1.0"))
-
-
 @pytest.fixture(scope="module")
 def registry() -> Iterator[Registry]:
-    with pytest.MonkeyPatch.context() as patch:
-        patch.syspath_prepend(str(Path(__file__).parent / "plugin_fixtures"))
-        yield Registry([plugin("toys")])
+    with toy_registry(Parts) as found:
+        yield found
 
 
 def operator(registry: Registry, name: str, *overrides: str, data: str = "points") -> dict[str, Any]:
@@ -212,7 +208,7 @@ def test_the_recipe_is_merged_too(registry: Registry) -> None:
 
 
 def test_names_inside_mean_those_of_their_own_distribution(registry: Registry) -> None:
-    both = Registry([plugin("toys"), plugin("rivals")])
+    both = Registry([plugin("toys", Parts), plugin("rivals", Parts)])
     config = resolve(both, components={"operator": "rivals:composed-bare", "data": "toys:points"})
     assert config.to_dict()["operator"]["network"]["name"] == "rivals:bare"
     assert RunConfig.from_toml(config.to_toml(), both) == config

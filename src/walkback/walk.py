@@ -83,6 +83,9 @@ def walk(
 
     The operator is called lazily, when the next transition is requested. If a caller updates the weights between two
     steps (online learning), s_{t+1} is drawn from the output at s_t that was computed before the update.
+
+    Raises:
+        WalkbackError: A kernel draws states of another shape or dtype.
     """
     source = origin = start.state
     anchor = origin if start.anchor is None else start.anchor

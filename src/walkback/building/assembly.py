@@ -20,7 +20,7 @@ from walkback.configuration.config import RunConfig
 from walkback.configuration.schema import component_options, nested_in
 from walkback.data import DataInfo, Dataset, states_of
 from walkback.errors import CheckpointError, ConfigurationError, PluginError, WalkbackError
-from walkback.extensions.loader import CORE_DISTRIBUTION, FAILURES, canonical
+from walkback.extensions.loader import CORE_DISTRIBUTION, canonical
 from walkback.extensions.registry import Registry
 from walkback.loggers import Logger
 from walkback.metrics import Metric
@@ -32,7 +32,7 @@ from walkback.processes import Process
 from walkback.schedules import Schedule
 from walkback.state import StateSpace
 from walkback.storage.checkpoint import Checkpoint, load_checkpoint
-from walkback.support.blame import suspecting
+from walkback.support.faults import is_not_of_code
 from walkback.support.memory_errors import is_out_of_memory, wanted_by
 from walkback.support.seeding import derive_seed, generator, lent_seed
 from walkback.support.text import one_line
@@ -77,8 +77,7 @@ class LoadedModel:
     @contextmanager
     def computing(self) -> Iterator[None]:
         """Use evaluation mode, and networks in `precision`, in the block."""
-        parts = self.model.modules.values()
-        with self.model.evaluating(), autocast(self.device, self.precision), suspecting(*parts):
+        with self.model.evaluating(), autocast(self.device, self.precision):
             yield
 
 
@@ -225,12 +224,14 @@ def build_part(
         part = cls(*arguments, **options)
     except WalkbackError:
         raise
-    except FAILURES as error:
+    except BaseException as error:
         if is_out_of_memory(error):
             raise WalkbackError(
                 f"Got too little memory{wanted_by(error)} to build the {spoken(kind)} '{registered.reference}', "
                 "expected it to suffice: choose smaller sizes among its options."
             ) from error
+        if is_not_of_code(error):
+            raise
         if canonical(registered.distribution) == CORE_DISTRIBUTION:
             raise ConfigurationError(
                 f"The {spoken(kind)} '{registered.reference}' cannot be built with these options: {one_line(error)}."

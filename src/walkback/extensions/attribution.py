@@ -1,7 +1,7 @@
 """Whose fault an error is: that of the third-party plugin whose code raised it, or that gave what it is about.
 
-    exception   → the innermost frame of its traceback in a module of a plugin
-    suspects    → the first object whose class is of a plugin (`WalkbackError.suspecting`)
+    exception       → the innermost frame of its traceback in a module of a plugin; else the components in use
+    WalkbackError   → the first of its suspects whose class is of a plugin (`WalkbackError.suspecting`)
 
 Components of walkback's own distribution are never blamed: what fails there are the user's numbers, or a bug of
 walkback.
@@ -9,7 +9,6 @@ walkback.
 
 from __future__ import annotations
 
-import signal
 import traceback
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
@@ -22,9 +21,7 @@ from walkback.errors import PluginError, WalkbackError
 from walkback.extensions.loader import CORE_DISTRIBUTION, RECORDS, canonical
 from walkback.extensions.registered import Registered
 from walkback.extensions.registry import Registry
-from walkback.support.blame import suspects_of
-from walkback.support.interrupts import Interrupted, Stopped
-from walkback.support.memory_errors import is_out_of_memory
+from walkback.support.faults import is_not_of_code
 from walkback.support.text import one_line
 
 
@@ -40,28 +37,17 @@ def naming_plugins(registry: Registry) -> Iterator[None]:
     try:
         yield
     except WalkbackError as error:
-        found = _owner_of(suspects_of(error), registry)
+        found = _owner_of(error.suspects, registry)
         if found is None:
             raise
         # Advice on settings does not help where a plugin is at fault.
         said = str(error).rpartition(": ")[0] or str(error).rstrip(".")
         raise PluginError(f"{said}: {_named(*found)} is at fault, or the options given to it.") from error
-    except (Stopped, Interrupted, GeneratorExit):
-        raise
-    except BaseException as error:
-        if is_out_of_memory(error) or _is_of_the_user(error):
-            raise
-        blamed = _blamed(error, registry)
+    except BaseException as error:  # third-party code may raise SystemExit, or a class of its own
+        blamed = None if is_not_of_code(error) else _blamed(error, registry)
         if blamed is None:
             raise
         raise PluginError(blamed) from error
-
-
-def _is_of_the_user(error: BaseException) -> bool:
-    """Whether it may be Ctrl-C: where no handler of ours is installed, as from Python."""
-    return (
-        isinstance(error, KeyboardInterrupt) and signal.getsignal(signal.SIGINT) is signal.default_int_handler
-    )
 
 
 def _blamed(error: BaseException, registry: Registry) -> str | None:
@@ -76,8 +62,15 @@ def _blamed(error: BaseException, registry: Registry) -> str | None:
         part = _component_in(frames[: index + 1], offers)
         place = f"{Path(frame.f_code.co_filename).name}, line {number}"
         return f"{_named(offers[0], part)} failed: {one_line(error)} ({place})."
-    suspect = _owner_of(suspects_of(error), registry)
-    return None if suspect is None else f"{_named(*suspect)} seems to be at fault: {one_line(error)}."
+    used = registry.third_parties
+    if not used:
+        return None
+    names = " and ".join(_named(offer, offer) for offer in used)
+    are, them = ("is", "it") if len(used) == 1 else ("are", "them")
+    return (
+        f"{one_line(error)}: {names} {are} in use here and probably at fault; check {them} with walkback plugins check "
+        f"{used[0].reference}."
+    )
 
 
 def _component_in(frames: list[FrameType], offers: list[Registered[Any]]) -> Registered[Any] | None:

@@ -24,7 +24,7 @@ import pluggy
 from walkback import hookspecs
 from walkback.component import API_VERSION, KINDS, Command, Component, Recipe
 from walkback.errors import PluginError
-from walkback.support.memory_errors import is_out_of_memory
+from walkback.support.faults import is_not_of_code
 from walkback.support.text import nearest, one_line
 
 CORE_DISTRIBUTION = "walkback"
@@ -40,9 +40,6 @@ RECORDS: Mapping[str, type[Record]] = {
 
 _VERSION_NAME = "WALKBACK_API"
 """The name under which a plugin's module may say which `API_VERSION` it is written for."""
-
-FAILURES = (Exception, SystemExit)
-"""What third-party code may raise without stopping the program; KeyboardInterrupt is the user's."""
 
 _NAME = re.compile(r"\w[\w.+-]*")
 _TARGET = re.compile(r"[\w.]+:.+")
@@ -179,8 +176,8 @@ def _load(status: PluginStatus, entry_point: importlib.metadata.EntryPoint) -> P
     try:
         with quiet_stdout():
             plugin = load_plugin(entry_point.load(), status)
-    except FAILURES as error:
-        if is_out_of_memory(error):
+    except BaseException as error:  # a plugin may raise SystemExit, or a class of its own
+        if is_not_of_code(error):
             raise
         plugin = Plugin(status.broken(error))
     return replace(plugin, status=replace(plugin.status, seconds=time.perf_counter() - start))

@@ -12,8 +12,9 @@ from typing import Any, NoReturn, final
 from walkback.component import Command, Component, DatasetSource, Kind, Recipe, spoken
 from walkback.errors import ConfigurationError, PluginError
 from walkback.extensions import loader
-from walkback.extensions.loader import FAILURES, Plugin, PluginStatus, canonical, quiet_stdout
+from walkback.extensions.loader import Plugin, PluginStatus, canonical, quiet_stdout
 from walkback.extensions.registered import Registered, import_class, import_target, offered, read_resource
+from walkback.support.faults import is_not_of_code
 from walkback.support.text import nearest
 
 
@@ -26,6 +27,7 @@ class Registry:
         self._statuses = {plugin.status.name: plugin.status for plugin in plugins}
         self._offers = {kind: offered(kind, plugins) for kind in loader.RECORDS}
         self._complaints = tuple(complaints)
+        self._third_parties: dict[str, Registered[Component]] = {}
 
     @classmethod
     def discover(cls, only: Collection[str] | None = None, enabled: bool = True) -> Registry:
@@ -127,7 +129,14 @@ class Registry:
         Raises:
             PluginError: It cannot be imported, or is no class.
         """
+        if canonical(registered.distribution) != loader.CORE_DISTRIBUTION:
+            self._third_parties[f"{registered.kind} {registered.qualified_name}"] = registered
         return import_class(registered)
+
+    @property
+    def third_parties(self) -> tuple[Registered[Component], ...]:
+        """The components of other distributions than walkback's that have been loaded."""
+        return tuple(self._third_parties.values())
 
     def load_command(self, registered: Registered[Command]) -> Any:
         """Import the target of a command.
@@ -162,7 +171,9 @@ class Registry:
                     return self._source(plugin, answer)
             except ConfigurationError:
                 raise  # the plugin knows the source and says what is wrong with it
-            except FAILURES as error:
+            except BaseException as error:
+                if is_not_of_code(error):
+                    raise
                 self._statuses[plugin] = self._statuses[plugin].broken(error)
         return None
 

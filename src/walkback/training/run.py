@@ -33,7 +33,6 @@ from walkback.storage.description import describe
 from walkback.storage.files import write_text
 from walkback.storage.rundir import RunDirectory
 from walkback.storage.store import CheckpointStore
-from walkback.support.blame import suspecting
 from walkback.support.interrupts import Interrupted, Stop, Stopped
 from walkback.support.memory import forget_peak, peak_memory, within_memory
 from walkback.support.seeding import generator
@@ -195,17 +194,12 @@ class Run:
             return
         # A process alone has nothing to lose before its first walk is done, which may take minutes where the operator
         # is compiled. Those that train together stop together, between two walks.
-        loss = self._walk() if self._world.size == 1 else None
+        loss = trainer.walk() if self._world.size == 1 else None
         with self._stop.deferred():
             going_on = True
             while going_on:
-                going_on = self._attend(self._walk() if loss is None else loss)
+                going_on = self._attend(trainer.walk() if loss is None else loss)
                 loss = None
-
-    def _walk(self) -> Tensor:
-        """Take a walk; if it fails, one of these is at fault."""
-        with suspecting(*self._prepared.model.modules.values(), self._prepared.objective):
-            return self._trainer.walk()
 
     def _attend(self, loss: Tensor) -> bool:
         """Do what is due after a walk; returns whether training goes on.
