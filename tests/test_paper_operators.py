@@ -406,7 +406,9 @@ def test_a_new_bernoulli_operator_flips_bits_with_probability_epsilon() -> None:
 def test_gaussian_operators_refuse_what_is_not_one_real_tensor(
     cls: Callable[..., Gaussian], space: StateSpace
 ) -> None:
-    with pytest.raises(ConfigurationError, match=r"binary or composite.*Bernoulli operator"):
+    with pytest.raises(
+        ConfigurationError, match=r"for a Gaussian operator, expected one real tensor: .*Bernoulli operator"
+    ):
         cls(space)
 
 

@@ -10,11 +10,10 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from walkback.speed.clock import Meter
-from walkback.speed.race import Entrant, Outcome, race
+from walkback.speed.race import Entrant, race
 from walkback.support.memory import peak_of_process
 from walkback.support.threads import cpu_threads
-from walkback.support.watch import Silent
+from walkback.support.watch import Silent, Watch
 
 CPU = torch.device("cpu")
 
@@ -26,9 +25,6 @@ class Course:
         self.now = 0.0
         self.said: list[str] = []
 
-    def meter(self) -> Meter:
-        return Meter(CPU, lambda: self.now)
-
     def entrant(self, name: str, seconds: float, **options: bool) -> Entrant:
         times = itertools.count(1)
 
@@ -38,8 +34,15 @@ class Course:
 
         return Entrant(name, lambda: work, **options)
 
-    def run(self, *entrants: Entrant, repeats: int, warmup: int = 1) -> Outcome:
-        return race(entrants, warmup=warmup, repeats=repeats, meter=self.meter(), watch=Silent())
+    def run(self, *entrants: Entrant, repeats: int, warmup: int = 1, watch: Watch | None = None) -> None:
+        race(
+            entrants,
+            warmup=warmup,
+            repeats=repeats,
+            device=CPU,
+            watch=watch or Silent(),
+            clock=lambda: self.now,
+        )
 
 
 def failing_at(course: Course, name: str, time: int, error: BaseException, optional: bool = True) -> Entrant:
@@ -63,11 +66,10 @@ def test_every_repeat_has_all_in_turn_and_somebody_else_first() -> None:
 def test_times_are_those_of_the_repeats_in_order() -> None:
     course = Course()
     a, b = course.entrant("a", 1.0), course.entrant("b", 10.0)
-    outcome = course.run(a, b, repeats=3, warmup=2)
-    assert outcome.arrived == (a, b)
-    assert outcome.lost == ()
-    assert (a.seconds, b.seconds) == ((3.0, 4.0, 5.0), (30.0, 40.0, 50.0))
-    assert a.memory is None  # nobody counts it on a CPU
+    course.run(a, b, repeats=3, warmup=2)
+    assert (a.lost, b.lost) == ("", "")
+    assert (a.seconds, b.seconds) == ([3.0, 4.0, 5.0], [30.0, 40.0, 50.0])
+    assert a.memory is None  # not counted on a CPU
 
 
 @pytest.mark.parametrize("time", [1, 2, 3])
@@ -75,9 +77,9 @@ def test_one_that_is_only_compared_may_fail_at_any_time(time: int) -> None:
     course = Course()
     a, c = course.entrant("a", 1.0), course.entrant("c", 1.0)
     b = failing_at(course, "b", time, ValueError("no\nsuch thing."))
-    outcome = course.run(a, b, c, repeats=3)
-    assert outcome.arrived == (a, c)
-    assert outcome.lost == ("b is left out: ValueError: no such thing",)
+    course.run(a, b, c, repeats=3)
+    assert (a.lost, c.lost) == ("", "")
+    assert b.lost == "b is left out: ValueError: no such thing"
     assert (len(a.seconds), len(c.seconds)) == (3, 3)
     assert course.said.count("b") == time
 
@@ -87,9 +89,9 @@ def test_one_that_cannot_be_made_is_left_out() -> None:
         raise RuntimeError("out of memory")
 
     course = Course()
-    a = course.entrant("a", 1.0)
-    outcome = course.run(a, Entrant("b", build, optional=True), repeats=1)
-    assert (outcome.arrived, outcome.lost) == ((a,), ("b is left out: RuntimeError: out of memory",))
+    a, b = course.entrant("a", 1.0), Entrant("b", build, optional=True)
+    course.run(a, b, repeats=1)
+    assert (a.lost, b.lost) == ("", "b is left out: RuntimeError: out of memory")
 
 
 @pytest.mark.parametrize(("optional", "error"), [(False, ValueError()), (True, KeyboardInterrupt())])
@@ -111,7 +113,7 @@ def test_progress_is_told_after_each_piece_of_work() -> None:
 
     course = Course()
     both = [course.entrant("a", 1.0), course.entrant("b", 1.0)]
-    race(both, warmup=1, repeats=2, meter=course.meter(), watch=Watching())
+    course.run(*both, repeats=2, watch=Watching())
     assert told == [("Measuring", 6), *(("", number) for number in range(1, 7))]
 
 
@@ -122,8 +124,18 @@ def test_a_cuda_device_is_waited_for_before_and_after(monkeypatch: pytest.Monkey
     """What has not been waited for is nobody's time, or somebody else's."""
     said: list[str] = []
     monkeypatch.setattr(torch.cuda, "synchronize", lambda device: said.append(f"wait {device}"))
-    meter = Meter(torch.device("cuda", 1), lambda: float(said.append("clock") or len(said)))
-    assert meter.seconds(lambda: said.append("work")) == 3.0
+    for name in ("memory_allocated", "max_memory_allocated", "reset_peak_memory_stats"):
+        monkeypatch.setattr(torch.cuda, name, lambda device: 0)
+    entrant = Entrant("a", lambda: lambda: said.append("work"))
+    race(
+        [entrant],
+        warmup=0,
+        repeats=1,
+        device=torch.device("cuda", 1),
+        watch=Silent(),
+        clock=lambda: float(said.append("clock") or len(said)),
+    )
+    assert entrant.seconds == [3.0]
     assert said == ["wait cuda:1", "clock", "work", "wait cuda:1", "clock"]
 
 
@@ -147,13 +159,8 @@ def test_memory_of_a_cuda_device_is_what_is_kept_and_the_largest_peak(
     needs = itertools.chain([(20, 90)], [(0, 5), (0, 50), (0, 7)])  # the first keeps its optimizer's moments
     entrant = Entrant("a", lambda: lambda: allocate(*next(needs)))
     other = Entrant("b", lambda: lambda: allocate(0, 1000))
-    race(
-        [entrant, other],
-        warmup=1,
-        repeats=3,
-        meter=Meter(torch.device("cuda", 0), lambda: 0.0),
-        watch=Silent(),
-    )
+    cuda = torch.device("cuda", 0)
+    race([entrant, other], warmup=1, repeats=3, device=cuda, watch=Silent(), clock=lambda: 0.0)
     assert (entrant.memory, other.memory) == (20 + 50, 1000)
 
 

@@ -65,6 +65,8 @@ def least_time(num: int) -> float:
 
 def time_with_error(series: Tensor) -> tuple[float, float]:
     """Returns τ of `(N, C)` in recorded steps and its standard error; the module's docstring has the equations."""
+    # The cut-off of the sum over lags is chosen from all chains together, so leaving out one hardly moves it, and the
+    # jackknife alone is too small. The second term is the scatter of a sum over a window; they overlap, which is safe.
     time, jackknife = with_error(autocorrelation_time, series)
     return time, math.hypot(jackknife, time * math.sqrt(2 * (5 * time + 1) / series.numel()))
 
@@ -73,8 +75,9 @@ def p_of_mixed(series: Tensor) -> float:
     """Returns the p-value of mixed chains `(N, C)`: equal location and spread, between chains and along them."""
     size = len(series) // _PIECES * _PIECES
     rows = series[len(series) - size :].double()
+    # Chains of one location may differ in spread: distances from the common median show that as a difference of means.
     found = [_p_of_means(_normal_scores(values)) for values in (rows, (rows - rows.median()).abs())]
-    return min(1.0, 4 * min(map(min, found)))
+    return min(1.0, 4 * min(map(min, found)))  # Bonferroni: two tests each of values and distances
 
 
 def _normal_scores(series: Tensor) -> Tensor:
@@ -89,6 +92,8 @@ def _p_of_means(scores: Tensor) -> tuple[float, float]:
     chains = scores.shape[1]
     means = scores.reshape(_PIECES, -1, chains).mean(1)
     of_chains = means.mean(0)
+    # The residual leaves out what all chains share at a time, so that a common drift does not hide differences between
+    # chains; the drift has a test of its own.
     rest = means - of_chains - means.mean(1, keepdim=True) + means.mean()
     residual = float(rest.square().sum()) / ((_PIECES - 1) * (chains - 1))
     between = _PIECES * float(of_chains.var())

@@ -121,6 +121,7 @@ def paths(middle: Tensor, onward: Tensor, backward: Tensor, place: Tensor) -> Te
     """
     length, chains = len(onward) + 1, torch.arange(len(place))
     steps = torch.arange(length)[:, None] - place  # from x_M, (L, C)
+    # One lookup for both runs: |steps| - 1 is the record to read, and `where` drops the one read in vain at M itself.
     offset = (steps.abs() - 1).clamp(min=0)
     found = torch.where((steps > 0)[..., None], onward[offset, chains], backward[offset, chains])
     states = torch.where((steps == 0)[..., None], middle, found[..., :-1])
@@ -130,6 +131,8 @@ def paths(middle: Tensor, onward: Tensor, backward: Tensor, place: Tensor) -> Te
     gain = found[..., -1]
     pairs = torch.where(steps[:-1] >= 0, gain.roll(-1, 0)[:-1], -gain[:-1])
     before = torch.cat([torch.zeros_like(gain[:1]), pairs.cumsum(0)])
+    # Functions of single states can miss a chain that circulates in its stationary distribution; this one does not.
+    # After M the chain ran along the path and before M against it: if it produces entropy, both sums are positive.
     direction = before[-1] - 2 * before
     return torch.cat([states, direction[..., None]], -1)
 

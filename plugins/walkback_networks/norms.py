@@ -89,6 +89,8 @@ class LevelBatchNorm(nn.Module):
 
     def forward(self, features: Tensor, level: Tensor) -> Tensor:
         """Normalize `(B, C, …)` at levels `(1,)` or `(B,)`."""
+        # Only in evaluation: in training each level learns its own set. Walks differ in length, so evaluation, or a
+        # longer schedule, may reach a level that no walk of training has reached.
         if not self.training:
             level = self._nearest_met()[level]
         return self._of_one_level(features, level) if len(level) == 1 else self._of_rows(features, level)
@@ -137,6 +139,7 @@ class LevelBatchNorm(nn.Module):
         """Returns mean and variance of each row's level, `(B, C)` each, of `(B, C, S)`; updates the running ones."""
         # A scatter-add per level has fixed shapes: no level is read off the device, and the graph compiles once.
         # Every row has S values, so the mean over a level's rows of the rows' means is the mean over its values.
+        # `index_add` and not its in-place twin, because gradients flow through mean and variance, as in any batch norm.
         ones = torch.ones_like(level)
         count = torch.zeros_like(self.num_batches_tracked).index_add(0, level, ones)
         share = (1 / count[level].to(rows.dtype))[:, None]

@@ -23,11 +23,19 @@ from torch import Tensor, nn
 
 from walkback.errors import ConfigurationError
 from walkback.kernels import BernoulliKernel, Kernel, bernoulli_at
-from walkback.networks import Network, Ports
-from walkback.operators import ClassConditional, Conditional, Guidable, TransitionOperator
+from walkback.networks import Network
+from walkback.operators import Conditional, Guidable
 from walkback.schedules import Level
-from walkback.state import Context, Space, State, StateSpace, leaves
-from walkback_paper.parametrized import Fraction, Mean, Mixing, told
+from walkback.state import Context, StateSpace
+from walkback_paper.parametrized import (
+    Fraction,
+    Mean,
+    Mixing,
+    Parametrization,
+    Parametrized,
+    single_tensor,
+    told,
+)
 
 Heating: TypeAlias = Literal["tied", "flips"]
 _FlipProbability: TypeAlias = Annotated[float, Field(gt=0.0, lt=0.5)]
@@ -64,7 +72,7 @@ class BernoulliConditional(Conditional, Guidable):
 
 
 @final
-class BernoulliParametrization(nn.Module):
+class BernoulliParametrization(Parametrization):
     """Turns a network's output into a Bernoulli conditional; the equations are in the module's docstring.
 
     Args:
@@ -107,7 +115,7 @@ class BernoulliParametrization(nn.Module):
 
 
 @final
-class Bernoulli(TransitionOperator, ClassConditional):
+class Bernoulli(Parametrized):
     """Bernoulli operator with any network.
 
     Args:
@@ -134,36 +142,13 @@ class Bernoulli(TransitionOperator, ClassConditional):
         flip: _FlipProbability = 0.02,
         heating: Heating = "flips",
     ) -> None:
-        super().__init__()
-        leaf = _binary_space(space)
-        self._num_classes = leaf.classes
+        leaf = single_tensor(
+            space,
+            "binary",
+            "a Bernoulli operator",
+            "binarize the data (--set data.binarize=stochastic, where the dataset offers it) or choose a Gaussian "
+            "operator",
+        )
         mixing = Mixing(mean, alpha, learn_alpha)
-        self.parametrization = BernoulliParametrization(mixing, flip=flip, heating=heating)
-        self.network = network.build(Ports(leaf.shape, heads=1, classes=leaf.classes))
-
-    def forward(self, state: State, level: Level, context: Context = None) -> BernoulliConditional:
-        """Runs the network on `state` `(B, *E)`."""
-        conditional: BernoulliConditional = self.parametrization(
-            self.network, leaves(state)[0], level, context
-        )
-        return conditional
-
-    @property
-    def num_classes(self) -> int:
-        """As many as the space says."""
-        return self._num_classes
-
-    @property
-    def max_temperature(self) -> float:
-        """Returns T_max, at which a bit without a network is nearly a fair coin."""
-        return self.parametrization.max_temperature
-
-
-def _binary_space(space: StateSpace) -> Space:
-    """Returns the space of one binary tensor; raises ConfigurationError for any other."""
-    if isinstance(space, tuple) or space.support != "binary":
-        raise ConfigurationError(
-            "Got real-valued data for a Bernoulli operator, expected binary data: binarize them "
-            "(--set data.binarize=stochastic, where the data set offers it) or choose a Gaussian operator."
-        )
-    return space
+        parametrization = BernoulliParametrization(mixing, flip=flip, heating=heating)
+        super().__init__(leaf, parametrization, network, heads=1)

@@ -37,13 +37,23 @@ from torch.nn.functional import softplus
 
 from walkback.errors import ConfigurationError
 from walkback.kernels import Kernel, normal_at
-from walkback.networks import Network, Ports
-from walkback.operators import ClassConditional, Conditional, DataAware, Guidable, TransitionOperator
+from walkback.networks import Network
+from walkback.operators import Conditional, DataAware, Guidable
 from walkback.schedules import Level
-from walkback.state import Context, Space, State, StateSpace, leaves
+from walkback.state import Context, StateSpace
 from walkback.temperature import VARIANCE_LAW, TemperatureLaw
 from walkback_paper.moments import largest_variance
-from walkback_paper.parametrized import Fraction, Mean, Mixing, Numbers, Positive, told
+from walkback_paper.parametrized import (
+    Fraction,
+    Mean,
+    Mixing,
+    Numbers,
+    Parametrization,
+    Parametrized,
+    Positive,
+    single_tensor,
+    told,
+)
 
 Variance: TypeAlias = Literal["fixed", "tied", "softplus", "reverse"]
 
@@ -80,7 +90,7 @@ class GaussianConditional(Conditional, Guidable):
 
 
 @final
-class GaussianParametrization(nn.Module):
+class GaussianParametrization(Parametrization):
     """Turns a network's outputs into a Gaussian conditional; the equations are in the module's docstring.
 
     Args:
@@ -198,7 +208,7 @@ class GaussianParametrization(nn.Module):
 
 
 @final
-class Gaussian(TransitionOperator, DataAware, ClassConditional):
+class Gaussian(Parametrized, DataAware):
     """Gaussian operator with any network.
 
     Args:
@@ -217,6 +227,8 @@ class Gaussian(TransitionOperator, DataAware, ClassConditional):
         ConfigurationError: The space is not real, the network does not support it, or options contradict each other.
     """
 
+    parametrization: GaussianParametrization
+
     def __init__(
         self,
         space: StateSpace,
@@ -231,16 +243,14 @@ class Gaussian(TransitionOperator, DataAware, ClassConditional):
         variance: Variance = "reverse",
         temperature_law: TemperatureLaw | None = None,
     ) -> None:
-        super().__init__()
-        leaf = _real_space(space)
-        self._num_classes, shape = leaf.classes, leaf.shape
+        leaf = single_tensor(space, "real", "a Gaussian operator", "choose real data or a Bernoulli operator")
         if smoothed and not leaf.noise:
             raise ConfigurationError(
                 "Got operator.smoothed = true for data without noise, expected some that are smoothed "
                 "(--set data.noise=0.3, where the data set offers it): leave out operator.smoothed."
             )
-        self.parametrization = GaussianParametrization(
-            shape,
+        parametrization = GaussianParametrization(
+            leaf.shape,
             Mixing(mean, alpha, learn_alpha),
             sigma=sigma,
             sigma_share=sigma_share,
@@ -248,37 +258,8 @@ class Gaussian(TransitionOperator, DataAware, ClassConditional):
             variance=variance,
             law=temperature_law or VARIANCE_LAW,
         )
-        self.network = network.build(
-            Ports(shape, heads=1 if variance == "fixed" else 2, classes=leaf.classes)
-        )
-
-    def forward(self, state: State, level: Level, context: Context = None) -> GaussianConditional:
-        """Runs the network on `state` `(B, *E)`."""
-        conditional: GaussianConditional = self.parametrization(
-            self.network, leaves(state)[0], level, context
-        )
-        return conditional
-
-    @property
-    def num_classes(self) -> int:
-        """As many as the space says."""
-        return self._num_classes
-
-    @property
-    def max_temperature(self) -> float:
-        """Returns T_max, at which the noise has the data's largest variance."""
-        return self.parametrization.max_temperature
+        super().__init__(leaf, parametrization, network, heads=1 if variance == "fixed" else 2)
 
     def fit_data(self, data: Tensor) -> None:
         """Estimates the data's moments; see `GaussianParametrization.fit_data`."""
         self.parametrization.fit_data(data)
-
-
-def _real_space(space: StateSpace) -> Space:
-    """Returns the space of one real tensor; raises ConfigurationError for any other."""
-    if isinstance(space, tuple) or space.support != "real":
-        raise ConfigurationError(
-            "Got binary or composite data for a Gaussian operator, expected one real tensor: choose real data or a "
-            "Bernoulli operator."
-        )
-    return space

@@ -1,11 +1,13 @@
-"""Code shared by the paper's operators: the mixing form, and how they call their network.
+"""Code shared by the paper's operators: a network inside a parametrization, and the mixing form.
 
-mixing   (1 - α) s + α F(s) (section 3.3), α fixed or learned as sigmoid(a)
+operator(s, T)   parametrization(network, s, T)
+mixing           (1 - α) s + α F(s) (section 3.3), α fixed or learned as sigmoid(a)
 """
 
 from __future__ import annotations
 
 import math
+from abc import ABC, abstractmethod
 from typing import Annotated, Literal, TypeAlias, final
 
 import torch
@@ -13,9 +15,10 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from walkback.errors import ConfigurationError
-from walkback.networks import Told
+from walkback.networks import Network, Ports, Told
+from walkback.operators import ClassConditional, Conditional, TransitionOperator
 from walkback.schedules import Level
-from walkback.state import Context, leaves
+from walkback.state import Context, Space, State, StateSpace, Support, leaves
 
 Mean: TypeAlias = Literal["mix", "preconditioned"]
 Positive: TypeAlias = Annotated[float, Field(gt=0.0, allow_inf_nan=False)]
@@ -56,6 +59,74 @@ class Mixing(nn.Module):
         if self.logit is None:
             return torch.lerp(state, target, self._alpha)
         return torch.lerp(state, target, self.logit.sigmoid().to(state.dtype))
+
+
+class Parametrization(nn.Module, ABC):
+    """Turns the outputs of a network into a conditional."""
+
+    @property
+    @abstractmethod
+    def max_temperature(self) -> float:
+        """Returns T_max of an operator with this parametrization."""
+
+    @abstractmethod
+    def forward(
+        self, network: nn.Module, state: Tensor, level: Level, context: Context = None
+    ) -> Conditional:
+        """Runs `network` on `state` `(B, *E)`."""
+
+
+class Parametrized(TransitionOperator, ClassConditional):
+    """Operator on one tensor: a network inside a parametrization.
+
+    Args:
+        space: Space of the tensor.
+        parametrization: Makes the conditional.
+        network: Built for the space.
+        heads: Number of outputs that the parametrization takes.
+
+    Raises:
+        ConfigurationError: The network does not support the space.
+    """
+
+    def __init__(self, space: Space, parametrization: Parametrization, network: Network, heads: int) -> None:
+        super().__init__()
+        self.parametrization = parametrization
+        self.network = network.build(Ports(space.shape, heads, space.classes))
+        self._num_classes = space.classes
+
+    def forward(self, state: State, level: Level, context: Context = None) -> Conditional:
+        """Runs the network on `state` `(B, *E)`."""
+        conditional: Conditional = self.parametrization(self.network, leaves(state)[0], level, context)
+        return conditional
+
+    @property
+    def num_classes(self) -> int:
+        """Returns as many as the space has."""
+        return self._num_classes
+
+    @property
+    def max_temperature(self) -> float:
+        """Returns T_max of the parametrization."""
+        return self.parametrization.max_temperature
+
+
+def single_tensor(space: StateSpace, support: Support, user: str, advice: str) -> Space:
+    """Returns the space of one tensor of this support.
+
+    Args:
+        space: A space of states.
+        support: The support that `user` needs.
+        user: Description of the component for messages: "a Gaussian operator".
+        advice: What to do about another space.
+
+    Raises:
+        ConfigurationError: The space has several parts or another support.
+    """
+    if isinstance(space, tuple) or space.support != support:
+        found = f"a state of {len(space)} parts" if isinstance(space, tuple) else f"{space.support} states"
+        raise ConfigurationError(f"Got {found} for {user}, expected one {support} tensor: {advice}.")
+    return space
 
 
 def told(state: Tensor, level: Level, context: Context) -> Told:

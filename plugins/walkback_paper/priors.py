@@ -20,26 +20,20 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from walkback.errors import ConfigurationError
 from walkback.kernels import BernoulliKernel, NormalKernel
 from walkback.priors import Prior
-from walkback.state import Space, State, StateSpace, leaves
+from walkback.state import Space, State, StateSpace, Support, leaves
 from walkback_paper.moments import largest_variance
+from walkback_paper.parametrized import Positive, single_tensor
 
 _Momentum: TypeAlias = Annotated[float, Field(gt=0.0, le=1.0)]
-Positive: TypeAlias = Annotated[float, Field(gt=0.0, allow_inf_nan=False)]
 
 _MIN_VARIANCE = 1e-10
 _MIN_PROBABILITY = 1e-4
 
 
-def _single(space: StateSpace, support: str, name: str) -> Space:
-    if isinstance(space, tuple) or space.support != support:
-        found = f"a state of {len(space)} parts" if isinstance(space, tuple) else f"{space.support} states"
-        raise ConfigurationError(
-            f"Got {found} for the prior '{name}', expected one {support} tensor: choose another prior."
-        )
-    return space
+def _single(space: StateSpace, support: Support, name: str) -> Space:
+    return single_tensor(space, support, f"the prior '{name}'", "choose another prior")
 
 
 class _Tracker(torch.nn.Module):

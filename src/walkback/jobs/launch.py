@@ -66,8 +66,8 @@ def _blamed(codes: Mapping[int, int]) -> int:
     Others are ended by SIGTERM when one has failed. Code 1 may say no more than that another process was lost, and is
     what the first process says then.
 
-    >>> blamed({1: -9, 0: 1}), blamed({0: 1, 1: 2}), blamed({0: 1, 1: 1}), blamed({0: 2, 1: 2}), blamed({1: 1, 0: -15})
-    (1, 1, 1, 0, 1)
+    >>> [_blamed(codes) for codes in ({1: -9, 0: 1}, {0: 1, 1: 2}, {0: 1, 1: 1}, {0: 2, 1: 2}, {1: 1, 0: -15})]
+    [1, 1, 1, 0, 1]
     """
     order = list(codes)
     ended = (-signal.SIGTERM, 128 + signal.SIGTERM)

@@ -3,17 +3,23 @@
     repeat r:   entrant 1, entrant 2, …, each once
 
 A drift in the machine's speed thus affects all entrants alike, and their times can be compared repeat by repeat.
+
+`torch.utils.benchmark.Timer` is not used: it runs a statement at least twice before every reading of its clock, which
+would triple the work, and it repeats one statement in a block, while here each repeat is a new walk, longer or shorter
+than the last, that all entrants take in turn.
 """
 
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from functools import partial
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import TypeAlias, final
 
-from walkback.speed.clock import Meter
+import torch
+
+from walkback.building.devices import wait_for
 from walkback.support.memory import peak_of_process
 from walkback.support.text import one_line
 from walkback.support.watch import Watch
@@ -21,109 +27,115 @@ from walkback.support.watch import Watch
 Work: TypeAlias = Callable[[], object]
 """What is measured: one piece of it each time that it is called."""
 
+Clock: TypeAlias = Callable[[], float]
+"""Seconds since some moment."""
+
 
 @final
 class Entrant:
-    """One that takes part.
+    """Work that takes part, and what it needed.
 
     Args:
-        name: In words, for messages.
-        build: Makes ready what is needed, and returns the work.
-        optional: Whether the race goes on without it, should it fail.
+        name: For messages.
+        build: Prepares what is needed, and returns the work.
+        optional: Whether the race continues without it if it fails.
+
+    Attributes:
+        seconds: Of each repeat, in order.
+        memory: Most bytes on a CUDA device, including what it keeps; None on other devices, where they are not counted.
+        lost: Why it was left out, a sentence; empty if it was not.
     """
 
     def __init__(self, name: str, build: Callable[[], Work], *, optional: bool = False) -> None:
-        self.name = name
-        self.optional = optional
+        self.seconds: list[float] = []
+        self.memory: int | None = None
+        self.lost = ""
+        self._name = name
         self._build = build
+        self._optional = optional
         self._work: Work | None = None
-        self._seconds: list[float] = []
-        self._own_bytes = 0
-        self._peaks: list[int] = []
+        self._kept = 0
 
-    @property
-    def seconds(self) -> tuple[float, ...]:
-        """Of each repeat, in order."""
-        return tuple(self._seconds)
+    def prepare(self, warmup: int, device: torch.device) -> None:
+        """Build the work, and run it `warmup` times."""
+        with self._attempt():
+            before = _held(device)
+            self._work = self._build()
+            for _ in range(warmup):
+                self._work()
+            self._kept = _held(device) - before
 
-    @property
-    def memory(self) -> int | None:
-        """The most bytes that it needed on its device, what it keeps included; None where the device does not tell."""
-        return self._own_bytes + max(self._peaks) if self._peaks else None
-
-    def warm(self, times: int, meter: Meter) -> None:
-        """Make ready, and work so many times without being measured."""
-        before = meter.held()
-        self._work = self._build()
-        for _ in range(times):
-            self._work()
-        self._own_bytes = meter.held() - before
-
-    def measure(self, meter: Meter) -> None:
-        """Work once; nothing, where it could not be made ready or has failed."""
+    def measure(self, device: torch.device, clock: Clock) -> None:
+        """Run the work once; does nothing once it has failed."""
         work = self._work
-        if work is not None:
-            with meter.peak_of(self._peaks):
-                self._seconds.append(meter.seconds(work))
+        if work is None:
+            return
+        with self._attempt():
+            before = _held(device)
+            if device.type == "cuda":
+                torch.cuda.reset_peak_memory_stats(device)
+            # CUDA calls return before the device has finished: earlier work must not count, and all of this must.
+            wait_for(device)
+            started = clock()
+            work()
+            wait_for(device)
+            self.seconds.append(clock() - started)
+            if device.type == "cuda":
+                needed = self._kept + torch.cuda.max_memory_allocated(device) - before
+                self.memory = max(needed, self.memory or 0)
 
-    def leave(self) -> None:
-        """Take no further part, and hold no memory."""
-        self._work = None
+    @contextmanager
+    def _attempt(self) -> Iterator[None]:
+        # An operator that does not support a way, or too little memory for it, ends a comparison, not the measurement.
+        try:
+            yield
+        except Exception as error:
+            if not self._optional:
+                raise
+            self.lost = f"{self._name} is left out: {one_line(error)}"
+            self._work = None  # with the memory that it holds
 
 
-@dataclass(frozen=True, slots=True)
-class Outcome:
-    """What a race leaves beside the times of its entrants.
-
-    Attributes:
-        arrived: Those that came through all repeats, in their order.
-        lost: The others, and why, a sentence each.
-        process_peak: Bytes of main memory of this process when only the first entrant had worked; None where the
-            system does not tell.
-    """
-
-    arrived: tuple[Entrant, ...]
-    lost: tuple[str, ...]
-    process_peak: int | None
-
-
-def race(entrants: Sequence[Entrant], *, warmup: int, repeats: int, meter: Meter, watch: Watch) -> Outcome:
-    """Make all ready, one by one, then measure each in every repeat.
+def race(
+    entrants: Sequence[Entrant],
+    *,
+    warmup: int,
+    repeats: int,
+    device: torch.device,
+    watch: Watch,
+    clock: Clock = time.perf_counter,
+) -> int | None:
+    """Prepare all entrants, one by one, then measure each in every repeat.
 
     Args:
-        entrants: The first is made ready before the others exist.
-        warmup: Times that each works before it is measured.
-        repeats: Times that each is measured.
-        meter: Of their device.
+        entrants: The first is prepared before the others exist.
+        warmup: Number of times that each works before it is measured.
+        repeats: Number of times that each is measured.
+        device: Device of the work.
         watch: Is told of progress.
+        clock: Read before and after each piece of work, when the device is idle.
+
+    Returns:
+        Peak main memory of this process in bytes when only the first entrant had worked; None if the system does not
+        report it.
 
     Raises:
         Exception: What an entrant raises that is not optional.
     """
-    lost: dict[Entrant, str] = {}
-    peak: int | None = None
-
-    def attempt(entrant: Entrant, act: Callable[[], None]) -> None:
-        # What an operator cannot do, or what does not fit into memory, costs a comparison and not the measurement.
-        try:
-            act()
-        except Exception as error:
-            if not entrant.optional:
-                raise
-            lost[entrant] = f"{entrant.name} is left out: {one_line(error)}"
-            entrant.leave()
-
-    done = itertools.count(1)
+    done, peak = itertools.count(1), None
     watch.stage("Measuring", len(entrants) * (repeats + 1))
-    for number, each in enumerate(entrants):
-        attempt(each, partial(each.warm, warmup, meter))
+    for number, entrant in enumerate(entrants):
+        entrant.prepare(warmup, device)
         peak = peak_of_process() if number == 0 else peak
         watch.advance(next(done), {})
     for number in range(repeats):
         # Rotate the order, so that the position in the cycle does not favor an entrant.
         turn = number % len(entrants)
-        for each in (*entrants[turn:], *entrants[:turn]):
-            attempt(each, partial(each.measure, meter))
+        for entrant in (*entrants[turn:], *entrants[:turn]):
+            entrant.measure(device, clock)
             watch.advance(next(done), {})
-    arrived = tuple(each for each in entrants if each not in lost)
-    return Outcome(arrived, tuple(lost.values()), peak)
+    return peak
+
+
+def _held(device: torch.device) -> int:
+    return torch.cuda.memory_allocated(device) if device.type == "cuda" else 0

@@ -58,24 +58,23 @@ def benchmark_report(prepared: Prepared, plan: BenchmarkPlan, timings: Timings) 
 
 def _speeds(timings: Timings) -> Iterator[Figure]:
     """Of ways with a switch changed, relative to the configured one."""
-    for title, measured in (("", timings.walks), ("chain_", timings.chain)):
+    for title, verb, measured in (("", "training", timings.walks), ("chain_", "sampling", timings.chain)):
         (configured, own), *others = measured.items()
         for way, timing in others:
             ratios = [base / other for base, other in zip(own.seconds, timing.seconds, strict=True)]
-            meaning = f"as fast as configured: {'sampling' if title else 'training'} with {_switch(way, configured)}"
+            meaning = f"as fast as configured: {verb} with {_switch(way, configured)}"
             yield median_figure(f"{title}speed_{way.change}", ratios, "×", meaning)
 
 
 def _walks(prepared: Prepared, timings: Timings, length: float) -> Iterator[Figure]:
-    """Seconds of walks, and what they are made of."""
-    rows = prepared.config.training.batch_size
-    (configured, own), *_ = timings.walks.items()
+    """Seconds of walks, and their parts."""
+    rows, own = prepared.config.training.batch_size, timings.configured
     for way, timing in timings.walks.items():
         meaning = f"a walk with {_switch(way)}"
-        if way is configured:
+        if not way.change:
             meaning = f"a walk of {rows} rows as configured: {way.updates} updates, {way.precision}"
         yield median_figure(_name("walk", way), _per_step(timing, timings), "s", meaning, scale=length)
-    speeds = [rows * steps / seconds for steps, seconds in zip(timings.levels, own.seconds, strict=True)]
+    speeds = [rows / seconds for seconds in _per_step(own, timings)]
     yield median_figure("states", speeds, "states/s", "rows times steps that training takes in a second")
     shares = [alone / whole for alone, whole in zip(timings.heating.seconds, own.seconds, strict=True)]
     rest = "learning and the model's own chains" if prepared.config.training.chains.share else "learning"
@@ -85,51 +84,48 @@ def _walks(prepared: Prepared, timings: Timings, length: float) -> Iterator[Figu
 
 def _chains(prepared: Prepared, plan: BenchmarkPlan, timings: Timings) -> Iterator[Figure]:
     """Seconds of steps at T = 1."""
-    (configured, own), *_ = timings.chain.items()
+    chains, step = prepared.config.samples.num, 1 / plan.chain_steps
     for way, timing in timings.chain.items():
         meaning = f"a step with {_switch(way)}"
-        if way is configured:
-            meaning = (
-                f"a step of {prepared.config.samples.num} chains at T = 1 as configured: {way.precision}"
-            )
-        yield median_figure(
-            _name("chain_step", way), timing.seconds, "s", meaning, scale=1 / plan.chain_steps
-        )
-    speeds = [plan.chain_steps / seconds for seconds in own.seconds]
+        if not way.change:
+            meaning = f"a step of {chains} chains at T = 1 as configured: {way.precision}"
+        yield median_figure(_name("chain_step", way), timing.seconds, "s", meaning, scale=step)
+    speeds = [plan.chain_steps / seconds for seconds in timings.configured_chain.seconds]
     yield median_figure("chain_steps", speeds, "steps/s", "of these chains, side by side")
 
 
 def _estimates(prepared: Prepared, plan: BenchmarkPlan, timings: Timings, length: float) -> Iterator[Figure]:
     """How long long work will take."""
-    own, chain = next(iter(timings.walks.values())), next(iter(timings.chain.values()))
     steps = prepared.config.training.steps
-    if steps:
-        what = f"for the {steps:,} walks of training.steps, without validation and pictures"
-        total = median_figure("training_time", _per_step(own, timings), "s", what, scale=length * steps)
-        yield replace(total, meaning=f"{_in_words(total.value)} {what}")
-    what = f"for {CHAIN:,} steps at T = 1"
-    total = median_figure("chain_time", chain.seconds, "s", what, scale=CHAIN / plan.chain_steps)
-    yield replace(total, meaning=f"{_in_words(total.value)} {what}")
+    works = [
+        (
+            "training_time",
+            _per_step(timings.configured, timings),
+            length * steps,
+            f"the {steps:,} walks of training.steps, without validation and pictures",
+        ),
+        (
+            "chain_time",
+            timings.configured_chain.seconds,
+            CHAIN / plan.chain_steps,
+            f"{CHAIN:,} steps at T = 1",
+        ),
+    ]
+    for name, seconds, scale, what in works if steps else works[1:]:
+        total = median_figure(name, seconds, "s", scale=scale)
+        yield replace(total, meaning=f"{_in_words(total.value)} for {what}")
 
 
 def _memory(timings: Timings) -> Iterator[Figure]:
-    """What ways need on a device that tells, else what the process has had."""
+    """What ways need on a device that reports it, else what the process has had."""
     found = [(way, timing.memory) for way, timing in timings.walks.items() if timing.memory is not None]
     for way, memory in found:
-        words = "as configured" if not way.change else f"with {_switch(way)}"
-        yield Figure(
-            _name("memory", way),
-            memory / _MIB,
-            "MiB",
-            meaning=f"most that training {words} held on the device",
-        )
+        words = f"with {_switch(way)}" if way.change else "as configured"
+        meaning = f"most that training {words} held on the device"
+        yield Figure(_name("memory", way), memory / _MIB, "MiB", meaning=meaning)
     if not found and timings.process_peak is not None:
-        yield Figure(
-            "memory",
-            timings.process_peak / _MIB,
-            "MiB",
-            meaning="most that the process has had by the end of its first walks, libraries and data included",
-        )
+        meaning = "most that the process has had by the end of its first walks, libraries and data included"
+        yield Figure("memory", timings.process_peak / _MIB, "MiB", meaning=meaning)
 
 
 def _series(timings: Timings) -> Iterator[Series]:
@@ -190,8 +186,8 @@ def _mean_length(prepared: Prepared) -> float:
     return sum(len(levels_of_walk(prepared.model, seed, number)) for number in range(count)) / count
 
 
-def _per_step(timing: Timing, timings: Timings) -> list[float]:
-    return [seconds / steps for seconds, steps in zip(timing.seconds, timings.levels, strict=True)]
+def _per_step(timing: Timing, timings: Timings) -> tuple[float, ...]:
+    return tuple(seconds / steps for seconds, steps in zip(timing.seconds, timings.levels, strict=True))
 
 
 def _name(figure: str, way: Way) -> str:
@@ -210,7 +206,7 @@ def _switch(way: Way, configured: Way | None = None) -> str:
 def _in_words(seconds: float) -> str:
     """A duration, to two units.
 
-    >>> in_words(0.25), in_words(99.4), in_words(7384), in_words(200_000)
+    >>> _in_words(0.25), _in_words(99.4), _in_words(7384), _in_words(200_000)
     ('0.25 s', '1 min 39 s', '2 h 3 min', '2 d 8 h')
     """
     whole = round(seconds)

@@ -1,10 +1,10 @@
-"""Timings of a configuration on its device, and of variants with one switch changed.
+"""Timings of a configuration on its device, and of ways to compute with one switch changed.
 
-    training   walk number r, in every repeat r: all ways have its data and its levels
-    heating    the same walk alone, without a graph and without learning
-    chain      some further steps at T = 1
+    training   walk number r in every repeat r: all ways have its data and its levels
+    heating    the same walk without a graph and without learning
+    chain      further steps at T = 1
 
-The code that is timed is that of training and sampling; only the model is a copy, a new one for each variant.
+The code that is timed is that of training and sampling. Each way has its own copy of the model.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from collections.abc import Mapping
 from copy import deepcopy
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import Literal, TypeAlias, final
+from typing import Literal, TypeAlias
 
 import torch
 from torch import Tensor
@@ -28,8 +28,7 @@ from walkback.objectives import PathObjective
 from walkback.operators import initial_state
 from walkback.sampling import chain, last
 from walkback.schedules import tensor_levels
-from walkback.speed.clock import Clock, Meter
-from walkback.speed.race import Entrant, Work, race
+from walkback.speed.race import Clock, Entrant, Work, race
 from walkback.support.seeding import generator
 from walkback.support.threads import cpu_threads
 from walkback.support.watch import Watch
@@ -40,7 +39,7 @@ from walkback.walk import Start
 _UpdatesName: TypeAlias = Literal["online", "batch", "stacked"]
 
 WARMUP, COMPILED_WARMUP = 1, 3
-"""Walks before time is taken; a compiled operator meets other numbers of rows, and compiles again."""
+"""Walks before time is taken; a compiled operator is compiled again for other numbers of rows."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,7 +74,7 @@ class Way:
 
 @dataclass(frozen=True, slots=True)
 class Timing:
-    """Seconds of each repeat, in order; and the bytes that the way needs, None where the device does not tell."""
+    """Seconds of each repeat, in order; and the bytes that the way needs, None if the device does not report them."""
 
     seconds: tuple[float, ...]
     memory: int | None = None
@@ -83,16 +82,16 @@ class Timing:
 
 @dataclass(frozen=True, slots=True)
 class Timings:
-    """What was measured; of ways, those that worked, the configured one first.
+    """Measurements of the ways that worked, the configured one first.
 
     Attributes:
         walks: Of one walk each.
-        heating: Of the walk alone.
+        heating: Of the walk without learning.
         chain: Of `BenchmarkPlan.chain_steps` steps each.
         levels: K of the walk of each repeat.
-        process_peak: Bytes of main memory of this process when only the configured way had trained; None where the
-            system does not tell.
-        lost: Ways that did not work, and why, a sentence each.
+        process_peak: Peak main memory of this process in bytes when only the configured way had trained; None if the
+            system does not report it.
+        lost: For each way that did not work a sentence that says why.
     """
 
     walks: Mapping[Way, Timing]
@@ -101,6 +100,16 @@ class Timings:
     levels: tuple[int, ...]
     process_peak: int | None = None
     lost: tuple[str, ...] = ()
+
+    @property
+    def configured(self) -> Timing:
+        """Of walks as configured."""
+        return next(iter(self.walks.values()))
+
+    @property
+    def configured_chain(self) -> Timing:
+        """Of chains as configured."""
+        return next(iter(self.chain.values()))
 
 
 def time_configuration(
@@ -117,52 +126,50 @@ def time_configuration(
     Raises:
         WalkbackError: The configured way cannot train: its loss is not finite.
     """
-    bench, compiled = _Bench(prepared, plan), prepared.config.run.compile
-    ways = _ways_to_train(prepared, plan.compare)
+    config, device, ways = prepared.config, prepared.device, _ways(prepared, plan.compare)
     walks = {
-        way: Entrant(_words(way), partial(bench.training, way), optional=bool(way.change)) for way in ways
+        way: Entrant(
+            f"training with {way.updates} updates in {way.precision}",
+            partial(_training, prepared, way),
+            optional=bool(way.change),
+        )
+        for way in ways
     }
-    heating = Entrant("the walk alone", bench.heating)
+    heating = Entrant("the walk alone", partial(_heating, prepared))
     chains = {
         way: Entrant(
             f"sampling in {way.precision}",
-            partial(bench.chain, way),
+            partial(_chain, prepared, way, plan.chain_steps),
             optional=bool(way.change),
         )
         for way in ways
         if way.updates == ways[0].updates
     }
-    warmup = COMPILED_WARMUP if compiled else WARMUP
-    cuda = [prepared.device] if prepared.device.type == "cuda" else []
-    with cpu_threads(prepared.config.run.threads), torch.random.fork_rng(cuda):
-        outcome = race(
-            [*walks.values(), heating, *chains.values()],
-            warmup=warmup,
-            repeats=plan.repeats,
-            meter=Meter(prepared.device, clock),
-            watch=watch,
+    entrants = [*walks.values(), heating, *chains.values()]
+    warmup = COMPILED_WARMUP if config.run.compile else WARMUP
+    with cpu_threads(config.run.threads), torch.random.fork_rng([device] if device.type == "cuda" else []):
+        process_peak = race(
+            entrants, warmup=warmup, repeats=plan.repeats, device=device, watch=watch, clock=clock
         )
-
-    def arrived(entrants: Mapping[Way, Entrant]) -> dict[Way, Timing]:
-        return {
-            way: Timing(each.seconds, each.memory)
-            for way, each in entrants.items()
-            if each in outcome.arrived
-        }
-
-    measured = range(bench.first + warmup, bench.first + warmup + plan.repeats)
-    seed = prepared.config.run.seed
+    first = _first_walk(prepared) + warmup
     return Timings(
-        walks=arrived(walks),
-        heating=Timing(heating.seconds, heating.memory),
-        chain=arrived(chains),
-        levels=tuple(len(levels_of_walk(prepared.model, seed, number)) for number in measured),
-        process_peak=outcome.process_peak,
-        lost=outcome.lost,
+        walks=_timings(walks),
+        heating=Timing(tuple(heating.seconds), heating.memory),
+        chain=_timings(chains),
+        levels=tuple(
+            len(levels_of_walk(prepared.model, config.run.seed, number))
+            for number in range(first, first + plan.repeats)
+        ),
+        process_peak=process_peak,
+        lost=tuple(entrant.lost for entrant in entrants if entrant.lost),
     )
 
 
-def _ways_to_train(prepared: Prepared, compare: bool) -> tuple[Way, ...]:
+def _timings(entrants: Mapping[Way, Entrant]) -> dict[Way, Timing]:
+    return {way: Timing(tuple(each.seconds), each.memory) for way, each in entrants.items() if not each.lost}
+
+
+def _ways(prepared: Prepared, compare: bool) -> tuple[Way, ...]:
     """The configured way first; an objective of whole walks has only one kind of updates."""
     configured = Way("", prepared.config.training.updates, prepared.precision)
     if not compare:
@@ -178,94 +185,85 @@ def _ways_to_train(prepared: Prepared, compare: bool) -> tuple[Way, ...]:
     )
 
 
-def _words(way: Way) -> str:
-    return f"training with {way.updates} updates in {way.precision}"
+def _first_walk(prepared: Prepared) -> int:
+    """Number of the first walk: one with starts from persistent chains, if there ever are any."""
+    settings = prepared.config.training
+    chains = settings.chains
+    return chains.after if chains.share and chains.after < settings.steps else 0
 
 
-@final
-class _Bench:
-    """Makes the works of a prepared configuration.
+def _training(prepared: Prepared, way: Way) -> Work:
+    """Walks of a trainer as in a run."""
+    compiled = prepared.config.run.compile
+    trainer = Trainer(
+        _copy(prepared.model, compiled),
+        prepared.objective,
+        prepared.dataset,
+        prepared.config.training.model_copy(update={"updates": way.updates}),
+        seed=prepared.config.run.seed,
+        device=prepared.device,
+        precision=way.precision,
+        compiled=compiled,
+    )
+    trainer.progress = replace(trainer.progress, walks=_first_walk(prepared))
+    return trainer.walk
 
-    Attributes:
-        first: Number of the first walk: one that the model's own chains take part in, if they ever do.
-    """
 
-    def __init__(self, prepared: Prepared, plan: BenchmarkPlan) -> None:
-        self._prepared = prepared
-        self._plan = plan
-        self._seed = prepared.config.run.seed
-        self._compiled = prepared.config.run.compile
-        settings = prepared.config.training
-        chains = settings.chains
-        self.first = chains.after if chains.share and chains.after < settings.steps else 0
+def _heating(prepared: Prepared) -> Work:
+    """The same walks, all from data."""
+    config, device, numbers = prepared.config, prepared.device, itertools.count(_first_walk(prepared))
+    seed, model = config.run.seed, _copy(prepared.model, config.run.compile)
+    order = _order(prepared, config.training.batch_size)
+    model.operator.train()
 
-    def training(self, way: Way) -> Work:
-        """Walks of a trainer as a run has it."""
-        prepared = self._prepared
-        trainer = Trainer(
-            self._model(self._compiled),
-            prepared.objective,
-            prepared.dataset,
-            prepared.config.training.model_copy(update={"updates": way.updates}),
-            seed=self._seed,
-            device=prepared.device,
-            precision=way.precision,
-            compiled=self._compiled,
-        )
-        trainer.progress = replace(trainer.progress, walks=self.first)
-        return trainer.walk
+    @torch.no_grad()
+    def work() -> None:
+        number = next(numbers)
+        noise = generator(device, seed, "noise", number)
+        levels = levels_of_walk(model, seed, number)
+        if config.run.compile:
+            levels = tensor_levels(levels, device)
+        with autocast(device, prepared.precision):
+            for _ in model.path(_start(prepared, model, order.batch(number), noise), levels, noise):
+                pass
 
-    def heating(self) -> Work:
-        """The same walks from data alone."""
-        prepared, model, numbers = self._prepared, self._model(self._compiled), itertools.count(self.first)
-        order = self._order(prepared.config.training.batch_size)
-        model.operator.train()
+    return work
 
-        @torch.no_grad()
-        def work() -> None:
-            number = next(numbers)
-            noise = generator(prepared.device, self._seed, "noise", number)
-            levels = levels_of_walk(model, self._seed, number)
-            if self._compiled:
-                levels = tensor_levels(levels, prepared.device)
-            with autocast(prepared.device, prepared.precision):
-                for _ in model.path(self._start(model, order.batch(number), noise), levels, noise):
-                    pass
 
-        return work
+def _chain(prepared: Prepared, way: Way, steps: int) -> Work:
+    """Chains from data, as many as a run draws samples; never compiled, since sampling does not compile."""
+    noise = generator(prepared.device, prepared.config.run.seed, "bench")
+    model = _copy(prepared.model, compiled=False)
+    start = _start(prepared, model, _order(prepared, prepared.config.samples.num).batch(0), noise)
+    state = start.state
 
-    def chain(self, way: Way) -> Work:
-        """Chains from data, as many as a run draws samples; compiled they are nowhere in the program."""
-        prepared, model, steps = self._prepared, self._model(compiled=False), self._plan.chain_steps
-        noise = generator(prepared.device, self._seed, "bench")
-        start = self._start(model, self._order(prepared.config.samples.num).batch(0), noise)
-        state = start.state
+    def work() -> None:
+        nonlocal state
+        with model.evaluating(), autocast(prepared.device, way.precision):
+            state = last(chain(model.operator, state, steps, noise, start.context, every=steps))
 
-        def work() -> None:
-            nonlocal state
-            with model.evaluating(), autocast(prepared.device, way.precision):
-                state = last(chain(model.operator, state, steps, noise, start.context, every=steps))
+    return work
 
-        return work
 
-    def _model(self, compiled: bool) -> Model:
-        """A copy of what learns in the prepared model; the copy of a compiled operator is not compiled."""
-        model = self._prepared.model
-        copy = replace(
-            model,
-            operator=deepcopy(model.operator),
-            process=deepcopy(model.process),
-            prior=deepcopy(model.prior),
-        )
-        if compiled:
-            copy.operator.compile()
-        return copy
+def _copy(model: Model, compiled: bool) -> Model:
+    """A copy of what learns; the copy of a compiled operator is not compiled."""
+    copy = replace(
+        model,
+        operator=deepcopy(model.operator),
+        process=deepcopy(model.process),
+        prior=deepcopy(model.prior),
+    )
+    if compiled:
+        copy.operator.compile()
+    return copy
 
-    def _order(self, rows: int) -> BatchOrder:
-        return BatchOrder(len(self._prepared.dataset.examples("train")), rows, self._seed)
 
-    def _start(self, model: Model, rows: Tensor, noise: torch.Generator) -> Start:
-        """Where walks from the training examples numbered `rows` `(N,)` start, on the device."""
-        data = batch_of(self._prepared.dataset, "train", rows, noise)
-        state, _ = initial_state(model.operator, data.states, noise)
-        return Start(state, context=data.context, prior=model.prior)
+def _order(prepared: Prepared, rows: int) -> BatchOrder:
+    return BatchOrder(len(prepared.dataset.examples("train")), rows, prepared.config.run.seed)
+
+
+def _start(prepared: Prepared, model: Model, rows: Tensor, noise: torch.Generator) -> Start:
+    """Where walks from the training examples numbered `rows` `(N,)` start, on the device."""
+    data = batch_of(prepared.dataset, "train", rows, noise)
+    state, _ = initial_state(model.operator, data.states, noise)
+    return Start(state, context=data.context, prior=model.prior)

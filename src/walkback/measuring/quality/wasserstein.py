@@ -47,6 +47,7 @@ def flat_pair(x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
 
 def squared_wasserstein_1d(x: Tensor, y: Tensor) -> Tensor:
     """W_2² of each column `(P,)`, exactly, for sets of numbers `(N, P)` and `(M, P)`."""
+    # In one dimension the optimal plan keeps the order, so it pairs quantiles; sorting makes the quantile functions.
     first, second = x.sort(0).values, y.sort(0).values
     num, other = len(first), len(second)
     if num == other:
@@ -56,6 +57,7 @@ def squared_wasserstein_1d(x: Tensor, y: Tensor) -> Tensor:
     steps = torch.cat([torch.arange(1, num + 1) * other, torch.arange(1, other + 1) * num]).sort().values
     widths = steps.diff(prepend=steps.new_zeros(1))
     weights = (widths.double() / (num * other)).to(first)
+    # On the interval that ends at step s, F⁻¹ is the value of rank ⌈s / M⌉ (counted from 1): index (s - 1) // M.
     rows, columns = ((steps - 1) // other).to(x.device), ((steps - 1) // num).to(x.device)
     squares: Tensor = weights[:, None] * (first[rows] - second[columns]).square()
     return squares.sum(0)
