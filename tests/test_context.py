@@ -267,7 +267,7 @@ def test_a_trainer_with_labels_and_chains_resumes_exactly() -> None:
             stopped = resumed(stopped, new(1))
         assert straight.walk().equal(stopped.walk())
     ours, theirs = everything(straight), everything(stopped)
-    assert "own.context.0" in ours
+    assert "chains.context.0" in ours
     assert [name for name in ours if not ours[name].equal(theirs[name])] == []
 
 

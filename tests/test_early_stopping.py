@@ -188,19 +188,25 @@ def test_the_best_stays_while_a_step_that_is_kept_names_it(tmp_path: Path) -> No
 
 
 @pytest.mark.parametrize("harm", ["missing", "changed"])
-def test_a_step_without_its_best_is_not_whole(tmp_path: Path, harm: str) -> None:
-    store = CheckpointStore(tmp_path)
+def test_a_lost_best_does_not_condemn_its_step(tmp_path: Path, harm: str) -> None:
+    store = CheckpointStore(tmp_path / "checkpoints")
+    store.directory.mkdir()
     store.save(1, *parts(1))
     store.save_best(2, parts(2)[0])
-    store.save(2, *parts(2), 2)
-    assert store.latest()[1] == []
+    store.save(3, *parts(3), 2)
+    saved, warnings = store.latest()
+    assert saved is not None
+    assert (saved.step, warnings, store.lost_best(saved)) == (3, [], None)
+    content = store.best(2).read_bytes()
     if harm == "missing":
         store.best(2).unlink()
     else:
         store.best(2).write_bytes(b"another file")
-    saved, (warning,) = store.latest()
-    assert saved is not None
-    assert (saved.step, "step 2" in warning) == (1, True)
+    assert store.latest() == (saved, [])
+    assert "best-2.safetensors" in (store.lost_best(saved) or "")
+    (tmp_path / "final.safetensors").write_bytes(content)  # the same model elsewhere is as good
+    assert store.lost_best(saved) is None
+    assert store.best(2).read_bytes() == content
 
 
 @pytest.mark.parametrize("text", ["[]", '{"best": "../../x"}', '{"best": true}', "{" * 100_000, "1"])

@@ -15,7 +15,7 @@ import pytest
 from walkback.errors import WalkbackError
 from walkback.storage.files import (
     atomic_file,
-    remove_temporaries,
+    remove_abandoned,
     sha256,
     write_atomic,
     write_bytes,
@@ -103,7 +103,7 @@ def test_a_kill_after_the_rename_leaves_the_new_file(path: Path) -> None:
 def test_what_a_kill_leaves_is_found_and_removed(path: Path) -> None:
     run(KILLED, str(path), "rename")
     assert not only(path)
-    remove_temporaries(path.parent)
+    remove_abandoned(path.parent)
     assert only(path)
 
 

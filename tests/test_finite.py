@@ -15,8 +15,10 @@ from torch import Tensor
 import walkback.training.trainer as engine
 from walkback.errors import WalkbackError
 from walkback.objectives import Objective
-from walkback.training.finite import FiniteCheck
+from walkback.schedules import Level
+from walkback.training.finite import FiniteCheck, Moment, Trail
 from walkback.training.trainer import Trainer
+from walkback.training.updates import updates_for
 from walkback.walk import Transition
 from walkback_paper.objectives import WalkbackLoss
 
@@ -39,7 +41,7 @@ class Diverging(Objective):
 def diverging(device: torch.device, **settings: Any) -> Trainer:
     """A trainer whose loss is infinite in two walks."""
     worker = Parts().trainer(device, **settings)
-    worker._updates._objective = Diverging()  # type: ignore[attr-defined]
+    worker._learn = updates_for(worker._settings, Diverging(), worker.model, 64)
     return worker
 
 
@@ -53,7 +55,9 @@ def test_on_the_cpu_the_update_is_refused_at_once(updates: str) -> None:
     for _ in range(BAD):
         worker.walk()
     before = weights(worker)
-    with pytest.raises(WalkbackError, match=rf"loss of inf .* at walk {BAD}, expected finite"):
+    with pytest.raises(
+        WalkbackError, match=rf"loss of inf .* at walk {BAD}, .*step 1 of .*, expected finite"
+    ):
         worker.walk()
     assert all(value.equal(before[name]) for name, value in weights(worker).items())
 
@@ -73,7 +77,9 @@ def test_on_a_device_weights_stay_those_of_before(updates: str) -> None:
         assert machine.waits == []
         after = weights(worker)
         for ask in (worker.settle, worker.state, lambda: worker.averaged_model):
-            with pytest.raises(WalkbackError, match=rf"loss of inf .* at walk {BAD}, expected finite"):
+            with pytest.raises(
+                WalkbackError, match=rf"loss of inf .* at walk {BAD}, .*step 1 of .*, expected finite"
+            ):
                 ask()
     assert all(value.equal(before[name]) for name, value in after.items())
 
@@ -106,19 +112,26 @@ def test_a_skipped_update_leaves_the_moments(monkeypatch: pytest.MonkeyPatch) ->
     assert all(any(value.equal(old) for old in before.values()) for value in after)
 
 
+def at(walk: int, loss: Tensor) -> Moment:
+    """An update after one step with this loss."""
+    trail = Trail(torch.ones_like(loss), 1)
+    trail.add(Level(1, 2.0), torch.ones_like(loss).reshape(1, 1), loss)
+    return Moment(walk, walk, trail)
+
+
 def test_the_first_of_all_is_named() -> None:
     with standin():
         check = FiniteCheck(DEVICE)
         one, nan = torch.ones((), device=DEVICE), torch.full((), math.nan, device=DEVICE)
         flags = [
-            check.look(loss, norm, walk)
+            check.look(at(walk, loss), norm)
             for walk, (loss, norm) in enumerate([(one, one), (one, nan), (nan, one)])
         ]
         assert [float(flag) for flag in flags if flag is not None] == [0.0, 1.0, 1.0]
         with pytest.raises(WalkbackError, match="loss of 1 and a gradient norm of nan at walk 1"):
             check.require()
     check = FiniteCheck(CPU)
-    assert check.look(torch.ones(()), torch.ones(()), 0) is None
+    assert check.look(at(0, torch.ones(())), torch.ones(())) is None
     check.require()
 
 
@@ -133,7 +146,8 @@ def test_nothing_that_is_not_finite_is_saved_or_drawn(tmp_path: Any, monkeypatch
         options = [part for assignment in every for part in ("--set", assignment)]
         done = run(tmp_path / "a", "--device", "cuda", *options, steps=6)
     assert done.code == 1
-    assert "at walk 2, expected finite numbers: lower the learning rate (training.lr)." in done.err
+    assert "at walk 2, step 1 of" in done.err
+    assert "lower the learning rate (training.lr)" in done.err
     assert list((tmp_path / "a" / "checkpoints").iterdir()) == []
     assert list((tmp_path / "a" / "samples").iterdir()) == []
 
@@ -144,13 +158,13 @@ def test_seconds_have_what_the_device_was_waited_for(monkeypatch: pytest.MonkeyP
     monkeypatch.setattr(engine, "perf_counter", lambda: now[0])
     with standin():
         worker = Parts().trainer(DEVICE)
-        learn = worker._updates.learn
+        learn = worker._learn
 
         def told(*arguments: Any) -> Any:
             now[0] += 1
             return learn(*arguments)
 
-        monkeypatch.setattr(worker._updates, "learn", told)
+        monkeypatch.setattr(worker, "_learn", told)
         monkeypatch.setattr(engine, "wait_for", lambda device: now.__setitem__(0, now[0] + 10))
         worker.walk()
         worker.walk()

@@ -20,7 +20,7 @@ from walkback.configuration.config import RunConfig, component
 from walkback.configuration.layering import resolve
 from walkback.configuration.options import REQUIRED, options_of
 from walkback.configuration.renaming import moved, moved_component
-from walkback.configuration.resuming import resumed_config
+from walkback.configuration.resuming import ResumeRequest, resumed_config
 from walkback.configuration.schema import validate
 from walkback.errors import ConfigurationError, PluginError
 from walkback.extensions.loader import PluginStatus, load_plugin
@@ -448,11 +448,13 @@ def test_a_table_is_its_own_inverse(registry: Registry) -> None:
 
 def test_a_resumed_run_names_the_deep_option_that_changed(registry: Registry, tmp_path: Path) -> None:
     (tmp_path / "config.toml").write_text(resolve(registry).to_toml())
-    assert resumed_config(registry, tmp_path).operator.options["network"].options["width"] == 32
+    assert (
+        resumed_config(registry, tmp_path, ResumeRequest()).operator.options["network"].options["width"] == 32
+    )
     with pytest.raises(ConfigurationError, match=r"Got operator\.network\.width = 3 .*trained with 32"):
-        resumed_config(registry, tmp_path, overrides=["operator.network.width=3"])
+        resumed_config(registry, tmp_path, ResumeRequest(overrides=["operator.network.width=3"]))
     with pytest.raises(ConfigurationError, match=r"Got operator\.clip\.inner\.depth = 3 .*trained with 1"):
-        resumed_config(registry, tmp_path, overrides=["operator.clip.inner.depth=3"])
+        resumed_config(registry, tmp_path, ResumeRequest(overrides=["operator.clip.inner.depth=3"]))
 
 
 # --- former options

@@ -212,7 +212,7 @@ def test_walks_from_chains_are_learned_from(updates: Updates) -> None:
     worker = trainer(objective=spy, chains={"share": 0.5, "pool": 4, "restart": 0.0}, **settings)
     worker.walk()
     assert spy.origins[0][4:].equal(plain.origins[0][4:])
-    pool = worker.state()[0]["own.0"]
+    pool = worker.state()[0]["chains.0"]
     assert sorted(spy.origins[0][:4, 0].tolist()) == sorted(pool[:, 0].tolist())
     assert not torch.isin(spy.origins[0][:4], ROWS).any()
 
@@ -225,17 +225,17 @@ def test_chains_begin_after_the_walks_of_data_alone() -> None:
     )
     for _ in range(2):
         assert plain.walk().equal(later.walk())
-    assert "own.0" not in later.state()[0]
+    assert "chains.0" not in later.state()[0]
     ours, theirs = everything(plain), everything(later)
     assert [name for name in ours if not ours[name].equal(theirs[name])] == []
     assert not plain.walk().equal(later.walk())
-    assert "own.0" in later.state()[0]
+    assert "chains.0" in later.state()[0]
 
 
 def test_nothing_is_kept_without_chains() -> None:
     worker = trainer()
     worker.walk()
-    assert [name for name in worker.state()[0] if name.startswith("own.")] == []
+    assert [name for name in worker.state()[0] if name.startswith("chains.")] == []
 
 
 @final
@@ -298,7 +298,7 @@ def test_resuming_is_bit_identical(
             stopped = resumed(stopped, trainer(shaken(make(), seed=number), **settings))
         assert straight.walk().equal(stopped.walk())
     ours, theirs = everything(straight), everything(stopped)
-    assert "own.0" in ours
+    assert "chains.0" in ours
     assert ours.keys() == theirs.keys()
     assert [name for name in ours if not ours[name].equal(theirs[name])] == []
 
@@ -308,9 +308,9 @@ def test_another_number_of_chains_starts_them_anew(before: dict[str, Any]) -> No
     worker = trainer(**before)
     worker.walk()
     again = resumed(worker, trainer(chains={"share": 0.5, "pool": 12}))
-    assert [name for name in again.state()[0] if name.startswith("own.")] == []
+    assert [name for name in again.state()[0] if name.startswith("chains.")] == []
     again.walk()
-    assert again.state()[0]["own.0"].shape == (12, 3)
+    assert again.state()[0]["chains.0"].shape == (12, 3)
 
 
 def test_several_processes_have_chains_of_their_own_and_resume(tmp_path: Path) -> None:

@@ -176,12 +176,14 @@ def test_a_damaged_newest_checkpoint_is_passed_over_with_a_warning(halfway: Path
     assert digest(halfway / "final.safetensors") == digest(halfway.parent / "whole" / "final.safetensors")
 
 
-def test_without_any_whole_checkpoint_a_run_starts_over(halfway: Path) -> None:
+def test_without_any_whole_checkpoint_a_run_is_refused_and_untouched(halfway: Path) -> None:
     for path in (halfway / "checkpoints").glob("*.json"):
         path.write_text("{}")
+    before = tree(halfway)
     done = walkback("run", "--resume", halfway)
-    assert (done.code, done.err.count("Passed over")) == (0, 2)
-    assert_equal_runs_of_twelve(halfway)
+    assert done.code == 2
+    assert "without a whole checkpoint" in done.err
+    assert tree(halfway) == before
 
 
 def test_a_run_resumed_in_this_process_equals_the_whole(halfway: Path) -> None:

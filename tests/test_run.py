@@ -129,7 +129,8 @@ def test_the_final_checkpoint_is_that_of_the_last_step(finished: tuple[Path, Don
     description = load_checkpoint(final).description
     assert description.progress == {"walks": 6, "updates": 6}
     written = tomllib.loads((finished[0] / "config.toml").read_text())
-    assert (written.pop("kind"), written.pop("format")) == ("configuration", 2)
+    assert (written.pop("kind"), written.pop("format")) == ("configuration", 3)
+    assert written.pop("digest")
     assert without_none(description.config) == written | {"recipe": "digits"}
 
 
@@ -226,7 +227,7 @@ def test_a_configuration_given_back_as_recipe_is_the_same(finished: tuple[Path, 
     done = walkback("run", "--dry-run", "--json", "--recipe", finished[0] / "config.toml")
     again = done.document()["config"]
     assert again.pop("recipe") == str(finished[0] / "config.toml")
-    beside = {"recipe", "kind", "format"}
+    beside = {"recipe", "kind", "format", "digest"}
     assert without_none(again) == {
         section: table for section, table in config.items() if section not in beside
     }

@@ -63,6 +63,16 @@ def leaves(state: State) -> tuple[Tensor, ...]:
     return state if isinstance(state, tuple) else (state,)
 
 
+def entry_sum(state: State) -> Tensor:
+    """Return the sum of all entries, a scalar on the state's device.
+
+    It is finite if they are, unless they are too large to be used anyway: a check that neither waits for a device nor
+    needs memory.
+    """
+    sums = [leaf.detach().sum() for leaf in leaves(state) if leaf.is_floating_point()]
+    return torch.stack(sums).sum() if sums else torch.zeros((), device=leaves(state)[0].device)
+
+
 def spaces(space: StateSpace) -> tuple[Space, ...]:
     """Return the spaces of a state's leaves, in order."""
     return space if isinstance(space, tuple) else (space,)

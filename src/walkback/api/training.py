@@ -6,7 +6,7 @@ names, instances → Choices → TrainJob → Trained
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from torch import Tensor
@@ -57,6 +57,7 @@ def train(
     precision: PrecisionName | None = None,
     out: str | os.PathLike[str] | None = None,
     resume: str | os.PathLike[str] | None = None,
+    accept: Sequence[str] = (),
     settings: Mapping[str, Any] | None = None,
     progress: bool = True,
 ) -> Trained:
@@ -84,8 +85,9 @@ def train(
         device: "auto" (CUDA where there is one), "cpu" or "cuda[:i]".
         precision: Of the network; "auto" is bf16 on CUDA.
         out: Run directory to write, with checkpoints to go on from and pictures; None keeps nothing on disk.
-        resume: Run directory to go on with, under its own configuration; or "auto": `out`, or the newest in `runs` that
-            fits, where there is one.
+        resume: Run directory to resume, under its own configuration, or DIR@STEP for one of its older checkpoints; or
+            "auto": `out`, or the newest in `runs` that fits, if there is one.
+        accept: With `resume`: changes to accept that the weights depend on, "data" or options such as "operator.sigma".
         settings: Any option, as `--set`: `{"training.ema": 0.99, "operator.network.hidden": 64}`.
         progress: Show a bar in terminals and notebooks.
 
@@ -109,7 +111,8 @@ def train(
     choices = _choices(parts, recipe, flags, settings)
     going_on = None if resume is None else os.fspath(resume)
     kept = out is not None or resume is not None
-    run = carry_out(TrainJob(choices, out=path_or_none(out), resume=going_on, kept=kept), progress)
+    job = TrainJob(choices, out=path_or_none(out), resume=going_on, accept=tuple(accept), kept=kept)
+    run = carry_out(job, progress)
     if run is None:
         raise ConfigurationError("Got a process that does not write, expected one alone.")
     return Trained(

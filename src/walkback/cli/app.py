@@ -7,6 +7,7 @@ a command is a light `Command` record, whether it is the program's own or a plug
 from __future__ import annotations
 
 import importlib.metadata
+import sys
 from collections.abc import Callable
 from functools import partial
 from typing import Annotated, Any, final
@@ -34,6 +35,7 @@ COMMANDS = (
     Command("bench", "walkback.cli.bench:bench", "Measure how fast a configuration is here."),
     Command("info", "walkback.cli.info:info", "Show what a checkpoint contains."),
     Command("data", "walkback.cli.data:app", "List and prepare data sets."),
+    Command("config", "walkback.cli.config:app", "List the options of runs."),
     Command("recipes", "walkback.cli.recipes:app", "List and show recipes."),
     Command("plugins", "walkback.cli.plugins:app", "List plugins and what they offer."),
 )
@@ -149,7 +151,9 @@ def _forget(*results: object, **parameters: object) -> None:
 
 
 def _own(command: Command) -> Any:
-    return _command(command.name, import_object(command.target))
+    target = import_object(command.target)
+    # A command that adds to its help has a class of its own beside it.
+    return _command(command.name, target, getattr(sys.modules[target.__module__], "COMMAND_CLASS", None))
 
 
 def _of_plugin(registry: Registry, reference: str) -> Any:
@@ -164,12 +168,12 @@ def _of_plugin(registry: Registry, reference: str) -> Any:
         raise PluginError(f"{blame}: {one_line(error)}.") from error
 
 
-def _command(name: str, target: Any) -> Any:
+def _command(name: str, target: Any, cls: type[TyperCommand] | None = None) -> Any:
     """The command of a `typer.Typer`, as a group, or of a function."""
     app = typer.Typer(add_completion=False)
     if isinstance(target, typer.Typer):
         app.add_typer(target, name=name)
     else:
-        app.command(name)(target)
+        app.command(name, cls=cls or TyperCommand)(target)
     command = typer.main.get_command(app)
     return command.commands[name] if isinstance(command, TyperGroup) else command

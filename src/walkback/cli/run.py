@@ -66,8 +66,25 @@ def run(
     resume: Annotated[
         str | None,
         typer.Option(
-            metavar="auto|DIR",
-            help="Go on with a run directory; auto takes the newest that fits, or starts anew.",
+            metavar="auto|DIR[@STEP]",
+            help="Resume a run directory from its newest checkpoint, or from that of STEP; auto takes the newest "
+            "directory that fits, or starts anew.",
+            rich_help_panel=EXECUTION,
+        ),
+    ] = None,
+    accept: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="data|OPTION",
+            help="With --resume: accept that the data, or an option that the weights depend on, have changed.",
+            rich_help_panel=EXECUTION,
+        ),
+    ] = None,
+    pictures: Annotated[
+        bool | None,
+        typer.Option(
+            "--pictures/--no-pictures",
+            help="Draw samples, chains and walks when training ends (samples.*).",
             rich_help_panel=EXECUTION,
         ),
     ] = None,
@@ -97,7 +114,7 @@ def run(
 
     # Parts and settings go by their names, so they are not repeated here.
     choices = choices_of(ctx.params, [*logger_overrides(loggers), *(assignments or ())])
-    job = TrainJob(choices, out=out, resume=resume, launched=True, say=flags)
+    job = TrainJob(choices, out=out, resume=resume, accept=tuple(accept or ()), launched=True, say=flags)
     output = Output()
     if dry_run:
         with output.progress() as watch:

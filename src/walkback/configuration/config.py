@@ -13,6 +13,9 @@ has settings of the engine. How a configuration comes from recipes, flags and de
 
 from __future__ import annotations
 
+import hashlib
+import json
+import tomllib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
 from typing import Any
@@ -124,7 +127,8 @@ class RunConfig:
 
     def to_toml(self) -> str:
         """TOML, which has no null: what is None is left out, and None again when it is read."""
-        return tomli_w.dumps(CONFIGURATION.stamp() | without_none(self.to_dict()))
+        document = CONFIGURATION.stamp() | without_none(self.to_dict())
+        return tomli_w.dumps({"digest": _digest(tomllib.loads(tomli_w.dumps(document))), **document})
 
     @classmethod
     def from_toml(cls, text: str, registry: Registry) -> RunConfig:
@@ -145,12 +149,43 @@ def parse_document(text: str, origin: str, registry: Registry, prefer: str = "")
         ConfigurationError: It is no TOML, has something else in it, or is of a newer format.
         PluginError: A component cannot be imported.
     """
-    parsed = parse_tables(text, origin, SECTIONS, extra={"kind", "format", "recipe"})
+    parsed = parse_tables(text, origin, SECTIONS, extra={"kind", "format", "recipe", "digest"})
     document = CONFIGURATION.migrated(parsed, origin[:1].lower() + origin[1:], ConfigurationError)
+    moved = with_moved_options(document, registry, prefer)
+    return {key: value for key, value in moved.items() if key not in ("digest", *CONFIGURATION.stamp())}
+
+
+def with_moved_options(document: Mapping[str, Any], registry: Registry, prefer: str = "") -> dict[str, Any]:
+    """Tables by section with the options of components where this version has them.
+
+    Args:
+        document: A configuration of today's format, as a checkpoint contains it.
+        registry: Where components are looked up that have renamed options.
+        prefer: See `parse_document`.
+
+    Raises:
+        PluginError: A component cannot be imported.
+    """
+    moved = dict(document)
     for section, kind in COMPONENT_SECTIONS.items():
-        if section in document:
-            document[section] = moved_component(registry, kind, document[section], prefer)
-    return {key: value for key, value in document.items() if key not in CONFIGURATION.stamp()}
+        if isinstance(moved.get(section), Mapping):
+            moved[section] = moved_component(registry, kind, moved[section], prefer)
+    return moved
+
+
+def is_edited(text: str) -> bool:
+    """Whether a `config.toml` was changed after it was written; comments and layout do not count.
+
+    False for files of older versions, which have no digest.
+    """
+    document = tomllib.loads(text)
+    digest = document.pop("digest", None)
+    return digest is not None and digest != _digest(document)
+
+
+def _digest(document: Mapping[str, Any]) -> str:
+    """SHA-256 of a TOML document."""
+    return hashlib.sha256(json.dumps(document, sort_keys=True, default=str).encode()).hexdigest()
 
 
 def component(

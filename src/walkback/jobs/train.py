@@ -5,7 +5,6 @@ choices → RunConfig → Prepared → Run → TrainedRun
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
@@ -15,7 +14,7 @@ from typing import Any
 
 from walkback.building.preparation import Prepared, prepare
 from walkback.configuration.config import RunConfig
-from walkback.configuration.resuming import resumed_config
+from walkback.configuration.resuming import ResumeRequest, resumed_config
 from walkback.errors import ConfigurationError
 from walkback.extensions.registry import Registry
 from walkback.jobs.configuration import Choices
@@ -23,13 +22,26 @@ from walkback.jobs.job import Say, keywords
 from walkback.jobs.trainable import require_consistent, require_trainable
 from walkback.model import Model
 from walkback.storage.checkpoint import Checkpoint, load_checkpoint
-from walkback.storage.rundir import RunDirectory, default_stem, newest, require_free
+from walkback.storage.rundir import (
+    RunDirectory,
+    default_stem,
+    newest,
+    require_free,
+    require_run_directory,
+)
 from walkback.support.interrupts import Stop, stoppable
 from walkback.support.processes import require_few, world_size
 from walkback.support.threads import cpu_threads
 from walkback.support.watch import Watch
 from walkback.training.distributed import joined_world, local_device
-from walkback.training.metrics_file import FILE_NAME
+from walkback.training.metrics_file import FILE_NAME, read_records
+from walkback.training.resume_point import (
+    ResumePoint,
+    find_resume_point,
+    parse_resume,
+    require_nothing_lost,
+    require_same_data,
+)
 from walkback.training.run import Run
 from walkback.training.run_result import RunResult
 
@@ -62,7 +74,9 @@ class TrainJob:
     Attributes:
         choices: What is trained.
         out: New run directory; None: the next free one of `runs/OPERATOR-DATA`.
-        resume: A run directory to go on with, or "auto": `out`, or the newest that fits, where there is one.
+        resume: A run directory to go on with, or DIR@STEP for an older checkpoint; or "auto": `out`, or the newest that
+            fits, where there is one.
+        accept: Changes to accept that the weights depend on: "data", or options.
         kept: Whether the run's directory is kept: else it has no pictures, and nothing to go on from.
         launched: Whether this may be one of several processes, started by a launcher, which train together.
         say: How refusals name options.
@@ -71,12 +85,13 @@ class TrainJob:
     choices: Choices = field(default_factory=Choices)
     out: Path | None = None
     resume: str | None = None
+    accept: tuple[str, ...] = ()
     kept: bool = True
     launched: bool = False
     say: Say = keywords
 
-    def configure(self, registry: Registry) -> tuple[RunConfig, Path | None]:
-        """The configuration, and the run directory to go on with (None: a new run).
+    def configure(self, registry: Registry) -> tuple[RunConfig, ResumePoint | None]:
+        """The configuration, and the checkpoint to go on from (None: a new run).
 
         Raises:
             ConfigurationError: The choices are wrong, or contradict the run to go on with; or `out` is not free.
@@ -88,14 +103,19 @@ class TrainJob:
             raise ConfigurationError(
                 f"Got {self.say('resume')} and {self.say('recipe')}, expected one of them: a run keeps its own recipe."
             )
+        if resume is None and self.accept:
+            raise ConfigurationError(
+                f"Got {self.say('accept', self.accept[0])} without {self.say('resume')}, expected both: it accepts a "
+                "change of a run that is resumed."
+            )
         if resume is not None and resume != "auto":
-            return self._resumed(registry, Path(resume))
+            return self._resumed(registry, *parse_resume(resume))
         config = choices.resolve(registry)
         require_few(config.run.nproc)
         if resume == "auto":
             found = self.out or newest(default_stem(config.operator.name, config.data.name))
             if found is not None and (found / "config.toml").exists():
-                return self._resumed(registry, found)
+                return self._resumed(registry, found, None)
         if self.out is not None:
             require_free(self.out)
         return config, None
@@ -115,11 +135,21 @@ class TrainJob:
         with cpu_threads(config.run.threads):
             prepared = prepare(config, registry, local_device(config.run.device), instances.copied())
             require_trainable(prepared)
+        if resumed is not None:
+            remark = require_same_data(resumed, prepared.dataset.info, self.accept)
+            if remark is not None:
+                watch.warn(remark)
         return CheckedTraining(prepared, self.out, resumed, self.kept)
 
-    def _resumed(self, registry: Registry, directory: Path) -> tuple[RunConfig, Path]:
-        config = resumed_config(registry, directory, self.choices.components, self.choices.settings)
-        return config, directory
+    def _resumed(
+        self, registry: Registry, directory: Path, step: int | None
+    ) -> tuple[RunConfig, ResumePoint]:
+        require_run_directory(directory)
+        point = find_resume_point(directory, step)
+        request = ResumeRequest(self.choices.components, self.choices.settings, self.accept)
+        config = resumed_config(registry, directory, request, point.config)
+        require_nothing_lost(point, config.training.checkpoint_every)
+        return config, point
 
     def _refuse_instances_on_disk(self) -> None:
         sections = sorted(self.choices.instances.sections)
@@ -138,13 +168,13 @@ class CheckedTraining:
     Attributes:
         prepared: What is trained.
         out: See `TrainJob`.
-        resumed: The run directory to go on with.
+        resumed: The checkpoint to go on from.
         kept: See `TrainJob`.
     """
 
     prepared: Prepared
     out: Path | None
-    resumed: Path | None
+    resumed: ResumePoint | None
     kept: bool
 
     @property
@@ -194,7 +224,7 @@ class CheckedTraining:
                 place = Path(stack.enter_context(TemporaryDirectory(prefix="walkback-")))
                 directory = RunDirectory.create(place)
             elif self.resumed is not None:
-                directory = RunDirectory.open(self.resumed)
+                directory = RunDirectory.open(self.resumed.directory)
             elif self.out is not None:
                 directory = RunDirectory.create(self.out)
             else:
@@ -204,12 +234,11 @@ class CheckedTraining:
     def _trained(self, model: Model, result: RunResult) -> TrainedRun:
         model.operator.eval().requires_grad_(False)
         model.process.eval().requires_grad_(False)
-        lines = (result.directory / FILE_NAME).read_text("utf-8").splitlines()
         return TrainedRun(
             result=result,
             prepared=self.prepared,
             model=model,
             checkpoint=load_checkpoint(result.checkpoint),
-            history=tuple(json.loads(line) for line in lines),
+            history=tuple(read_records(result.directory / FILE_NAME)),
             directory=result.directory if self.kept else None,
         )

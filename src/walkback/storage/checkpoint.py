@@ -18,7 +18,7 @@ from torch import Tensor
 from walkback.data import DataInfo
 from walkback.errors import CheckpointError, DataError, WalkbackError
 from walkback.storage.description import Description, parse_description
-from walkback.storage.migrations import TRAINING_STATE
+from walkback.storage.migrations import CHECKPOINT, TRAINING_STATE
 from walkback.storage.tensorfile import read_tensors, save_tensors
 
 _PREFIXES = ("operator.", "process.", "prior.")
@@ -83,7 +83,7 @@ def load_checkpoint(path: Path, device: str | torch.device = "cpu") -> Checkpoin
         CheckpointError: The file cannot be read, is not a checkpoint that this version understands, or holds
             weights that are not finite.
     """
-    tensors, document = read_tensors(path, device)
+    tensors, document = read_tensors(path, device, kind=CHECKPOINT)
     description = parse_description(path, document)
     problem = _problem(tensors)
     if problem:
@@ -119,13 +119,13 @@ def load_training_state(path: Path, device: str | torch.device = "cpu") -> Train
     Raises:
         CheckpointError: The file cannot be read, or is not a training state that this version understands.
     """
-    tensors, metadata = read_tensors(path, device)
+    tensors, metadata = read_tensors(path, device, kind=TRAINING_STATE)
     document = TRAINING_STATE.migrated(metadata, path).get("document")
     if not isinstance(document, dict):
         raise CheckpointError(
             f"Got the training state {path} without its document, expected one of walkback."
         )
-    return TrainingState(tensors, document)
+    return TrainingState(TRAINING_STATE.renamed(metadata, tensors), document)
 
 
 def _problem(tensors: Mapping[str, Tensor]) -> str | None:

@@ -220,9 +220,3 @@ def sha256(path: Path) -> str:
     """SHA-256 of a file's content, in hexadecimal; raises OSError where it cannot be read."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-def remove_temporaries(directory: Path) -> None:
-    """Remove what killed writers left in `directory`, which no other process may be writing to."""
-    for temporary in directory.glob(TEMPORARY):
-        temporary.unlink(missing_ok=True)

@@ -9,12 +9,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any, TypeAlias, final
+from typing import Any, TypeAlias, TypeVar, final
 
 from walkback.errors import CheckpointError, ConfigurationError, WalkbackError
 
 _Document: TypeAlias = dict[str, Any]
 """Plain JSON types."""
+_Value = TypeVar("_Value")
 
 
 @final
@@ -27,11 +28,15 @@ class FileKind:
         migrations: By format, the function that turns a document of it into one of the next format. It may change the
             dictionary that it is given.
         unstamped: Whether documents of format 1 say neither kind nor format.
+        digest_since: The first format whose files contain their digest; None if none do.
+        prefixes: By format, how the names of tensors begin in it and in the next format.
     """
 
     name: str
     migrations: Mapping[int, Callable[[_Document], _Document]] = field(default_factory=dict)
     unstamped: bool = False
+    digest_since: int | None = None
+    prefixes: Mapping[int, Mapping[str, str]] = field(default_factory=dict)
 
     @property
     def format(self) -> int:
@@ -41,6 +46,22 @@ class FileKind:
     def stamp(self) -> _Document:
         """What a document of this kind begins with: kind and format."""
         return {"kind": self.name, "format": self.format}
+
+    def requires_digest(self, document: Mapping[str, Any]) -> bool:
+        """Whether a file with this document must contain its digest."""
+        written = document.get("format")
+        return self.digest_since is not None and type(written) is int and written >= self.digest_since
+
+    def renamed(self, document: Mapping[str, Any], tensors: Mapping[str, _Value]) -> dict[str, _Value]:
+        """Tensors of a file with this document, of any format, under the names that they have today."""
+        found = dict(tensors)
+        for number in range(document.get("format", 1), self.format):
+            for old, new in self.prefixes.get(number, {}).items():
+                found = {
+                    new + name.removeprefix(old) if name.startswith(old) else name: value
+                    for name, value in found.items()
+                }
+        return found
 
     def migrated(
         self, document: Mapping[str, Any], origin: object, error: type[WalkbackError] = CheckpointError
@@ -124,10 +145,10 @@ def _described(document: _Document) -> _Document:
     return {**document, "config": _grouped(config), "data": {**document["data"], "noise": noise}}
 
 
-CONFIGURATION = FileKind("configuration", {1: _one_noise}, unstamped=True)
+CONFIGURATION = FileKind("configuration", {1: _one_noise, 2: dict}, unstamped=True)
 """`config.toml` of a run directory, and recipes. What plugins have renamed is moved by `configuration.renaming`."""
-CHECKPOINT = FileKind("checkpoint", {1: _described})
-TRAINING_STATE = FileKind("training state")
+CHECKPOINT = FileKind("checkpoint", {1: _described, 2: dict}, digest_since=3)
+TRAINING_STATE = FileKind("training state", {1: dict}, digest_since=2, prefixes={1: {"own.": "chains."}})
 STEP = FileKind("step", unstamped=True)
 """`step-N.json` of a run directory: the digests of a checkpoint and its training state."""
 WORK_CACHE = FileKind("work cache", {1: lambda document: {"protocol": document}}, unstamped=True)

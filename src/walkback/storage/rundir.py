@@ -10,6 +10,7 @@ final.safetensors    the trained model
 
 from __future__ import annotations
 
+import math
 import os
 import re
 from pathlib import Path
@@ -18,8 +19,9 @@ from typing import Self, final
 
 from filelock import FileLock, Timeout
 
-from walkback.errors import ConfigurationError
-from walkback.storage.files import TEMPORARY, remove_temporaries, require_path, writing_to
+from walkback.errors import CheckpointError, ConfigurationError, WalkbackError
+from walkback.storage.description import read_description
+from walkback.storage.files import TEMPORARY, remove_abandoned, require_path, write_bytes, writing_to
 from walkback.storage.store import FINAL, CheckpointStore
 
 _LOCK = ".lock"
@@ -40,10 +42,11 @@ class RunDirectory:
         self.path = path
         self.checkpoints = CheckpointStore(path / "checkpoints")
         self._lock = lock
+        self._locked = _identity(path / _LOCK)
         for directory in (path, self.checkpoints.directory, path / "samples"):
             with writing_to(directory):
                 directory.mkdir(exist_ok=True)
-                remove_temporaries(directory)
+                remove_abandoned(directory)
 
     @classmethod
     def create(cls, path: Path) -> RunDirectory:
@@ -77,11 +80,7 @@ class RunDirectory:
         Raises:
             ConfigurationError: `path` is not a run directory, or another process is using it.
         """
-        if not (path / "config.toml").is_file():
-            raise ConfigurationError(
-                f"Got {path}, expected a run directory with a config.toml; "
-                f"start a run there by `walkback run --out {path}`."
-            )
+        require_run_directory(path)
         return cls(path, _acquire(path))
 
     def __enter__(self) -> Self:
@@ -96,6 +95,19 @@ class RunDirectory:
         """Release the lock (idempotent)."""
         self._lock.release()
 
+    def require_held(self) -> None:
+        """Check that no other process has taken the directory, which the lock prevents unless its file is deleted.
+
+        Raises:
+            WalkbackError: The file of the lock is gone, or another one.
+        """
+        found = _identity(self.path / _LOCK)
+        if found is None or found != self._locked:
+            raise WalkbackError(
+                f"{self.path / _LOCK} was removed while this process was training there, so another process may be "
+                f"using the directory: nothing more is written; resume with --resume {self.path} once it is free."
+            )
+
     @property
     def config(self) -> Path:
         """Path of the configuration."""
@@ -105,6 +117,31 @@ class RunDirectory:
     def final(self) -> Path:
         """Path of the trained model."""
         return self.path / FINAL
+
+    def set_aside_after(self, step: int) -> Path | None:
+        """Move what came after `step`, for a run that goes back: into `checkpoints/superseded`, or `superseded-2`, ….
+
+        Those are checkpoints, the trained model, and a copy of `metrics.jsonl`, which the run then cuts short.
+
+        Returns:
+            The directory; None if there is nothing later.
+
+        Raises:
+            WalkbackError: A file cannot be moved.
+        """
+        root = self.checkpoints.directory
+        final_is_later = self.final.exists() and _walks_of(self.final) > step
+        if not (self.checkpoints.has_later(step) or final_is_later):
+            return None
+        place, metrics = root / "superseded", self.path / "metrics.jsonl"
+        with writing_to(place):
+            place = _make_next(root / "superseded")
+            if metrics.exists():
+                write_bytes(place / metrics.name, metrics.read_bytes())
+            if final_is_later:
+                self.final.rename(place / self.final.name)
+        self.checkpoints.move_after(step, place)
+        return place
 
     def sample(self, name: str) -> Path:
         """Path of a picture, e.g. `samples/step-100.png` for "step-100"."""
@@ -119,6 +156,15 @@ def default_stem(operator: str, data: str, root: Path = Path("runs")) -> Path:
     """
     name = re.sub(r"[^\w.-]+", "-", f"{operator}-{data}").strip("-.")
     return root / (name[:60] or "run")
+
+
+def require_run_directory(path: Path) -> None:
+    """Raise ConfigurationError unless `path` is a run directory."""
+    if not (path / "config.toml").is_file():
+        raise ConfigurationError(
+            f"Got {path}, expected a run directory with a config.toml; "
+            f"start a run there by `walkback run --out {path}`."
+        )
 
 
 def require_free(path: Path) -> None:
@@ -172,9 +218,28 @@ def _make_next(stem: Path) -> Path:
                 return path
 
 
+def _walks_of(model: Path) -> float:
+    """After how many walks a model was written; infinity if it does not say."""
+    try:
+        return read_description(model).progress.get("walks", math.inf)
+    except CheckpointError:
+        return math.inf
+
+
+def _identity(file: Path) -> tuple[int, int] | None:
+    """Device and number of a file, which no other file has while it exists; None if there is none."""
+    try:
+        found = file.stat()
+    except OSError:
+        return None
+    return found.st_dev, found.st_ino
+
+
 def _acquire(path: Path) -> FileLock:
     """Lock a directory for this process; the kernel releases the lock however the process ends."""
     file = path / _LOCK
+    if file.is_symlink():
+        raise ConfigurationError(f"{file} is a symbolic link, expected the lock of the run: remove it.")
     # Not thread-local: the lock belongs to the process, and may be released by another thread.
     lock = FileLock(file, timeout=0, thread_local=False)
     with writing_to(file):

@@ -6,6 +6,8 @@ step-N.json                 SHA-256 of both; written last, so a step that has it
 best-N.safetensors          the best model on validation data, where a run looks for one; of those, the ones that the
                             steps kept here name in their step-N.json, with its SHA-256
 
+A step is whole if its own two files are those that were saved. Losing the best model loses nothing of the training.
+
 Only writing a checkpoint imports torch; looking for one does not.
 """
 
@@ -14,18 +16,20 @@ from __future__ import annotations
 import json
 import os
 import re
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, final
 
-from walkback.errors import CheckpointError
-from walkback.storage.files import sha256, write_json, writing_to
+from walkback.errors import CheckpointError, ConfigurationError
+from walkback.storage.files import sha256, write_bytes, write_json, writing_to
 from walkback.storage.migrations import STEP
 
 if TYPE_CHECKING:
     from walkback.storage.checkpoint import Checkpoint, TrainingState
 
+
+_NUMBER = re.compile(r"^(?:step|best)-(\d+)\.")
 
 FINAL = "final.safetensors"
 """Name of the trained model in the directory of a run."""
@@ -86,6 +90,51 @@ class CheckpointStore:
 
         save_checkpoint(self.best(step), checkpoint)
 
+    def at(self, step: int) -> SavedStep:
+        """The checkpoint after `step` walks.
+
+        Raises:
+            ConfigurationError: It is not here, or not whole.
+        """
+        saved = self._files(step)
+        problem = _problem(saved)
+        if problem is None:
+            return saved
+        whole = [
+            str(other) for other in self.steps() if other != step and _problem(self._files(other)) is None
+        ]
+        offer = f"choose one of {', '.join(whole)}" if whole else "there is no other whole checkpoint"
+        raise ConfigurationError(
+            f"Could not use the checkpoint of step {step} in {self.directory}: {problem}; {offer}."
+        )
+
+    def lost_best(self, saved: SavedStep) -> str | None:
+        """Why the best model that a whole step names cannot be used; None if it can, or if the step names none.
+
+        A lost file is replaced by any other file of the run with the same content: the checkpoint of that step, or the
+        trained model.
+
+        Raises:
+            WalkbackError: The copy cannot be written.
+        """
+        step = _best_of(saved.manifest)
+        if step is None:
+            return None
+        best = self.best(step)
+        digest = json.loads(saved.manifest.read_bytes())["sha256"].get(best.name)
+        problem = _unlike(best, digest)
+        if problem is None:
+            return None
+        for copy in (self._files(step).checkpoint, self.directory.parent / FINAL):
+            if _unlike(copy, digest) is None:
+                write_bytes(best, copy.read_bytes())
+                return None
+        return problem
+
+    def is_empty(self) -> bool:
+        """Whether there is no file of any checkpoint here."""
+        return not (self.directory.is_dir() and (self.steps() or self._numbers("best")))
+
     def latest(self) -> tuple[SavedStep | None, list[str]]:
         """Return the newest complete checkpoint, and a warning for each newer incomplete one."""
         warnings: list[str] = []
@@ -101,18 +150,39 @@ class CheckpointStore:
         """Steps that have any file here, newest first."""
         return self._numbers("step")
 
-    def prune(self, keep: int) -> None:
-        """Delete all checkpoints except the newest `keep` and the newest complete one."""
-        newest, _ = self.latest()
-        kept = set(self.steps()[:keep]) | ({newest.step} if newest else set())
+    def prune(self, keep: int, also: Collection[int] = ()) -> None:
+        """Delete all checkpoints except the newest `keep` whole ones and those of the steps `also`."""
+        kept = set(also)
+        missing = keep
         for step in self.steps():
-            if step not in kept:
+            if missing and _problem(self._files(step)) is None:
+                kept.add(step)
+                missing -= 1
+            elif step not in kept:
                 self._delete(step)
         named = {_best_of(self._files(step).manifest) for step in kept}
         self._delete_best(best for best in self._numbers("best") if best not in named)
 
+    def has_later(self, step: int) -> bool:
+        """Whether there is any file of a later step."""
+        return any(number > step for kind in ("step", "best") for number in self._numbers(kind))
+
+    def move_after(self, step: int, place: Path) -> None:
+        """Move the checkpoints of later steps to the directory `place`.
+
+        Raises:
+            WalkbackError: They cannot be moved.
+        """
+        found = ((_NUMBER.match(path.name), path) for path in self.directory.iterdir())
+        later = [(int(name[1]), path) for name, path in found if name and int(name[1]) > step]
+        # The newest first, manifests before their files: what a kill in between leaves is an older whole step.
+        later.sort(key=lambda entry: (-entry[0], entry[1].suffix != ".json", entry[1].name))
+        with writing_to(place):
+            for _, path in later:
+                path.rename(place / path.name)
+
     def discard_after(self, step: int) -> None:
-        """Delete the checkpoints of later steps, which a run resumed at `step` will write again."""
+        """Delete the checkpoints of later steps, the newest first: a run that went back to `step` writes others."""
         for later in self.steps():
             if later > step:
                 self._delete(later)
@@ -185,17 +255,29 @@ def _best_of(manifest: Path) -> int | None:
 
 
 def _problem(saved: SavedStep) -> str | None:
-    """Why a step cannot be resumed from; None if its files are those that were saved."""
+    """Why a step cannot be resumed from; None if its own files are those that were saved."""
     try:
         manifest = STEP.migrated(json.loads(saved.manifest.read_bytes()), saved.manifest.name)
-        if manifest != _manifest(saved, _best_of(saved.manifest)):
-            return "its files are not those that were saved"
+        digests = manifest["sha256"]
+        if manifest["step"] != saved.step:
+            return f"{saved.manifest.name} is of another step"
+        problems = (_unlike(path, digests.get(path.name)) for path in (saved.checkpoint, saved.state))
+        return next((problem for problem in problems if problem is not None), None)
     except FileNotFoundError as error:
         return f"{Path(error.filename).name} is missing"
     except OSError as error:
         return f"it cannot be read ({error.strerror})"
     except CheckpointError as error:
         return str(error).removeprefix("Got ").rstrip(".")
-    except (ValueError, RecursionError, AttributeError):
+    except (ValueError, RecursionError, AttributeError, LookupError, TypeError):
         return f"{saved.manifest.name} cannot be read"
-    return None
+
+
+def _unlike(path: Path, digest: object) -> str | None:
+    """Why a file is not the one with this digest; None if it is."""
+    try:
+        return None if sha256(path) == digest else f"{path.name} is not the file that was saved"
+    except FileNotFoundError:
+        return f"{path.name} is missing"
+    except OSError as error:
+        return f"{path.name} cannot be read ({error.strerror})"

@@ -16,14 +16,24 @@ import torch
 from torch import Tensor
 
 from walkback.errors import WalkbackError
-from walkback.storage.files import write_bytes
-from walkback.storage.tensorheader import DTYPES, encode_metadata, opened, parse_header
+from walkback.storage.files import write_atomic
+from walkback.storage.migrations import FileKind
+from walkback.storage.tensorheader import (
+    DTYPES,
+    Malformed,
+    encode_metadata,
+    opened,
+    parse_header,
+    require_intact,
+    sealed,
+    unsealed,
+)
 
 _STORABLE = {name for name, _ in DTYPES.values()}
 
 
 def save_tensors(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, Any]) -> None:
-    """Write tensors and a JSON document to one file, atomically; equal content gives equal bytes.
+    """Write tensors, a JSON document and a digest of both to one file, atomically; equal content gives equal bytes.
 
     Tensors that share memory are stored separately, and come back that way.
 
@@ -31,19 +41,32 @@ def save_tensors(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[st
         WalkbackError: The file cannot be written, or a tensor's type cannot be stored.
     """
     copies = {name: _copy(name, tensor) for name, tensor in tensors.items()}
-    write_bytes(path, safetensors.torch.save(copies, encode_metadata(metadata)))
+    pieces = sealed(safetensors.torch.save(copies, encode_metadata(unsealed(metadata))))
+    write_atomic(path, lambda file: file.writelines(pieces))
 
 
-def read_tensors(path: Path, device: str | torch.device = "cpu") -> tuple[dict[str, Tensor], dict[str, Any]]:
-    """The tensors and the metadata document of a file.
+def read_tensors(
+    path: Path, device: str | torch.device = "cpu", *, kind: FileKind | None = None
+) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """The tensors and the metadata document of a file, whose digest is checked.
+
+    Args:
+        path: The file.
+        device: Where the tensors are put.
+        kind: Which kind of file this is: tells whether a file of its format may lack a digest. None: any may.
 
     Raises:
         CheckpointError: The file cannot be read, or is anything but a whole file of this format.
     """
     with opened(path) as file:
         header = parse_header(file)
+        if header.digest is None and kind is not None and kind.requires_digest(header.metadata):
+            raise Malformed("has no digest: it is damaged, or was changed after it was written")
         file.seek(0)
-        tensors = safetensors.torch.load(file.read())
+        content = file.read()
+        if header.digest is not None:
+            require_intact(content, header.digest)
+        tensors = safetensors.torch.load(content)
     return {name: tensor.to(device) for name, tensor in tensors.items()}, dict(header.metadata)
 
 

@@ -2,6 +2,9 @@
 
     8 bytes: header length n | n bytes: JSON {name: {dtype, shape, data_offsets}} | the tensors, end to end
 
+The digest of a file is the SHA-256 of all its bytes with zeros in its own place, the entry "sha256" of the metadata. It
+detects damage, not malice: whoever changes a file can change its digest too.
+
 The header's `__metadata__` has a single key, `walkback`, which holds sorted JSON: with several keys their order would
 be random, and equal content must give equal bytes.
 
@@ -11,8 +14,10 @@ duplicate keys, and every shape and offset.
 
 from __future__ import annotations
 
+import hashlib
 import json
 import math
+import re
 import stat
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
@@ -31,6 +36,10 @@ MAX_TENSORS = 2**16
 
 MAX_METADATA_CHARACTERS = 2**20
 """Longest metadata that is read."""
+
+_DIGEST = "sha256"
+_EMPTY = "0" * 64
+_HEX = re.compile("[0-9a-f]{64}")
 
 _MAX_SPAN = 2**48  # product of a shape's non-zero sizes; more overflows the strides of an empty tensor
 
@@ -70,10 +79,11 @@ class TensorSpec:
 
 @dataclass(frozen=True, slots=True)
 class Header:
-    """What a file says it holds: tensors in the order of their bytes, and the metadata document."""
+    """What a file says it holds: tensors in the order of their bytes, the metadata document, and the file's digest."""
 
     tensors: Mapping[str, TensorSpec]
     metadata: Mapping[str, Any]
+    digest: str | None = None
 
 
 class Malformed(Exception):  # noqa: N818  becomes a CheckpointError as soon as the file's name is known
@@ -161,9 +171,48 @@ def parse_header(file: BufferedReader) -> Header:
         raise Malformed(f"has a header of {length} bytes, more than {MAX_HEADER_BYTES}")
     document = _parse(file.read(length), "header")
     metadata = _metadata(document.pop("__metadata__", None))
+    digest = metadata.pop(_DIGEST, None)
+    if digest is not None and not (isinstance(digest, str) and _HEX.fullmatch(digest)):
+        raise Malformed("has an unusable digest")
     if len(document) > MAX_TENSORS:
         raise Malformed(f"holds {len(document)} tensors, more than {MAX_TENSORS}")
-    return Header(_specs(document, size - 8 - length), metadata)
+    return Header(_specs(document, size - 8 - length), metadata, digest)
+
+
+def unsealed(metadata: Mapping[str, Any]) -> dict[str, Any]:
+    """Metadata with an empty place for the digest; raises WalkbackError if they have an entry of that name."""
+    if _DIGEST in metadata:
+        raise WalkbackError(
+            f"Got metadata with an entry {_DIGEST!r}, which is a reserved name; choose another."
+        )
+    return {**metadata, _DIGEST: _EMPTY}
+
+
+def sealed(content: bytes) -> list[bytes | memoryview]:
+    """The bytes of a file with metadata from `unsealed`, and the digest in its place: pieces that are not copied."""
+    begin = content.index(_place(_EMPTY)) + len(_place(""))
+    view = memoryview(content)
+    digest = hashlib.sha256(content).hexdigest()
+    return [view[:begin], digest.encode(), view[begin + len(digest) :]]
+
+
+def require_intact(content: bytes, digest: str) -> None:
+    """Raise Malformed unless a file with these bytes has this digest."""
+    begin = content.find(_place(digest))
+    if begin >= 0:
+        begin += len(_place(""))
+        view = memoryview(content)
+        found = hashlib.sha256(view[:begin])
+        found.update(_EMPTY.encode())
+        found.update(view[begin + len(digest) :])
+        if found.hexdigest() == digest:
+            return
+    raise Malformed("does not match its own digest: it is damaged, or was changed after it was written")
+
+
+def _place(digest: str) -> bytes:
+    """The metadata entry up to the end of its value, as the header has it: JSON in a string of JSON."""
+    return rf"\"{_DIGEST}\":\"{digest}".encode()
 
 
 def _specs(entries: Mapping[str, Any], data_size: int) -> dict[str, TensorSpec]:

@@ -17,7 +17,7 @@ from typing import Any, final
 from torch import Tensor
 
 from walkback.errors import CheckpointError, ConfigurationError
-from walkback.storage.files import write_json, writing_to
+from walkback.storage.files import remove_abandoned, write_json, writing_to
 from walkback.storage.migrations import WORK_CACHE
 from walkback.storage.tensorfile import read_tensors, save_tensors
 from walkback.support.textfile import read_text
@@ -45,6 +45,7 @@ class WorkCache:
         file = directory / _PROTOCOL
         with writing_to(directory):
             directory.mkdir(parents=True, exist_ok=True)
+            remove_abandoned(directory)
         wanted = json.loads(json.dumps(dict(protocol or {})))
         if file.exists():
             if _protocol_in(file) != wanted:

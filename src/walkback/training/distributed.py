@@ -33,17 +33,33 @@ class World:
         """Whether this process writes files and talks to the user."""
         return self.rank == 0
 
-    def average_gradients(self, parameters: Sequence[nn.Parameter]) -> None:
-        """Replace each gradient by its mean over processes (a missing gradient counts as zero)."""
+    def average_gradients(
+        self, parameters: Sequence[nn.Parameter], number: Tensor | None = None
+    ) -> Tensor | None:
+        """Replace each gradient by its mean over processes (a missing gradient counts as zero).
+
+        Args:
+            parameters: Of one process.
+            number: A scalar that is averaged in the same message.
+
+        Returns:
+            The mean of `number`, a scalar; None for a process alone.
+        """
         if self.size == 1:
-            return
+            return None
         gradients = [p.grad if p.grad is not None else torch.zeros_like(p) for p in parameters]
         flat = torch.cat([gradient.reshape(-1) for gradient in gradients])
+        if number is not None:
+            flat = torch.cat([flat, number.to(flat).reshape(1)])
         dist.all_reduce(flat)
         flat /= self.size
+        mean = None
+        if number is not None:
+            flat, mean = flat[:-1], flat[-1]
         pieces = torch.split(flat, [p.numel() for p in parameters])
         for parameter, piece in zip(parameters, pieces, strict=True):
             parameter.grad = piece.reshape(parameter.shape)
+        return mean
 
     def gather(self, state: State) -> State:
         """All processes' states joined along the batch, in the order of ranks."""
@@ -69,6 +85,18 @@ class World:
         shared = torch.tensor(value, dtype=torch.float64)
         dist.broadcast(shared, src=0)
         return shared.item()
+
+    def text_from_main(self, text: str) -> str:
+        """The text of rank 0."""
+        if self.size == 1:
+            return text
+        content = text.encode()
+        size = round(self.from_main(len(content)))
+        shared = torch.zeros(size, dtype=torch.uint8)
+        if self.is_main:
+            shared.copy_(torch.frombuffer(bytearray(content), dtype=torch.uint8))
+        dist.broadcast(shared, src=0)
+        return bytes(shared.tolist()).decode()
 
     def copy_from_main(self, *modules: nn.Module) -> None:
         """Overwrite parameters and buffers with those of rank 0."""

@@ -4,14 +4,19 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Mapping
+import os
+import stat
+from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any, final
+from typing import Any, BinaryIO, TextIO, final
 
-from walkback.errors import WalkbackError
-from walkback.storage.files import write_bytes, writing_to
+from walkback.errors import ConfigurationError, WalkbackError
+from walkback.storage.files import write_atomic, writing_to
 
 FILE_NAME = "metrics.jsonl"
+
+_MAX_LINE = 2**20
+"""Longest line in bytes that is read; longer ones were not written by walkback."""
 
 
 @final
@@ -20,6 +25,9 @@ class MetricsFile:
 
     JSON has no NaN or infinity: such figures are null, and `"nonfinite": {"loss": "nan"}` in the line says
     what they were.
+
+    Attributes:
+        damaged: Number of lines that could not be read and were dropped; a last line that a kill cut short is not one.
     """
 
     def __init__(self, directory: Path, *, resume_step: int | None = None) -> None:
@@ -31,13 +39,16 @@ class MetricsFile:
                 new file, which must not exist.
 
         Raises:
+            ConfigurationError: The file is a link, or not a regular file.
             WalkbackError: The file cannot be written.
         """
         self._path = directory / FILE_NAME
+        self.damaged = 0
         with writing_to(self._path):
+            require_own_file(self._path)
             if resume_step is not None and self._path.exists():
-                _rewind(self._path, resume_step)
-            self._file = self._path.open("x" if resume_step is None else "a", encoding="utf-8")
+                self.damaged = _rewind(self._path, resume_step)
+            self._file = _open(self._path, new=resume_step is None)
 
     def log(self, step: int, figures: Mapping[str, float]) -> None:
         """Append one line; raises WalkbackError where it cannot be written."""
@@ -55,28 +66,100 @@ class MetricsFile:
             self._file.write(json.dumps(record, ensure_ascii=False, allow_nan=False) + "\n")
             self._file.flush()
 
+    def rewind(self, step: int) -> None:
+        """Drop the lines of steps after `step`; raises WalkbackError where the file cannot be written."""
+        with writing_to(self._path):
+            self._file.close()
+            self.damaged += _rewind(self._path, step)
+            self._file = _open(self._path, new=False)
+
     def close(self) -> None:
         """Close the file (idempotent)."""
         with writing_to(self._path):
             self._file.close()
 
 
-def _rewind(path: Path, step: int) -> None:
-    """Keep the whole lines of a metrics file that belong to steps up to `step`."""
-    content = path.read_bytes()
-    kept = b"".join(line for line in content.splitlines(keepends=True) if _belongs(line, step))
-    if kept != content:
-        write_bytes(path, kept)
+def require_own_file(path: Path) -> None:
+    """Check that lines can be appended to `path` without writing anywhere else.
+
+    Raises:
+        ConfigurationError: It is a symbolic link, which may lead out of the run directory, or not a regular file.
+    """
+    try:
+        mode = path.lstat().st_mode
+    except FileNotFoundError:
+        return
+    if not stat.S_ISREG(mode):
+        what = "a symbolic link" if stat.S_ISLNK(mode) else "not a regular file"
+        raise ConfigurationError(f"{path} is {what}, expected a file of the run: move it away.")
+
+
+def read_records(path: Path) -> Iterator[dict[str, Any]]:
+    """The records of a metrics file, in constant memory; lines that are not whole records are left out."""
+    with path.open("rb") as file:
+        for line in _lines(file):
+            record = _record(line)
+            if record is not None:
+                yield record
+
+
+def last_step(path: Path) -> int:
+    """The largest number of walks in a metrics file; 0 if there is no file or no record."""
+    if not path.is_file():
+        return 0
+    return max((record["step"] for record in read_records(path)), default=0)
+
+
+def _open(path: Path, *, new: bool) -> TextIO:
+    """Open for appending; the link check above is repeated by the system, for links made in between."""
+    flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | getattr(os, "O_NOFOLLOW", 0) | (os.O_EXCL if new else 0)
+    return os.fdopen(os.open(path, flags, 0o666), "a", encoding="utf-8")
+
+
+def _rewind(path: Path, step: int) -> int:
+    """Keep the whole lines of a metrics file that belong to steps up to `step`; returns how many were damaged."""
+    with path.open("rb") as file:
+        changed, damaged = _judge(file, step)
+        if changed:
+            file.seek(0)
+            write_atomic(
+                path, lambda kept: kept.writelines(line for line in _lines(file) if _belongs(line, step))
+            )
+    return damaged
+
+
+def _judge(file: BinaryIO, step: int) -> tuple[bool, int]:
+    """Whether any line is to be dropped, and the number of those that are damaged and not the last."""
+    changed, damaged, last = False, 0, False
+    for line in _lines(file):
+        damaged += last
+        last = _record(line) is None
+        changed = changed or not _belongs(line, step)
+    return changed, damaged
+
+
+def _lines(file: BinaryIO) -> Iterator[bytes]:
+    """The lines of a file; of those that are too long, no more than their beginning."""
+    while line := file.readline(_MAX_LINE):
+        yield line
+        while len(line) == _MAX_LINE and not line.endswith(b"\n"):
+            line = file.readline(_MAX_LINE)
+
+
+def _record(line: bytes) -> dict[str, Any] | None:
+    """The record of a whole line; None if it is damaged."""
+    try:
+        record = json.loads(line)
+    except (ValueError, RecursionError):
+        return None
+    match record:
+        case {"step": int()} if line.endswith(b"\n"):
+            return dict(record)
+        case _:
+            return None
 
 
 def _belongs(line: bytes, step: int) -> bool:
     """Whether a line is whole and not later than `step`."""
-    try:
-        record = json.loads(line)
-    except (ValueError, RecursionError):
-        return False
-    match record:
-        case {"step": int(logged)}:
-            return line.endswith(b"\n") and logged <= step
-        case _:
-            return False
+    record = _record(line)
+    return record is not None and bool(record["step"] <= step)

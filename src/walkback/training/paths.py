@@ -13,7 +13,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import replace
-from typing import Any, final
+from typing import Any, TypeAlias, final
 
 import torch
 from torch import Tensor
@@ -30,14 +30,30 @@ from walkback.schedules import Level, Levels
 from walkback.state import State, map_state
 from walkback.walk import Start, Transition
 
+OnStep: TypeAlias = Callable[[Level, State, Tensor], None]
+"""Level of a step, s_t `(B, *E)`, mean loss of the step (a scalar)."""
+
 _LONG_WALK = 20
 """Number of steps from which `checkpointing = "auto"` recomputes them in the backward pass."""
 
 
 def path_loss(
-    model: Model, objective: PathObjective, start: Start, levels: Levels, generator: torch.Generator
+    model: Model,
+    objective: PathObjective,
+    start: Start,
+    levels: Levels,
+    generator: torch.Generator,
+    on_step: OnStep = lambda level, state, loss: None,
 ) -> tuple[Tensor, State]:
     """Compute the objective of one walk from each row of `start`: loss `(B,)`, nats, and s_K `(B, *E)`, detached.
+
+    Args:
+        model: The model.
+        objective: The objective of whole walks.
+        start: s_0 with its anchor and context.
+        levels: T_1 … T_K, coldest first.
+        generator: The only source of randomness.
+        on_step: Is given each step; the last step includes the end of the walk.
 
     Raises:
         ConfigurationError: The process is not `Stepwise`, or a step cannot be differentiated.
@@ -53,7 +69,11 @@ def path_loss(
             noise = moved.noise(generator)
         source, conditional, part = steps.take(source, conditional, level, noise)
         parts.append(part)
-    loss = torch.stack(parts).sum(0) + objective.end(model.prior.log_prob(source))
+        if level is not levels[-1]:
+            on_step(level, source, part.mean())
+    end = objective.end(model.prior.log_prob(source))
+    on_step(levels[-1], source, (parts[-1] + end).mean())
+    loss = torch.stack(parts).sum(0) + end
     return loss, map_state(torch.Tensor.detach, source)
 
 

@@ -8,41 +8,38 @@ and a checkpoint is saved.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict
+from contextlib import ExitStack
 from pathlib import Path
-from typing import Any, Literal, final
+from typing import Any, final
 
 from torch import Tensor
 
 from walkback.building.devices import autocast, deterministic
 from walkback.building.preparation import Prepared
 from walkback.data import Split, batch_of
-from walkback.errors import ConfigurationError
 from walkback.measuring.bound import BoundEstimate, estimate_bound
 from walkback.measuring.provenance import Provenance
 from walkback.measuring.verdict import remarks_on_bound
 from walkback.model import Model
-from walkback.storage.checkpoint import (
-    Checkpoint,
-    TrainingState,
-    load_checkpoint,
-    load_training_state,
-    save_checkpoint,
-)
-from walkback.storage.description import describe
+from walkback.storage.checkpoint import save_checkpoint
 from walkback.storage.files import write_text
 from walkback.storage.rundir import RunDirectory
-from walkback.storage.store import CheckpointStore
 from walkback.support.interrupts import Interrupted, Stop, Stopped
 from walkback.support.memory import forget_peak, peak_memory, within_memory
 from walkback.support.seeding import generator
 from walkback.support.watch import Watch
 from walkback.training.distributed import World
+from walkback.training.finite import NotFiniteError
+from walkback.training.metrics_file import FILE_NAME
+from walkback.training.resume_point import ResumePoint
+from walkback.training.run_checkpoints import RunCheckpoints
 from walkback.training.run_log import RunLog
 from walkback.training.run_pictures import RunPictures
 from walkback.training.run_result import RunResult
-from walkback.training.stopping import EarlyStopping
 from walkback.training.trainer import Trainer
+
+_LARGE_WEIGHT = 1e4
+"""Size of weights that a learning rate which is too high leads to; trained ones are of the order of 1."""
 
 
 @final
@@ -87,7 +84,8 @@ class Run:
             compiled=prepared.config.run.compile,
             world=self._world,
         )
-        self._stopping = EarlyStopping(prepared.config.training.patience)
+        self._checkpoints = RunCheckpoints(prepared, self._trainer, directory, watch, self._world)
+        self._stopping = self._checkpoints.stopping
         self._log: RunLog | None = None
         self._stage = ""
 
@@ -96,27 +94,9 @@ class Run:
         """The model with averaged weights: after `execute`, the one that is kept."""
         return self._trainer.averaged_model
 
-    def resume(self, path: Path) -> None:
-        """Go on from the newest whole checkpoint in the run directory `path`; from the start where there is none.
-
-        Raises:
-            ConfigurationError: The checkpoint does not fit the run, or is beyond its last step.
-        """
-        saved, warnings = CheckpointStore(path / "checkpoints").latest()
-        if self._world.is_main:
-            for warning in warnings:
-                self._watch.note(warning)
-        if saved is None:
-            return
-        checkpoint = load_checkpoint(saved.checkpoint, self._prepared.device)
-        state = load_training_state(saved.state, self._prepared.device)
-        self._trainer.restore(checkpoint.tensors, state.tensors, state.document)
-        self._stopping.restore(state.document)
-        walks, steps = self._trainer.progress.walks, self._config.training.steps
-        if walks > steps:
-            raise ConfigurationError(
-                f"Got {steps} training steps for the run in {path}, which has taken {walks}: ask for at least as many."
-            )
+    def resume(self, point: ResumePoint) -> None:
+        """Go on from a checkpoint of the run, or from the start if it has none; raises as `RunCheckpoints.resume`."""
+        self._checkpoints.resume(point)
 
     def execute(self) -> RunResult | None:
         """Train to the end, evaluate, draw; None on processes that do not write.
@@ -132,11 +112,21 @@ class Run:
             if stopped.insisted:
                 raise  # the user does not wait for a checkpoint
             raise self._interrupted(stopped.signal) from None
+        except NotFiniteError as error:
+            if error.updates == 0 or self._has_ordinary_weights():
+                model = self._prepared.model
+                error.suspecting(model.operator, model.process, self._prepared.objective, model.prior)
+            raise
         except Exception as error:
             # The other process may have stopped before its first walk, and this one waits for it in vain.
             if self._stop and self._world.size > 1:
                 raise self._interrupted(self._stop.signal or 0) from error
             raise
+
+    def _has_ordinary_weights(self) -> bool:
+        """Whether training has not diverged by its weights: what is not finite comes from the model's code."""
+        weights = self._prepared.model.operator.parameters()
+        return all(bool(weight.detach().abs().max() < _LARGE_WEIGHT) for weight in weights if weight.numel())
 
     def _execute(self) -> RunResult | None:
         self._open()
@@ -148,14 +138,15 @@ class Run:
             if self._directory is None:
                 return None
             final = self._directory.final
-            save_checkpoint(final, self._finished(self._directory))
+            self._directory.require_held()
+            save_checkpoint(final, self._checkpoints.finished())
             split, limit = self._config.evaluation.split, self._config.evaluation.limit
             bound = self._evaluate(split, limit, "evaluation")
             remarks = remarks_on_bound(bound, self._prepared.dataset, split, limit, self._config.run.seed)
             for remark in remarks:
                 self._watch.note(remark)
             pictures: tuple[Path, ...] = ()
-            if self._lasting:
+            if self._lasting and self._config.samples.pictures:
                 self._stage = "while drawing"
                 model = self._trainer.averaged_model
                 pictures = self._pictures(self._directory).draw(model)
@@ -177,14 +168,17 @@ class Run:
                 self._log.close()
 
     def _open(self) -> None:
-        """Configuration and loggers."""
+        """Configuration, loggers, and what training may go back to; called by all processes together."""
+        if self._directory is not None:
+            write_text(self._directory.config, self._config.to_toml())
+        self._checkpoints.open()
         if self._directory is None:
             return
         walks = self._trainer.progress.walks
-        write_text(self._directory.config, self._config.to_toml())
-        self._directory.checkpoints.discard_after(walks)
         prepared, config = self._prepared, self._config.to_dict()
         self._log = RunLog(prepared.metrics, prepared.loggers, self._directory.path, config, walks)
+        if self._log.damaged:
+            self._watch.warn(f"Left out {self._log.damaged} damaged lines of {FILE_NAME}.")
 
     def _train(self) -> None:
         """Take all walks."""
@@ -192,40 +186,60 @@ class Run:
         self._watch.stage(*trainer.extent)
         if trainer.finished or self._out_of_patience():  # a run that has stopped and is resumed
             return
-        # A process alone has nothing to lose before its first walk is done, which may take minutes where the operator
-        # is compiled. Those that train together stop together, between two walks.
-        loss = trainer.walk() if self._world.size == 1 else None
-        with self._stop.deferred():
-            going_on = True
-            while going_on:
-                going_on = self._attend(trainer.walk() if loss is None else loss)
-                loss = None
+        with ExitStack() as stack:
+            # A process alone has nothing to lose before its first walk is done, which may take minutes where the
+            # operator is compiled. Those that train together stop together, between two walks.
+            if self._world.size > 1:
+                stack.enter_context(self._stop.deferred())
+            taken = self._walk()
+            if self._world.size == 1:
+                stack.enter_context(self._stop.deferred())
+            while self._attend(*taken):
+                taken = self._walk()
 
-    def _attend(self, loss: Tensor) -> bool:
+    def _walk(self) -> tuple[Tensor, set[str]]:
+        """Take a walk; returns its loss, and what is due after it. Training may have to go back first."""
+        while True:
+            try:
+                return self._trainer.walk(), self._due()
+            except NotFiniteError as error:
+                step = self._checkpoints.go_back(error)
+                if self._log is not None:
+                    self._log.rewind(step)
+                self._watch.stage(*self._trainer.extent)
+
+    def _attend(self, loss: Tensor, due: set[str]) -> bool:
         """Do what is due after a walk; returns whether training goes on.
 
         Raises:
             Interrupted: A stop was requested; a checkpoint has been saved.
         """
-        settings, trainer = self._config.training, self._trainer
-        due, number = self._due(), trainer.progress.walks
+        trainer = self._trainer
+        number = trainer.progress.walks
+        if not trainer.skipped:
+            self._checkpoints.good.observe(number, loss)
         if "log" in due and self._log is not None:
             self._log.training(trainer, loss)
         if "validate" in due:
             self._validate(number)
-        if self._lasting and settings.sample_every and number % settings.sample_every == 0:
+        if "sample" in due:
             self._draw_midway(number)
         ends = "validate" in due and self._out_of_patience()
-        saves = self._lasting and ("checkpoint" in due or ends)
+        saves = self._saves and ("checkpoint" in due or ends)
         if saves:  # last, so that a run resumed here has all that came before
-            self._save(number)
+            self._checkpoints.save(number, due=True)
         self._watch.advance(trainer.extent[-1], {} if self._log is None else self._log.latest)
         if self._world.any(bool(self._stop)):
             if not saves:
-                self._save(number)
+                self._checkpoints.save(number, due=False)
             self._world.wait()  # a launcher ends the others when it sees the first one go
             raise self._interrupted(self._stop.signal or 0)
         return not (ends or trainer.finished)
+
+    @property
+    def _saves(self) -> bool:
+        """Whether there are checkpoints: to go on from, or to go back to."""
+        return self._lasting or self._config.training.on_nonfinite == "rollback"
 
     def _due(self) -> set[str]:
         """What is to be done after this walk; for any of it the device has been waited for."""
@@ -239,9 +253,14 @@ class Run:
         due = {name for name, walks in every.items() if number % walks == 0} | (
             {"log"} if number == 1 else set()
         )
-        if due or trainer.finished:
+        if trainer.finished:
+            due = set(every)
+        draws = self._lasting and self._config.samples.pictures
+        if draws and settings.sample_every and number % settings.sample_every == 0:
+            due.add("sample")
+        if due:
             trainer.settle()  # seconds may be more now than they were
-        return set(every) if trainer.finished else due
+        return due
 
     def _out_of_patience(self) -> bool:
         """Whether the main process, which validates, has waited long enough for a better bound; the same on all."""
@@ -251,18 +270,14 @@ class Run:
     def _path(self) -> Path | None:
         return self._directory.path if self._directory else None
 
-    @property
-    def _weights(self) -> Literal["ema", "raw"]:
-        """Which weights are evaluated, drawn from and saved."""
-        return "ema" if self._config.training.ema else "raw"
-
     def _validate(self, step: int) -> None:
         if self._directory is None or self._log is None:
             return
         bound = self._evaluate("validation", self._config.training.validation_examples, "validation")
         figures = bound.named("validation")
+        self._checkpoints.good.observe_bound(bound.nats)
         if self._stopping.observe(step, bound.nats):
-            self._directory.checkpoints.save_best(step, self._checkpoint())
+            self._checkpoints.save_best(step)
         if self._stopping.best_step is not None:
             figures["best_step"] = self._stopping.best_step
         self._log.log(step, figures)
@@ -287,14 +302,6 @@ class Run:
                 self._trainer.averaged_model, batches, prepared.dataset.info, noise, paths=paths
             )
 
-    def _save(self, step: int) -> None:
-        tensors, document = self._trainer.state()  # of all processes together
-        if self._directory is None:
-            return
-        state = TrainingState(tensors, document | self._stopping.state())
-        self._directory.checkpoints.save(step, self._checkpoint(), state, self._stopping.best_step)
-        self._directory.checkpoints.prune(self._config.training.keep_checkpoints)
-
     def _pictures(self, directory: RunDirectory) -> RunPictures:
         return RunPictures(self._prepared, directory, self._watch, self._protocol())
 
@@ -314,35 +321,13 @@ class Run:
     def _interrupted(self, number: int) -> Interrupted:
         return Interrupted(number, self._path, self._trainer.progress.walks, self._stage)
 
-    def _finished(self, directory: RunDirectory) -> Checkpoint:
-        """The model to keep, evaluate and draw: the best on validation data where one was looked for, else the last."""
-        best = self._stopping.best_step
-        if best is None:
-            return self._checkpoint()
-        self._watch.note(f"The validation bound was best after {best} walks: the model of then is kept.")
-        checkpoint = load_checkpoint(directory.checkpoints.best(best), self._prepared.device)
-        self._trainer.adopt(checkpoint.tensors)
-        return checkpoint
-
-    def _checkpoint(self) -> Checkpoint:
-        model = self._trainer.averaged_model
-        progress = asdict(self._trainer.progress)
-        del progress["seconds"]  # equal runs leave equal files
-        description = describe(
-            **self._prepared.names(),
-            data=self._prepared.dataset.info.to_dict(),
-            progress=progress,
-            weights=self._weights,
-        )
-        return Checkpoint(description, model.tensors())
-
     def _protocol(self) -> dict[str, Any]:
         return Provenance(
             operator=self._prepared.operator_name,
             device=self._prepared.device,
             precision=self._prepared.precision,
             seed=self._config.run.seed,
-            weights=self._weights,
+            weights=self._checkpoints.weights,
             data=self._prepared.dataset.info,
             details={"split": self._config.evaluation.split},
         ).to_dict()

@@ -38,6 +38,7 @@ class RunLog:
 
     Attributes:
         latest: The newest value of every figure, for a progress bar.
+        damaged: Number of lines of the metrics file that could not be read, and were dropped.
     """
 
     def __init__(
@@ -54,6 +55,7 @@ class RunLog:
         with ExitStack() as stack:
             resumed = walks if (directory / FILE_NAME).exists() else None
             self._file = MetricsFile(directory, resume_step=resumed)
+            self.damaged = self._file.damaged
             stack.callback(self._file.close)
             for logger in loggers:
                 logger.open(directory, config)
@@ -87,7 +89,8 @@ class RunLog:
                     "rename it."
                 )
             figures |= {name: float(value) for name, value in found.items()}
-        self.log(moment.walks, figures)
+        counts = {"skipped": trainer.progress.skipped, "rollbacks": trainer.progress.rollbacks}
+        self.log(moment.walks, figures | {name: count for name, count in counts.items() if count})
 
     def log(self, step: int, figures: Mapping[str, float]) -> None:
         """Log figures after `step` walks."""
@@ -95,6 +98,10 @@ class RunLog:
         self._file.log(step, figures)
         for logger in self._loggers:
             logger.log(step, figures)
+
+    def rewind(self, step: int) -> None:
+        """Drop the lines of the metrics file after `step` walks; loggers get the steps that follow a second time."""
+        self._file.rewind(step)
 
     def picture(self, step: int, name: str, path: Path) -> None:
         """Log a picture of the run directory."""

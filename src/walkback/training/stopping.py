@@ -40,6 +40,10 @@ class EarlyStopping:
         self.best_step, self._nats, self._stale = step, nats, 0
         return True
 
+    def forget_best(self) -> None:
+        """Count the next validation as the best: the best model is lost."""
+        self.best_step = None
+
     def state(self) -> dict[str, Any]:
         """What resuming needs, as JSON values; empty where there is no best."""
         if self.best_step is None:

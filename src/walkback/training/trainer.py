@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from contextlib import AbstractContextManager
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, replace
 from time import perf_counter
 from typing import Any, final
 
@@ -18,19 +18,19 @@ from torch import Tensor, nn
 
 from walkback.building.devices import Precision, autocast, wait_for
 from walkback.configuration.settings import TrainingSettings
-from walkback.data import Centred, Dataset, context_of
+from walkback.data import Dataset
 from walkback.errors import ConfigurationError
 from walkback.model import Model
 from walkback.objectives import AnyObjective, PathObjective
-from walkback.operators import initial_state
 from walkback.schedules import Levels, tensor_levels
-from walkback.state import Context, State, map_state
-from walkback.support.memory import send, within_memory
+from walkback.state import State, map_state
+from walkback.support.memory import within_memory
 from walkback.support.seeding import derive_seed, generator, lent_seed
 from walkback.support.text import one_line
 from walkback.training.batches import BatchOrder
 from walkback.training.distributed import World
-from walkback.training.finite import FiniteCheck
+from walkback.training.finite import Moment, Trail
+from walkback.training.guard import Guard
 from walkback.training.optimization import (
     WeightAverage,
     build_optimizer,
@@ -41,23 +41,13 @@ from walkback.training.optimization import (
     share_done,
 )
 from walkback.training.persistent_chains import PersistentChains
+from walkback.training.progress import Progress
+from walkback.training.starts import DataStarts
 from walkback.training.updates import Path, updates_for
 from walkback.walk import Start
 
 _LOOK_EVERY = 100
 """Walks after which a device is waited for at the latest, to see whether its updates were finite."""
-
-
-@dataclass(frozen=True, slots=True)
-class Progress:
-    """How far training has come: walks, optimizer updates, and seconds spent walking.
-
-    A CUDA device works on after a walk has returned: the seconds lack what it has not done until `Trainer.settle`.
-    """
-
-    walks: int = 0
-    updates: int = 0
-    seconds: float = 0.0
 
 
 def levels_of_walk(model: Model, seed: int, number: int) -> Levels:
@@ -101,17 +91,15 @@ class Trainer:
         self.progress = Progress()
         self.gradient_norm = torch.zeros((), device=device)
         """Norm of the gradient of the last update before clipping, a scalar on the device."""
-        self._dataset = dataset
         self._settings = settings
         self._seed = seed
         self._device = device
         self._precision: Precision = precision
         self._compiled = compiled
         self._world = world or World()
-        self._examples = dataset.examples("train")
-        self._labels = context_of(dataset, "train", slice(None), torch.device("cpu"))
+        self._starts = DataStarts(model, dataset, settings.unlabelled, device)
         self._order = BatchOrder(
-            len(self._examples), settings.batch_size, seed, rank=self._world.rank, world_size=self._world.size
+            self._starts.count, settings.batch_size, seed, rank=self._world.rank, world_size=self._world.size
         )
         self._world.copy_from_main(*model.modules.values())
         # Only a walk that is differentiated to its end reaches parameters of the prior and of the process.
@@ -121,7 +109,7 @@ class Trainer:
         ]
         self._optimizer = build_optimizer(self._parameters, settings)
         self._average = WeightAverage(model, settings.ema)
-        self._finite = FiniteCheck(device)
+        self._guard = Guard(settings, device, (model.operator, model.process))
         self._learn = updates_for(settings, objective, model, dataset.info.space.size)
         self._chains: PersistentChains | None = None
         if settings.chains.share:
@@ -130,13 +118,18 @@ class Trainer:
     @property
     def averaged_model(self) -> Model:
         """The model with averaged weights: the one to evaluate and to sample; raises as `settle`."""
-        self._finite.require()
+        self._guard.require()
         return self._average.model if self._settings.ema else self.model
 
     @property
     def learning_rate(self) -> float:
         """Learning rate of the last walk."""
         return float(self._optimizer.param_groups[0]["lr"])
+
+    @property
+    def skipped(self) -> bool:
+        """Whether the last walk was skipped, see `training.on_nonfinite`."""
+        return self._guard.skipped
 
     @property
     def share_done(self) -> float:
@@ -160,13 +153,15 @@ class Trainer:
         """Train on one minibatch; returns the loss, nats per step and example, a scalar on the device.
 
         Raises:
-            WalkbackError: The loss or a gradient is not finite; the weights are those of before the update. On a CUDA
-                device some walks later, at the latest when weights are asked for. Or memory does not suffice.
+            NotFiniteError: A state, the loss or a gradient is not finite, and such walks are not skipped, or too many
+                were; the weights are those of before the update. On a CUDA device some walks later, at the latest when
+                weights are asked for.
+            WalkbackError: Memory does not suffice.
         """
         started = perf_counter()
         number = self.progress.walks
         for group in self._optimizer.param_groups:
-            group["lr"] = learning_rate(self._settings, number, self.progress.seconds)
+            group["lr"] = self._learning_rate(number)
         noise = generator(self._device, self._seed, "noise", number, self._world.rank)
         levels = levels_of_walk(self.model, self._seed, number)
         if self._compiled:
@@ -174,10 +169,17 @@ class Trainer:
         self.model.operator.train()
         self.model.process.train()
         layers = derive_seed(self._seed, "layers", number, self._world.rank)
-        with self._within_memory(), lent_seed(layers, self._device), autocast(self._device, self._precision):
+        with (
+            self._guard.walk(),
+            self._within_memory(),
+            lent_seed(layers, self._device),
+            autocast(self._device, self._precision),
+        ):
             learned = self._learn(Path(self._start(number, noise), levels, noise), self._update)
-        self._observe(learned.final_state, number)
-        self.progress = replace(self.progress, walks=number + 1)
+        if not self._guard.skipped:
+            self._observe(learned.final_state, number)
+        skipped = self.progress.skipped + self._guard.skipped
+        self.progress = replace(self.progress, walks=number + 1, skipped=skipped)
         self._spend(perf_counter() - started)
         if self.progress.walks % _LOOK_EVERY == 0:
             self.settle()
@@ -193,7 +195,18 @@ class Trainer:
             started = perf_counter()
             wait_for(self._device)
             self._spend(perf_counter() - started)
-        self._finite.require()
+        self._guard.require()
+
+    def _learning_rate(self, number: int) -> float:
+        """The rate of a walk: lower each time that training went back."""
+        factor = self._settings.rollback_rate**self.progress.rollbacks
+        return factor * learning_rate(self._settings, number, self.progress.seconds)
+
+    def go_back(self, rollbacks: int, seconds: float) -> None:
+        """Count a return to the walk that has just been restored, after `rollbacks` of them and `seconds` in all."""
+        self._guard.forget()
+        self._optimizer.zero_grad(set_to_none=True)
+        self.progress = replace(self.progress, rollbacks=rollbacks, seconds=seconds)
 
     def _within_memory(self) -> AbstractContextManager[None]:
         size = self._settings.batch_size
@@ -211,32 +224,9 @@ class Trainer:
 
     def _start(self, number: int, noise: torch.Generator) -> Start:
         """Where walk `number` starts: at data, and in the first rows at states of persistent chains."""
-        start = self._data(self._order.batch(number), noise)
+        start = self._starts.at(self._order.batch(number), noise)
         chains = self._chains_of(number)
-        return start if chains is None else chains.start(start, number, self._any_data)
-
-    def _data(self, rows: Tensor, noise: torch.Generator) -> Start:
-        """Where walks start from the training examples numbered `rows` `(N,)`, on the CPU."""
-        examples = send(self._examples[rows], self._device)
-        state, _ = initial_state(self.model.operator, self._dataset.states(examples, noise), noise)
-        anchor: State | None = None
-        # States with latent parts have none.
-        if isinstance(state, Tensor) and isinstance(self._dataset, Centred):
-            anchor = self._dataset.centres(examples)
-        return Start(state, anchor, self._told(rows, noise), self.model.prior)
-
-    def _told(self, rows: Tensor, noise: torch.Generator) -> Context:
-        """Labels of these training examples, where there are classes, without those of a share of them."""
-        if self._labels is None:
-            return None
-        labels = map_state(lambda leaf: send(leaf[rows], self._device), self._labels)
-        untold = torch.rand(len(rows), generator=noise, device=self._device) < self._settings.unlabelled
-        return map_state(lambda leaf: leaf.masked_fill(untold, -1), labels)
-
-    def _any_data(self, num: int, noise: torch.Generator) -> Start:
-        """Where walks start from `num` training examples drawn at random."""
-        rows = torch.randint(len(self._examples), (num,), generator=noise, device=noise.device)
-        return self._data(rows.cpu(), noise)
+        return start if chains is None else chains.start(start, number, self._starts.any)
 
     def _chains_of(self, number: int) -> PersistentChains | None:
         """The chains that give walk `number` some of its starts, if any do."""
@@ -250,10 +240,18 @@ class Trainer:
         first = 0 if chains is None else chains.rows
         self.model.prior.observe(self._world.gather(map_state(lambda leaf: leaf[first:], final_state)))
 
-    def _update(self, loss: Tensor) -> None:
-        self._world.average_gradients(self._parameters)
+    def _update(self, trail: Trail) -> None:
+        # In the same message as the gradients, so that all processes refuse the same updates.
+        others = self._world.average_gradients(
+            self._parameters, trail.flag() if self._world.size > 1 else None
+        )
         self.gradient_norm = norm = clip_gradients(self._parameters, self._settings.clip)
-        skipped = self._finite.look(loss, norm, self.progress.walks)
+        moment = Moment(self.progress.walks, self.progress.updates, trail)
+        if self._guard.skips(moment, norm, others, self.progress.skipped):
+            self._optimizer.zero_grad(set_to_none=True)
+            torch.clear_autocast_cache()
+            return
+        skipped = self._guard.flag
         if skipped is not None:
             self._optimizer.found_inf = skipped  # type: ignore[attr-defined]  # as torch.amp.GradScaler gives it
         self._optimizer.step()
@@ -274,7 +272,7 @@ class Trainer:
         }
         tensors |= {f"optimizer.{name}": value for name, value in moments(self._optimizer).items()}
         if self._chains is not None:
-            tensors |= {f"own.{name}": value for name, value in self._chains.state().items()}
+            tensors |= {f"chains.{name}": value for name, value in self._chains.state().items()}
         return tensors, {"progress": asdict(self.progress), "seed": self._seed}
 
     def adopt(self, averaged: Mapping[str, Tensor]) -> None:
@@ -302,14 +300,12 @@ class Trainer:
             self._average.model.load_tensors(averaged)
             prior = {name: value for name, value in averaged.items() if name.startswith("prior.")}
             self.model.load_tensors({**tensors, **prior})
-            progress = document["progress"]
-            self.progress = Progress(
-                int(progress["walks"]), int(progress["updates"]), float(progress["seconds"])
-            )
+            self.progress = Progress.of(document["progress"])
+            self._optimizer.state.clear()
             if self.progress.updates:
                 load_moments(self._optimizer, self._parameters, _part(tensors, "optimizer."))
             if self._chains is not None:
-                self._chains.restore(_part(tensors, "own."))
+                self._chains.restore(_part(tensors, "chains."))
         except (RuntimeError, LookupError, TypeError, ValueError) as error:
             raise ConfigurationError(
                 f"Got a training state that does not fit this run ({one_line(error)}): "

@@ -27,11 +27,12 @@ from walkback.model import Model
 from walkback.objectives import AnyObjective, Objective, PathObjective
 from walkback.schedules import Levels, stack_levels
 from walkback.state import State, batch_size, concatenate, concatenate_contexts, device_of
+from walkback.training.finite import Trail
 from walkback.training.paths import path_loss
 from walkback.walk import Start, Transition
 
-Apply: TypeAlias = Callable[[Tensor], None]
-"""Moves the weights by the current gradients; given the loss, a scalar, which must be finite."""
+Apply: TypeAlias = Callable[[Trail], None]
+"""Moves the weights by the current gradients; given the numbers of the steps behind them, which must be finite."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,20 +117,24 @@ def _learn_steps(
     After an online update the next state is still drawn from the output at s_t that the old weights computed, but
     its loss is that of the new weights; see `walk`.
     """
-    share = 1 if online else len(path.levels)
+    count = len(path.levels)
+    share = 1 if online else count
     total = torch.zeros((), device=device_of(path.start.state))
+    trail = Trail(path.start.state, count)
     final_state = None
     for transition in model.path(path.start, path.levels, path.noise):
         loss = objective(transition).mean()
         (loss / dimensions / share).backward()  # type: ignore[no-untyped-call]
         total += loss.detach()
+        trail.add(transition.level, transition.target, loss)
         if transition.level is path.levels[-1]:
             final_state = transition.target
         if online:
-            apply(loss.detach())
+            apply(trail)
+            trail = trail.following()
     if not online:
-        apply(total)
-    return Learned(total / len(path.levels), final_state)
+        apply(trail)
+    return Learned(total / count, final_state)
 
 
 def _learn_stacked(model: Model, objective: Objective, dimensions: int, path: Path, apply: Apply) -> Learned:
@@ -154,9 +159,13 @@ def _learn_stacked(model: Model, objective: Objective, dimensions: int, path: Pa
         anchor=concatenate([start.state if start.anchor is None else start.anchor] * len(steps)),
         context=context,
     )
-    loss = objective(stacked).mean()
+    losses = objective(stacked)
+    loss = losses.mean()
     (loss / dimensions).backward()  # type: ignore[no-untyped-call]
-    apply(loss.detach())
+    trail = Trail(start.state, len(path.levels))
+    for step, part in zip(steps, torch.split(losses.detach(), rows), strict=True):
+        trail.add(step.level, step.target, part.mean())
+    apply(trail)
     ends = [step.target for step in steps if step.level is path.levels[-1]]
     return Learned(loss.detach(), ends[-1] if ends else None)
 
@@ -166,8 +175,9 @@ def _learn_path(model: Model, objective: PathObjective, dimensions: int, path: P
 
     Takes the memory of the whole walk unless the objective computes steps again.
     """
-    losses, final_state = path_loss(model, objective, path.start, path.levels, path.noise)
+    trail = Trail(path.start.state, len(path.levels))
+    losses, final_state = path_loss(model, objective, path.start, path.levels, path.noise, trail.add)
     loss = losses.mean() / len(path.levels)
     (loss / dimensions).backward()  # type: ignore[no-untyped-call]
-    apply(loss.detach())
+    apply(trail)
     return Learned(loss.detach(), final_state)
