@@ -59,7 +59,7 @@ def _blamed(error: BaseException, registry: Registry) -> str | None:
         offers = packages.get(str(frame.f_globals.get("__name__", "")).partition(".")[0])
         if offers is None:
             continue
-        part = _component_in(frames[: index + 1], offers)
+        part = _component_in(frames[: index + 1], offers) or _only_one(registry, offers)
         place = f"{Path(frame.f_code.co_filename).name}, line {number}"
         return f"{_named(offers[0], part)} failed: {one_line(error)} ({place})."
     used = registry.third_parties
@@ -80,6 +80,12 @@ def _component_in(frames: list[FrameType], offers: list[Registered[Any]]) -> Reg
         if found is not None:
             return found
     return None
+
+
+def _only_one(registry: Registry, offers: list[Registered[Any]]) -> Registered[Any] | None:
+    """The component in use among these, such as the network whose layers have failed; None if several are."""
+    used = [offer for offer in registry.third_parties if offer in offers]
+    return used[0] if len(used) == 1 else None
 
 
 def _owner_of(
