@@ -99,8 +99,11 @@ class Program(TyperGroup):
         try:
             return super().invoke(ctx)
         except BaseException as error:
-            # Errors and exits of the command line's parser have a code of their own.
-            if isinstance(error, WalkbackError | typer.Abort) or hasattr(error, "exit_code"):
+            # Errors and exits of the command line's parser have a code of their own, and a library that reads keys
+            # raises KeyboardInterrupt for Ctrl-C.
+            if isinstance(error, WalkbackError | typer.Abort | KeyboardInterrupt) or hasattr(
+                error, "exit_code"
+            ):
                 raise
             registry = ctx.find_root().obj
             if not isinstance(registry, Registry):
