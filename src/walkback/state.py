@@ -16,8 +16,6 @@ from typing import Literal, TypeAlias
 import torch
 from torch import Tensor
 
-from walkback.errors import WalkbackError
-
 State: TypeAlias = Tensor | tuple[Tensor, ...]
 Context: TypeAlias = State | None
 """What kernels are conditioned on in addition to the state: tensors `(B, …)`, row by row like the state.
@@ -118,36 +116,6 @@ def device_of(state: State) -> torch.device:
 def concatenate(states: Sequence[State]) -> State:
     """Join batches of states along the batch dimension: (B₁, *E), (B₂, *E), … → (ΣB, *E)."""
     return map_state(lambda *rows: torch.cat(rows), *states)
-
-
-def require_like(found: object, expected: State, *givers: object) -> None:
-    """Check that a state that a component gave has the leaves, shapes and dtypes of another one.
-
-    Args:
-        found: The state.
-        expected: A state as it should be.
-        givers: What may have given it, which is suspected; the last one is named.
-
-    Raises:
-        WalkbackError: It has not.
-    """
-    parts = found if isinstance(found, tuple) else (found,)
-    wanted = leaves(expected)
-    fits = len(parts) == len(wanted) and all(
-        isinstance(part, Tensor) and (part.shape, part.dtype) == (leaf.shape, leaf.dtype)
-        for part, leaf in zip(parts, wanted, strict=True)
-    )
-    if not fits:
-        got, like = (" and ".join(map(_described, state)) for state in (parts, wanted))
-        raise WalkbackError(f"Got {got} from {type(givers[-1]).__name__}, expected {like}.").suspecting(
-            *givers
-        )
-
-
-def _described(part: object) -> str:
-    if not isinstance(part, Tensor):
-        return f"a {type(part).__name__}"
-    return f"a state of shape {tuple(part.shape)} and {str(part.dtype).removeprefix('torch.')}"
 
 
 def sum_events(values: Tensor) -> Tensor:

@@ -23,7 +23,8 @@ from walkback.kernels import Kernel
 from walkback.operators import Conditional, TransitionOperator
 from walkback.priors import Prior
 from walkback.schedules import Level, Levels
-from walkback.state import Context, State, require_like
+from walkback.state import Context, State
+from walkback.support.shapes import require_like
 
 Heating: TypeAlias = Callable[[Conditional, State, Level, State], Kernel]
 """The operator at s_{t-1}, s_{t-1}, level t, s_0 → q_{T_t}(· | s_{t-1})."""

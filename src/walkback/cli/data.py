@@ -54,7 +54,8 @@ def prepare_data(
     overrides = data_overrides(assignments)
     config = resolve_data(registry, source, overrides)
     dataset = registry.load(registry.find("dataset", config.name))(**config.options)
-    with output.messages.status(plain(f"Preparing {config.name}")):
+    with output.progress() as watch:
+        watch.stage(f"Preparing {config.name}", 0)
         dataset.prepare()
     if json:
         output.emit_json({"data": component_table(config), "info": dataset.info.to_dict()})

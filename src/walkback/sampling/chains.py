@@ -18,7 +18,8 @@ import torch
 from walkback.operators import TransitionOperator
 from walkback.priors import Prior
 from walkback.schedules import Level, Levels
-from walkback.state import Context, State, require_like
+from walkback.state import Context, State
+from walkback.support.shapes import require_like
 from walkback.walk import Heating, by_cooling
 
 COLD = Level(1, 1.0)
