@@ -253,7 +253,9 @@ def test_an_operator_of_ones_own_trains_on_a_tensor(tmp_path: Path) -> None:
     assert wb.sample(mine, 5, progress=False).states.shape == (5, 2)
     report = wb.evaluate(mine, limit=20, paths=2, simulated=0, baselines=False, progress=False)
     assert (report.protocol["operator"], report.protocol["data"]) == ("Shrink", "tensor")
-    with pytest.raises(ConfigurationError, match=r"operator was an instance.*by a plugin"):
+    with pytest.raises(
+        ConfigurationError, match=r"operator of this model was given as an instance.*in a plugin"
+    ):
         mine.save(tmp_path / "mine.safetensors")
     assert list(tmp_path.iterdir()) == []
 
@@ -284,12 +286,15 @@ def test_parts_suit_the_component_that_an_instance_is_of() -> None:
     [
         ({"operator": Gaussian}, "the class Gaussian as operator"),
         ({"data": 3}, "a int as data"),
-        ({"settings": {"data.binarize": "threshold"}, "data": Digits()}, "'data.binarize' and an instance"),
+        (
+            {"settings": {"data.binarize": "threshold"}, "data": Digits()},
+            "because data is an instance",
+        ),
         ({"data": Digits(), "out": "run"}, "leave out out"),
-        ({"settings": {"run.nproc": 2}}, "run.nproc = 2"),
+        ({"settings": {"run.nproc": 2}}, "run.nproc is 2"),
         ({"settings": {"training.stesp": 2}}, "did you mean 'training.steps'"),
         ({"operator": "gaussian-mpl"}, "did you mean 'gaussian-mlp'"),
-        ({"operator": Shrink().requires_grad_(False)}, "without weights to learn"),
+        ({"operator": Shrink().requires_grad_(False)}, "No weight of the operator requires a gradient"),
         ({"data": torch.zeros(11, 2)}, "N >= 12"),
         ({"data": torch.zeros(19)}, "N >= 12"),
         ({"data": torch.full((19, 2), math.nan)}, "NaN or infinity"),
@@ -362,15 +367,13 @@ def test_chains_start_where_they_are_told(trained: wb.Trained) -> None:
     assert drawn.protocol["annealing_steps"] == 0
     with pytest.raises(ConfigurationError, match="expected states"):
         wb.sample(trained, start=start[:, 0], chain=2, progress=False)
-    with pytest.raises(
-        ConfigurationError, match=r"levels = 3 with start = 'states', expected start = 'noise'"
-    ):
+    with pytest.raises(ConfigurationError, match=r"levels = 3 has no effect with start = 'states'"):
         wb.sample(trained, start=start, levels=3, progress=False)
 
 
 @pytest.mark.parametrize("options", [{"num": 0}, {"chain": 2, "every": 3}, {"extra": -1}, {"levels": 0}])
 def test_samples_that_cannot_be_are_refused(trained: wb.Trained, options: dict[str, int]) -> None:
-    with pytest.raises(ConfigurationError, match="expected at"):
+    with pytest.raises(ConfigurationError, match=r"expected at least|longer than the chain"):
         wb.sample(trained, **options, progress=False)  # type: ignore[arg-type]
 
 
@@ -421,11 +424,11 @@ def test_other_data_can_be_named_built_or_given(trained: wb.Trained) -> None:
     named = wb.evaluate(trained, data="digits", **FEW, progress=False)  # type: ignore[arg-type]
     built = wb.evaluate(trained, data=Digits(), **FEW, progress=False)  # type: ignore[arg-type]
     assert named == built
-    with pytest.raises(ConfigurationError, match="256 grey levels"):
+    with pytest.raises(ConfigurationError, match="256 gray levels"):
         wb.evaluate(trained, data=torch.full((20, 1, 8, 8), 200, dtype=torch.uint8), progress=False)
     with pytest.raises(ConfigurationError, match="binary"):
         wb.evaluate(trained, data="digits", settings={"binarize": "threshold"}, progress=False)
-    with pytest.raises(ConfigurationError, match="not given by name"):
+    with pytest.raises(ConfigurationError, match="data given by name"):
         wb.evaluate(trained, settings={"binarize": "threshold"}, progress=False)
 
 
@@ -433,7 +436,7 @@ def test_options_of_the_same_name_go_through_settings(trained: wb.Trained) -> No
     few = {"examples": 10, "paths": 2, "chains": 6, "stationary_steps": 2, "burn_in": 1, "bennett": False}
     report = wb.diagnose("thermodynamics", trained, settings={"data": False}, progress=False, **few)
     assert report.protocol["diagnostic"]["data"] is False
-    with pytest.raises(ConfigurationError, match="set it in the instance"):
+    with pytest.raises(ConfigurationError, match="set it when you create"):
         wb.diagnose(Reversibility(), trained, progress=False, chains=3)
 
 
@@ -448,7 +451,7 @@ def test_wrong_measurements_are_refused(trained: wb.Trained, tmp_path: Path) -> 
         wb.diagnose(Nothing(), trained, progress=False)
     with pytest.raises(ConfigurationError, match="limit = 0"):
         wb.evaluate(trained, limit=0, progress=False)
-    with pytest.raises(ConfigurationError, match="classifier = True without samples"):
+    with pytest.raises(ConfigurationError, match="classifier = True needs samples"):
         wb.evaluate(trained, classifier=True, progress=False)
     with pytest.raises(ConfigurationError, match="split = 'tset'"):
         wb.evaluate(trained, split="tset", progress=False)  # type: ignore[arg-type]
@@ -508,6 +511,6 @@ def test_progress_is_for_terminals(
 
 def test_a_model_stays_on_its_device(trained: wb.Trained) -> None:
     elsewhere = replace(trained, device=torch.device("meta"))
-    with pytest.raises(ConfigurationError, match="for a model on meta"):
+    with pytest.raises(ConfigurationError, match="is on meta and cannot be used"):
         wb.sample(elsewhere, 2, device="cpu", progress=False)
     assert wb.sample(trained, 2, device="cpu", progress=False).states.shape[0] == 2

@@ -148,7 +148,7 @@ def test_a_model_that_is_worse_than_none_is_told_so() -> None:
     assert uniform_nats(BITS) == pytest.approx(2 * math.log(2))
     assert uniform_nats(POINTS) is None
     (line,) = verdict("bound", 0.6, GREY, {})
-    assert "above the 8.000 bits/dim of uniform grey levels" in line
+    assert "above the 8.000 bits/dim of uniform gray levels" in line
     assert "worse than no model" in line
     assert verdict("bound", -0.1, GREY, {}) == ()
     (line,) = verdict("bound", -0.1, GREY, {"gaussian": -0.5, "diagonal_gaussian": -0.2})

@@ -171,7 +171,7 @@ def test_large_mixtures_are_diagonal_and_the_fit_is_limited(monkeypatch: pytest.
 def test_data_without_density_are_refused() -> None:
     train = normal(50, 3)
     train[:, 1] = 2
-    with pytest.raises(WalkbackError, match="1 constant coordinates"):
+    with pytest.raises(WalkbackError, match="1 coordinates of the training states are constant"):
         by_name(train, train, real(3))
     train[0, 1] = math.nan
     with pytest.raises(WalkbackError, match="all finite"):

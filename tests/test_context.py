@@ -289,7 +289,7 @@ def test_classes_without_labels_are_refused() -> None:
     info = DataInfo("unlabelled", (2,), splits=data.info.splits, classes={"a": 5, "b": 5})
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(InMemory, "info", info)
-        with pytest.raises(ConfigurationError, match=r"which has no labels.*data.condition = 'none'"):
+        with pytest.raises(ConfigurationError, match=r"has no labels.*data.condition = 'none'"):
             context_of(data, "train", slice(2), CPU)
 
 

@@ -146,7 +146,7 @@ def test_colours_of_16_bits_are_their_upper_8_and_refused_where_those_are_empty(
     values[1, : samples - (colour != 2)] = 4095
     for number in range(6):
         (tmp_path / "a" / f"{number}.png").write_bytes(png(16, colour, values.tobytes(), (2, 1)))
-    with pytest.raises(DataError, match=r"colour images of 16 bits that use fewer than 14, such as 0.png"):
+    with pytest.raises(DataError, match=r"color images of 16 bits that use fewer than 14, such as 0.png"):
         prepared(tmp_path / "a")
 
 
@@ -201,7 +201,7 @@ def test_a_threshold_that_makes_all_pixels_the_same_is_refused(
     images = [rng.integers(low, high + 1, (8, 8)).astype(np.uint8) for _ in range(20)]
     root = folder_of(tmp_path / "a", images, "PNG")
     with pytest.raises(
-        DataError, match=rf"grey levels from {low} to {high} in a, .* makes {word} \(1 where v >= 128"
+        DataError, match=rf"gray levels from {low} to {high} in a, .* makes {word} \(1 where v >= 128"
     ):
         prepared(root, binarize="threshold")
     assert prepared(root, binarize="stochastic").info.support == "binary"
@@ -239,7 +239,7 @@ def test_colourless_files_of_any_mode_fit_into_a_grey_folder() -> None:
         saved(rgb.convert("LA")),
     ):
         assert decode.decode(EncodedImage("x", data), grey).tolist() == [[[3, 250]]]
-    with pytest.raises(DataError, match="in colour, x, where the first one is grey"):
+    with pytest.raises(DataError, match="in color, x, where the first one is gray"):
         decode.decode(EncodedImage("x", palette([(3, 3, 3), (1, 2, 3)])), grey)
 
 
@@ -266,7 +266,7 @@ def test_a_transparent_colour_is_white_and_refused_at_16_bits() -> None:
     rows = bytes((1, 2, 3, 4, 5, 6))
     clear = (b"tRNS", struct.pack(">HHH", 1, 2, 3))
     assert decoded(png(8, 2, rows, (2, 1), clear))[:, 0].T.tolist() == [[255] * 3, [4, 5, 6]]
-    with pytest.raises(DataError, match="16-bit image with a transparent colour, x"):
+    with pytest.raises(DataError, match="16-bit image with a transparent color, x"):
         decoded(png(16, 2, bytes(12), (2, 1), clear))
 
 

@@ -166,7 +166,7 @@ def test_mixed_sizes_name_the_first_odd_file_and_the_option(root):
 def test_colour_among_grey_names_the_file_and_the_option(root):
     write_images(root, 8)
     write_images(root, 12, start=8, channels=3)
-    with pytest.raises(DataError, match=r"in colour, 008.png, .* set data.grayscale"):
+    with pytest.raises(DataError, match=r"in color, 008.png, .* set data.grayscale"):
         Folder(path=str(root)).prepare()
     assert prepared(Folder(path=str(root), grayscale=True)).info.shape == (1, 6, 6)
     assert prepared(Folder(path=str(root), grayscale=False)).info.shape == (3, 6, 6)

@@ -180,7 +180,7 @@ def test_data_that_do_not_match_are_refused(checkpoint: Path, altered: Any) -> N
     done = walkback("evaluate", altered(fingerprint="0" * 8), *FEW)
     assert (done.code, "other content" in done.err) == (2, True)
     done = walkback("evaluate", altered(bins=256), *FEW, "--data", "digits")
-    assert (done.code, "grey levels" in done.err) == (2, True)
+    assert (done.code, "gray levels" in done.err) == (2, True)
 
 
 @pytest.mark.parametrize(

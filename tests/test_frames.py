@@ -224,7 +224,7 @@ def test_states_that_cannot_be_drawn_are_refused(tmp_path: Path, extension: str)
 def test_a_filmstrip_too_large_is_refused_before_any_work(
     tmp_path: Path, info: DataInfo, num_frames: int
 ) -> None:
-    with pytest.raises(ConfigurationError, match=r"too many for one picture; record fewer, or write a \.gif"):
+    with pytest.raises(ConfigurationError, match=r"too many for one picture: record fewer, or write a \.gif"):
         open_sink(tmp_path / "a.png", info, num_frames=num_frames, num_chains=64)
 
 

@@ -60,7 +60,7 @@ def test_what_json_cannot_say_is_null_and_named(tmp_path: Path) -> None:
 @pytest.mark.parametrize("name", ["step", "nonfinite"])
 def test_reserved_names_are_refused(tmp_path: Path, name: str) -> None:
     logger = MetricsFile(tmp_path)
-    with pytest.raises(WalkbackError, match=f"'{name}', which is a reserved name"):
+    with pytest.raises(WalkbackError, match=f"'{name}' is reserved"):
         logger.log(1, {name: 2.0})
     logger.close()
 

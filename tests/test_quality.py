@@ -189,7 +189,7 @@ def test_rows_of_distances_are_distances_of_rows() -> None:
 
 @pytest.mark.parametrize("neighbours", [0, 10])
 def test_too_many_neighbours_are_refused(neighbours: int) -> None:
-    with pytest.raises(WalkbackError, match="neighbours among 10 states"):
+    with pytest.raises(WalkbackError, match="neighbors for 10 states"):
         Distances.of(normal(10, 2), normal(12, 2)).scores(neighbours)
 
 
@@ -277,7 +277,7 @@ def test_the_jackknife_of_two_sets_has_the_error_of_both() -> None:
 
 
 def test_too_few_examples_have_no_error() -> None:
-    with pytest.raises(WalkbackError, match="Got 39 examples, expected at least 40"):
+    with pytest.raises(WalkbackError, match=r"39 examples are too few .* at least 40"):
         jackknife(lambda rows: (0.0,), 39)
 
 
@@ -349,5 +349,5 @@ def test_the_error_of_the_sliced_distance_is_its_scatter() -> None:
     "wrong", [normal(100, 4), torch.full((100, 2, 2), math.inf, dtype=torch.float64), normal(10, 2, 2)]
 )
 def test_sets_that_do_not_fit_are_refused(wrong: Tensor) -> None:
-    with pytest.raises(WalkbackError, match="Got"):
+    with pytest.raises(WalkbackError, match=r"Got|too few"):
         quality_figures(wrong, normal(100, 2, 2), normal(100, 2, 2), INFO, seed=0)

@@ -220,7 +220,7 @@ def test_fewer_steps_than_were_taken_are_refused(halfway: Path) -> None:
     done = walkback("run", "--resume", whole, "--steps", "11")
     assert (done.code, done.out) == (2, "")
     assert done.err.splitlines()[-1] == (
-        f"error: Got 11 training steps for the run in {whole}, which has taken 12: ask for at least as many."
+        f"error: The run in {whole} has already taken 12 walks, more than the 11 asked for: ask for 12."
     )
     assert {**before, ".lock": ""} == {**tree(whole), ".lock": ""}
 

@@ -121,5 +121,5 @@ def test_a_state_of_another_run_is_refused(damage: str) -> None:
         tensors = {name: value for name, value in tensors.items() if name.startswith("operator.")}
     else:
         tensors = {k: torch.zeros(1) if k.endswith("exp_avg") else v for k, v in tensors.items()}
-    with pytest.raises(ConfigurationError, match="Got a training state"):
+    with pytest.raises(ConfigurationError, match="The training state"):
         trainer().restore(averaged, tensors, document)

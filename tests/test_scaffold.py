@@ -111,15 +111,15 @@ def test_bad_names_are_refused_with_one_that_works(name: str, suggestion: str) -
 def test_names_of_walkbacks_own_classes_are_refused(name: str, kind: Kind, tmp_path: Path) -> None:
     done = walkback("plugins", "new", name, "--kind", kind, "--out", tmp_path / "new")
     assert done.code == 2
-    assert "is one of walkback's own" in done.err
+    assert "which walkback has already" in done.err
     assert not (tmp_path / "new").exists()
 
 
 @pytest.mark.parametrize(
     ("name", "words"),
     [
-        ("gaussian-mlp", "which walkback gives to an operator already"),
-        ("walkback-paper", "whose package walkback_paper is installed already"),
+        ("gaussian-mlp", "walkback already has an operator"),
+        ("walkback-paper", "walkback_paper is already installed"),
     ],
 )
 def test_names_that_are_taken_are_refused(name: str, words: str, tmp_path: Path) -> None:
@@ -133,7 +133,7 @@ def test_names_of_an_earlier_version_of_the_same_plugin_are_free(install: Instal
     install("walkback-mine", "@hookimpl\ndef walkback_operators(): yield Component('mine', 'a:b')")
     require_unused(names_for("mine", "operator"), Registry.discover())
     install("else", "@hookimpl\ndef walkback_operators(): yield Component('mine', 'a:b')")
-    with pytest.raises(ConfigurationError, match="which else gives"):
+    with pytest.raises(ConfigurationError, match="else already has"):
         require_unused(names_for("mine", "operator"), Registry.discover())
 
 

@@ -227,7 +227,7 @@ def _ratios(
         entropy = rate + dimensions(space) * math.log(bins)
         if _is_positive(entropy):
             meaning = (
-                f"entropy production / (entropy rate + D log {bins}): the rate of states rounded to the grey levels of "
+                f"entropy production / (entropy rate + D log {bins}): the rate of states rounded to the gray levels of "
                 "the data, as far as these are finer than the noise of a step"
             )
             figures.append(

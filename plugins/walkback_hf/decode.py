@@ -208,7 +208,7 @@ def _to_8_bits(picture: Image.Image, image: EncodedImage, bits: int) -> Image.Im
     clear = picture.info.get("transparency")
     if is_deep_colour(picture, image.data) and clear is not None:
         raise DataError(
-            f"Got a 16-bit image with a transparent colour, {image.place}; convert it to 8 bits a channel."
+            f"Got a 16-bit image with a transparent color, {image.place}; convert it to 8 bits a channel."
         )
     if not is_deep_grey(picture):
         return picture
@@ -240,7 +240,7 @@ def _grey_channel(picture: Image.Image, place: str) -> Image.Image:
     colours = np.asarray(picture.convert("RGB"))
     if not (colours == colours[..., :1]).all():
         raise DataError(
-            f"Got an image in colour, {place}, where the first one is grey; set data.grayscale to true or false."
+            f"Got an image in color, {place}, where the first one is gray; set data.grayscale to true or false."
         )
     return Image.fromarray(np.ascontiguousarray(colours[..., 0]))
 

@@ -48,7 +48,7 @@ class Deepest:
         """
         if self.colour is not None and self.colour < _LEAST_COLOUR:
             raise DataError(
-                f"Got colour images of 16 bits that use fewer than 14, such as {self.place}, of which 8 cannot be "
+                f"Got color images of 16 bits that use fewer than 14, such as {self.place}, of which 8 cannot be "
                 "told; convert them to 8 bits a channel."
             )
         most = 65535 if self.grey is None else self.grey

@@ -109,7 +109,7 @@ def _download(hub_id: str, config: str | None) -> Mapping[str, Any]:
     except Exception as error:  # from the network, the hub, or the dataset's files
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise DataError(
-            f"Got no data set {hub_id!r} from the hub ({reason}); check its id and data.config."
+            f"Got no dataset {hub_id!r} from the hub ({reason}); check its id and data.config."
         ) from error
     return tables
 

@@ -13,7 +13,7 @@ from torch import Tensor
 from typing_extensions import override
 
 from walkback.data import Centred, Condition, DataInfo, Dataset, Labelled, Split, conditioned
-from walkback.data.pixels import Binarize, GreyLevels
+from walkback.data.pixels import Binarize, GrayLevels
 from walkback.errors import ConfigurationError, DataError
 from walkback_hf.cache import StoredPixels, cached_pixels
 from walkback_hf.decode import Layout, decode, decode_batches, find_depth, find_layout
@@ -85,7 +85,7 @@ class Images(Dataset, Centred, Labelled):
         """
         self._name = name
         self._preparation = Preparation(size, grayscale, limit)
-        self._states = GreyLevels(binarize, dequantize, noise=noise)
+        self._states = GrayLevels(binarize, dequantize, noise=noise)
         self._condition: Condition = condition
         self._prepared: PreparedImages | None = None
         self._info: DataInfo | None = None
@@ -198,7 +198,7 @@ def _prepare_images(found: Found, name: str, how: Preparation) -> PreparedImages
     )
 
 
-def _suitable_levels(states: GreyLevels, pixels: Mapping[Split, Tensor], name: str) -> GreyLevels:
+def _suitable_levels(states: GrayLevels, pixels: Mapping[Split, Tensor], name: str) -> GrayLevels:
     """Returns the rule from pixels to states that fits the pixels: masks of 0 and 1 have two levels, not 256.
 
     Args:
@@ -216,7 +216,7 @@ def _suitable_levels(states: GreyLevels, pixels: Mapping[Split, Tensor], name: s
         low, middle = min(int(part.min()) for part in pixels.values()), states.levels // 2
         if high < middle or low >= middle:
             raise DataError(
-                f"Got grey levels from {low} to {high} in {name}, which data.binarize = 'threshold' makes all "
+                f"Got gray levels from {low} to {high} in {name}, which data.binarize = 'threshold' makes all "
                 f"{int(low >= middle)} (1 where v >= {middle}); rescale the images, or set data.binarize to "
                 "'stochastic'."
             )

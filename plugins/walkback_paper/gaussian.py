@@ -247,7 +247,7 @@ class Gaussian(Parametrized, DataAware):
         if smoothed and not leaf.noise:
             raise ConfigurationError(
                 "Got operator.smoothed = true for data without noise, expected some that are smoothed "
-                "(--set data.noise=0.3, where the data set offers it): leave out operator.smoothed."
+                "(--set data.noise=0.3, where the dataset offers it): leave out operator.smoothed."
             )
         parametrization = GaussianParametrization(
             leaf.shape,

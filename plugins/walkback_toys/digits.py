@@ -17,7 +17,7 @@ from torch import Tensor
 from typing_extensions import override
 
 from walkback.data import SPLITS, Centred, Condition, DataInfo, Dataset, Labelled, Split, conditioned
-from walkback.data.pixels import Binarize, GreyLevels
+from walkback.data.pixels import Binarize, GrayLevels
 from walkback.errors import DataError
 
 _HELD_OUT = 250
@@ -44,7 +44,7 @@ class Digits(Dataset, Centred, Labelled):
         Raises:
             ConfigurationError: `binarize` has another value, or noise is added to binary states.
         """
-        self._grey = GreyLevels(binarize, levels=17, noise=noise)
+        self._grey = GrayLevels(binarize, levels=17, noise=noise)
         self._condition: Condition = condition
         self._pixels: Mapping[Split, Tensor] | None = None
         self._labels: Mapping[Split, Tensor] = {}

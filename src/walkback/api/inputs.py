@@ -55,11 +55,11 @@ def model_request(
 
 
 def data_source(data: object) -> str | Dataset | None:
-    """Data as jobs take them: a name, path or hub id as text, a tensor `(N, *E)` as a data set.
+    """Data as jobs take them: a name, path or hub id as text, a tensor `(N, *E)` as a dataset.
 
     Raises:
         ConfigurationError: They are something else.
-        DataError: The tensor is no data set.
+        DataError: The tensor is no dataset.
     """
     if data is None or isinstance(data, Dataset):
         return data

@@ -137,7 +137,7 @@ def diagnose(
     """
     name, instance = split_choice("diagnostic", diagnostic, (Diagnostic,))
     if name is None and instance is None:
-        raise ConfigurationError("Got no diagnostic, expected a name or an instance of Diagnostic.")
+        raise ConfigurationError("No diagnostic was given: give a name or an instance of Diagnostic.")
     of_data = {name: value for name, value in (settings or {}).items() if name.startswith("data.")}
     own = {name: value for name, value in (settings or {}).items() if name not in of_data}
     job = DiagnoseJob(

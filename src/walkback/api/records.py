@@ -91,8 +91,8 @@ class Trained:
         instances = [section for section in _NEEDED if section not in self.checkpoint.description.components]
         if instances:
             raise ConfigurationError(
-                f"Got a model whose {' and '.join(instances)} was an instance, expected a component by name, which "
-                "a checkpoint needs: offer the class by a plugin (docs/plugins.md) and train by its name."
+                f"A checkpoint needs components by name, and {' and '.join(instances)} of this model was given as an "
+                "instance: register the class in a plugin (docs/plugins.md) and train with its name."
             )
         require_target(target, (SAFETENSORS,), overwrite=overwrite)
         save_checkpoint(target, self.checkpoint)

@@ -72,7 +72,7 @@ def train(
     Args:
         operator: Name or instance, built for the space of the data.
         data: Name, path, hub id or instance; or a tensor `(N, *E)` of floats, of bool (binary states) or of uint8
-            (256 grey levels), of which a tenth is held out for validation and a tenth for test.
+            (256 gray levels), of which a tenth is held out for validation and a tenth for test.
         schedule: Name or instance.
         prior: Name or instance.
         process: Name or instance.
@@ -114,7 +114,7 @@ def train(
     job = TrainJob(choices, out=path_or_none(out), resume=going_on, accept=tuple(accept), kept=kept)
     run = carry_out(job, progress)
     if run is None:
-        raise ConfigurationError("Got a process that does not write, expected one alone.")
+        raise ConfigurationError("`wb.train` supports one process: use `torchrun -m walkback run …`.")
     return Trained(
         model=run.model,
         info=run.prepared.dataset.info,

@@ -1,1 +1,1 @@
-"""From names to objects: devices, models, data sets."""
+"""From names to objects: devices, models, datasets."""

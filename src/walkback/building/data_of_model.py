@@ -19,16 +19,16 @@ def data_for(
     source: str | Dataset | None = None,
     overrides: Sequence[str] = (),
 ) -> Dataset:
-    """A prepared data set whose states are of the model's kind.
+    """A prepared dataset whose states are of the model's kind.
 
     Args:
         loaded: The model and what its checkpoint says of its data.
         registry: The plugins.
-        source: A name, a path or a hub id, or a data set; None takes the data that the model was trained on.
+        source: A name, a path or a hub id, or a dataset; None takes the data that the model was trained on.
         overrides: `data.option=value` assignments for data given by name.
 
     Raises:
-        CheckpointError: The checkpoint's own data set is not installed.
+        CheckpointError: The checkpoint's own dataset is not installed.
         ConfigurationError: There are no such data, or they differ from the checkpoint's in shape, support or classes.
         DataError: The data cannot be loaded.
     """
@@ -63,12 +63,12 @@ def require_comparable(dataset: Dataset, loaded: LoadedModel, *, own: bool) -> N
         own: Whether they stand for the data that the model was trained on.
 
     Raises:
-        ConfigurationError: They have other grey levels, or are the model's own by name and others by content.
+        ConfigurationError: They have other gray levels, or are the model's own by name and others by content.
     """
     found, expected = dataset.info, loaded.info
     if found.bins != expected.bins:
         raise ConfigurationError(
-            f"Got {found.name} with {found.bins} grey levels, expected {expected.bins} as in the checkpoint's data: "
+            f"Got {found.name} with {found.bins} gray levels, expected {expected.bins} as in the checkpoint's data: "
             "their bits/dim are not comparable."
         )
     if own and not is_as_trained_on(dataset, loaded):

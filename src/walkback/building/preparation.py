@@ -1,6 +1,6 @@
 """Before a run: from a configuration to built parts. Nothing is written, nothing is trained.
 
-configuration → device, objective, data set (prepared), model (fitted to the data's moments)
+configuration → device, objective, dataset (prepared), model (fitted to the data's moments)
 """
 
 from __future__ import annotations

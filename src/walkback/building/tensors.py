@@ -2,7 +2,7 @@
 
 float     states as they are
 bool      binary states
-uint8     grey levels v = 0 … 255, dequantized: (v + u) / 256, u ~ U[0, 1); of 0 and 1 alone, two levels: (v + u) / 2
+uint8     gray levels v = 0 … 255, dequantized: (v + u) / 256, u ~ U[0, 1); of 0 and 1 alone, two levels: (v + u) / 2
 """
 
 from __future__ import annotations
@@ -16,12 +16,12 @@ from torch import Tensor
 from typing_extensions import override
 
 from walkback.data import SPLITS, Centred, DataInfo, Dataset, Split
-from walkback.data.pixels import GreyLevels
+from walkback.data.pixels import GrayLevels
 from walkback.errors import DataError
 from walkback.report import FEWEST
 from walkback.support.seeding import generator
 
-_CHANNELS = (1, 3, 4)  # of images: grey, colour, colour with transparency
+_CHANNELS = (1, 3, 4)  # of images: gray, color, color with transparency
 _FEWEST = 3 * FEWEST  # so many in each split, which a standard error needs
 
 
@@ -53,7 +53,7 @@ class TensorData(Dataset, Centred):
         self._name = name
         self._binary = rows.dtype is torch.bool
         self._grey = (
-            GreyLevels(levels=256 if int(stored.max()) > 1 else 2) if rows.dtype is torch.uint8 else None
+            GrayLevels(levels=256 if int(stored.max()) > 1 else 2) if rows.dtype is torch.uint8 else None
         )
         order = torch.randperm(len(stored), generator=generator("cpu", 0, "tensor-splits"))
         held_out = max(FEWEST, len(stored) // 10)

@@ -34,7 +34,7 @@ COMMANDS = (
     Command("diagnose", "walkback.cli.diagnose:diagnose", "Measure how a trained operator behaves."),
     Command("bench", "walkback.cli.bench:bench", "Measure how fast a configuration is here."),
     Command("info", "walkback.cli.info:info", "Show what a checkpoint contains."),
-    Command("data", "walkback.cli.data:app", "List and prepare data sets."),
+    Command("data", "walkback.cli.data:app", "List and prepare datasets."),
     Command("config", "walkback.cli.config:app", "List the options of runs."),
     Command("recipes", "walkback.cli.recipes:app", "List and show recipes."),
     Command("plugins", "walkback.cli.plugins:app", "List plugins and what they offer."),

@@ -25,7 +25,7 @@ DataName: TypeAlias = Annotated[
     str | None,
     typer.Option(
         "--data",
-        help="Data set: a name, a path (folder of images, parquet) or a hub id owner/name.",
+        help="Dataset: a name, a path (folder of images, parquet) or a hub id owner/name.",
         rich_help_panel=COMPONENTS,
         autocompletion=completion("dataset"),
     ),

@@ -80,7 +80,7 @@ def carry_out(ctx: typer.Context, output: Output, job: Job[Result], *, shown: bo
 
 
 def data_overrides(assignments: Sequence[str] | None) -> list[str]:
-    """`OPTION=VALUE` of a data set as overrides of the configuration, `data.OPTION=VALUE`."""
+    """`OPTION=VALUE` of a dataset as overrides of the configuration, `data.OPTION=VALUE`."""
     return [a if "." in a.partition("=")[0] else f"data.{a}" for a in assignments or ()]
 
 
@@ -90,13 +90,13 @@ CheckpointFile: TypeAlias = Annotated[
 DataSource: TypeAlias = Annotated[
     str | None,
     typer.Option(
-        help="Data set: a name, a path or a hub id (default: that of the checkpoint).",
+        help="Dataset: a name, a path or a hub id (default: that of the checkpoint).",
         autocompletion=completion("dataset"),
     ),
 ]
 DataOptions: TypeAlias = Annotated[
     list[str] | None,
-    typer.Option("--set", metavar="OPTION=VALUE", help="Set an option of the data set given by --data."),
+    typer.Option("--set", metavar="OPTION=VALUE", help="Set an option of the dataset given by --data."),
 ]
 ReadoutOption: TypeAlias = Annotated[
     Readout,

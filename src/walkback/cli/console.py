@@ -1,6 +1,6 @@
 """Where commands write: results on stdout; errors, warnings and progress on stderr.
 
-Rich honours NO_COLOR. What plugins, files and users provide is never read as Rich markup: it goes through
+Rich honors NO_COLOR. What plugins, files and users provide is never read as Rich markup: it goes through
 `plain`.
 """
 

@@ -1,4 +1,4 @@
-"""`walkback data`: the data sets there are, and preparing one before a run."""
+"""`walkback data`: the datasets there are, and preparing one before a run."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ from walkback.cli.console import Output, plain, table
 if TYPE_CHECKING:
     from walkback.data import DataInfo
 
-app = typer.Typer(no_args_is_help=True, help="List and prepare data sets.")
+app = typer.Typer(no_args_is_help=True, help="List and prepare datasets.")
 
 
 @app.command("list")
 def list_data(ctx: typer.Context, json: Json = False) -> None:
-    """List data sets by name, for `walkback run --data NAME`."""
+    """List datasets by name, for `walkback run --data NAME`."""
     output, datasets = Output(), registry_of(ctx).components("dataset")
     mirror = os.environ.get("WALKBACK_DATA")
     if json:
@@ -38,15 +38,15 @@ def prepare_data(
     source: Annotated[
         str,
         typer.Argument(
-            help="Name of a data set, path, or hub id owner/name.", autocompletion=completion("dataset")
+            help="Name of a dataset, path, or hub id owner/name.", autocompletion=completion("dataset")
         ),
     ],
     assignments: Annotated[
-        list[str] | None, typer.Option("--set", metavar="OPTION=VALUE", help="Set an option of the data set.")
+        list[str] | None, typer.Option("--set", metavar="OPTION=VALUE", help="Set an option of the dataset.")
     ] = None,
     json: Json = False,
 ) -> None:
-    """Download, decode and cache a data set now, and show what it is."""
+    """Download, decode and cache a dataset now, and show what it is."""
     from walkback.configuration.components import component_table
     from walkback.configuration.layering import resolve_data
 
@@ -68,7 +68,7 @@ def _table(info: DataInfo) -> Any:
         "name": info.name,
         "shape": " × ".join(str(size) for size in info.shape),
         "support": info.support,
-        "grey levels": "not quantized" if info.bins is None else str(info.bins),
+        "gray levels": "not quantized" if info.bins is None else str(info.bins),
         "examples": ", ".join(f"{count:,} {split}" for split, count in info.splits.items()),
         "preprocessing": "; ".join(info.preprocessing) or "none",
         "fingerprint": info.fingerprint,
@@ -78,6 +78,6 @@ def _table(info: DataInfo) -> Any:
 
 def _mirror(mirror: str | None) -> str:
     if mirror is None:
-        return "Hub data sets are downloaded; set WALKBACK_DATA=DIR to read a local mirror instead."
+        return "Hub datasets are downloaded; set WALKBACK_DATA=DIR to read a local mirror instead."
     missing = "" if Path(mirror).is_dir() else " (no such directory)"
-    return f"Hub data sets are read from the local mirror WALKBACK_DATA={mirror}{missing} where it has them."
+    return f"Hub datasets are read from the local mirror WALKBACK_DATA={mirror}{missing} where it has them."

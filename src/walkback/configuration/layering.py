@@ -77,7 +77,7 @@ def resolve(
 
 
 def resolve_data(registry: Registry, source: str, overrides: Sequence[str] = ()) -> ComponentConfig:
-    """Resolve a data set alone from a name, path or hub id and `data.option=value`; raises as `resolve`."""
+    """Resolve a dataset alone from a name, path or hub id and `data.option=value`; raises as `resolve`."""
     changes = parse_overrides(overrides, ("data",))
     request = _Request(registry, Layer({}), _names({"data": source}, changes), changes)
     return request.component("data", request.choose("data"))
@@ -166,7 +166,7 @@ class _Request:
             return self.registry.find(kind, name), {}
         if _looks_like_path(name) and not _exists(name):
             raise ConfigurationError(
-                f"No such path: {name!r}; a data set's name or a hub id owner/name works too."
+                f"No such path: {name!r}; a dataset's name or a hub id owner/name works too."
             )
         hint = "an existing path or a hub id owner/name works too"
         return self.registry.dataset_source(name) or (self.registry.find(kind, name, hint=hint), {})

@@ -49,7 +49,7 @@ def context_of(dataset: Dataset, split: Split, rows: Tensor | slice, device: tor
         return None
     if not isinstance(dataset, Labelled):
         raise ConfigurationError(
-            f"Got classes of {dataset.info.name}, which has no labels, expected a data set that derives from "
+            f"{dataset.info.name} describes classes but has no labels, because it does not derive from "
             "walkback.data.Labelled: set data.condition = 'none'."
         )
     return send(dataset.labels(split)[rows], device)
@@ -91,6 +91,6 @@ def require_examples(dataset: Dataset, split: Split, num: int) -> None:
     """
     if num > len(dataset.examples(split)):
         raise ConfigurationError(
-            f"Got {num} states to take from the {split} split of {dataset.info.name}, "
-            f"expected {len(dataset.examples(split))} at most."
+            f"The {split} split of {dataset.info.name} has {len(dataset.examples(split))} examples, fewer than the "
+            f"{num} needed: ask for fewer, or choose another split."
         )

@@ -162,27 +162,25 @@ class Labelled(ABC):
 
 
 def conditioned(info: DataInfo, dataset: Dataset, condition: Condition) -> DataInfo:
-    """The protocol of a data set whose model is told `condition`; as it is for "none".
+    """Return the description of a dataset for a model conditioned on `condition`; unchanged for "none".
 
-    With "label" it has classes, a step in words, and a fingerprint that changes with the labels.
+    With "label", it gains the classes, a preprocessing step, and a fingerprint that changes with the labels.
 
     Args:
-        info: Of the data alone.
-        dataset: Has the labels; its own `info` is not asked for.
-        condition: What the model is told.
+        info: Description of the unconditional data.
+        dataset: Provides the labels; its `info` is not used.
+        condition: What the model is conditioned on.
 
     Raises:
-        DataError: It has no classes, or two of one name.
+        DataError: The dataset has no classes, or two with the same name.
     """
     if condition == "none":
         return info
     if not isinstance(dataset, Labelled):
-        raise DataError(
-            f"Got data.condition = 'label' for {info.name}, which has no labels; set it to 'none'."
-        )
+        raise DataError(f"{info.name} has no labels, which data.condition = 'label' needs: set it to 'none'.")
     names = dataset.classes
     if len(set(names)) != len(names):
-        raise DataError(f"Got two classes of one name in {info.name}; expected {len(names)} different names.")
+        raise DataError(f"Two classes of {info.name} have the same name: rename one of them.")
     content = hashlib.sha256("\n".join((info.fingerprint, *names)).encode())
     for split in SPLITS:
         content.update(dataset.labels(split).numpy().tobytes())

@@ -27,17 +27,17 @@ Binarize: TypeAlias = Literal["none", "threshold", "stochastic"]
 
 @final
 @dataclass(frozen=True, slots=True)
-class GreyLevels:
-    """How stored grey levels become states in [0, 1].
+class GrayLevels:
+    """How stored gray levels become states in [0, 1].
 
     Attributes:
-        binarize: Whether, and how, states are binary.
-        dequantize: Whether real states get uniform noise within their level.
+        binarize: Whether and how states are binarized.
+        dequantize: Whether uniform noise within a level is added to real states.
         levels: L, the number of levels.
-        noise: ω, standard deviation of the Gaussian noise that real states get, in their units.
+        noise: ω, standard deviation of the Gaussian noise added to real states, in their units.
 
     Raises:
-        ConfigurationError: `binarize` is none of the three, or there is noise on binary states or below 0.
+        ConfigurationError: `binarize` is unknown, or `noise` is negative or given for binary states.
     """
 
     binarize: Binarize = "none"
@@ -53,8 +53,8 @@ class GreyLevels:
             raise ConfigurationError(f"Got data.noise = {self.noise!r}; expected a number of at least 0.")
         if self.noise and self.binarize != "none":
             raise ConfigurationError(
-                f"Got data.noise = {self.noise} with data.binarize = {self.binarize!r}, expected one of them: "
-                "binary states stay binary."
+                f"data.noise = {self.noise} cannot be added to binary states (data.binarize = {self.binarize!r}): "
+                "leave one of them out."
             )
 
     @property

@@ -63,8 +63,7 @@ class Choices:
             section = name.partition(".")[0]
             if section in self.instances.sections:
                 raise ConfigurationError(
-                    f"Got the setting {name!r} and an instance as {section}, expected one of them: set it in the "
-                    "instance."
+                    f"{name} cannot be set because {section} is an instance: set it when you create the instance."
                 )
         names = {**self.components, **self._stand_ins(registry)}
         return resolve(registry, recipe=self.recipe, components=names, overrides=self.settings)

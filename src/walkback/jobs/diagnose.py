@@ -74,7 +74,7 @@ class DiagnoseJob:
         for name, limit in self.thresholds:
             if math.isnan(limit):
                 raise ConfigurationError(
-                    f"Got a threshold of {limit} for {name or 'the headline'}, expected a number: nothing is above it."
+                    f"Got a threshold of {limit} for {name or 'the headline'}, expected a number."
                 )
         if self.plot is not None:
             check_plot_target(self.plot, self.overwrite)
@@ -96,7 +96,7 @@ class DiagnoseJob:
         if self.options:
             option = next(iter(self.options))
             raise ConfigurationError(
-                f"Got the option {option!r} with an instance, expected a name: set it in the instance."
+                f"The option {option!r} cannot be set for an instance: set it when you create the diagnostic."
             )
         return self.diagnostic, {"name": type(self.diagnostic).__qualname__}
 
@@ -133,7 +133,7 @@ class CheckedDiagnosis:
                 figure = report[name or report.headline]
             except KeyError:
                 names = ", ".join(figure.name for figure in report.figures)
-                unknown = f"Got a threshold for {name!r}, expected one of: {names}."
+                unknown = f"The report has no figure {name!r} to compare with a threshold; it has {names}."
                 return Diagnosis(report, tuple(beyond), unknown)
             if figure.value > limit:
                 beyond.append(

@@ -77,8 +77,7 @@ class EvaluateJob:
         for name, value in comparing.items():
             if value not in (False, "state") and not plan.samples:
                 raise ConfigurationError(
-                    f"Got {say(name, value)} without {say('samples')}, expected samples to compare: add "
-                    f"{say('samples')}."
+                    f"{say(name, value)} needs samples to compare: add {say('samples')}."
                 )
         for name, number, fewest in (
             ("simulated", plan.simulated, FEWEST),
@@ -110,13 +109,13 @@ class EvaluateJob:
         where = f"the {plan.split} split of {dataset.info.name}"
         if plan.samples > held_out:
             raise ConfigurationError(
-                f"Got {plan.samples} samples to compare with the {held_out} examples of {where}, expected at most as "
-                f"many: lower {say('samples')}."
+                f"{plan.samples} samples cannot be compared with the {held_out} examples of {where}: lower "
+                f"{say('samples')}."
             )
         if plan.samples and train < FEWEST_ROWS:
             raise ConfigurationError(
-                f"Got {train} training examples of {dataset.info.name} to compare samples with, expected at least "
-                f"{FEWEST_ROWS}: leave {say('samples')} out."
+                f"Samples are compared with at least {FEWEST_ROWS} training examples, and {dataset.info.name} has "
+                f"{train}: leave {say('samples')} out."
             )
         if plan.classifier:
             require_labels(dataset)

@@ -108,11 +108,11 @@ class InpaintJob:
         self.data.check(say)
         if not (self.anneal or self.extra):
             raise ConfigurationError(
-                f"Got {say('anneal', False)} and {say('extra', 0)}, expected steps to take: raise {say('extra')}."
+                f"There are no steps to take with {say('anneal', False)} and {say('extra', 0)}: raise {say('extra')}."
             )
 
     def _known(self, loaded: LoadedModel, registry: Registry, watch: Watch) -> tuple[Batch, DataInfo | None]:
-        """States `(N, *E)` on the CPU, and the data set that they are of."""
+        """States `(N, *E)` on the CPU, and the dataset that they are of."""
         if self.known is not None:
             return unlabelled(require_states(self.known, loaded.info, "known")), None
         dataset = self.data.open(loaded, registry, watch, comparable=False)

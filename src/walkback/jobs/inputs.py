@@ -61,8 +61,8 @@ class ModelRequest:
         if isinstance(self.source, LoadedModel):
             if self.device != "auto" and device != self.source.device:
                 raise ConfigurationError(
-                    f"Got device '{self.device}' for a model on {self.source.device}, expected its own: save it, and "
-                    "load it there."
+                    f"The model is on {self.source.device} and cannot be used on {self.device}: save it, and load it "
+                    "there."
                 )
             return self.source
         path = checkpoint_in(self.source)
@@ -76,7 +76,7 @@ class DataRequest:
     """Data for a trained model.
 
     Attributes:
-        source: A name, a path or a hub id, or a data set; None takes the data that the model was trained on.
+        source: A name, a path or a hub id, or a dataset; None takes the data that the model was trained on.
         settings: Options of data given by name, `OPTION=VALUE` or `data.OPTION=VALUE`.
     """
 
@@ -87,17 +87,16 @@ class DataRequest:
         """Refuse options of data that no name is given of; raises ConfigurationError."""
         if self.settings and not isinstance(self.source, str):
             raise ConfigurationError(
-                f"Got {say('set', self.settings[0])} without {say('data')}, expected both: data that are not given "
-                "by name are as they are."
+                f"{say('set', self.settings[0])} sets an option of data given by name: add {say('data')}."
             )
 
     @property
     def name(self) -> str | None:
-        """As the caller named them; None where they are the model's own, or a data set."""
+        """As the caller named them; None where they are the model's own, or a dataset."""
         return self.source if isinstance(self.source, str) else None
 
     def open(self, loaded: LoadedModel, registry: Registry, watch: Watch, *, comparable: bool) -> Dataset:
-        """The data set, prepared, with states of the model's kind.
+        """The dataset, prepared, with states of the model's kind.
 
         Args:
             loaded: The model.
@@ -108,7 +107,7 @@ class DataRequest:
                 own are then, and its own must not have changed.
 
         Raises:
-            CheckpointError: The checkpoint's own data set is not installed.
+            CheckpointError: The checkpoint's own dataset is not installed.
             ConfigurationError: There are no such data, or they do not fit.
             DataError: The data cannot be had.
         """
@@ -135,5 +134,5 @@ def require_states(states: object, info: DataInfo, name: str) -> Tensor:
         found = tuple(states.shape) if isinstance(states, Tensor) else type(states).__name__
         raise ConfigurationError(f"Got {found} as {name}, expected states (N, *{info.shape}).")
     if not bool(states.isfinite().all()):
-        raise ConfigurationError(f"Got NaN or infinity in {name}, expected finite states.")
+        raise ConfigurationError(f"The states given as {name} contain NaN or infinity: remove these rows.")
     return states.detach().to("cpu", torch.float32)

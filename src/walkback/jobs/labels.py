@@ -49,15 +49,15 @@ class LabelRequest:
         for name, value in (("label", self.label), ("guidance", self.guidance)):
             if value is not None and not names:
                 raise ConfigurationError(
-                    f"Got {say(name, value)} for a model that is told no classes, expected one that was trained with "
+                    f"{say(name, value)} needs a class-conditional model, and this one is unconditional: train with "
                     "data.condition = 'label'."
                 )
         number = None if self.label is None else _number(self.label, names, say)
         if self.guidance is not None:
             if number == -1:
                 raise ConfigurationError(
-                    f"Got {say('guidance', self.guidance)} with {say('label', self.label)}, expected a class to guide "
-                    "to."
+                    f"{say('guidance', self.guidance)} needs a class to guide to, and {say('label', self.label)} is "
+                    f"none: choose a class with {say('label')}."
                 )
             guided(loaded.model.operator, self.guidance)
             require_guidable(loaded.model)

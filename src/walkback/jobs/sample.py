@@ -144,16 +144,17 @@ class SampleJob:
         one_of(SPLITS, say, split=self.split)
         if self.every is not None and self.every > max(self.chain, 1):
             raise ConfigurationError(
-                f"Got {say('every', self.every)} with {say('chain', self.chain)}, expected at most the chain's length."
+                f"{say('every', self.every)} is longer than the chain ({say('chain', self.chain)}): lower it, or raise "
+                f"{say('chain')}."
             )
         if origin != "noise" and self.levels is not None:
             raise ConfigurationError(
-                f"Got {say('levels', self.levels)} with {say('start', origin)}, expected {say('start', 'noise')}: such "
-                "a chain starts at T = 1, and is not annealed."
+                f"{say('levels', self.levels)} has no effect with {say('start', origin)}, which starts at T = 1 "
+                f"without annealing: leave it out, or use {say('start', 'noise')}."
             )
         if origin != "data" and self.split is not None:
             raise ConfigurationError(
-                f"Got {say('split', self.split)} with {say('start', origin)}, expected {say('start', 'data')}."
+                f"{say('split', self.split)} has no effect with {say('start', origin)}: add {say('start', 'data')}."
             )
 
     def _levels(self, loaded: LoadedModel) -> Levels:
@@ -161,12 +162,12 @@ class SampleJob:
         return model.levels() if self.levels is None else model.levels_of_length(self.levels)
 
     def _starts(self, loaded: LoadedModel, registry: Registry, watch: Watch) -> tuple[Batch, DataInfo | None]:
-        """Where chains start, `(num, *E)` on the CPU, with their classes, and the data set that they are from."""
+        """Where chains start, `(num, *E)` on the CPU, with their classes, and the dataset that they are from."""
         if isinstance(self.start, Tensor):
             states = require_states(self.start, loaded.info, "start")
             if self.num is not None and self.num > len(states):
                 raise ConfigurationError(
-                    f"Got {self.say('num', self.num)} with {len(states)} states to start from, expected at most that."
+                    f"{self.say('num', self.num)} is more than the {len(states)} states to start from: lower it."
                 )
             return unlabelled(states[: self.num]), None
         if self.start != "data":

@@ -101,7 +101,7 @@ class TrainJob:
         choices, resume = self.choices, self.resume
         if resume is not None and choices.recipe is not None:
             raise ConfigurationError(
-                f"Got {self.say('resume')} and {self.say('recipe')}, expected one of them: a run keeps its own recipe."
+                f"A resumed run keeps its own recipe: leave out {self.say('recipe')} or {self.say('resume')}."
             )
         if resume is None and self.accept:
             raise ConfigurationError(
@@ -126,8 +126,8 @@ class TrainJob:
         processes = max(config.run.nproc, world_size())
         if processes > 1 and not self.launched:
             raise ConfigurationError(
-                f"Got run.nproc = {processes}, expected 1: several processes train by `walkback run --nproc`, or by "
-                "`torchrun -m walkback run`."
+                f"`wb.train` supports one process, and run.nproc is {processes}: use "
+                f"`walkback run --nproc {processes}` or `torchrun -m walkback run`."
             )
         instances = self.choices.instances
         require_consistent(config, registry, instances)
@@ -156,8 +156,8 @@ class TrainJob:
         for name, place in (("out", self.out), ("resume", self.resume)):
             if place is not None and sections:
                 raise ConfigurationError(
-                    f"Got {self.say(name, str(place))} and an instance as {sections[0]}, expected names, which a run "
-                    f"directory is built from when it is resumed: leave out {self.say(name)}."
+                    f"A run directory needs components by name to be resumed, and {sections[0]} is an instance: leave "
+                    f"out {self.say(name)}."
                 )
 
 

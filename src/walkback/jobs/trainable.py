@@ -41,7 +41,7 @@ def require_consistent(config: RunConfig, registry: Registry, instances: Instanc
     operator = instances.operator
     if operator is not None and not any(weight.requires_grad for weight in operator.parameters()):
         raise ConfigurationError(
-            "Got an operator without weights to learn, expected some that require gradients: call requires_grad_(True)."
+            "No weight of the operator requires a gradient, so there is nothing to learn: call requires_grad_(True)."
         )
 
 

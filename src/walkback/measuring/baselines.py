@@ -1,4 +1,4 @@
-"""Likelihood models to compare with: fitted to training states, judged on the held-out ones.
+"""Likelihood models to compare with: fitted to training states, evaluated on held-out ones.
 
     uniform               p(x) = 1 on [0, 1]^D for images; 2^-D for bits
                           elsewhere n/(n+1) U(box of the n training states) + 1/(n+1) diagonal Gaussian
@@ -41,14 +41,14 @@ LARGEST_FULL_MIXTURE = 100
 """Dimensions up to which the parts of a mixture have full covariances."""
 
 LARGEST_FIT = 2**25
-"""Numbers in the training states that PCA and mixtures are fitted to, half of what the others are; 256 MiB.
+"""Largest number of values in the training states that PCA and mixtures are fitted to, 256 MiB; others get twice that.
 
-Of more states evenly spaced ones are taken. MNIST's mixture gains much up to here: 4.8 bits/dim from a quarter of it,
-4.5 from half of it, 4.3 from all of it, in half a minute of one core.
+If there are more states, evenly spaced ones are taken. The mixture on MNIST improves up to this size: 4.8 bits/dim with
+a quarter of it, 4.5 with half of it and 4.3 with all of it, in half a minute on one core.
 """
 
-_STEPS = 200  # of EM, until it gains less than
-_REST = 1e-5  # nats a state and dimension
+_STEPS = 200  # largest number of EM steps
+_REST = 1e-5  # EM has converged when a step gains less, in nats per state and dimension
 _STATES_A_PART = 10
 _STATES_A_DIMENSION = 5
 
@@ -61,18 +61,18 @@ _Judged: TypeAlias = tuple[str, Tensor, str]
 def baseline_figures(
     train: Tensor, test: Tensor, info: DataInfo, seed: int, *, components: int = 10
 ) -> tuple[Figure, ...]:
-    """Negative log-likelihood of held-out states under simple models, by name of the model.
+    """Return the negative log-likelihood of held-out states under each simple model.
 
-    Figures are called `baseline_uniform` (nats) and `baseline_uniform_bits` (bits/dim, where the data have them), and
-    so on; errors are those of the mean over held-out states.
+    Figures are named `baseline_uniform` (nats), `baseline_uniform_bits` (bits/dim, if the data are quantized), and so
+    on. Errors are those of the mean over held-out states.
 
     Args:
         train: Training states `(N, *E)`.
-        test: Held-out states `(M, *E)`, those that the model is judged on.
-        info: The data.
-        seed: Of the mixture's start and of randomized PCA.
-        components: Parts of the mixture; fewer where a part would have less than ten training states, or less
-            than five for each dimension of a full covariance.
+        test: Held-out states `(M, *E)`, the same that the model is evaluated on.
+        info: Description of the data.
+        seed: Seed of the mixture's initialization and of randomized PCA.
+        components: Number of components of the mixture; fewer if a component would have fewer than ten training
+            states, or fewer than five for each dimension of a full covariance.
 
     Raises:
         WalkbackError: There are too few states, one is not finite, or a coordinate of real training states is constant.
@@ -90,7 +90,7 @@ def baseline_figures(
 
 
 def moment_models(train: Tensor, test: Tensor, info: DataInfo, seed: int) -> list[_Judged]:
-    """The uniform law and the models of means and covariances: name, `(M,)` nats of held-out states, and meaning.
+    """Evaluate the uniform law and the models of means and covariances: name, `(M,)` nats, and meaning of each.
 
     Raises:
         WalkbackError: As `baseline_figures`.
@@ -119,8 +119,8 @@ def _moment_models(train: Tensor, test: Tensor, info: DataInfo, seed: int) -> li
     constant = int((variance == 0).sum())
     if constant:
         raise WalkbackError(
-            f"Got training states with {constant} constant coordinates, which have no density, expected "
-            "dequantized data: leave the baselines out, or train on data.dequantize = true."
+            f"{constant} coordinates of the training states are constant, so the states have no density: leave the "
+            "baselines out, or train with data.dequantize = true."
         )
     full, what = _gaussian(train, test, seed)
     uniform = test.new_zeros(len(test)) if info.bins else _box_nll(train, test)
@@ -137,13 +137,13 @@ def _moment_models(train: Tensor, test: Tensor, info: DataInfo, seed: int) -> li
 
 
 def _diagonal_nll(train: Tensor, test: Tensor) -> Tensor:
-    """`(M,)`, nats."""
+    """Return `(M,)`, nats."""
     mean, variance = train.mean(0), train.var(0, correction=0)
     return 0.5 * ((test - mean) ** 2 / variance + (2 * math.pi * variance).log()).sum(1)
 
 
 def _box_nll(train: Tensor, test: Tensor) -> Tensor:
-    """`(M,)`, nats; see the module's text for states outside of the box."""
+    """Return `(M,)`, nats; the module's docstring covers states outside of the box."""
     low, high = train.amin(0), train.amax(0)
     inside = ((test >= low) & (test <= high)).all(1)
     box = torch.where(inside, -(high - low).log().sum(), -math.inf)
@@ -154,8 +154,11 @@ def _box_nll(train: Tensor, test: Tensor) -> Tensor:
 def _gaussian(train: Tensor, test: Tensor, seed: int) -> tuple[Tensor, str]:
     num, dim = train.shape
     if dim <= LARGEST_FULL and num > dim:
+        # `cov` drops the dimensions of a single coordinate, hence the reshape. A covariance that is not positive
+        # definite (coordinates that are sums of others) sets `info` instead of raising.
         factor, info = torch.linalg.cholesky_ex(train.T.cov(correction=0).reshape(dim, dim))
         if int(info) == 0:
+            # With Σ = L Lᵀ: (x - μ)ᵀ Σ⁻¹ (x - μ) = ‖L⁻¹ (x - μ)‖² and ½ log |Σ| = Σ_d log L_dd.
             white = torch.linalg.solve_triangular(factor, (test - train.mean(0)).T, upper=False)
             log_volume = factor.diagonal().log().sum() + 0.5 * dim * math.log(2 * math.pi)
             return 0.5 * white.square().sum(0) + log_volume, "Gaussian with the full covariance"
@@ -167,15 +170,16 @@ def _gaussian(train: Tensor, test: Tensor, seed: int) -> tuple[Tensor, str]:
 
 
 def _ppca_nll(train: Tensor, test: Tensor, directions: int, seed: int) -> Tensor:
-    """`(M,)`, nats: `PCA.score_samples` without the D × D precision, by Woodbury's identity."""
+    """Return `(M,)`, nats: as `PCA.score_samples`, but without the D × D precision, by Woodbury's identity."""
     state, dim = derive_seed(seed, "baseline-pca") % 2**32, train.shape[1]
     pca = PCA(directions, random_state=state).fit(train.numpy())
-    # scikit-learn divides by N - 1, where the likelihood is largest with N; and it takes the mean of the other
-    # variances over as many as there are states, where these are fewer than dimensions.
+    # scikit-learn divides by N - 1, but the likelihood is maximal with N. If there are fewer states than dimensions,
+    # it also averages the remaining variances over the number of states instead of the remaining dimensions.
     variances = torch.from_numpy(pca.explained_variance_) * ((len(train) - 1) / len(train))
     rest = float(train.var(0, correction=0).sum() - variances.sum()) / (dim - directions)
     centred = test - torch.from_numpy(pca.mean_)
     along = (centred @ torch.from_numpy(pca.components_).T).square()
+    # Squared distance from the principal subspace; rounding can make the difference slightly negative.
     across = (centred.square().sum(1) - along.sum(1)).clamp(min=0)
     volume = variances.log().sum() + (dim - directions) * math.log(rest) + dim * math.log(2 * math.pi)
     return 0.5 * ((along / variances).sum(1) + across / rest + volume)
@@ -189,14 +193,14 @@ def _mixture(train: Tensor, test: Tensor, seed: int, components: int) -> _Judged
     model = GaussianMixture(
         components,
         covariance_type=kind,
-        # Relative to the data: an absolute one would drown the noise of a grey level.
+        # Relative to the data: scikit-learn's default, 1e-6, is as large as the variance of dequantization noise.
         reg_covar=1e-6 * float(train.var(0, correction=0).min()),
         max_iter=_STEPS,
         tol=_REST * train.shape[1],
         random_state=derive_seed(seed, "baseline-mixture") % 2**32,
     )
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore", ConvergenceWarning)  # told in `meaning` instead
+        warnings.simplefilter("ignore", ConvergenceWarning)  # `meaning` says so instead
         model.fit(few.numpy())
     nats = -torch.from_numpy(np.asarray(model.score_samples(test.numpy()), dtype=np.float64))
     shape = "full" if kind == "full" else "diagonal"
@@ -205,13 +209,17 @@ def _mixture(train: Tensor, test: Tensor, seed: int, components: int) -> _Judged
 
 
 def _of_symbols(train: Tensor, test: Tensor, num: int) -> list[_Judged]:
-    """Of flat one-hot states of `num` symbols a place."""
+    """Evaluate models of flat one-hot states with `num` symbols per position."""
     counts = train.sum(0).reshape(-1, num)
     log_p = ((counts + 0.5) / (len(train) + num / 2)).log()
     places = train.shape[1] // num
     return [
-        ("uniform", test.new_full((len(test),), places * math.log(num)), f"each of {num} symbols alike"),
-        ("symbols", -(test @ log_p.flatten()), "symbols with the training frequencies of their places"),
+        ("uniform", test.new_full((len(test),), places * math.log(num)), f"all {num} symbols equally likely"),
+        (
+            "symbols",
+            -(test @ log_p.flatten()),
+            "independent symbols with the training frequencies of their positions",
+        ),
     ]
 
 
@@ -227,10 +235,10 @@ def _bits_log_prob(bits: Tensor, logits: Tensor) -> Tensor:
 
 
 def _bit_mixture_nll(train: Tensor, test: Tensor, seed: int, components: int) -> tuple[Tensor, bool]:
-    """`(M,)`, nats, and whether EM came to rest."""
+    """Return `(M,)`, nats, and whether EM converged."""
     num, dim = train.shape
     rng = generator("cpu", seed, "baseline-bits")
-    # Each part starts halfway between an example and the mean: equal parts would stay equal.
+    # Each component starts halfway between an example and the mean: EM would keep equal components equal.
     examples = train[torch.randperm(num, generator=rng)[:components]]
     logits = (0.05 + 0.45 * examples + 0.45 * train.mean(0)).logit()
     weights = train.new_full((components,), -math.log(components))
@@ -239,6 +247,7 @@ def _bit_mixture_nll(train: Tensor, test: Tensor, seed: int, components: int) ->
         joint = weights + _bits_log_prob(train, logits)
         shares, now = joint.softmax(1), joint.logsumexp(1).mean().item()
         counts = shares.sum(0)
+        # Half counts, as for a single set of coins: a frequency of exactly 0 would give a held-out bit density 0.
         weights = ((counts + 0.5) / (num + 0.5 * components)).log()
         logits = ((shares.T @ train + 0.5) / (counts[:, None] + 1)).logit()
         if abs(now - before) < _REST * dim:
@@ -249,6 +258,6 @@ def _bit_mixture_nll(train: Tensor, test: Tensor, seed: int, components: int) ->
 
 
 def _at_most(rows: Tensor, numbers: int) -> Tensor:
-    """All rows, or evenly spaced ones with so many numbers."""
+    """Return all rows, or evenly spaced ones with at most `numbers` values in total."""
     most = max(1, numbers // max(1, rows[:1].numel()))
     return rows if len(rows) <= most else rows[torch.arange(most) * len(rows) // most]

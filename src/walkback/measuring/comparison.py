@@ -1,4 +1,4 @@
-"""Comparisons in an evaluation: simple models on the same examples, and samples against data."""
+"""Comparisons in an evaluation: simple models on the same examples, and samples compared with data."""
 
 from __future__ import annotations
 
@@ -21,13 +21,13 @@ from walkback.support.seeding import generator
 from walkback.support.watch import Watch
 
 _MOST = 10_000
-"""Training examples that baselines and sample quality look at."""
+"""Largest number of training examples used for baselines and sample quality."""
 
 
 def comparison_figures(
     model: Model, levels: Levels, dataset: Dataset, plan: EvaluationPlan, device: torch.device, watch: Watch
 ) -> tuple[tuple[Figure, ...], tuple[str, ...]]:
-    """Baselines and sample quality, as far as the plan asks for them; and what had to be left out, in words."""
+    """Return figures of the baselines and of sample quality that the plan asks for, and warnings about missing ones."""
     if not (plan.baselines or plan.samples):
         return (), ()
     lost: tuple[str, ...] = ()
@@ -42,7 +42,7 @@ def comparison_figures(
             lost = (f"no baselines: {error}",)
         if found and dataset.info.classes:
             lost = (
-                "simple models are told no labels: theirs is -log p(x), the model's is -log p(x | label).",
+                "the baselines are unconditional: their NLL is -log p(x), the model's is -log p(x | label).",
             )
         watch.advance(1, {})
     if plan.samples:
@@ -57,7 +57,7 @@ def comparison_figures(
 
 
 def _states(dataset: Dataset, split: Split, most: int, seed: int) -> Tensor:
-    """States of the first `most` examples of a split, or of fewer, on the CPU."""
+    """Return states of the first `most` examples of a split (all if there are fewer), on the CPU."""
     return states_of(dataset, split, slice(most), generator("cpu", seed, f"evaluate-{split}"))
 
 

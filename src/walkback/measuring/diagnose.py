@@ -1,4 +1,4 @@
-"""Diagnostics of a checkpoint by name, as reports stamped with their protocol.
+"""Run a diagnostic, chosen by name, on a checkpoint; the report carries its protocol.
 
 checkpoint + name + options → Subject → Diagnostic.measure → Report
 """
@@ -24,11 +24,11 @@ from walkback.support.watch import Watch
 def build_diagnostic(
     registry: Registry, name: str, options: Mapping[str, Any]
 ) -> tuple[Diagnostic, dict[str, Any]]:
-    """A diagnostic by name, and all of its options as plain JSON types.
+    """Build a diagnostic by name; return it with all of its options as plain JSON types.
 
     Raises:
-        ConfigurationError: The name or an option is unknown or wrong.
-        PluginError: It cannot be imported or built.
+        ConfigurationError: The name or an option is unknown, or a value is invalid.
+        PluginError: The diagnostic cannot be imported or built.
     """
     registered = registry.find("diagnostic", name)
     chosen = configure(registry, "diagnostic", registered, [Options(options)])
@@ -44,19 +44,19 @@ def diagnose_model(
     cache: WorkCache,
     watch: Watch,
 ) -> Report:
-    """Carry out one diagnostic.
+    """Run one diagnostic.
 
     Args:
         loaded: The model.
         diagnostic: See `build_diagnostic`.
-        provenance: With the seed of all randomness, and the diagnostic's name and options among the details.
-        data: Gives the data to compare with, prepared; called where the diagnostic asks for them, once.
-        cache: Keeps finished pieces, so that an interrupted measurement can go on.
-        watch: Is told of progress.
+        provenance: Record of the result, with the seed; its details contain the diagnostic's name and options.
+        data: Returns the prepared dataset to compare with; called once, if the diagnostic needs data.
+        cache: Stores finished pieces, so that an interrupted measurement can be resumed.
+        watch: Receives progress.
 
     Raises:
-        PluginError: The diagnostic returns no report.
-        WalkbackError: It refuses to give a figure.
+        PluginError: The diagnostic does not return a report.
+        WalkbackError: The diagnostic cannot return a trustworthy figure.
     """
     wanted: list[Dataset] = []
 

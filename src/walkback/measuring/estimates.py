@@ -43,12 +43,12 @@ _NORMAL = 1.4826  # standard deviation of a normal law over its median absolute 
 
 
 def require_enough(num: int, what: str, option: str) -> None:
-    """Refuse a standard error from too few independent values, before they are computed.
+    """Reject a standard error from too few independent values, before they are computed.
 
     Args:
-        num: How many there would be.
-        what: Of what, e.g. "chains".
-        option: What to raise, e.g. "--set chains=…".
+        num: Number of values there would be.
+        what: What they are, e.g. "chains".
+        option: Option to raise, e.g. "--set chains=…".
 
     Raises:
         ConfigurationError: There are fewer than `FEWEST`.
@@ -62,17 +62,17 @@ def require_enough(num: int, what: str, option: str) -> None:
 def require_error_of_mean(
     dataset: Dataset, split: Split, limit: int, option: str, choice: str | None
 ) -> None:
-    """Refuse the error of a mean over too few examples, before anything is computed of them.
+    """Reject the error of a mean over too few examples, before anything is computed.
 
     Args:
-        dataset: Prepared.
+        dataset: A prepared dataset.
         split: The split whose first examples are taken.
-        limit: How many at most.
-        option: What limits them, e.g. "--limit".
-        choice: What chooses the split, e.g. "--split"; None where nothing does.
+        limit: Largest number of examples.
+        option: Option that sets the limit, e.g. "--limit".
+        choice: Option that chooses the split, e.g. "--split"; None if there is none.
 
     Raises:
-        ConfigurationError: There are fewer than `FEWEST`, with what can be done about it.
+        ConfigurationError: There are fewer than `FEWEST`; the message says how to get more.
     """
     if limit < FEWEST:
         raise ConfigurationError(
@@ -92,7 +92,7 @@ def require_error_of_mean(
 def mean_figure(
     name: str, values: Tensor, unit: str, meaning: str = "", *, scale: float = 1.0, side: Side = None
 ) -> Figure:
-    """The mean of independent values `(n,)`, times `scale` > 0, with its error and Student's interval.
+    """Return the mean of independent values `(n,)`, times `scale` > 0, with its error and Student's interval.
 
     Raises:
         WalkbackError: There are fewer than `FEWEST` values, or one is not finite.
@@ -104,7 +104,7 @@ def mean_figure(
 
 
 def nll_figures(name: str, nats: Tensor, info: DataInfo, meaning: str, *, side: Side = None) -> list[Figure]:
-    """The mean of negative log-likelihoods `(N,)` in nats; and in bits/dim, as `name_bits`, where the data have such.
+    """Return the mean of negative log-likelihoods `(N,)` in nats, and as `name_bits` in bits/dim for quantized data.
 
     Raises:
         WalkbackError: As `mean_figure`.
@@ -118,13 +118,14 @@ def nll_figures(name: str, nats: Tensor, info: DataInfo, meaning: str, *, side: 
 
 
 def share_figure(name: str, hits: Tensor, meaning: str = "") -> Figure:
-    """The share of independent hits `(n,)`, bool, in %, with an error also where all of them agree (see the module).
+    """Return the share of independent hits `(n,)`, bool, in %; the error is positive even if all of them agree.
 
     Raises:
         WalkbackError: There are fewer than `FEWEST`.
     """
     num, count = len(hits), int(hits.sum())
     _refuse_few(num, name)
+    # Half a hit and half a miss more, so that unanimous hits do not look exactly known.
     middle = (count + 0.5) / (num + 1)
     low = float(beta.ppf(0.025, count, num - count + 1)) if count else 0.0
     high = float(beta.ppf(0.975, count + 1, num - count)) if count < num else 1.0
@@ -133,9 +134,9 @@ def share_figure(name: str, hits: Tensor, meaning: str = "") -> Figure:
 
 
 def bracket_figure(name: str, low: Tensor, high: Tensor, unit: str, meaning: str = "") -> Figure:
-    """A mean that is known from both sides, from pairs `(n,)` whose means are below and above it on the average.
+    """Estimate a mean from pairs `(n,)` whose expectations are a lower and an upper bound on it.
 
-    The middle's bias is at most half the width, and is in the error: the root of the mean squared error is not larger.
+    The bias of the midpoint is at most half the width. The error includes it, so it bounds the root mean squared error.
 
     Raises:
         WalkbackError: There are fewer than `FEWEST` pairs, or one is not finite.
@@ -150,27 +151,31 @@ def bracket_figure(name: str, low: Tensor, high: Tensor, unit: str, meaning: str
 def ratio_figure(
     name: str, above: Tensor, below: Tensor, unit: str, meaning: str = "", *, scale: float = 1.0
 ) -> Figure:
-    """mean(above) / mean(below) × scale > 0 for pairs `(n,)`, with the error of the linearized ratio.
+    """Return mean(above) / mean(below) × scale > 0 for pairs `(n,)`, with the error of the linearized ratio.
 
-    The interval is Fieller's: the ratios r for which mean(above) - r mean(below) is not clearly different from 0.
+    The interval is Fieller's: all ratios r for which mean(above) - r mean(below) does not differ significantly from 0.
 
     Raises:
-        WalkbackError: There are fewer than `FEWEST` pairs, one is not finite, or the lower mean is not clearly
-            different from 0, so that the ratio may be anything.
+        WalkbackError: There are fewer than `FEWEST` pairs, one is not finite, or the denominator does not differ
+            significantly from 0, so the ratio is undetermined.
     """
     top, bottom = _checked(name, above), _checked(name, below)
     num, mean = len(top), bottom.mean().item()
-    over, under = top / math.sqrt(num), bottom / math.sqrt(num)  # whose variances are those of the means
+    over, under = (
+        top / math.sqrt(num),
+        bottom / math.sqrt(num),
+    )  # the variances of these are those of the means
     squared = float(student_t.ppf(0.975, num - 1)) ** 2
     room = mean**2 - squared * under.var().item()
     if room <= 0:
         raise WalkbackError(
-            f"Got a mean of {mean:.4g} ± {under.std().item():.2g} to divide by in {name}, expected one that is "
-            "clearly not 0: the ratio is undefined."
+            f"{name} is undefined: its denominator, {mean:.4g} ± {under.std().item():.2g}, does not differ "
+            "significantly from 0."
         )
     ratio = top.mean().item() / mean
     error = ((over - ratio * under) / mean).std().item()
-    # The ends are the roots of room r² - 2 cross r + rest.
+    # The ends are the roots of room r² - 2 cross r + rest. The covariance enters because both means come from the
+    # same rows; `room` > 0 makes the set of ratios an interval and not the outside of one.
     covariance = float(((over - over.mean()) * (under - under.mean())).sum()) / (num - 1)
     cross = top.mean().item() * mean - squared * covariance
     rest = top.mean().item() ** 2 - squared * over.var().item()
@@ -182,9 +187,10 @@ def ratio_figure(
 def median_figure(
     name: str, values: Sequence[float], unit: str, meaning: str = "", *, scale: float = 1.0
 ) -> Figure:
-    """The median of independent values, times `scale` > 0, with its error and the interval between two of the values.
+    """Return the median of independent values, times `scale` > 0, with its error and an interval of order statistics.
 
-    Fewer than `FEWEST` values have no error, and fewer than 6 no interval: even their ends would not hold 95 %.
+    There is no error with fewer than `FEWEST` values, and no interval with fewer than 6: even the one from the smallest
+    to the largest value would contain the median with less than 95 % probability.
     """
     rows = sorted(scale * value for value in values)
     middle = statistics.median(rows)
@@ -192,9 +198,8 @@ def median_figure(
     if len(rows) >= FEWEST:
         deviation = _NORMAL * statistics.median(abs(value - middle) for value in rows)
         error = math.sqrt(math.pi / 2 / len(rows)) * deviation
-    rank = int(
-        binom.ppf(0.025, len(rows), 0.5)
-    )  # the largest with P(fewer values than that below the median) < 0.025
+    # The number of values below the median is binomial: the largest rank with P(fewer than `rank` below) < 0.025.
+    rank = int(binom.ppf(0.025, len(rows), 0.5))
     interval = (rows[rank - 1], rows[-rank]) if rank else None
     return Figure(name, middle, unit, error, interval, meaning)
 
@@ -207,7 +212,7 @@ def _figure(name: str, mean: float, error: float, num: int, unit: str, meaning: 
 def _refuse_few(num: int, name: str) -> None:
     if num < FEWEST:
         raise WalkbackError(
-            f"Got {num} independent values of {name}, expected at least {FEWEST} for a standard error."
+            f"{num} independent values of {name} are too few for a standard error: at least {FEWEST} are needed."
         )
 
 
@@ -217,7 +222,7 @@ def _checked(name: str, values: Tensor) -> Tensor:
     if not bool(rows.isfinite().all()):
         count = int((~rows.isfinite()).sum())
         raise WalkbackError(
-            f"Got {count} of {len(rows)} values of {name} that are not finite, expected finite log-densities: "
-            "the operator diverges, or its kernel has no density."
+            f"{count} of {len(rows)} values of {name} are not finite: the operator diverges, or its kernel has no "
+            "density."
         )
     return rows

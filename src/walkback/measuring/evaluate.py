@@ -1,4 +1,4 @@
-"""The evaluation of a checkpoint, as a report stamped with its protocol.
+"""Evaluate a checkpoint; the report carries its protocol.
 
 heated examples → figures and series      simulated ones → bracket      data and samples → comparisons
 """
@@ -39,19 +39,19 @@ def evaluate_model(
     cache: WorkCache,
     watch: Watch,
 ) -> Report:
-    """Likelihood, bracket, baselines and sample quality of a model.
+    """Measure likelihood, bracket, baselines and sample quality of a model.
 
     Args:
         loaded: The model.
-        dataset: Prepared, and comparable with the data that it was trained on.
-        plan: What to evaluate.
-        levels: Of the heating paths.
-        protocol: What the report says of how it was made.
-        cache: Keeps finished batches, so that an interrupted evaluation can go on.
-        watch: Is told of progress.
+        dataset: A prepared dataset that is comparable with the training data.
+        plan: The plan.
+        levels: Levels of the heating paths.
+        protocol: Protocol of the report.
+        cache: Stores finished batches, so that an interrupted evaluation can be resumed.
+        watch: Receives progress.
 
     Raises:
-        WalkbackError: A figure would be wrong: works that are not finite, clipped states, too few examples.
+        WalkbackError: A figure would be wrong: works are not finite, states are clipped, or there are too few examples.
     """
     model, device = loaded.model, loaded.device
     limit = within_memory(

@@ -21,26 +21,24 @@ from walkback.errors import WalkbackError
 GROUPS = 10
 
 FEWEST_ROWS = 4 * GROUPS
-"""Rows below which there is no error."""
+"""Number of rows below which there is no error estimate."""
 
 
 def jackknife(
     measure: Callable[[Tensor], Sequence[float]], num: int, groups: int | None = GROUPS
 ) -> tuple[tuple[float, ...], tuple[float, ...]]:
-    """Values of statistics of `num` exchangeable rows, and their standard errors.
+    """Return statistics of `num` exchangeable rows, and their standard errors.
 
     Args:
-        measure: The statistics of the rows of an index `(n,)`, ascending.
-        num: How many rows there are, in no order.
+        measure: Computes the statistics of the rows with the given ascending indices `(n,)`.
+        num: Number of rows; their order must not carry information.
         groups: G; None leaves out one row at a time.
 
     Raises:
-        WalkbackError: There are fewer than four rows a group.
+        WalkbackError: There are fewer than four rows per group.
     """
     if groups is not None and num < 4 * groups:
-        raise WalkbackError(
-            f"Got {num} examples, expected at least {4 * groups} for errors: raise their number."
-        )
+        raise WalkbackError(f"{num} examples are too few for an error estimate: give at least {4 * groups}.")
     count = groups or num
     rows = torch.arange(num)
     left = [tuple(measure(rows[rows % count != group])) for group in range(count)]

@@ -28,33 +28,36 @@ HEAVY_TAIL = 0.7
 """Pareto's k from which errors of importance sampling are not reliable."""
 
 FEWEST_FOR_TAIL = 25
-"""Paths below which no tail is fitted."""
+"""Number of paths below which no tail is fitted."""
 
 _EQUAL = 1e-3
-"""Nats between the largest weights within which they are equal: a tail of rounding has no index."""
+"""Difference of the largest log-weights, in nats, up to which they count as equal."""
 
 _ROUNDING = 1e-6
-"""The same relative to the works, which are sums of many terms in single precision."""
+"""The same, relative to the works, which are sums of many terms in single precision."""
 
 DOMINANT = 0.5
-"""Share of the total weight from which one path is said to dominate."""
+"""Share of the total weight from which a single path counts as dominating."""
 
 
 def capped_nll(work: Tensor, cooling: Tensor) -> Tensor:
-    """The lower end of the bracket: works `(N, P)`, of which the first P - 1 count, and cooling works `(N,)`."""
+    """Return the lower end of the bracket `(N,)` from works `(N, P)` and cooling works `(N,)`.
+
+    The cooling path takes the place of the last of the P paths, so both ends of the bracket average P weights.
+    """
     return exponential_average(torch.cat([cooling[:, None], work[:, :-1]], 1))
 
 
 def shares(work: Tensor) -> Tensor:
-    """Normalized weights w_i / Σ w, `(N, P)`."""
+    """Return the normalized weights w_i / Σ w, `(N, P)`."""
     return (-work).softmax(1)
 
 
 def is_variance(work: Tensor) -> Tensor:
-    """Variance over paths of `exponential_average` for each example `(N,)`, nats², from leaving out one path at a time.
+    """Return the variance over paths of `exponential_average` for each example `(N,)`, nats², by the jackknife.
 
-    (P - 1)/P Σ_i (x_{without i} - mean)² is on the average not below the variance with P - 1 paths (Efron and Stein
-    1981), for weights of any tail; by linearization it would be below 1 however far apart the works are.
+    (P - 1)/P Σ_i (x_{without i} - mean)² has an expectation of at least the variance with P - 1 paths (Efron and Stein
+    1981), whatever the tail of the weights. The linearized variance would be below 1 however much the works differ.
     """
     paths = work.shape[1]
     if paths == 1:
@@ -70,14 +73,14 @@ def is_variance(work: Tensor) -> Tensor:
 
 
 def path_variance(work: Tensor) -> Tensor:
-    """Variance over paths of the mean work of each example `(N,)`, nats²; 0 where there is one path."""
+    """Return the variance over paths of the mean work of each example `(N,)`, nats²; 0 with a single path."""
     return work.var(1) / work.shape[1] if work.shape[1] > 1 else work.new_zeros(len(work))
 
 
 def by_paths(work: Tensor) -> dict[int, Tensor]:
-    """`exponential_average` `(N,)` with 1, 2, 4, … P paths, averaged over disjoint groups of the P.
+    """Return `exponential_average` `(N,)` with 1, 2, 4, … P paths, averaged over disjoint groups of the P paths.
 
-    Its expectation falls with the number of paths for any example.
+    For every example, its expectation decreases with the number of paths.
     """
     paths = work.shape[1]
     sizes = sorted({2**i for i in range(paths.bit_length()) if 2**i <= paths} | {paths})
@@ -90,10 +93,10 @@ def by_paths(work: Tensor) -> dict[int, Tensor]:
 
 
 def pareto_k(work: Tensor) -> Tensor:
-    """Pareto's k of the weights of each example `(N,)`, by arviz-stats; NaN where weights do not differ in the tail.
+    """Return Pareto's k of the weights of each example `(N,)`, by arviz-stats; NaN if the tail has equal weights.
 
     Args:
-        work: `(N, P)` with P at least `FEWEST_FOR_TAIL`.
+        work: Works `(N, P)` with P at least `FEWEST_FOR_TAIL`.
 
     Raises:
         ConfigurationError: arviz-stats is not installed.
@@ -110,8 +113,10 @@ def pareto_k(work: Tensor) -> Tensor:
 
 
 def _has_tail(log_weights: Tensor) -> Tensor:
-    """Whether the largest weights `(N, P)`, those that a tail is fitted to, are different ones: `(N,)`."""
+    """Return whether the largest weights, to which a tail is fitted, differ: `(N, P)` → `(N,)`."""
     paths = log_weights.shape[1]
+    # The size of the tail in Pareto-smoothed importance sampling. For weights that are equal up to rounding, k would
+    # describe the rounding errors.
     size = math.ceil(min(0.2 * paths, 3 * math.sqrt(paths)))
     largest = log_weights.topk(size + 1, 1).values
     equal = (_ROUNDING * log_weights.abs().amax(1)).clamp(min=_EQUAL)

@@ -30,7 +30,7 @@ NLL = "negative log-likelihood (nats)"
 
 
 def likelihood_figures(heated: HeatedExamples, info: DataInfo) -> list[Figure]:
-    """Bound and importance-sampled NLL of data, errors of examples and of paths apart, and the health of weights."""
+    """Return bound and importance-sampled NLL with the parts of their errors due to paths, and weight statistics."""
     work = heated.work
     num, paths = work.shape
     nll = likelihood_in_words(info)
@@ -49,7 +49,7 @@ def likelihood_figures(heated: HeatedExamples, info: DataInfo) -> list[Figure]:
             "is_nll_error_of_paths",
             of_paths,
             "nats",
-            meaning="part of its error from paths (jackknife); what it is above the NLL is not in it",
+            meaning="part of its error from paths (jackknife); excludes its bias, which is upward",
         )
     )
     figures.append(
@@ -74,9 +74,9 @@ def likelihood_figures(heated: HeatedExamples, info: DataInfo) -> list[Figure]:
 
 
 def tail_figures(work: Tensor) -> tuple[list[Figure], Tensor | None]:
-    """Pareto's k over examples: its median and the share above 0.7; and k of each example.
+    """Return the median of Pareto's k over examples, the share above 0.7, and k of each example.
 
-    Examples whose weights are equal have no tail and no k; where all are such, there is no figure.
+    Examples with equal weights have no tail and no k; if all examples do, there is no figure.
     """
     if work.shape[1] < FEWEST_FOR_TAIL:
         return [], None
@@ -92,7 +92,7 @@ def tail_figures(work: Tensor) -> tuple[list[Figure], Tensor | None]:
 
 
 def bracket_figures(simulated: HeatedExamples, info: DataInfo) -> list[Figure]:
-    """The entropy of what the model draws, from both sides."""
+    """Return bounds from both sides on the entropy of the model's distribution."""
     if simulated.cooling is None:
         return []
     work, paths = simulated.work, simulated.work.shape[1]
@@ -121,21 +121,23 @@ def bracket_figures(simulated: HeatedExamples, info: DataInfo) -> list[Figure]:
         mean_figure("simulated_work_of_cooling", simulated.cooling, "nats", "below E[-log p]", side="below")
     )
     width = exponential_average(work) - capped_nll(work, simulated.cooling)
-    figures.append(mean_figure("bracket", width, "nats", "above less below: how well the NLL is known"))
+    figures.append(
+        mean_figure("bracket", width, "nats", "upper end minus lower end: how well the NLL is known")
+    )
     return figures
 
 
 def warnings_of(work: Tensor, k: Tensor | None) -> list[str]:
-    """What a reader of the importance-sampled figures must know."""
+    """Return the caveats of the importance-sampled figures."""
     num, paths = work.shape
     if paths == 1:
-        return ["one path an example: no importance sampling; raise --paths."]
+        return ["one path per example: no importance sampling; raise --paths."]
     found = []
     dominated = int((shares(work).amax(1) > DOMINANT).sum())
     if dominated:
         found.append(
             f"one path has more than {DOMINANT:.0%} of the weight in {dominated} of {num} examples: their "
-            "importance-sampled figures are bounds that are still falling; raise --paths."
+            "importance-sampled figures are bounds that have not converged; raise --paths."
         )
     if k is None and paths < FEWEST_FOR_TAIL:
         found.append(
@@ -153,7 +155,7 @@ def warnings_of(work: Tensor, k: Tensor | None) -> list[str]:
 def likelihood_series(
     heated: HeatedExamples, levels: Levels, simulated: HeatedExamples | None
 ) -> list[Series]:
-    """NLL over the number of paths, the gap by level, and figures of each example."""
+    """Return the NLL over the number of paths, the gap by level, and figures of each example."""
     work = heated.work
     found = [_curve("is_nll_by_paths", work, NLL)]
     if simulated is not None and simulated.cooling is not None:
@@ -188,6 +190,6 @@ def _below(work: Tensor, cooling: Tensor, label: str) -> Series:
 
 
 def _means(name: str, x: tuple[float, ...], columns: Tensor, x_label: str, y_label: str) -> Series:
-    """Means over rows of `(N, len(x))` with their errors."""
+    """Return the means over rows of `(N, len(x))` with their errors."""
     error = columns.std(0) / math.sqrt(len(columns))
     return Series(name, x, tuple(columns.mean(0).tolist()), x_label, y_label, tuple(error.tolist()))

@@ -29,20 +29,20 @@ from walkback.support.watch import Silent, Watch
 
 @dataclass(frozen=True, slots=True)
 class EvaluationPlan:
-    """What to evaluate.
+    """An evaluation plan.
 
     Attributes:
-        split: Of the data.
-        limit: Number of examples, the first ones of the split; fewer where the split has fewer.
-        paths: Heating paths P of each example.
-        simulated: Examples drawn from the model and bracketed; 0 leaves that out.
-        baselines: Whether to judge simple models on the same examples.
-        samples: Samples drawn to be compared with the data; 0 leaves that out.
-        readout: What is compared of a sample: its state, or the mean of a step from it (`walkback.sampling.readout`).
-        classifier: Whether to train a classifier on the data's labels, for figures made of its features.
+        split: Split to evaluate on.
+        limit: Number of examples, the first ones of the split; all of them if the split has fewer.
+        paths: Number P of heating paths per example.
+        simulated: Number of examples to draw from the model for the bracket; 0 omits it.
+        baselines: Whether to evaluate simple models on the same examples.
+        samples: Number of samples to compare with the data; 0 omits the comparison.
+        readout: How samples are shown before the comparison, see `walkback.sampling.readout`.
+        classifier: Whether to train a classifier on the data's labels, for figures based on its features.
         levels: Number of levels; None takes the schedule's.
-        batch_size: Examples heated at a time.
-        seed: Of all randomness.
+        batch_size: Number of examples heated at a time; each batch has its own stream of noise.
+        seed: Seed from which all randomness is derived.
     """
 
     split: Split = "test"
@@ -82,18 +82,21 @@ def heat_data(
     cache: WorkCache,
     watch: Watch | None = None,
 ) -> HeatedExamples:
-    """Heat the plan's examples.
+    """Heat the examples of the plan.
 
     Raises:
-        ConfigurationError: There are none.
+        ConfigurationError: The split has no examples.
         WalkbackError: A work is not finite, or states are clipped.
     """
     num = min(plan.limit, len(dataset.examples(plan.split)))
     if not num:
-        raise ConfigurationError(f"Got no examples in the {plan.split} split of {dataset.info.name}.")
+        raise ConfigurationError(
+            f"The {plan.split} split of {dataset.info.name} has no examples: choose another split."
+        )
 
     def one_batch(number: int, size: int) -> Iterator[PathWork]:
         first = number * plan.batch_size
+        # One stream per batch, so a batch that is read from the cache does not change the noise of the others.
         noise = generator(device, plan.seed, "evaluate", number)
         data = batch_of(dataset, plan.split, slice(first, first + size), noise)
         return heat(model, data, levels, noise, plan.paths)
@@ -135,7 +138,7 @@ def _in_batches(
     *,
     cooled_first: bool = False,
 ) -> HeatedExamples:
-    """All batches of a stage, also those in the cache; with `cooled_first` each begins with its cooling paths."""
+    """Compute or read from the cache all batches of a stage; with `cooled_first`, the first path of each cools."""
     count = -(-num // plan.batch_size)
     each = plan.paths + cooled_first
     watch.stage(stage, num * each)
@@ -147,13 +150,14 @@ def _in_batches(
         if part is None:
             works, production = [], None
             for path in works_of(number, size):
+                # Float64 before averaging: exp(-W) weighs works that differ by hundreds of nats.
                 works.append(path.work.double().cpu())
                 if len(works) > cooled_first:
                     found = path.production.double().cpu()
                     production = found if production is None else production + found
                 watch.advance(done + size * len(works), {})
             if production is None:
-                raise ConfigurationError("Got 0 paths, expected at least 1: raise --paths.")
+                raise ConfigurationError("Got --paths 0, expected at least 1.")
             part = {"work": torch.stack(works, 1), "production": production / plan.paths}
             _require_finite(part, stage)
             cache.write(entry, part)
@@ -169,7 +173,7 @@ def _require_finite(part: dict[str, Tensor], stage: str) -> None:
     bad = ~torch.cat([part["work"], part["production"]], 1).isfinite().all(1)
     if bool(bad.any()):
         raise WalkbackError(
-            f"Got paths whose work is not finite for {int(bad.sum())} of {len(bad)} examples ({stage.lower()}), "
-            "expected finite log-densities: a kernel has no density (variance 0, or a certain bit), the prior "
-            "excludes a state, or the network gives NaN."
+            f"The work of a path is not finite for {int(bad.sum())} of {len(bad)} examples ({stage.lower()}): a kernel "
+            "has no density (variance 0, or a bit of probability 0 or 1), the prior excludes a state, or the network "
+            "returns NaN."
         )

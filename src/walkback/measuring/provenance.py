@@ -1,4 +1,4 @@
-"""Provenance: the record of how figures, samples and pictures were made, which all of them carry."""
+"""Provenance: the record of how a result was made, stored with every figure, sample and picture."""
 
 from __future__ import annotations
 
@@ -19,16 +19,16 @@ class Provenance:
     """What is needed to reproduce a result.
 
     Attributes:
-        operator: Name of the operator's component, or its class.
-        device: Where it was computed.
-        precision: Of the networks.
-        seed: Of all randomness.
-        weights: Whether the operator's are the running average ("ema") or the last ones ("raw").
-        trained_on: Name of the data that the model was trained on, where it came from a checkpoint.
-        checkpoint: Name of that file.
-        progress: How far its training had come.
-        data: The data that took part, with the steps that made them.
-        details: What was asked for.
+        operator: Name of the operator's component, or of its class.
+        device: Device of the computation.
+        precision: Precision of the networks.
+        seed: Seed from which all randomness is derived.
+        weights: "ema" for the running average of the weights, "raw" for the last weights.
+        trained_on: Name of the training data, if the model came from a checkpoint.
+        checkpoint: Name of the checkpoint file.
+        progress: Progress of training when the checkpoint was written.
+        data: Description of the data used for the result.
+        details: The request: sizes, options and the like.
     """
 
     operator: str
@@ -44,7 +44,7 @@ class Provenance:
 
     @classmethod
     def of(cls, loaded: LoadedModel, seed: int, **details: Any) -> Provenance:
-        """That of what a trained model does."""
+        """Return the provenance of a result of a trained model."""
         description = loaded.checkpoint.description
         return cls(
             operator=loaded.operator_name,
@@ -59,11 +59,11 @@ class Provenance:
         )
 
     def on(self, data: DataInfo | None) -> Provenance:
-        """The same with data that took part."""
+        """Return a copy that names the data used for the result."""
         return replace(self, data=data)
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain JSON types, without what is not known; the details come last."""
+        """Convert to plain JSON types, without unknown entries; details come last."""
         facts: dict[str, Any] = {
             "checkpoint": self.checkpoint,
             "operator": self.operator,

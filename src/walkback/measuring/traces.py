@@ -1,6 +1,6 @@
 """Statistics of chains at one temperature, computed while they run.
 
-    s_{i+1} ~ p_T(· | s_i),   f(s_i, s_{i+1})  averaged over blocks of steps, for every chain by itself
+    s_{i+1} ~ p_T(· | s_i),   f(s_i, s_{i+1})  averaged over blocks of steps, separately for every chain
 
 Memory depends on the number of blocks, not of steps. Blocks are walked in stretches, each with its own stream of noise,
 so a chain resumes after an interruption exactly as if it had never stopped.
@@ -23,12 +23,15 @@ from walkback.state import State, batch_size, leaves
 from walkback.walk import Start, Transition, by_cooling, walk
 
 Statistics = Callable[[Transition], Tensor]
-"""A step of all chains → their statistics `(C, S)`; `log_q` is log p(target | source), `log_p` the way back."""
+"""A step of all chains → statistics `(C, S)`; `log_q` is log p(target | source), `log_p` scores the reverse step."""
 
 _SAVE_SECONDS = 20.0
+"""Least time between two writes to the cache."""
 
 _STRETCH = 50
-"""Steps of a stretch, unless a block is longer: its first state is seen by the network twice."""
+"""Steps of a stretch, unless a block is longer.
+
+Longer is cheaper, because the network sees the first state of a stretch twice; shorter is interrupted sooner."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,7 +51,7 @@ class Trace:
 
 @dataclass(frozen=True, slots=True)
 class _Record:
-    """What is recorded of a step, how a block is made of its steps, and what is checked after some."""
+    """What is recorded of a step, how the steps of a block are reduced, and the check after each stretch."""
 
     statistics: Statistics
     reduce: Literal["mean", "last"]
@@ -56,7 +59,7 @@ class _Record:
 
 
 def cold_level(subject: Subject, temperature: float) -> Level:
-    """The level of a chain at a temperature: that of the schedule with this temperature, else step 1 at it."""
+    """Return the level of a chain: the schedule's level with this temperature, else step 1 at this temperature."""
     same = [level for level in subject.model.levels() if level.temperature == temperature]
     return same[0] if same else Level(1, temperature)
 
@@ -78,18 +81,19 @@ def trace(
 
     Args:
         subject: Model, seed, cache and watch.
-        start: Where the chains are.
-        level: One level for all steps.
-        num_steps: At least 1; rounded up to whole blocks.
-        statistics: What to record.
-        name: Of the stream of randomness, of the cache's entry and of the stage: unique in a measurement.
-        blocks: At most so many, of equal length.
-        reduce: "mean" records the mean over each block's steps, "last" what its last step gives.
-        check: Called after each stretch, where the device is waited for anyway; raises where its steps were bad.
+        start: Starting points of the chains.
+        level: Level of all steps.
+        num_steps: Number of steps, at least 1; rounded up to whole blocks.
+        statistics: Statistics to record.
+        name: Name of the stream of randomness, of the cache entry and of the stage; unique within a measurement.
+        blocks: Largest number of blocks; all have the same length.
+        reduce: "mean" records the mean over the steps of each block, "last" the statistics of its last step.
+        check: Called after each stretch, when the device is synchronized anyway; raises if a step was invalid.
 
     Raises:
         WalkbackError: A statistic is not finite.
     """
+    # Round up twice: blocks of equal length, and as many as are needed for `num_steps`.
     block = -(-num_steps // blocks)
     count = -(-num_steps // block)
     values, state = _resumed(subject, name, start.state)
@@ -110,7 +114,7 @@ def trace(
 
 
 def settle(subject: Subject, start: Start, level: Level, num_steps: int, *, name: str = "burn-in") -> Start:
-    """Where the chains are after `num_steps` further steps of which nothing is recorded."""
+    """Return the chains after `num_steps` further steps, without recording anything."""
     if not num_steps:
         return start
     nothing = trace(
@@ -124,7 +128,7 @@ def _zeros(state: State) -> Tensor:
 
 
 def _resumed(subject: Subject, name: str, state: State) -> tuple[list[Tensor], State]:
-    """The blocks that the cache has, and the state after them."""
+    """Return the blocks in the cache, and the state after them."""
     found = subject.cache.read(name)
     if found is None:
         return [], state
@@ -141,8 +145,9 @@ def _stretch(
     name: str,
     number: int,
 ) -> tuple[State, list[Tensor]]:
-    """Blocks `number`, `number + 1`, … of one stretch of the chains, `size` = (blocks, steps of each)."""
+    """Compute blocks `number`, `number + 1`, … of one stretch of the chains; `size` = (blocks, steps per block)."""
     count, block = size
+    # Noise depends on the first block alone, and stretches begin at the same blocks after an interruption.
     noise = subject.generator(name, number)
     steps = walk(subject.model.operator, by_cooling, start, (level,) * (count * block), noise)
     found: list[Tensor] = []
@@ -158,7 +163,7 @@ def _stretch(
             found.append(total / block if record.reduce == "mean" else total)
             total = None
     record.check()
-    recorded = list(torch.stack(found).cpu())  # the device is waited for once a stretch
+    recorded = list(torch.stack(found).cpu())  # the only synchronization with the device in a stretch
     for index, mean in enumerate(recorded):
         _require_finite(mean, number + index, block)
     return state, recorded
@@ -168,7 +173,6 @@ def _require_finite(values: Tensor, number: int, block: int) -> None:
     lost = int((~values.isfinite()).any(1).sum())
     if lost:
         raise WalkbackError(
-            f"Got {lost} of {len(values)} chains with statistics that are not finite in steps "
-            f"{number * block + 1} to {(number + 1) * block}, expected finite ones: the chain diverges, or its "
-            "kernel has no density."
+            f"{lost} of {len(values)} chains have statistics that are not finite in steps {number * block + 1} to "
+            f"{(number + 1) * block}: the chain diverges, or its kernel has no density."
         )

@@ -18,7 +18,7 @@ from walkback.report import Figure
 from walkback.support.seeding import generator
 
 _MOST_NUMBERS = 2**23
-"""Numbers in the training states that `simple_nats` looks at; 64 MiB."""
+"""Largest number of values in the training states that `simple_nats` uses; 64 MiB."""
 
 _GAUSSIANS = ("diagonal_gaussian", "gaussian", "bernoulli", "symbols")
 _WORDS = {
@@ -30,7 +30,7 @@ _WORDS = {
 
 
 def uniform_nats(info: DataInfo) -> float | None:
-    """-log p of any state under the uniform law; None where states are not confined."""
+    """Return -log p of any state under the uniform law; None if states are unbounded."""
     if info.support == "binary":
         return info.space.size * math.log(2)
     if info.support == "one-hot":
@@ -39,13 +39,12 @@ def uniform_nats(info: DataInfo) -> float | None:
 
 
 def simple_nats(train: Tensor, test: Tensor, info: DataInfo, seed: int) -> dict[str, float]:
-    """Mean -log p of held-out states `(M, *E)` under models of the moments of `train` `(N, *E)`, by name.
+    """Return the mean -log p of held-out states `(M, *E)` under models of the moments of `train` `(N, *E)`, by name.
 
-    There are none where the training states have no Gaussian, e.g. a constant coordinate.
+    Empty if no Gaussian fits the training states, e.g. because a coordinate is constant.
     """
-    from walkback.measuring.baselines import (
-        moment_models,
-    )  # scikit-learn: a training run needs it at its end only
+    # Imports scikit-learn, which a training run needs only at its end.
+    from walkback.measuring.baselines import moment_models
 
     try:
         return {
@@ -58,40 +57,40 @@ def simple_nats(train: Tensor, test: Tensor, info: DataInfo, seed: int) -> dict[
 
 
 def _nats_of(figures: Sequence[Figure]) -> dict[str, float]:
-    """The same of an evaluation's baselines."""
+    """Return the same from the baselines of an evaluation."""
     values = {figure.name: figure.value for figure in figures}
     return {name: values[f"baseline_{name}"] for name in _GAUSSIANS if f"baseline_{name}" in values}
 
 
 def verdict(what: str, nats: float, info: DataInfo, others: Mapping[str, float]) -> tuple[str, ...]:
-    """One sentence where a model is worse than the uniform law, or than the best of others; else none.
+    """Return one sentence if a model is worse than the uniform law or than the best of `others`, else none.
 
     Args:
-        what: What was measured of the model, e.g. "bound".
-        nats: Its mean.
-        info: The data.
-        others: Means of `simple_nats` or `_nats_of`.
+        what: Name of the measurement, e.g. "bound".
+        nats: Its mean, nats per example.
+        info: Description of the data.
+        others: Result of `simple_nats` or `_nats_of`.
     """
     uniform = uniform_nats(info)
     if uniform is not None and nats > uniform:
-        law = {"binary": "fair coins", "one-hot": "symbols that are all alike"}.get(
-            info.support, "uniform grey levels"
+        law = {"binary": "fair coins", "one-hot": "equally likely symbols"}.get(
+            info.support, "uniform gray levels"
         )
         return (
-            f"The {what} is {_told(nats, info)}, above the {_told(uniform, info)} of {law}: as a density the model is "
-            "worse than no model, as far as this figure tells.",
+            f"The {what} is {_told(nats, info)}, above the {_told(uniform, info)} of {law}: by this figure, the model "
+            "as a density is worse than no model.",
         )
     name = min(others, key=others.__getitem__, default=None)
     if name is None or nats <= others[name]:
         return ()
     return (
         f"The {what} is {_told(nats, info)}, above the {_told(others[name], info)} of {_WORDS[name]} fitted to the "
-        "training data: as a density the model is worse than that, as far as this figure tells.",
+        "training data: by this figure, the model is the worse density.",
     )
 
 
 def outdone(figures: Sequence[Figure], info: DataInfo) -> tuple[str, ...]:
-    """`verdict` of an evaluation's figures, on its closest one to the likelihood."""
+    """Return the `verdict` on an evaluation, based on its figure closest to the likelihood."""
     values = {figure.name: figure.value for figure in figures}
     what, name = ("importance-sampled NLL", "is_nll") if "is_nll" in values else ("bound on the NLL", "bound")
     return verdict(what, values[name], info, _nats_of(figures))
@@ -100,7 +99,7 @@ def outdone(figures: Sequence[Figure], info: DataInfo) -> tuple[str, ...]:
 def remarks_on_bound(
     bound: BoundEstimate, dataset: Dataset, split: Split, limit: int, seed: int
 ) -> tuple[str, ...]:
-    """`verdict` of a bound on the first `limit` examples of a split, beside simple models on the same examples."""
+    """Return the `verdict` on a bound, compared with simple models on the same first `limit` examples of a split."""
     info, noise = dataset.info, generator("cpu", seed, "remarks")
     rows = dataset.examples("train")[: max(1, _MOST_NUMBERS // info.space.size)]
     train = dataset.states(rows, noise)

@@ -89,6 +89,8 @@ def cooling_work(
         WalkbackError: States are clipped.
     """
     process = require_stepwise(model.process, "the work of a path")
+    # Cooling scores p while it draws. q is scored afterwards, with the outputs of the network that cooling computed and
+    # one more at s_0: K + 1 runs of the network, as in heating.
     state = model.prior.sample(num, generator)
     boundary = -model.prior.log_prob(state)
     states, conditionals, ways_back, clipping = [state], [], [], ClippingCheck(model)
@@ -102,7 +104,8 @@ def cooling_work(
         states.append(target)
         state = target
     clipping.require()
-    # Reorder from cold to hot: states[t] is s_t, outputs[t] is the operator at s_t.
+    # Reorder from cold to hot: states[t] is s_t, outputs[t] is the operator at s_t. Output t was computed at the level
+    # of the state (t at s_t), as in `walk`, and s_0 gets that of the first level.
     states.reverse()
     outputs = [model.operator(state, levels[0], context), *reversed(conditionals)]
     production = []

@@ -61,7 +61,7 @@ def draw_field(
     generator: torch.Generator,
     protocol: Mapping[str, Any],
 ) -> None:
-    """Write `v` on a grid around data `(N, 2)`, which are drawn in grey below, as one picture.
+    """Write `v` on a grid around data `(N, 2)`, which are drawn in gray below, as one picture.
 
     All arrows are drawn at one scale, which the picture's title tells.
 

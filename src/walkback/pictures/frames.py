@@ -77,7 +77,7 @@ def open_sink(
     values = math.prod(shape) if info.is_image else num_frames * 3 * PANEL**2
     if kind is FilmstripSink and values > _MAX_FILMSTRIP_VALUES:
         raise ConfigurationError(
-            f"Got {num_frames} frames of {num_chains} chains, too many for one picture; "
+            f"{num_frames} frames of {num_chains} chains are too many for one picture: "
             f"record fewer, or write a {listed((GIF, *STATES))} file."
         )
     return _opened(kind, path, info, shape, protocol)

@@ -49,7 +49,7 @@ def tile(
     scale: int | None = None,
     background: int = 128,
 ) -> Picture:
-    """Put pictures `(N, H, W, C)` side by side, row by row, `pad` pixels apart on grey.
+    """Put pictures `(N, H, W, C)` side by side, row by row, `pad` pixels apart on gray.
 
     Picture n starts at row `pad + (n // columns) (s H + pad)` and column `pad + (n % columns) (s W + pad)`.
 
@@ -58,7 +58,7 @@ def tile(
         columns: Pictures in a row; None makes the grid about square.
         pad: Pixels between two pictures and around all of them.
         scale: Pixels drawn for each pixel, s; None enlarges small pictures to make a readable grid.
-        background: The grey, from 0 to 255.
+        background: The gray, from 0 to 255.
     """
     num, height, width, channels = pictures.shape
     columns = columns or math.ceil(math.sqrt(num))
@@ -90,7 +90,7 @@ def scatter(
     size: int = 480,
     title: str = "",
 ) -> Picture:
-    """Points `(N, 2)` in the plane, drawn over `(M, 2)` reference points in grey; `(size, size, 3)`.
+    """Points `(N, 2)` in the plane, drawn over `(M, 2)` reference points in gray; `(size, size, 3)`.
 
     The labels are the title, the limits of the window, and the number of points that are not in it.
 
@@ -112,7 +112,7 @@ def scatter(
 def quiver(
     tails: Tensor, arrows: Tensor, reference: Tensor, window: Window, size: int = 480, title: str = ""
 ) -> Picture:
-    """Arrows `(N, 2)` from points `(N, 2)` of the plane over reference points `(M, 2)` in grey; `(size, size, 3)`.
+    """Arrows `(N, 2)` from points `(N, 2)` of the plane over reference points `(M, 2)` in gray; `(size, size, 3)`.
 
     Arrows are drawn to scale; those that start outside the window, or are not finite, are not drawn.
     """
@@ -159,7 +159,7 @@ def require_drawable(info: DataInfo) -> None:
 
 
 def as_image(picture: Picture) -> Image.Image:
-    """A picture as Pillow's image, grey or RGB."""
+    """A picture as Pillow's image, gray or RGB."""
     return Image.fromarray(picture[..., 0] if picture.shape[-1] == 1 else picture)
 
 

@@ -47,7 +47,9 @@ def read_mask(keep: str, info: DataInfo) -> Tensor:
             pixels or none.
     """
     if not info.is_image:
-        raise ConfigurationError(f"Got states of shape {info.shape}, expected images: (1 or 3, H, W).")
+        raise ConfigurationError(
+            f"Only images, (1 or 3, H, W), can be masked by a side or a picture; these states have shape {info.shape}."
+        )
     _, height, width = info.shape
     if keep not in _SIDES:
         if Path(keep).suffix.lower() not in PICTURES:
@@ -91,7 +93,7 @@ def _draw_inpainted(images: Mapping[str, Tensor]) -> Picture:
     """Rows of pictures, one for each of `images` `(N, C, H, W)`; after 16 columns another such band of rows."""
     rows = [to_uint8(part) for part in images.values()]
     columns = min(len(rows[0]), _COLUMNS)
-    # On white, so that grey pixels stand out; cells that no image is left for are white too.
+    # On white, so that gray pixels stand out; cells that no image is left for are white too.
     missing = -len(rows[0]) % columns
     rows = [np.pad(row, ((0, missing), (0, 0), (0, 0), (0, 0)), constant_values=_WHITE) for row in rows]
     bands = np.stack(rows).reshape(len(rows), -1, columns, *rows[0].shape[1:]).swapaxes(0, 1)
@@ -99,12 +101,12 @@ def _draw_inpainted(images: Mapping[str, Tensor]) -> Picture:
 
 
 def _drawn_mask(path: Path, size: tuple[int, int]) -> Tensor:
-    """White is kept, black is filled."""
+    """Read a mask from an image: white is kept, black is filled in."""
     mask = torch.from_numpy(read_pixels(path, size) >= 128)
     if bool(mask.all()) or not bool(mask.any()):
         part = "every" if bool(mask.all()) else "no"
         raise ConfigurationError(
-            f"Got {path}, which keeps {part} pixel, expected white where kept, black elsewhere."
+            f"The mask {path} keeps {part} pixel: make it white where pixels are kept, and black elsewhere."
         )
     return mask
 

@@ -44,7 +44,7 @@ def save_plot(path: Path, report: Report) -> None:
     for series in report.series:
         panels.setdefault((series.x_label, series.y_label), []).append(series)
     if not panels:
-        raise ConfigurationError(f"Got no series in the report of {report.name}: it has nothing to plot.")
+        raise ConfigurationError(f"The report of {report.name} has no series to plot: leave the plot out.")
     columns = min(2, len(panels))
     rows = -(-len(panels) // columns)
     figure = require("matplotlib.figure", "viz").Figure(

@@ -135,7 +135,7 @@ class FilmstripSink(FrameSink):
 
 @final
 class FilmSink(FrameSink):
-    """A `.gif`: every frame has its own colours, and is encoded when it comes; the protocol is its comment."""
+    """A `.gif`: every frame has its own colors, and is encoded when it comes; the protocol is its comment."""
 
     def __init__(self, output: Output) -> None:
         super().__init__(output)

@@ -26,7 +26,7 @@ from walkback.data import DataInfo
 from walkback.errors import ConfigurationError
 from walkback.storage.migrations import SAMPLES
 from walkback.storage.tensorheader import opened, parse_header
-from walkback.support.formats import NPZ, PICTURES, SAFETENSORS, STATES
+from walkback.support.formats import NPZ, PICTURES, SAFETENSORS, STATES, listed
 
 Pixels: TypeAlias = npt.NDArray[np.uint8]
 
@@ -35,15 +35,15 @@ MAX_STARTS = 1000
 
 
 def read_starts(path: Path, info: DataInfo, num: int | None = None) -> Tensor:
-    """States `(num, *E)`, float32 on the CPU: the first of a file's last frame, or one image `num` times.
+    """Read states `(num, *E)`, float32 on the CPU: the first of a file's last frame, or one image `num` times.
 
     Args:
-        path: A file that `walkback sample` wrote, or an image.
-        info: What the states must be.
-        num: How many; None takes all there are, `MAX_STARTS` at most.
+        path: A file written by `walkback sample`, or an image.
+        info: Description of the expected states.
+        num: Number of states; None takes all, but at most `MAX_STARTS`.
 
     Raises:
-        ConfigurationError: The file cannot be read, or holds no such states, or too few of them.
+        ConfigurationError: The file cannot be read, or has too few or no such states.
     """
     kind = path.suffix.lower()
     if kind in PICTURES:
@@ -51,22 +51,21 @@ def read_starts(path: Path, info: DataInfo, num: int | None = None) -> Tensor:
     read = _READERS.get(kind)
     if read is None:
         raise ConfigurationError(
-            f"Got {path} to start from, expected noise, data, or a file that ends in "
-            f"{', '.join((*STATES, *PICTURES))}."
+            f"Got {path} to start from, expected noise, data, or a file that ends in {listed((*STATES, *PICTURES))}."
         )
     states = read(path, info, num)
     if not bool(states.isfinite().all()):
-        raise ConfigurationError(f"Got {path} with NaN or infinity in its states, expected finite ones.")
+        raise ConfigurationError(f"{path} contains NaN or infinity: choose another file.")
     if info.support == "binary" and not bool(((states == 0) | (states == 1)).all()):
-        raise ConfigurationError(f"Got {path} with other values than 0 and 1, expected binary states.")
+        raise ConfigurationError(f"{path} has values other than 0 and 1, and the model's states are binary.")
     return states
 
 
 def read_pixels(path: Path, size: tuple[int, int], mode: Literal["L", "RGB"] = "L") -> Pixels:
-    """The bytes of an image file of height and width `size`, as grey `(H, W)` or colour `(H, W, 3)`.
+    """Read the pixels of an image file of height and width `size`, as gray `(H, W)` or color `(H, W, 3)`.
 
     Raises:
-        ConfigurationError: It is no image that can be read, or of another size.
+        ConfigurationError: The file cannot be read as an image, or has another size.
     """
     _require_file(path)
     try:
@@ -75,28 +74,28 @@ def read_pixels(path: Path, size: tuple[int, int], mode: Literal["L", "RGB"] = "
             return np.asarray(image.convert(mode))
     except ConfigurationError:
         raise
-    except Exception as error:  # damaged images make Pillow raise errors of many kinds
-        raise ConfigurationError(f"Got {path}, which cannot be read as a .png or .jpg image.") from error
+    except Exception as error:  # for damaged images, Pillow raises many kinds of error
+        raise ConfigurationError(f"{path} cannot be read as a .png or .jpg image.") from error
 
 
 def _check_image(path: Path, image: Image.Image, size: tuple[int, int]) -> None:
-    """Refuse an image of another size or type, which is known before a pixel is decoded."""
+    """Reject an image of another size or type; both are known before a pixel is decoded."""
     height, width = size
     if image.size != (width, height):
         raise ConfigurationError(
-            f"Got {path} of {image.width} × {image.height} pixels, expected {width} × {height}: resize it."
+            f"{path} has {image.width} × {image.height} pixels, not {width} × {height}: resize it."
         )
     if image.mode not in ("1", "L", "LA", "P", "RGB", "RGBA"):
         raise ConfigurationError(
-            f"Got {path} with pixels of type {image.mode}, expected 8 bits a channel, grey or RGB."
+            f"{path} has pixels of type {image.mode}: convert it to 8 bits per channel, gray or RGB."
         )
 
 
 def _read_image(path: Path, info: DataInfo) -> Tensor:
-    """One image as a state `(*E)`: a byte v becomes (v + ½) / 256, the middle of its grey level, or v ≥ 128."""
+    """Read an image as a state `(*E)`: a byte v becomes (v + ½) / 256, the middle of its gray level, or v ≥ 128."""
     if not info.is_image:
         raise ConfigurationError(
-            f"Got the image {path} to start from, but the states have shape {info.shape}."
+            f"The image {path} cannot be a start, because states have shape {info.shape}: give a file of samples."
         )
     channels, height, width = info.shape
     pixels = read_pixels(path, (height, width), "RGB" if channels == 3 else "L")
@@ -109,9 +108,7 @@ def _read_safetensors(path: Path, info: DataInfo, num: int | None) -> Tensor:
         header = parse_header(file)
         spec = header.tensors.get("states")
         if header.metadata.get("kind") != SAMPLES.name or spec is None or spec.dtype != "F32":
-            raise ConfigurationError(
-                f"Got {path}, which holds no samples, expected a file of `walkback sample`."
-            )
+            raise ConfigurationError(f"{path} holds no samples: give a file written by `walkback sample`.")
         SAMPLES.migrated(header.metadata, path, ConfigurationError)
         skip, take = _span(path, spec.shape, info, num)
         for name, before in header.tensors.items():
@@ -132,9 +129,9 @@ def _read_npz(path: Path, info: DataInfo, num: int | None) -> Tensor:
             return _rows(file, take, dtype, info)
     except ConfigurationError:
         raise
-    except Exception as error:  # damaged archives make zipfile and numpy raise errors of many kinds
+    except Exception as error:  # for damaged archives, zipfile and numpy raise many kinds of error
         raise ConfigurationError(
-            f"Got {path}, which cannot be read, expected a .npz file of `walkback sample`."
+            f"{path} cannot be read: give a .npz file written by `walkback sample`."
         ) from error
 
 
@@ -145,7 +142,7 @@ _READERS: Mapping[str, Callable[[Path, DataInfo, int | None], Tensor]] = {
 
 
 def _npy_header(file: IO[bytes]) -> tuple[tuple[int, ...], np.dtype[Any]]:
-    """Shape and type of an array in numpy's format; leaves `file` at its data."""
+    """Read shape and type of an array in NumPy's format; leaves `file` at its data."""
     version = np.lib.format.read_magic(file)
     read = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}[version]
     shape, fortran_order, dtype = read(file)
@@ -157,24 +154,24 @@ def _npy_header(file: IO[bytes]) -> tuple[tuple[int, ...], np.dtype[Any]]:
 def _span(
     path: Path, shape: tuple[int, ...], info: DataInfo, num: int | None, itemsize: int = 4
 ) -> tuple[int, int]:
-    """Bytes before the wanted states, and how many states; `shape` is that of all frames."""
+    """Return the number of bytes before the wanted states, and of states; `shape` is that of all frames."""
     if len(shape) < 2 or shape[2:] != info.shape or min(shape) < 1:
         raise ConfigurationError(
-            f"Got {path} with states of shape {shape}, expected (frames, chains, {', '.join(map(str, info.shape))})."
+            f"{path} has states of shape {shape}, expected (frames, chains, {', '.join(map(str, info.shape))})."
         )
     frames, chains = shape[:2]
     if num is not None and num > chains:
-        raise ConfigurationError(f"Got {path} with {chains} states, expected at least {num}: ask for fewer.")
+        raise ConfigurationError(f"{path} has {chains} states, fewer than {num}: ask for fewer.")
     return (frames - 1) * chains * math.prod(info.shape) * itemsize, num or min(chains, MAX_STARTS)
 
 
 def _rows(file: IO[bytes], num: int, dtype: np.dtype[Any], info: DataInfo) -> Tensor:
-    """The next `num` states `(num, *E)` of a file."""
+    """Read the next `num` states `(num, *E)` of a file."""
     size = num * math.prod(info.shape) * dtype.itemsize
     content = file.read(size)
     if len(content) != size:
         raise ValueError("cut short")
-    with np.errstate(over="ignore"):  # what float32 does not hold becomes infinite, and is refused
+    with np.errstate(over="ignore"):  # values beyond float32 become infinite, which is rejected later
         values = np.frombuffer(content, dtype).astype(np.float32)
     return torch.from_numpy(values.reshape(num, *info.shape))
 
@@ -182,4 +179,4 @@ def _rows(file: IO[bytes], num: int, dtype: np.dtype[Any], info: DataInfo) -> Te
 def _require_file(path: Path) -> None:
     """Reject missing files, directories, and pipes, which would block forever."""
     if not path.is_file():
-        raise ConfigurationError(f"Got {path}, expected a file that exists.")
+        raise ConfigurationError(f"There is no file {path}: check the path.")

@@ -110,7 +110,7 @@ def _titles(shown: list[int], levels: Levels) -> tuple[list[str], list[str]]:
 
 
 def _plots(heated: Tensor, cooled: Tensor, shown: list[int], levels: Levels) -> Picture:
-    """Points: a row of scatter plots of the same part of the plane for each direction, over the data in grey."""
+    """Points: a row of scatter plots of the same part of the plane for each direction, over the data in gray."""
     window = window_of(heated.flatten(0, 1))
     up, down = _titles(shown, levels)
     panels = [

@@ -1,17 +1,17 @@
-"""Guidance: chains of a class, further from those of no class than was learned.
+"""Classifier-free guidance: chains of a class k that are moved away from the unconditional ones.
 
-    μ_w = μ(s) + w (μ(s, k) - μ(s)),    v_w = v(s, k)          of logits in the same way
+    μ_w = μ(s) + w (μ(s, k) - μ(s)),    v_w = v(s, k)          likewise for logits
 
-w = 1 is the operator told the class, w = 0 has the mean of the one that is told none, and w > 1 goes on in the same
-direction: samples are more alike, and more clearly of the class (Ho and Salimans, 2022, for diffusion models).
+w = 1 is the conditional operator, w = 0 has the mean of the unconditional one, and w > 1 extrapolates: samples are less
+diverse and more clearly of the class (Ho and Salimans, 2022, for diffusion models).
 
-What it does to detailed balance: where the steps of both are small and each is in balance with its law, q(s) and
-q(s | k), their drifts are ½ σ² T ∇ log q (Langevin's), so the guided drift is that of
+Effect on detailed balance: if the steps of both operators are small and each is in balance with its distribution, q(s)
+and q(s | k), their drifts are ½ σ² T ∇ log q (Langevin dynamics), so the guided drift is that of
 
     q_w(s) ∝ q(s)^{1-w} q(s | k)^w
 
-and the guided chain is in balance with q_w, to the order of the step. With steps that are not small it is in balance
-with nothing that is known: figures of a model that is told a class, as its bound, are not those of guided samples.
+and the guided chain is in balance with q_w to the order of the step. With larger steps its stationary distribution is
+unknown: figures of the conditional model, such as its bound, do not describe guided samples.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ from walkback.support.seeding import generator
 
 
 class _Guiding(TransitionOperator):
-    """An operator asked twice at each state, with and without the context."""
+    """An operator that is evaluated twice at each state, with and without the context."""
 
     def __init__(self, operator: TransitionOperator, scale: float) -> None:
         super().__init__()
@@ -39,20 +39,20 @@ class _Guiding(TransitionOperator):
         self.scale = scale
 
     def forward(self, state: State, level: Level, context: Context = None) -> Conditional:
-        """The operator at a state, guided by its context; without one it is the operator itself."""
+        """Return the guided output at a state; without context, that of the operator itself."""
         told: Conditional = self.operator(state, level, context)
         if context is None or self.scale == 1:
             return told
         if not isinstance(told, Guidable):
             raise ConfigurationError(
-                f"Got guidance for {type(self.operator).__name__}, whose {type(told).__name__} has none, expected an "
-                "operator such as the Gaussian and the Bernoulli ones: leave the guidance out."
+                f"{type(self.operator).__name__} does not support guidance, because its {type(told).__name__} is not "
+                "Guidable: leave the guidance out."
             )
         return told.guided(self.operator(state, level), self.scale)
 
     @property
     def max_temperature(self) -> float:
-        """The operator's."""
+        """T_max of the operator."""
         return self.operator.max_temperature
 
 
@@ -73,27 +73,27 @@ class GuidedLatent(_Guiding, Latent):
 
     @property
     def state_space(self) -> StateSpace:
-        """The operator's."""
+        """Space of the operator's chain."""
         return self._latent.state_space
 
     def initial_state(self, data: Tensor, generator: torch.Generator) -> tuple[State, Tensor]:
-        """The operator's."""
+        """Draw the operator's initial state."""
         return self._latent.initial_state(data, generator)
 
     def visible(self, state: State) -> Tensor:
-        """The operator's."""
+        """Return the data part of the operator's state."""
         return self._latent.visible(state)
 
 
 def guided(operator: TransitionOperator, scale: float) -> TransitionOperator:
-    """The operator with guidance of w = `scale`, at the price of two runs of the network a step.
+    """Return the operator with guidance w = `scale`; each step runs the network twice.
 
     Raises:
-        ConfigurationError: The scale is negative or no finite number.
+        ConfigurationError: The scale is negative or not finite.
     """
     if not (math.isfinite(scale) and scale >= 0):
         raise ConfigurationError(
-            f"Got guidance = {scale}, expected a finite number of at least 0; 1 is none."
+            f"Got guidance = {scale}, expected a finite number of at least 0 (1: no guidance)."
         )
     return (GuidedLatent if isinstance(operator, Latent) else Guided)(operator, scale).train(
         operator.training
@@ -102,10 +102,10 @@ def guided(operator: TransitionOperator, scale: float) -> TransitionOperator:
 
 @torch.no_grad()
 def require_guidable(model: Model) -> None:
-    """Refuse, before any work, guidance of a model that has none.
+    """Check, before any work, that a model supports guidance.
 
     Raises:
-        ConfigurationError: It has none.
+        ConfigurationError: The model does not support guidance.
     """
     with model.evaluating():
         (level, *_) = model.levels()

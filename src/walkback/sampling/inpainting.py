@@ -132,8 +132,8 @@ def clamped(operator: TransitionOperator, state: State, known: Tensor, mask: Ten
     shown = visible(operator, state)
     if not any(leaf is shown for leaf in leaves(state)):
         raise WalkbackError(
-            f"Got data that {type(operator).__name__}.visible computes, expected one of the state's tensors: "
-            "such a state cannot be held."
+            f"The data part of the state cannot be held fixed: {type(operator).__name__}.visible computes it instead "
+            "of returning one of the state's tensors."
         )
     # Not m * known + (1 - m) * x: `where` keeps the bits, and ignores NaN outside the mask.
     held = torch.where(mask, known, shown.to(known.dtype))

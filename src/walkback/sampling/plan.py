@@ -76,7 +76,7 @@ def sample_frames(
     """
     if start is not None and len(start) != plan.num:
         raise WalkbackError(
-            f"Got {len(start)} states to start {plan.num} chains from, expected one for each."
+            f"Got {len(start)} states to start from, expected one for each of {plan.num} chains."
         )
     streams = [
         _steps(

@@ -1,8 +1,8 @@
-"""A new distribution: templates filled in, and written all at once.
+"""Write a new distribution from templates, all files at once.
 
-    templates → texts by path → temporary directory beside the target → rename
+    templates → texts by path → temporary directory next to the target → rename
 
-A reader of the target sees all files or none.
+Another process sees all files or none.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ _NOUNS: Mapping[Kind, str] = {
     "prior": "prior",
     "process": "heating process",
     "objective": "objective",
-    "dataset": "data set",
+    "dataset": "dataset",
     "diagnostic": "diagnostic",
     "logger": "metric logger",
     "metric": "metric",
@@ -77,16 +77,16 @@ _DEFAULTS = """
 
 
 def rendered(names: Names) -> dict[str, str]:
-    """The texts of a new distribution, by path.
+    """Return the files of a new distribution: text by path.
 
     Raises:
-        ConfigurationError: The class would have the name of one that it is made from.
+        ConfigurationError: The class would have the name of a class that the template uses.
     """
     kind, package = names.kind, f"src/{names.package}"
     module = _template(f"kinds/{kind}.py.in")
     if re.search(rf"\b{names.cls}\b", module):
         raise ConfigurationError(
-            f"Got the name {names.component!r}, whose class {names.cls} is one of walkback's own: choose another."
+            f"{names.component!r} would define a class {names.cls}, which walkback has already: choose another name."
         )
     templates = {
         "pyproject.toml": _template("pyproject.toml.in"),
@@ -106,13 +106,13 @@ def rendered(names: Names) -> dict[str, str]:
 
 
 def write_distribution(directory: Path, names: Names) -> tuple[Path, ...]:
-    """Write a new distribution into `directory`, which is made; returns its files, sorted.
+    """Create `directory` with a new distribution; return its files, sorted.
 
-    Everything appears at once, or nothing does.
+    All files appear at once, or none does.
 
     Raises:
-        ConfigurationError: The directory exists and is not empty, or a name does not fit.
-        WalkbackError: It cannot be written.
+        ConfigurationError: The directory exists and is not empty, or the name is not possible.
+        WalkbackError: The files cannot be written.
     """
     texts = rendered(names)
     directory = directory.absolute()
@@ -123,23 +123,24 @@ def write_distribution(directory: Path, names: Names) -> tuple[Path, ...]:
             for path, text in texts.items():
                 (temporary / path).parent.mkdir(parents=True, exist_ok=True)
                 (temporary / path).write_text(text, "utf-8")
-            temporary.rename(directory)  # over an empty directory too; fails where somebody was faster
+            # Also replaces an empty directory; fails if another process has filled it in the meantime.
+            temporary.rename(directory)
     return tuple(sorted(directory / path for path in texts))
 
 
 def _require_empty(directory: Path) -> None:
-    """Raise ConfigurationError unless nothing, or an empty directory, is at the path."""
+    """Raise ConfigurationError unless the path is free or an empty directory."""
     if directory.is_symlink() or directory == Path.cwd() or (directory.exists() and not directory.is_dir()):
-        raise ConfigurationError(f"Got {directory}, expected a new directory: choose another with --out.")
+        raise ConfigurationError(f"{directory} is not a new directory: choose another with --out.")
     if directory.is_dir() and any(directory.iterdir()):
         raise ConfigurationError(
-            f"Got {directory}, which is not empty: choose another directory with --out, or remove it first."
+            f"{directory} is not empty: choose another directory with --out, or remove it first."
         )
 
 
 @contextlib.contextmanager
 def _temporary(parent: Path) -> Iterator[Path]:
-    """A new directory inside `parent`, removed at the end unless it was renamed."""
+    """Create a directory inside `parent`, and remove it at the end unless it has been renamed."""
     directory = parent / TEMPORARY.replace("*", secrets.token_hex(8))
     directory.mkdir()
     try:
@@ -156,7 +157,7 @@ def _template(path: str) -> str:
 
 
 def _words(names: Names) -> dict[str, str]:
-    """What each placeholder stands for."""
+    """Return the text of each placeholder."""
     kind, noun = names.kind, _NOUNS[names.kind]
     defaults = Template(_DEFAULTS).substitute(component=names.component) if kind == "operator" else ""
     return {

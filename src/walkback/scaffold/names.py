@@ -1,4 +1,4 @@
-"""The names of a new plugin: one name from the user, four from that.
+"""The names of a new plugin: the user's name, and four derived from it.
 
     my-operator  →  distribution walkback-my-operator,  package walkback_my_operator,  class MyOperator
 
@@ -25,14 +25,14 @@ _NAME = re.compile(r"[a-z][a-z0-9]*(-[a-z0-9]+)*")
 
 @dataclass(frozen=True, slots=True)
 class Names:
-    """What a new plugin and its parts are called.
+    """Names of a new plugin and its parts.
 
     Attributes:
         kind: Kind of the component.
-        component: What users type.
-        distribution: What pip installs.
-        package: What Python imports.
-        cls: The component's class.
+        component: Name that users type.
+        distribution: Name that pip installs.
+        package: Name that Python imports.
+        cls: Name of the component's class.
     """
 
     kind: Kind
@@ -43,10 +43,10 @@ class Names:
 
 
 def names_for(name: str, kind: Kind) -> Names:
-    """The names that follow from `name`, which may begin with "walkback-" as the distribution will.
+    """Derive all names from `name`, which may begin with "walkback-", as the distribution does.
 
     Raises:
-        ConfigurationError: It is no name in lower case with hyphens, or too long.
+        ConfigurationError: `name` is not in lower case with single hyphens, or too long.
     """
     component = name.removeprefix(_PREFIX)
     if not _NAME.fullmatch(component) or len(component) > _MAX_LENGTH:
@@ -65,10 +65,10 @@ def names_for(name: str, kind: Kind) -> Names:
 
 
 def require_unused(names: Names, registry: Registry) -> None:
-    """Refuse names that belong to somebody else; those of an earlier version of the same plugin are free.
+    """Reject names used by another distribution; those of an earlier version of the same plugin are free.
 
     Raises:
-        ConfigurationError: Another distribution offers the component, or has a package of this name.
+        ConfigurationError: Another distribution has a component or a package with this name.
     """
     others = [
         offer
@@ -77,18 +77,18 @@ def require_unused(names: Names, registry: Registry) -> None:
     ]
     if others:
         raise ConfigurationError(
-            f"Got the name {names.component!r}, which {others[0].distribution} gives to {article(names.kind)} "
-            f"{spoken(names.kind)} already: choose another."
+            f"{others[0].distribution} already has {article(names.kind)} {spoken(names.kind)} called "
+            f"{names.component!r}: choose another name."
         )
     if importlib.util.find_spec(names.package) is not None and not _is_installed(names.distribution):
         raise ConfigurationError(
-            f"Got the name {names.component!r}, whose package {names.package} is installed already and belongs "
-            "to another distribution: choose another name."
+            f"The package {names.package} is already installed by another distribution: choose another name than "
+            f"{names.component!r}."
         )
 
 
 def article(noun: str) -> str:
-    """The indefinite article of a noun."""
+    """Return the indefinite article of a noun."""
     return "an" if noun[0] in "aeiou" else "a"
 
 

@@ -32,7 +32,7 @@ def _keys(rows: Tensor) -> Counter[bytes]:
     return Counter(row.tobytes() for row in rows.contiguous().numpy())
 
 
-@DATASETS.check("builds", "it is a data set, built from its options, that can be prepared twice")
+@DATASETS.check("builds", "it is a dataset, built from its options, that can be prepared twice")
 def _builds(case: Case) -> None:
     dataset = _prepared(case)
     before = dataset.info
@@ -73,7 +73,7 @@ def _examples(case: Case) -> None:
             )
         if not (torch.equal(rows, dataset.examples(split)) and torch.equal(rows, again.examples(split))):
             raise ConformanceError(
-                f"Got other {split} examples of a second data set of the same options, expected the same: splits are "
+                f"Got other {split} examples of a second dataset of the same options, expected the same: splits are "
                 "deterministic."
             )
     if dataset.info.fingerprint != again.info.fingerprint:
@@ -121,7 +121,7 @@ def _generator(case: Case) -> None:
     dataset = _prepared(case)
     rows = dataset.examples("train")[:_ROWS]
     before = rows.clone()
-    drawn_from(lambda noise: dataset.states(rows, noise), "states of the data set")
+    drawn_from(lambda noise: dataset.states(rows, noise), "states of the dataset")
     if not same(before, dataset.examples("train")[:_ROWS]):
         raise ConformanceError("Got examples that `states` changed in place, expected them untouched.")
 

@@ -35,7 +35,7 @@ class BatchOrder:
         self, num_examples: int, batch_size: int, seed: int, *, rank: int = 0, world_size: int = 1
     ) -> None:
         if num_examples < 1:
-            raise DataError("Got a training split without examples, expected at least one.")
+            raise DataError("The training split has no examples: check the source of the data.")
         self._num_examples = num_examples
         self._batch_size = batch_size
         self._seed = seed

@@ -55,7 +55,7 @@ class MetricsFile:
         taken = {"step", "nonfinite"} & figures.keys()
         if taken:
             raise WalkbackError(
-                f"Got a figure called {taken.pop()!r}, which is a reserved name; choose another."
+                f"{taken.pop()!r} is reserved and cannot be the name of a figure: choose another name."
             )
         nonfinite = {name: str(float(value)) for name, value in figures.items() if not math.isfinite(value)}
         record: dict[str, Any] = {"step": step}

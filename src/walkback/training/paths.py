@@ -93,9 +93,8 @@ def require_reparametrized(kernel: Kernel) -> Reparametrized:
     found = reparametrized(kernel)
     if found is None:
         raise ConfigurationError(
-            f"Got a heating {type(kernel).__name__}, expected a kernel whose samples are a differentiable function of "
-            "noise, as Gaussian ones are: an objective of whole walks needs that; choose objective.name = "
-            "'walkback' or another operator."
+            f"Samples of {type(kernel).__name__} are not a differentiable function of noise, which an objective of "
+            "whole walks needs: choose objective.name = 'walkback', or an operator with Gaussian kernels."
         )
     return found
 

@@ -6,7 +6,7 @@
 A walk from data visits only states near the data, so an operator is never told what to do where its chain goes later.
 The chains here live on from walk to walk, 1/p uses on average, as in persistent contrastive divergence: with ρ_m the
 law of the chain after m steps, the pull away from what the chain does and the pull towards the data cancel between
-neighbouring times, and what remains of them over a life of M steps is (ρ_M - ρ_0) / M. Spurious modes of the chain are
+neighboring times, and what remains of them over a life of M steps is (ρ_M - ρ_0) / M. Spurious modes of the chain are
 seen, and walked back from.
 
 With `direction = "heating"` they step by the process instead, x ← q_1(· | x). Then they are heating walks from data

@@ -109,8 +109,8 @@ class RunCheckpoints:
         walks, steps = self._trainer.progress.walks, self._settings.steps
         if walks > steps:
             raise ConfigurationError(
-                f"Got {steps} training steps for the run in {point.directory}, which has taken {walks}: ask for at "
-                "least as many."
+                f"The run in {point.directory} has already taken {walks} walks, more than the {steps} asked for: ask "
+                f"for {walks}."
             )
 
     def open(self) -> None:

@@ -65,6 +65,5 @@ class EarlyStopping:
                 self.best_step, self._nats, self._stale = step, nats, stale
             case other:
                 raise ConfigurationError(
-                    f"Got a training state with early_stopping = {other!r:.80}, expected step, nats and stale: "
-                    "resume from another checkpoint."
+                    f"The training state has an invalid early_stopping = {other!r:.80}: resume from another checkpoint."
                 )

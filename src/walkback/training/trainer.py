@@ -57,7 +57,7 @@ def levels_of_walk(model: Model, seed: int, number: int) -> Levels:
 
 @final
 class Trainer:
-    """Trains a model on a prepared data set, one walk at a time.
+    """Trains a model on a prepared dataset, one walk at a time.
 
     Everything random is a function of (seed, walk number), so a trainer restored at walk w goes on exactly as one
     that was never stopped.
@@ -294,7 +294,8 @@ class Trainer:
         """
         if document.get("seed") != self._seed:
             raise ConfigurationError(
-                f"Got a training state of seed {document.get('seed')}, expected the run's own: {self._seed}."
+                f"The training state has seed {document.get('seed')}, and the run {self._seed}: resume with the run's "
+                "own training state."
             )
         try:
             self._average.model.load_tensors(averaged)
@@ -308,8 +309,8 @@ class Trainer:
                 self._chains.restore(_part(tensors, "chains."))
         except (RuntimeError, LookupError, TypeError, ValueError) as error:
             raise ConfigurationError(
-                f"Got a training state that does not fit this run ({one_line(error)}): "
-                "resume it with the plugins that it was trained with."
+                f"The training state does not fit this run ({one_line(error)}): resume it with the plugins that it was "
+                "trained with."
             ) from error
         self._average.resume(self.progress.updates)
 

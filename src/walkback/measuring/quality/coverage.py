@@ -35,7 +35,7 @@ class Scores(NamedTuple):
 @final
 @dataclass(frozen=True, slots=True)
 class Distances:
-    """Euclidean distances among data `(N, N)`, among samples `(M, M)`, and from data to samples `(N, M)`."""
+    """Euclidean distances between data `(N, N)`, between samples `(M, M)`, and from data to samples `(N, M)`."""
 
     data: Tensor
     samples: Tensor
@@ -43,7 +43,7 @@ class Distances:
 
     @classmethod
     def of(cls, data: Tensor, samples: Tensor) -> Distances:
-        """Those of two sets of states or features, `(N, *E)` and `(M, *E)`.
+        """Compute the distances of two sets of states or features, `(N, *E)` and `(M, *E)`.
 
         Raises:
             WalkbackError: A set is empty or not finite, or their event shapes differ.
@@ -52,28 +52,26 @@ class Distances:
         return cls(_distances(first, first), _distances(second, second), _distances(first, second))
 
     def among(self, rows: Tensor) -> Distances:
-        """Those of the rows `(n,)` of both sets."""
+        """Return the distances of the rows with indices `(n,)` of both sets."""
         kept = rows.to(self.data.device)
         return Distances(self.data[kept][:, kept], self.samples[kept][:, kept], self.between[kept][:, kept])
 
-    def scores(self, neighbours: int) -> Scores:
+    def scores(self, neighbors: int) -> Scores:
         """Precision, recall, density and coverage.
 
         Args:
-            neighbours: k; a state is no neighbour of itself.
+            neighbors: k; a state is not a neighbor of itself.
 
         Raises:
             WalkbackError: A set has no more than k states.
         """
         fewest = min(len(self.data), len(self.samples))
-        if not 0 < neighbours < fewest:
-            raise WalkbackError(
-                f"Got {neighbours} neighbours among {fewest} states, expected 1 to {fewest - 1}."
-            )
-        radii = _radii(self.data, neighbours)[:, None]
+        if not 0 < neighbors < fewest:
+            raise WalkbackError(f"Got {neighbors} neighbors for {fewest} states, expected 1 to {fewest - 1}.")
+        radii = _radii(self.data, neighbors)[:, None]
         inside_data = self.between <= radii
-        others = (self.data <= radii).double().sum(1) - 1  # k of them, or more where there are ties
-        inside_samples = self.between <= _radii(self.samples, neighbours)[None, :]
+        others = (self.data <= radii).double().sum(1) - 1  # k, or more if there are ties
+        inside_samples = self.between <= _radii(self.samples, neighbors)[None, :]
         return Scores(
             precision=_share(inside_data.any(0)),
             recall=_share(inside_samples.any(1)),
@@ -87,9 +85,9 @@ def _distances(x: Tensor, y: Tensor) -> Tensor:
     return torch.cdist(x, y, compute_mode="donot_use_mm_for_euclid_dist")
 
 
-def _radii(distances: Tensor, neighbours: int) -> Tensor:
-    """Distance of each state to its k-th neighbour `(N,)`; the smallest distance is that to itself."""
-    return distances.kthvalue(neighbours + 1, dim=1).values
+def _radii(distances: Tensor, neighbors: int) -> Tensor:
+    """Return the distance of each state to its k-th neighbor, `(N,)`; the smallest distance is that to itself."""
+    return distances.kthvalue(neighbors + 1, dim=1).values
 
 
 def _share(hits: Tensor) -> float:

@@ -23,7 +23,7 @@ from walkback.support.memory import send
 from walkback.support.seeding import generator
 
 FeatureMap: TypeAlias = Callable[[Tensor], Tensor]
-"""States `(B, *E)`, on the CPU, to features `(B, F)`, each row by itself."""
+"""Maps states `(B, *E)` on the CPU to features `(B, F)`, row by row."""
 
 _FEATURES = 64
 
@@ -33,7 +33,7 @@ _CHUNK = 512
 
 @final
 class _Network(nn.Module):
-    """Convolutions for images, a perceptron for other states: features `(B, 64)`, then logits `(B, K)`."""
+    """Convolutions for images, a multilayer perceptron otherwise: features `(B, 64)`, then logits `(B, K)`."""
 
     def __init__(self, shape: tuple[int, ...], classes: int, mean: float, std: float) -> None:
         super().__init__()
@@ -46,11 +46,11 @@ class _Network(nn.Module):
         self.head = nn.Linear(_FEATURES, classes)
 
     def forward(self, states: Tensor) -> Tensor:
-        """Logits `(B, K)`."""
+        """Return logits `(B, K)`."""
         return self.head(self._hidden(states))  # type: ignore[no-any-return]
 
     def features(self, states: Tensor) -> Tensor:
-        """The last hidden layer `(B, 64)`, not negative, over `scale`."""
+        """Return the last hidden layer `(B, 64)`, nonnegative, divided by `scale`."""
         return self._hidden(states) / self.scale
 
     def _hidden(self, states: Tensor) -> Tensor:
@@ -63,9 +63,9 @@ class Classifier:
     """A trained classifier.
 
     Attributes:
-        network: In evaluation mode; states to logits.
+        network: The network in evaluation mode; maps states to logits.
         classes: Names of the classes by number.
-        accuracy: On held-out examples, in %.
+        accuracy: Accuracy on held-out examples, in %.
     """
 
     network: _Network
@@ -73,11 +73,11 @@ class Classifier:
     accuracy: Figure
 
     def features(self, states: Tensor) -> Tensor:
-        """The last hidden layer of states `(N, *E)`, of mean square 1 in training: `(N, 64)`, on the CPU."""
+        """Return the last hidden layer for states `(N, *E)`: `(N, 64)`, on the CPU, mean square 1 on training data."""
         return in_chunks(self.network.features, states, self._device)
 
     def log_probs(self, states: Tensor) -> Tensor:
-        """log p(y | x) of states `(N, *E)`: `(N, K)`, on the CPU."""
+        """Return log p(y | x) of states `(N, *E)`: `(N, K)`, on the CPU."""
         return in_chunks(self.network, states, self._device).log_softmax(1)
 
     @property
@@ -87,15 +87,15 @@ class Classifier:
 
 @torch.no_grad()
 def in_chunks(features: FeatureMap, states: Tensor, device: torch.device | None = None) -> Tensor:
-    """Features `(N, F)` of states `(N, *E)`, float64 on the CPU, computed a few at a time.
+    """Compute features `(N, F)` of states `(N, *E)` in chunks, float64 on the CPU.
 
     Args:
-        features: What to compute.
-        states: States anywhere.
-        device: Where `features` wants them; None leaves them.
+        features: The feature map.
+        states: States on any device.
+        device: Device that `features` expects; None leaves the states where they are.
 
     Raises:
-        WalkbackError: The result is no finite matrix of one row a state.
+        WalkbackError: The result is not a finite matrix with one row per state.
     """
     parts = [features(part.to(device or part.device)).double().cpu() for part in torch.split(states, _CHUNK)]
     rows = torch.cat(parts)
@@ -109,18 +109,18 @@ def in_chunks(features: FeatureMap, states: Tensor, device: torch.device | None 
 def label_classifier(
     data: Dataset, seed: int, device: torch.device | str = "cpu", *, steps: int = 500, num: int = 20_000
 ) -> Classifier:
-    """A classifier of a data set with labels: trained on its training split, judged on its test split.
+    """Train a classifier on the training split of a labeled dataset, and measure its accuracy on the test split.
 
     Args:
-        data: Prepared.
-        seed: Of weights, batches and the noise of states.
-        device: Where to train.
-        steps: Of Adam, with batches of 128.
+        data: A prepared dataset.
+        seed: Seed of weights, batches and the noise in states.
+        device: Device to train on.
+        steps: Number of Adam steps, with batches of 128.
         num: Largest number of examples of a split to use, the first in a shuffled order.
 
     Raises:
-        ConfigurationError: The data set has no labels.
-        DataError: The source of the data has none, or a split has only examples without a class.
+        ConfigurationError: The dataset has no labels.
+        DataError: The source of the data has no labels, or no example of a split has a class.
         WalkbackError: Training diverged.
     """
     labelled = require_labels(data)
@@ -131,7 +131,7 @@ def label_classifier(
         rows, labels = torch.randperm(len(data.examples(split)), generator=order), labelled.labels(split)
         rows = rows[labels[rows] >= 0][:num]
         if not len(rows):
-            raise DataError(f"Got no {split} example of {data.info.name} that has a class; expected some.")
+            raise DataError(f"No {split} example of {data.info.name} has a class: leave the classifier out.")
         noise = generator(place, seed, f"classifier-states-{split}")
         return states_of(data, split, rows, noise), labels[rows]
 
@@ -139,16 +139,16 @@ def label_classifier(
 
 
 def require_labels(data: Dataset) -> Labelled:
-    """A prepared data set whose examples have classes.
+    """Return the dataset as one whose examples have classes.
 
     Raises:
-        ConfigurationError: They have none.
-        DataError: The source of the data has none.
+        ConfigurationError: The dataset has no labels.
+        DataError: The source of the data has no labels.
     """
     if not isinstance(data, Labelled) or not data.classes:
         raise ConfigurationError(
-            f"Got the data {data.info.name}, which have no labels, expected such as digits, mnist, cifar10: "
-            "leave the figures of features out, or give features of your own."
+            f"{data.info.name} has no labels, so no classifier can be trained on it: leave the classifier out, or use "
+            "data such as digits, mnist or cifar10."
         )
     return data
 
@@ -161,22 +161,23 @@ def train_classifier(
     *,
     steps: int = 500,
 ) -> Classifier:
-    """A small classifier, by Adam with a rate that falls to 0.
+    """Train a small classifier with Adam and a learning rate that decreases to 0.
 
     Args:
         train: States `(N, *E)`, on the device to train on, and classes `(N,)`.
-        test: The same of held-out examples, which judge its accuracy.
+        test: The same for the held-out examples that accuracy is measured on.
         classes: Names of the classes.
-        seed: Of weights and batches.
-        steps: Updates, each of 128 examples.
+        seed: Seed of weights and batches.
+        steps: Number of updates, each on 128 examples.
 
     Raises:
         WalkbackError: Training diverged, or there are too few held-out examples.
     """
     states, labels = train[0].detach().float(), train[1].to(train[0].device)
     mean, std = states.mean().item(), states.std().item() or 1.0
-    # As a rule the caller measures without gradients.
+    # The caller usually measures without gradients, and this network needs them.
     with torch.inference_mode(False), torch.enable_grad():
+        # The constructor of a layer draws from the global generator; `_initialize` overwrites what it draws.
         with torch.random.fork_rng(devices=[]):
             network = _Network(tuple(states.shape[1:]), len(classes), mean, std)
         _initialize(network, generator("cpu", seed, "classifier-weights"))
@@ -194,6 +195,7 @@ def train_classifier(
             loss.backward()  # type: ignore[no-untyped-call]
             optimizer.step()
     network.eval().requires_grad_(False)
+    # Fréchet and kernel distances have the units of the features, so these are normalized.
     network.scale = in_chunks(network.features, states).square().mean().sqrt().item() or 1.0
     logits = in_chunks(network, test[0].float(), states.device)
     hits = logits.argmax(1) == test[1].cpu()
@@ -202,7 +204,7 @@ def train_classifier(
 
 
 def _convolutions(shape: tuple[int, ...]) -> list[nn.Module]:
-    """To `(B, 64, H, W)` of a quarter of the sides; four times less of large images."""
+    """Return layers to `(B, 64, H, W)`; three convolutions of which two have stride 2, so sides shrink by four."""
     return [
         _convolution(shape[0], 16, stride=1 if max(shape[1:]) < 16 else 2),
         nn.ReLU(),
@@ -214,7 +216,7 @@ def _convolutions(shape: tuple[int, ...]) -> list[nn.Module]:
 
 
 def _halved(side: int, times: int) -> int:
-    """A side after convolutions of stride 2 with padding."""
+    """Return the length of a side after `times` convolutions of stride 2 with padding."""
     for _ in range(times):
         side = (side + 1) // 2
     return side
@@ -225,7 +227,7 @@ def _convolution(inputs: int, outputs: int, stride: int) -> nn.Conv2d:
 
 
 def _initialize(network: nn.Module, rng: torch.Generator) -> None:
-    """He's weights and no biases, from a generator: torch's own initialization knows only the global one."""
+    """Draw He weights and zero biases from a generator; torch's default initialization uses the global one."""
     for layer in network.modules():
         if isinstance(layer, nn.Linear | nn.Conv2d):
             nn.init.kaiming_normal_(layer.weight, nonlinearity="relu", generator=rng)

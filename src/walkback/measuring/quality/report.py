@@ -2,10 +2,10 @@
 
 A figure compares equal numbers of samples and held-out states, because all of these statistics depend on the number.
 The value for a perfect sampler, `…_reference`, is the same figure with training states in place of the samples.
-Errors are those of the delete-a-group jackknife over samples and held-out states (`jackknife`); for
-the sliced Wasserstein distance the error of its projections is added in quadrature, and shares have at least that of as
-many independent hits. Intervals are Student's of the groups. Distances between finite sets of one law are not 0: they
-are above those of the laws, on the average, but for the kernel distance.
+Errors come from the delete-a-group jackknife over samples and held-out states (`jackknife`). The sliced Wasserstein
+distance adds the error of its projections in quadrature, and the error of a share is at least that of as many
+independent hits. Intervals are Student's with the number of groups. Distances between finite sets of the same law are
+not 0: except for the kernel distance, their expectations exceed the distances of the laws.
 """
 
 from __future__ import annotations
@@ -35,19 +35,19 @@ _BLUR = 0.05
 
 @dataclass(frozen=True, slots=True)
 class Rules:
-    """How figures are made.
+    """Sizes of the comparison.
 
     Attributes:
         limit: Largest number of examples to compare.
-        transport_limit: The same for the entropic Wasserstein distance and MMD, whose time grows with the square.
-        projections: Of the sliced Wasserstein distance.
-        neighbours: k of precision, recall, density and coverage.
+        transport_limit: The same for the entropic Wasserstein distance and MMD, whose cost is quadratic in it.
+        projections: Number of projections of the sliced Wasserstein distance.
+        neighbors: k of precision, recall, density and coverage.
     """
 
     limit: int = 1000
     transport_limit: int = 400
     projections: int = 256
-    neighbours: int = 5
+    neighbors: int = 5
 
 
 def quality_figures(
@@ -61,21 +61,21 @@ def quality_figures(
     features: FeatureMap | None = None,
     rules: Rules | None = None,
 ) -> tuple[Figure, ...]:
-    """Figures of samples against held-out states, and the same of training states as reference.
+    """Compare samples with held-out states, and training states with held-out states as a reference.
 
     Args:
-        samples: States drawn from the model `(N, *E)`, independent of one another: of different chains.
+        samples: Independent states drawn from the model, one per chain, `(N, *E)`.
         real: Held-out states `(M, *E)`.
-        train: Training states `(L, *E)`, in the part of a perfect sampler.
-        info: The data.
-        seed: Of projections and of the order of states.
-        classifier: Adds the classifier's score, and features where `features` is None.
-        features: Where to measure Fréchet and kernel distance and coverage; None measures coverage on states.
-        rules: Numbers of examples, projections, neighbours.
+        train: Training states `(L, *E)`, which stand for the samples of a perfect model.
+        info: Description of the data.
+        seed: Seed of projections and of the order of states.
+        classifier: Adds the classifier's score, and its features if `features` is None.
+        features: Feature map for Fréchet distance, kernel distance and coverage; None measures coverage on states.
+        rules: Numbers of examples, projections and neighbors.
 
     Raises:
         ConfigurationError: geomloss or torchmetrics is not installed.
-        WalkbackError: There are fewer than 40 states of a kind, they differ in shape, or one is not finite.
+        WalkbackError: A set has fewer than 40 states, shapes differ, or a value is not finite.
     """
     rules = rules or Rules()
     num = min(len(samples), len(real), len(train), rules.limit)
@@ -103,7 +103,7 @@ def quality_figures(
 @final
 @dataclass(frozen=True, slots=True)
 class _Judged:
-    """As many states of one kind as held-out ones, and the features of both."""
+    """Equally many states to judge and held-out states, and the features of both."""
 
     states: Tensor
     real: Tensor
@@ -113,7 +113,7 @@ class _Judged:
     ending: str
 
     def figures(self, rules: Rules, seed: int) -> list[Figure]:
-        found = self._sliced(rules, seed) + self._transport(rules) + self._neighbours(rules)
+        found = self._sliced(rules, seed) + self._transport(rules) + self._neighbors(rules)
         return found + self._moments() if self.learned else found
 
     def _sliced(self, rules: Rules, seed: int) -> list[Figure]:
@@ -134,6 +134,8 @@ class _Judged:
         num = min(rules.transport_limit, len(self.states))
         x, y = self.states[:num], self.real[:num]
         flat = y.double().flatten(1)
+        # Blur and bandwidth are relative to the spread of the held-out states, so both are the same for samples and
+        # reference; the smallest positive number stands for a spread of 0.
         spread = max(math.sqrt(flat.var(0, correction=0).sum().item()), torch.finfo(torch.float64).tiny)
         blur = _BLUR * spread
 
@@ -158,17 +160,17 @@ class _Judged:
             ),
         ]
 
-    def _neighbours(self, rules: Rules) -> list[Figure]:
+    def _neighbors(self, rules: Rules) -> list[Figure]:
         distances = Distances.of(self.real_features, self.features)
         values, errors = jackknife(
-            lambda rows: distances.among(rows).scores(rules.neighbours), len(self.states)
+            lambda rows: distances.among(rows).scores(rules.neighbors), len(self.states)
         )
-        where = f"{rules.neighbours} neighbours among {'features' if self.learned else 'states'}"
+        where = f"{rules.neighbors} neighbors among {'features' if self.learned else 'states'}"
         told = (
             ("precision", f"share of samples among the data, {where}"),
             ("recall", f"share of the data among samples, {where}"),
-            ("density", f"how deep samples lie among the data, near 1 at best, {where}"),
-            ("coverage", f"share of the data with a sample near, {where}"),
+            ("density", f"how densely data surround the samples, about 1 for a perfect model, {where}"),
+            ("coverage", f"share of the data with a sample nearby, {where}"),
         )
         num = len(self.states)
         return [
@@ -198,13 +200,13 @@ class _Judged:
 
 
 def _interval(value: float, error: float) -> tuple[float, float]:
-    """Student's 95 % interval with the error of a few groups."""
+    """Return Student's 95 % interval; the error comes from few groups."""
     half = float(student_t.ppf(0.975, GROUPS - 1)) * error
     return value - half, value + half
 
 
 def _error_of_share(share: float, num: int) -> float:
-    """That of independent hits, which is not 0 where all of them agree: see `walkback.measuring.estimates`."""
+    """Return the error for independent hits, positive even if all agree; see `walkback.measuring.estimates`."""
     middle = (share * num + 0.5) / (num + 1)
     return math.sqrt(middle * (1 - middle) / num)
 
@@ -217,6 +219,6 @@ def _score(log_probs: Tensor, ending: str, classifier: Classifier) -> Figure:
 
 
 def _some(states: Tensor, num: int, seed: int, name: str) -> Tensor:
-    """`num` of the states in random order, on the CPU: groups of the jackknife have to be alike."""
+    """Return `num` of the states on the CPU, in random order: the groups of the jackknife must be exchangeable."""
     order = torch.randperm(len(states), generator=generator("cpu", seed, f"quality-{name}"))[:num]
     return states.detach()[order.to(states.device)].cpu()

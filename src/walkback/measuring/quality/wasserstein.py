@@ -29,14 +29,14 @@ class Sliced(NamedTuple):
 
 
 def flat_pair(x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
-    """Two sets `(N, *E)` and `(M, *E)` as float64 rows `(N, D)` and `(M, D)` on the device of the first.
+    """Return two sets `(N, *E)` and `(M, *E)` as float64 rows `(N, D)` and `(M, D)` on the device of the first.
 
     Raises:
         WalkbackError: One is empty, their event shapes differ, or a value is not finite.
     """
     if x.shape[1:] != y.shape[1:] or min(x.shape[:1], default=0) < 1 or min(y.shape[:1], default=0) < 1:
         raise WalkbackError(
-            f"Got sets of shapes {tuple(x.shape)} and {tuple(y.shape)}, expected (N, *E) and (M, *E), not empty."
+            f"Got sets of shapes {tuple(x.shape)} and {tuple(y.shape)}, expected nonempty (N, *E) and (M, *E)."
         )
     first = x.detach().double().reshape(len(x), -1)
     second = y.detach().to(first).reshape(len(y), -1)
@@ -46,7 +46,7 @@ def flat_pair(x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def squared_wasserstein_1d(x: Tensor, y: Tensor) -> Tensor:
-    """W_2² of each column `(P,)`, exactly, for sets of numbers `(N, P)` and `(M, P)`."""
+    """Return the exact W_2² of each column `(P,)`, for sets of numbers `(N, P)` and `(M, P)`."""
     # In one dimension the optimal plan keeps the order, so it pairs quantiles; sorting makes the quantile functions.
     first, second = x.sort(0).values, y.sort(0).values
     num, other = len(first), len(second)
@@ -64,18 +64,18 @@ def squared_wasserstein_1d(x: Tensor, y: Tensor) -> Tensor:
 
 
 def directions(dim: int, num: int, generator: torch.Generator) -> Tensor:
-    """Independent uniform directions `(D, num)`, float64, on the generator's device."""
+    """Draw independent uniform directions `(D, num)`, float64, on the generator's device."""
     normal = torch.randn(dim, num, dtype=torch.float64, generator=generator, device=generator.device)
     return normal / normal.square().sum(0).sqrt()
 
 
 def sliced_wasserstein(x: Tensor, y: Tensor, along: Tensor) -> Sliced:
-    """SW_2 of two sets of states.
+    """Compute SW_2 of two sets of states.
 
     Args:
         x: States `(N, *E)`.
         y: States `(M, *E)`.
-        along: Directions `(D, P)`, of `directions`; one set of them makes distances comparable.
+        along: Directions `(D, P)` from `directions`; distances are comparable if they share the directions.
 
     Raises:
         WalkbackError: A set is empty or not finite, or their event shapes differ.
@@ -91,12 +91,12 @@ def sliced_wasserstein(x: Tensor, y: Tensor, along: Tensor) -> Sliced:
 
 
 def entropic_wasserstein(x: Tensor, y: Tensor, blur: float) -> float:
-    """√S_ε with √ε = blur: near W_2 for distances above `blur`, which it is blind below. Needs geomloss.
+    """Compute √S_ε with √ε = blur: close to W_2 for distances above `blur`, insensitive below. Needs geomloss.
 
     Args:
         x: States `(N, *E)`.
         y: States `(M, *E)`.
-        blur: In the units of the states.
+        blur: √ε, in the units of the states.
 
     Raises:
         ConfigurationError: `blur` is not positive, or geomloss is not installed.
@@ -105,9 +105,10 @@ def entropic_wasserstein(x: Tensor, y: Tensor, blur: float) -> float:
     if not (math.isfinite(blur) and blur > 0):
         raise ConfigurationError(f"Got blur {blur!r}, expected a positive finite number.")
     first, second = flat_pair(x, y)
+    # W_2 does not depend on the origin, but rounding of the costs does.
     centre = first.mean(0)
     loss = require("geomloss", "eval").SamplesLoss(
         "sinkhorn", p=2, blur=blur, scaling=0.8, debias=True, backend="tensorized"
     )
-    # geomloss has the cost ½ ‖x - y‖².
+    # geomloss uses the cost ½ ‖x - y‖². S_ε ≥ 0, but Sinkhorn's iteration stops at a tolerance.
     return math.sqrt(max(0.0, 2 * float(loss(first - centre, second - centre))))
