@@ -152,6 +152,14 @@ def test_the_table_has_a_column_for_each_figure(tmp_path: Path) -> None:
     logger.close()
 
 
+def test_a_table_follows_training_that_goes_back(tmp_path: Path) -> None:
+    logger = opened(Table(), tmp_path)
+    for step in (1, 2, 3, 2, 3, 4):
+        logger.log(step, {"loss": step / 8})
+    logger.close()
+    assert [row["step"] for row in rows(tmp_path)] == ["1", "2", "3", "4"]
+
+
 def test_a_resumed_table_leaves_the_file_of_an_uninterrupted_one(tmp_path: Path) -> None:
     whole, resumed = tmp_path / "whole", tmp_path / "resumed"
     for directory, parts in ((whole, [(1, 2, 3, 4)]), (resumed, [(1, 2, 3), (3, 4)])):

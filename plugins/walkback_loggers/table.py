@@ -37,6 +37,7 @@ class Table(Logger):
         self._path = Path()
         self._columns = [_STEP]
         self._file: TextIO | None = None
+        self._last = 0
 
     def open(self, directory: Path, config: Mapping[str, Any]) -> None:
         """Take note of where to write."""
@@ -44,6 +45,10 @@ class Table(Logger):
 
     def log(self, step: int, figures: Mapping[str, float]) -> None:
         """Append a line of the figures after `step` walks."""
+        if step < self._last:  # training went back
+            self.close()
+            self._file = None
+        self._last = step
         if self._file is None or not figures.keys() <= set(self._columns):
             self._begin(step, figures)
         with writing_to(self._path):

@@ -39,6 +39,7 @@ class TensorBoard(Logger):
         self._directory = Path()
         self._config: Mapping[str, Any] = {}
         self._writer: Any = None
+        self._last = 0
 
     def open(self, directory: Path, config: Mapping[str, Any]) -> None:
         """Stores where to write and the configuration."""
@@ -65,6 +66,10 @@ class TensorBoard(Logger):
 
     def _writing(self, step: int) -> Any:
         """Returns the writer, opened at the first logged step: from there on a resumed run replaces old curves."""
+        if step < self._last:  # training went back
+            self.close()
+            self._writer = None
+        self._last = step
         if self._writer is None:
             self._writer = self._make_writer(self._directory, purge_step=step, flush_secs=self._flush_seconds)
             text = json.dumps(self._config, indent=2, ensure_ascii=False)

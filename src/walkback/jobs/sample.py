@@ -27,6 +27,7 @@ from walkback.measuring.provenance import Provenance
 from walkback.pictures.frames import open_sink
 from walkback.pictures.starts import read_starts
 from walkback.sampling import SamplePlan, sample_frames
+from walkback.sampling.finite import require_finite
 from walkback.sampling.readout import read_out, require_readout
 from walkback.schedules import Levels
 from walkback.state import Context
@@ -257,7 +258,8 @@ class CheckedSampling:
             drawn = sample_frames(model, self.levels, self.plan, self.loaded.device, self.start, context)
             for done, step, state in drawn:
                 if step is not None and state is not None:
-                    recorder.add(step, read_out(model.operator, state, self.readout, context))
+                    shown = read_out(model.operator, state, self.readout, context)
+                    recorder.add(step, require_finite(shown, f"the readout '{self.readout}'"))
                     steps.append(step)
                 watch.advance(done, {})
         kept = recorder.frames if isinstance(recorder, _Memory) else ()

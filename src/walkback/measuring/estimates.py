@@ -25,7 +25,7 @@ import math
 import statistics
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import Literal, TypeAlias
+from typing import Literal, TypeAlias, final
 
 from scipy.stats import beta, binom
 from scipy.stats import t as student_t
@@ -40,6 +40,11 @@ Side: TypeAlias = Literal["above", "below"] | None
 """See `walkback.report.Figure`."""
 
 _NORMAL = 1.4826  # standard deviation of a normal law over its median absolute deviation
+
+
+@final
+class NotFiniteValuesError(WalkbackError):
+    """Values to average are not finite."""
 
 
 def require_enough(num: int, what: str, option: str) -> None:
@@ -221,7 +226,7 @@ def _checked(name: str, values: Tensor) -> Tensor:
     rows = values.detach().double().cpu()
     if not bool(rows.isfinite().all()):
         count = int((~rows.isfinite()).sum())
-        raise WalkbackError(
+        raise NotFiniteValuesError(
             f"{count} of {len(rows)} values of {name} are not finite: the operator diverges, or its kernel has no "
             "density."
         )

@@ -17,6 +17,7 @@ from walkback.pictures.frames import open_sink
 from walkback.pictures.images import draw_states, save_png
 from walkback.pictures.walks import draw_walk
 from walkback.sampling import anneal, chain, last
+from walkback.sampling.finite import require_finite
 from walkback.sampling.readout import read_out
 from walkback.state import State, leaves, map_state
 from walkback.walk import Start
@@ -56,7 +57,7 @@ def draw_samples(
     state = last(anneal(model.operator, model.prior, model.levels(), settings.num, generator, context))
     if settings.extra:
         state = last(chain(model.operator, state, settings.extra, generator, context, every=settings.extra))
-    shown = read_out(model.operator, state, settings.readout, context)
+    shown = require_finite(read_out(model.operator, state, settings.readout, context), path.name)
     save_png(path, draw_states(shown, info, reference), {**protocol, "readout": settings.readout})
     return state
 

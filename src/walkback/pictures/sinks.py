@@ -34,6 +34,7 @@ from walkback.pictures.images import (
     tile,
     window_of,
 )
+from walkback.sampling.finite import require_finite
 from walkback.storage.files import writing_to
 from walkback.storage.migrations import SAMPLES
 from walkback.storage.tensorheader import TensorSpec, encode_header
@@ -79,13 +80,14 @@ class FrameSink(ABC):
         """Add the next frame: the states `(N, *E)` after `step` steps.
 
         Raises:
-            WalkbackError: The frame has another shape, is one too many, or cannot be written.
+            WalkbackError: The frame has another shape, is one too many, is not finite, or cannot be written.
         """
         if tuple(state.shape) != self._output.shape[1:] or len(self._steps) == self._output.shape[0]:
             raise WalkbackError(
                 f"Got frame {len(self._steps) + 1} of shape {tuple(state.shape)}, "
                 f"expected {self._output.shape[0]} frames of shape {self._output.shape[1:]}."
             )
+        require_finite(state, f"{self._output.path} after step {step}")
         with writing_to(self._output.path):
             self._write(state.detach().to("cpu", torch.float32))
         self._steps.append(step)

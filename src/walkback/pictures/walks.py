@@ -23,6 +23,7 @@ from walkback.operators import initial_state, visible
 from walkback.pictures.images import Picture, filmstrip, save_png, scatter, tile, window_of
 from walkback.pictures.titles import titled_columns
 from walkback.sampling import anneal
+from walkback.sampling.finite import require_finite
 from walkback.schedules import Levels
 from walkback.state import State
 from walkback.walk import Start
@@ -68,6 +69,8 @@ def draw_walk(
     heated = _picked(model, chain([origin], (step.target for step in steps)), shown)
     cooling = anneal(model.operator, model.prior, levels, len(data), generator, data.context)
     cooled = _picked(model, cooling, [len(levels) - t for t in reversed(shown)])
+    for states in (heated, cooled):
+        require_finite(states, path.name)
     draw = _strips if info.is_image else _plots
     save_png(path, draw(heated, cooled, shown, levels), protocol)
 

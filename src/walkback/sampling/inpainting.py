@@ -19,6 +19,7 @@ from walkback.errors import WalkbackError
 from walkback.model import Model
 from walkback.operators import TransitionOperator, visible
 from walkback.sampling.chains import COLD, last, steps
+from walkback.sampling.finite import FiniteStates, require_finite
 from walkback.sampling.readout import read_out
 from walkback.schedules import Levels
 from walkback.state import Context, State, leaves, map_context, map_state
@@ -100,7 +101,7 @@ def fill_in(
 
     Raises:
         ConfigurationError: The readout is a mean, and the operator's kernels have none in closed form.
-        WalkbackError: As `inpaint`.
+        WalkbackError: As `inpaint`; or a state is not finite.
     """
     batches, masks = torch.split(known, BATCH), torch.split(mask.expand_as(known), BATCH)
     ends = []
@@ -110,10 +111,12 @@ def fill_in(
         given = map_context(lambda leaf, rows=rows: leaf[rows].to(device), context)  # type: ignore[misc]
         with within_memory(f"filling in {len(part)} states at a time", "ask for fewer, or use the CPU"):
             states = inpaint(model, part.to(device), held.to(device), levels, noise, given, extra=extra)
-            end = last(_told(states, on_step, number * (len(levels) + extra)))
+            finite = FiniteStates(levels[::-1], len(levels) + extra)
+            end = last(_told(states, on_step, number * (len(levels) + extra), finite))
+            finite.require()
         # A mean readout changes every entry, so the kept part is restored once more.
         ends.append(torch.where(held, part, read_out(model.operator, end, readout, given).to(part)))
-    return torch.cat(ends)
+    return require_finite(torch.cat(ends), f"the readout '{readout}'")
 
 
 def fill_steps(num: int, levels: Levels, extra: int) -> int:
@@ -121,8 +124,11 @@ def fill_steps(num: int, levels: Levels, extra: int) -> int:
     return -(-num // BATCH) * (len(levels) + extra)
 
 
-def _told(states: Iterator[State], on_step: Callable[[int], None], done: int) -> Iterator[State]:
+def _told(
+    states: Iterator[State], on_step: Callable[[int], None], done: int, finite: FiniteStates
+) -> Iterator[State]:
     for step, state in enumerate(states):
+        finite.add(state)
         on_step(done + step)
         yield state
 

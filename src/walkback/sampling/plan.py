@@ -15,6 +15,7 @@ from walkback.errors import WalkbackError
 from walkback.model import Model
 from walkback.operators import initial_state
 from walkback.sampling.chains import COLD, steps
+from walkback.sampling.finite import FiniteStates
 from walkback.schedules import Levels
 from walkback.state import Context, State, concatenate, map_context
 from walkback.support.memory import within_memory
@@ -72,7 +73,8 @@ def sample_frames(
         context: What the samples are conditioned on, `(num, …)`, on any device.
 
     Raises:
-        WalkbackError: The number of starts is not `plan.num`.
+        WalkbackError: The number of starts is not `plan.num`; or a state is not finite, before a frame after it is
+            recorded.
     """
     if start is not None and len(start) != plan.num:
         raise WalkbackError(
@@ -93,10 +95,13 @@ def sample_frames(
     first = len(levels) + plan.extra
     size = min(plan.num, plan.batch_size)
     work = f"drawing {plan.num} samples, {size} at a time"
+    finite = FiniteStates(levels[::-1], plan.total_steps(levels))
     with within_memory(work, "ask for fewer samples, or a smaller batch size"):
         for done, states in enumerate(zip(*streams, strict=True)):
             step = done - first
+            finite.add(*states)
             if step >= 0 and step % plan.every == 0:
+                finite.require()
                 yield done, step, concatenate(states)
             else:
                 yield done, None, None

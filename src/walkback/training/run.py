@@ -18,6 +18,7 @@ from walkback.building.devices import autocast, deterministic
 from walkback.building.preparation import Prepared
 from walkback.data import Split, batch_of
 from walkback.measuring.bound import BoundEstimate, estimate_bound
+from walkback.measuring.estimates import NotFiniteValuesError
 from walkback.measuring.provenance import Provenance
 from walkback.measuring.verdict import remarks_on_bound
 from walkback.model import Model
@@ -194,7 +195,7 @@ class Run:
             taken = self._walk()
             if self._world.size == 1:
                 stack.enter_context(self._stop.deferred())
-            while self._attend(*taken):
+            while self._attended(*taken):
                 taken = self._walk()
 
     def _walk(self) -> tuple[Tensor, set[str]]:
@@ -203,10 +204,22 @@ class Run:
             try:
                 return self._trainer.walk(), self._due()
             except NotFiniteError as error:
-                step = self._checkpoints.go_back(error)
-                if self._log is not None:
-                    self._log.rewind(step)
-                self._watch.stage(*self._trainer.extent)
+                self._go_back(error)
+
+    def _attended(self, loss: Tensor, due: set[str]) -> bool:
+        """`_attend`, after which training may have to go back."""
+        try:
+            return self._attend(loss, due)
+        except NotFiniteError as error:
+            self._go_back(error)
+            return True
+
+    def _go_back(self, error: NotFiniteError) -> None:
+        """Go back to the last good checkpoint; raises `error` if that is not to be."""
+        step = self._checkpoints.go_back(error)
+        if self._log is not None:
+            self._log.rewind(step)
+        self._watch.stage(*self._trainer.extent)
 
     def _attend(self, loss: Tensor, due: set[str]) -> bool:
         """Do what is due after a walk; returns whether training goes on.
@@ -271,6 +284,24 @@ class Run:
         return self._directory.path if self._directory else None
 
     def _validate(self, step: int) -> None:
+        """Bound the validation data, in the process that writes.
+
+        Raises:
+            NotFiniteError: The bound is not finite. If training goes back, all processes raise it.
+        """
+        lost = ""
+        try:
+            self._log_bound(step)
+        except NotFiniteValuesError as error:
+            lost = str(error)
+        goes_back = self._config.training.on_nonfinite == "rollback"
+        # Otherwise this process ends, and with it the others.
+        if self._world.any(bool(lost)) if goes_back else lost:
+            updates = self._trainer.progress.updates
+            what = lost or "its bound is not finite."
+            raise NotFiniteError(f"Validation after {step} walks failed: {what}", step, updates)
+
+    def _log_bound(self, step: int) -> None:
         if self._directory is None or self._log is None:
             return
         bound = self._evaluate("validation", self._config.training.validation_examples, "validation")

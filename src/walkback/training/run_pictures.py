@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from contextlib import AbstractContextManager, ExitStack
+from collections.abc import Iterator, Mapping
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from pathlib import Path
 from typing import Any, final
 
@@ -12,6 +12,7 @@ from walkback.building.preparation import Prepared
 from walkback.data import batch_of, states_of
 from walkback.model import Model
 from walkback.pictures.figures import can_draw, draw_chains, draw_samples, draw_walks
+from walkback.sampling.finite import NotFiniteStatesError
 from walkback.state import State
 from walkback.storage.rundir import RunDirectory
 from walkback.support.memory import within_memory
@@ -45,20 +46,36 @@ class RunPictures:
             self._watch.note(f"No pictures: states of shape {info.shape} are neither images nor points.")
             return ()
         samples, chains = self._directory.sample("annealed"), self._directory.sample("chain")
-        start = self._draw_samples(model, samples)
-        self._watch.stage("Chain at T = 1", settings.chain_steps)
-        noise = generator(self._prepared.device, self._prepared.config.run.seed, "chain")
-        with self._computing(model):
-            draw_chains(chains, model, info, settings, start, noise, self._protocol, self._chain_step)
-        return samples, chains, *self._draw_walks(model)
+        drawn: list[Path] = []
+        with self._skipping_the_lost():
+            start = self._draw_samples(model, samples)
+            drawn.append(samples)
+            self._watch.stage("Chain at T = 1", settings.chain_steps)
+            noise = generator(self._prepared.device, self._prepared.config.run.seed, "chain")
+            with self._computing(model):
+                draw_chains(chains, model, info, settings, start, noise, self._protocol, self._chain_step)
+            drawn.append(chains)
+        with self._skipping_the_lost():
+            drawn += self._draw_walks(model)
+        return tuple(drawn)
+
+    @contextmanager
+    def _skipping_the_lost(self) -> Iterator[None]:
+        """Leave out the rest of the block if states are not finite: a picture of them would say nothing."""
+        try:
+            yield
+        except NotFiniteStatesError as error:
+            self._watch.warn(str(error))
 
     def draw_midway(self, model: Model, step: int) -> Path | None:
         """Samples after `step` walks, where states can be drawn."""
         if not can_draw(self._prepared.dataset.info):
             return None
         path = self._directory.sample(f"step-{step}")
-        self._draw_samples(model, path)
-        return path
+        with self._skipping_the_lost():
+            self._draw_samples(model, path)
+            return path
+        return None
 
     def _chain_step(self, step: int) -> None:
         self._watch.advance(step, {})

@@ -1,0 +1,91 @@
+"""States of a chain must be finite: checked before they are shown or written.
+
+Every state leaves its sum, a scalar on the device, and these are read together where states leave the device anyway, so
+no step waits for the device.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import final
+
+import torch
+from torch import Tensor
+
+from walkback.errors import WalkbackError
+from walkback.schedules import Level
+from walkback.state import State, entry_sum
+
+_MOST_SUMS = 1000
+"""Sums that are kept at most: a chain that is lost ends after so many steps."""
+
+
+@final
+class NotFiniteStatesError(WalkbackError):
+    """States of a chain are not finite."""
+
+
+@final
+class FiniteStates:
+    """Follows the states of chains, and names the first step that led to a state that is not finite.
+
+    Args:
+        cooling: The levels of the first steps, in order; the steps after them are at T = 1.
+        total: Number of steps.
+    """
+
+    def __init__(self, cooling: Sequence[Level], total: int) -> None:
+        self._cooling = tuple(cooling)
+        self._total = total
+        self._sums: list[Tensor] = []
+        self._seen = 0
+
+    def add(self, *states: State) -> None:
+        """Take note of the next state, in parts `(B, *E)`; the first one is where chains start.
+
+        Raises:
+            NotFiniteStatesError: Every so many states: one of them is not finite.
+        """
+        sums = [entry_sum(state) for state in states]
+        self._sums.append(sums[0] if len(sums) == 1 else torch.stack(sums).sum())
+        if len(self._sums) >= _MOST_SUMS:
+            self.require()
+
+    def require(self) -> None:
+        """Read the sums, which waits for the device.
+
+        Raises:
+            NotFiniteStatesError: A state is not finite.
+        """
+        if not self._sums:
+            return
+        bad = ~torch.stack(self._sums).isfinite()
+        if bool(bad.any()):
+            raise _refusal(self._where(self._seen + int(bad.int().argmax())))
+        self._seen += len(self._sums)
+        self._sums.clear()
+
+    def _where(self, step: int) -> str:
+        if step == 0:
+            return "before the first step"
+        in_cooling = step <= len(self._cooling)
+        temperature = float(self._cooling[step - 1].temperature) if in_cooling else 1.0
+        return f"after step {step} of {self._total} (temperature {temperature:.4g})"
+
+
+def require_finite(shown: Tensor, what: str) -> Tensor:
+    """Return what is to be shown or written, `(N, *E)`.
+
+    Raises:
+        NotFiniteStatesError: It is not finite.
+    """
+    if not bool(shown.isfinite().all()):
+        raise _refusal(f"in {what}")
+    return shown
+
+
+def _refusal(where: str) -> NotFiniteStatesError:
+    return NotFiniteStatesError(
+        f"Got states that are not finite {where}, expected finite numbers: no file is written; the model has probably "
+        "diverged, so use an older checkpoint."
+    )
