@@ -62,6 +62,7 @@ def resolve(
     names = _names(components or {}, changes)
     base = starting_layer(registry, recipe, names)
     request = _Request(registry, base, names, changes)
+    # Operator and data are chosen first, without proposals: they are the components whose proposals choose the rest.
     operator, data = request.choose("operator"), request.choose("data")
     request = _Request(registry, base, names, changes, proposals=(_proposal(data), _proposal(operator)))
     choices = {section: request.choose(section) for section in COMPONENT_SECTIONS}
@@ -121,6 +122,8 @@ class _Request:
 
     def component(self, section: str, choice: _Choice) -> ComponentConfig:
         """A chosen component with its options."""
+        # From weak to strong: proposals of components, recipe, what the choice implies (such as a path), --set. Options
+        # count only where the layer means this component and not another one of the section.
         layers = []
         for proposal in self.proposals:
             table = proposal.tables.get(section, {})
@@ -152,6 +155,7 @@ class _Request:
 
     def _fallbacks(self, section: str) -> Iterator[tuple[str, str]]:
         """Who names this section's component where the user does not: (name, preferred distribution)."""
+        # The recipe decides before the operator, and the operator before the data.
         for source in (self.base, *reversed(self.proposals)):
             name = source.tables.get(section, {}).get("name")
             if name is not None:

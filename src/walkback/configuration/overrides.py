@@ -33,9 +33,11 @@ def parse_value(text: str) -> Any:
         ConfigurationError: It is nested too deeply, or has an integer that needs more than 64 bits.
     """
     try:
+        # TOML, so that numbers, lists and tables read the same as in a recipe.
         document = parse_toml(f"value = {text}", f"The value {shortened(text, 40)!r}")
     except NotTomlError:
         return text
+    # A text with a line break could contain further keys; then it is text and not a value.
     return document["value"] if document.keys() == {"value"} else text
 
 
@@ -90,6 +92,7 @@ def assign(table: dict[str, Any], path: Sequence[str], value: Any) -> None:
         assign(inner, rest, value)
         table[first] = inner
     elif isinstance(below, Mapping) and isinstance(value, str):
+        # Options of one component mean nothing to another, so a new name drops them.
         table[first] = {**below, "name": value} if below.get("name", value) == value else {"name": value}
     else:
         table[first] = value
@@ -102,6 +105,7 @@ def _steps(path: str) -> list[str]:
     (['operator', 'network', 'channels'], ['loggers', 'a.b', 'project'], [])
     """
     steps = [quoted or bare for quoted, bare in _STEP.findall(path)]
+    # Whatever the pattern has skipped (empty names, stray quotes) is missing here.
     whole = ".".join(match[0] for match in _STEP.finditer(path))
     return steps if whole == path else []
 

@@ -37,6 +37,7 @@ _BLUE = (31, 90, 180)
 
 def to_uint8(images: Tensor) -> Picture:
     """Images `(N, C, H, W)` with values in [0, 1] as bytes `(N, H, W, C)`; clips others, NaN becomes 0."""
+    # ⌊256 x⌋ and not round(255 x), so that every level of dequantized data is met by an interval of equal length.
     values = images.detach().float().nan_to_num(0.0, 1.0, 0.0).mul(256).clamp(0, 255)
     pixels: Picture = values.to(torch.uint8).permute(0, 2, 3, 1).cpu().numpy()
     return pixels

@@ -123,7 +123,7 @@ class FilmstripSink(FrameSink):
         self._frames: list[Tensor] = []
 
     def _write(self, frame: Tensor) -> None:
-        self._frames.append(frame.clone())
+        self._frames.append(frame.clone())  # the chain may overwrite its state
 
     def _end(self) -> None:
         picture = self._picture(torch.stack(self._frames))
@@ -165,6 +165,8 @@ class NpzSink(FrameSink):
         super().__init__(output)
         self._archive = zipfile.ZipFile(output.file, "w")
         output.cleanup.callback(_close_quietly, self._archive)
+        # The size of the array is known, but its bytes come later: the header is written by hand, and the member as
+        # zip64, because a zip file cannot be changed to it when it turns out to be large.
         self._states = self._archive.open(member("states"), "w", force_zip64=True)
         output.cleanup.callback(_close_quietly, self._states)
         header = {"descr": "<f4", "fortran_order": False, "shape": output.shape}
@@ -191,6 +193,7 @@ class SafetensorsSink(FrameSink):
         metadata = {**SAMPLES.stamp(), "data": output.info.to_dict()}
         if output.protocol is not None:
             metadata["protocol"] = dict(output.protocol)
+        # Readers map tensors at fixed offsets, so the header has the final number of frames; `end` checks it.
         header = encode_header({"steps": steps, "states": TensorSpec("F32", output.shape)}, metadata)
         output.file.write(header + bytes(steps.num_bytes))
         self._steps_at = len(header)

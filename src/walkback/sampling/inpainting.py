@@ -106,6 +106,7 @@ def fill_in(
     batches, masks = torch.split(known, BATCH), torch.split(mask.expand_as(known), BATCH)
     ends = []
     for number, (part, held) in enumerate(zip(batches, masks, strict=True)):
+        # A stream per batch, so that no batch depends on the others.
         noise = seeded(device, seed, "inpaint", number)
         rows = slice(number * BATCH, (number + 1) * BATCH)
         given = map_context(lambda leaf, rows=rows: leaf[rows].to(device), context)  # type: ignore[misc]
@@ -135,6 +136,7 @@ def _told(
 
 def clamped(operator: TransitionOperator, state: State, known: Tensor, mask: Tensor) -> State:
     """Return the state with its data part `(B, *E)` set to `known` where `mask` is true; raises as `inpaint`."""
+    # Identity, not equality: the held values must go back into the tensor that the next step reads.
     shown = visible(operator, state)
     if not any(leaf is shown for leaf in leaves(state)):
         raise WalkbackError(

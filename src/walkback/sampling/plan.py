@@ -80,6 +80,8 @@ def sample_frames(
         raise WalkbackError(
             f"Got {len(start)} states to start from, expected one for each of {plan.num} chains."
         )
+    # One stream of noise per batch, named by its first row. All batches advance together, so a frame of all chains can
+    # be written before the next step, whatever the length of the chain.
     streams = [
         _steps(
             model,

@@ -63,5 +63,6 @@ def require_readout(model: Model, readout: Readout) -> None:
         ConfigurationError: The readout is unknown, or the operator's kernels have no mean in closed form.
     """
     with model.evaluating():
+        # One state from the prior is enough: whether a kernel has a mean depends on its class.
         state = model.prior.sample(1, generator(model.device, 0, "readout"))
         read_out(model.operator, state, readout)

@@ -62,6 +62,8 @@ def require_same_gradients(operator: TransitionOperator, state: State, level: Le
         with torch.random.fork_rng([device] if device.type == "cuda" else []):
             for training in (True, False):
                 operator.train(training)
+                # Seeded once: with dropout, the two eager passes draw different masks and disagree, and gradients are
+                # then compared in evaluation mode.
                 torch.manual_seed(derive_seed(seed, "compiled"))
                 with torch.autocast(device.type, enabled=False):
                     exact, again = (_gradients(operator, state, level) for _ in range(2))
@@ -79,6 +81,7 @@ def require_same_gradients(operator: TransitionOperator, state: State, level: Le
 
 @torch.no_grad()
 def _disturb(operator: TransitionOperator, seed: int) -> None:
+    # Behind a head that is initialized to zero all gradients are zero, and nothing could be compared.
     noise = generator("cpu", seed, "disturbed")
     for parameter in operator.parameters():
         parameter.add_(_DISTURBANCE * torch.randn(parameter.shape, generator=noise).to(parameter))

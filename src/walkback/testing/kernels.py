@@ -130,7 +130,7 @@ def _told_mean(source: Source, level: Level, num: int = 4096) -> bool:
             raise ConformanceError(
                 f"Got {name} of shape {tuple(mean.shape)}, expected that of a sample, {tuple(drawn.shape)}."
             )
-        # What never happened among the samples may have a share of the order of one in their number.
+        # An event that did not occur among `num` samples may still have a probability of about 1 / num.
         error = (drawn.double().var(0) / num).sqrt() + 1 / num
         distance = float(((drawn.double().mean(0) - mean[0].double()).abs() / error).max())
         if not distance < 6:

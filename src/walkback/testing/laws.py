@@ -64,6 +64,7 @@ class Law:
 def z_score(values: Tensor, expected: float = 0.0) -> float:
     """(mean - expected) / standard error of independent `values` `(N,)`, rounding allowed for."""
     values = values.double()
+    # The second term keeps exact agreement (variance 0) from dividing rounding errors by 0.
     error = math.sqrt(float(values.var()) / len(values) + (_ROUNDING * 0.1) ** 2)
     return float(values.mean() - expected) / error
 
@@ -82,6 +83,8 @@ def require_normalized(law: Law) -> bool:
         total = float(law.log_prob(_every_state(law.spaces)).double().exp().sum())
         wrong = not abs(total - 1) <= _ROUNDING
     else:
+        # For any normalized r within the support of p, the mean of r / p over samples is ∫ r / ∫ p = 1 / ∫ p. A few
+        # large weights would hide an error, hence the least effective number of samples.
         weights = _fitted_weights(law)
         if weights is None or float(weights.sum()) ** 2 < _LEAST_EFFECTIVE * float(weights.square().sum()):
             return False
@@ -110,8 +113,11 @@ def require_samples(law: Law) -> None:
             raise ConformanceError(
                 f"Got log_prob = nan of the {law.name} beside its own samples, expected a number or -inf."
             )
+        # Barker's acceptance probability p' / (p + p') keeps the density unchanged, so for samples of the density no
+        # feature changes in expectation. It uses ratios only, so the normalizing constant drops out.
         accepted = (there - here).sigmoid()
         change = torch.stack([*(ruler.features(proposal) - features), there - here])
+        # A proposal outside the support has there = -inf and is never accepted, but 0 · -inf would be NaN.
         moved += torch.where(accepted > 0, accepted * change, 0.0)
     scores = {
         name: z_score(row / _PROPOSALS)
@@ -157,6 +163,7 @@ def _fitted_weights(law: Law) -> Tensor | None:
     real = sum(space.size for space in law.spaces if space.support == "real")
     log_r = torch.zeros(half, dtype=torch.float64)
     for leaf, space in zip(leaves(state), law.spaces, strict=True):
+        # Fit on one half and evaluate on the other: weights of the samples that r was fitted to would be biased.
         fitted, judged = leaf[:half].double(), leaf[half:].double()
         mean = fitted.mean(0)
         if space.support == "binary":

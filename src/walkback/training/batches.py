@@ -45,6 +45,7 @@ class BatchOrder:
 
     def batch(self, number: int) -> Tensor:
         """Indices of batch `number` (from 0), `(B,)`."""
+        # Processes take consecutive parts of one stream, so that together they see each example once in an epoch.
         start = (number * self._world_size + self._rank) * self._batch_size
         positions = torch.arange(start, start + self._batch_size)
         epochs = positions // self._num_examples
@@ -53,6 +54,7 @@ class BatchOrder:
             self._permutation(epoch)[positions[epochs == epoch] % self._num_examples]
             for epoch in range(first, last + 1)
         ]
+        # Batches are asked for in order; at most two epochs are in use at once.
         for epoch in [epoch for epoch in self._permutations if epoch < first]:
             del self._permutations[epoch]
         return torch.cat(parts)

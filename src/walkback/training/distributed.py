@@ -47,6 +47,7 @@ class World:
         """
         if self.size == 1:
             return None
+        # A process may have no gradient for a parameter that others use; all must reduce buffers of the same size.
         gradients = [p.grad if p.grad is not None else torch.zeros_like(p) for p in parameters]
         flat = torch.cat([gradient.reshape(-1) for gradient in gradients])
         if number is not None:
@@ -82,6 +83,7 @@ class World:
         """The value of rank 0, to the last bit."""
         if self.size == 1:
             return value
+        # Float64, because processes compare the value with a limit and must all decide alike.
         shared = torch.tensor(value, dtype=torch.float64)
         dist.broadcast(shared, src=0)
         return shared.item()

@@ -54,6 +54,7 @@ def load_moments(
         expected = {"step": torch.Size(()), "exp_avg": shape, "exp_avg_sq": shape}
         if {name: value.shape for name, value in found.items()} != expected:
             raise ValueError(f"its moments of parameter {index} are not those of this operator")
+    # Keep the parameter groups of this run: the settings may have changed, and the file has moments only.
     optimizer.load_state_dict({**optimizer.state_dict(), "state": slots})
 
 
@@ -106,11 +107,13 @@ class WeightAverage:
         self.updates += 1
         averages: list[Tensor] = [p for part in self._averages for p in part.parameters()]
         currents: list[Tensor] = [p for part in self._learning for p in part.parameters()]
+        # One fused call for all weights instead of one kernel for each; a lerp with weight 1 - d is d θ̄ + (1 - d) θ.
         if self.updates == 1:
             torch._foreach_copy_(averages, currents)
         else:
             decay = min(self._decay, (1 + self.updates) / (10 + self.updates))
             torch._foreach_lerp_(averages, currents, 1 - decay)
+        # Statistics of batch norm are averages already, and integer buffers have no mean.
         for average, current in zip(self._averages, self._learning, strict=True):
             for kept, buffer in zip(average.buffers(), current.buffers(), strict=True):
                 kept.copy_(buffer)

@@ -63,6 +63,7 @@ def path_loss(
     conditional = steps.look(source, levels[0])
     parts = []
     for level in levels:
+        # This kernel is needed for the law of the noise only, so it needs no graph.
         # Outside the step, so that recomputation in the backward pass uses the same noise.
         with torch.no_grad():
             _, moved = steps.heat(source, conditional, level)

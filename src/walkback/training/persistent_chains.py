@@ -115,16 +115,20 @@ class PersistentChains:
         if self._pool is None:
             first = generator(device, self._seed, "own-pool", walk, self._world.rank)
             self._pool = self._rows_of(draw(self._settings.pool, first))
+        # The order of draws from `noise` is part of the results: chosen chains, their steps, restarts.
         noise = generator(device, self._seed, "own-chains", walk, self._world.rank)
         chosen = torch.randperm(self._settings.pool, generator=noise, device=device)[: self.rows]
         replaced = {name: leaf[: self.rows] for name, leaf in self._rows_of(data).items()}
         used = {name: leaf[chosen] for name, leaf in self._pool.items()}
         used |= self._advance(used, data, noise)
         states = [leaf for name, leaf in used.items() if name.isdecimal()]
+        # A chain that has diverged restarts from data at once, within the batch: on a device, reading whether there is
+        # one would wait for it.
         lost = ~torch.stack([leaf.flatten(1).isfinite().all(1) for leaf in states]).all(0)
         used = _where(lost, replaced, used)
         restarted = torch.rand(self.rows, generator=noise, device=device) < self._settings.restart
         kept = _where(restarted, replaced, used)
+        # Chains that restart still give this walk their last states; only the pool gets the new ones.
         self._pool = {name: leaf.index_copy(0, chosen, kept[name]) for name, leaf in self._pool.items()}
         return self._joined(used, data)
 

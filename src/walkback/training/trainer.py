@@ -162,12 +162,14 @@ class Trainer:
         number = self.progress.walks
         for group in self._optimizer.param_groups:
             group["lr"] = self._learning_rate(number)
+        # Noise differs between processes, but levels must not: all processes walk the same number of steps.
         noise = generator(self._device, self._seed, "noise", number, self._world.rank)
         levels = levels_of_walk(self.model, self._seed, number)
         if self._compiled:
             levels = tensor_levels(levels, self._device)
         self.model.operator.train()
         self.model.process.train()
+        # Dropout draws from the global generator, which gets a seed of its own for this walk and is restored after it.
         layers = derive_seed(self._seed, "layers", number, self._world.rank)
         with (
             self._guard.walk(),
@@ -298,6 +300,7 @@ class Trainer:
                 "own training state."
             )
         try:
+            # The prior is shared with the averaged model, so a checkpoint has it once, among the averaged tensors.
             self._average.model.load_tensors(averaged)
             prior = {name: value for name, value in averaged.items() if name.startswith("prior.")}
             self.model.load_tensors({**tensors, **prior})
