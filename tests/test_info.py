@@ -68,13 +68,12 @@ def test_text_of_strangers_is_shown_as_it_is(checkpoint: Path, tmp_path: Path) -
     tensors, document = read_tensors(checkpoint)
     document["data"]["name"] = "[/foo] [bold]data[/bold]"
     document["data"]["preprocessing"] = ["cleared \x1b[2J", "rang \x07"]
-    document["components"]["operator"]["distribution"] = "[link=http://evil]evil[/link]"
     document["config"]["operator"]["[/markup]"] = "\x1b]0;title\x07"
     save_tensors(tmp_path / "a.safetensors", tensors, document)
     done = walkback("info", tmp_path / "a.safetensors")
     assert (done.code, done.err) == (0, "")
     text = " ".join(done.out.split())
-    for words in ("[/foo] [bold]data[/bold]", "[link=http://evil]evil[/link]", "operator.[/markup]"):
+    for words in ("[/foo] [bold]data[/bold]", "operator.[/markup]"):
         assert words in text
     assert not {"\x1b", "\x07"} & set(done.out)
 

@@ -85,7 +85,7 @@ def test_optional_hook_of_a_later_version_is_allowed(install: Install) -> None:
 
 
 def test_interrupt_while_loading_stops_the_program(install: Install) -> None:
-    install("slow", "raise KeyboardInterrupt")
+    install("slow", "import signal\nsignal.raise_signal(signal.SIGINT)")
     with pytest.raises(KeyboardInterrupt):
         Registry.discover()
 

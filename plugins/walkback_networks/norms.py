@@ -10,11 +10,14 @@ normalized by the statistics of the rows at its own level only, exactly as if ev
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from typing import Literal, TypeAlias, final
 
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import batch_norm, group_norm
+
+from walkback.support.constraints import Constrained, Constraint, nonnegative
 
 RowNorm: TypeAlias = Literal["batch", "layer", "none"]
 """Norms of `(B, C)`."""
@@ -63,7 +66,7 @@ class LevelGroupNorm(nn.Module):
 
 
 @final
-class LevelBatchNorm(nn.Module):
+class LevelBatchNorm(nn.Module, Constrained):
     """Batch norm with separate parameters and running statistics per level.
 
     In evaluation mode, a level that was never trained uses the set of the nearest level that was (the colder of two),
@@ -86,6 +89,11 @@ class LevelBatchNorm(nn.Module):
         self.register_buffer("running_mean", torch.zeros(levels, channels))
         self.register_buffer("running_var", torch.ones(levels, channels))
         self.register_buffer("num_batches_tracked", torch.zeros(levels, dtype=torch.int64))
+
+    @property
+    def constraints(self) -> Mapping[str, Constraint]:
+        """Variances and counts are not negative."""
+        return {"running_var": nonnegative, "num_batches_tracked": nonnegative}
 
     def forward(self, features: Tensor, level: Tensor) -> Tensor:
         """Normalize `(B, C, …)` at levels `(1,)` or `(B,)`."""

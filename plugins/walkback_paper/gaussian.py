@@ -29,6 +29,7 @@ T_max = σ_max²/σ² is correct to within two doublings whatever is learned.
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from typing import Literal, TypeAlias, final
 
 import torch
@@ -41,6 +42,7 @@ from walkback.networks import Network
 from walkback.operators import Conditional, DataAware, Guidable
 from walkback.schedules import Level
 from walkback.state import Context, StateSpace
+from walkback.support.constraints import Constrained, Constraint, greater_than, nonnegative, positive
 from walkback.temperature import VARIANCE_LAW, TemperatureLaw
 from walkback_paper.moments import largest_variance
 from walkback_paper.parametrized import (
@@ -90,7 +92,7 @@ class GaussianConditional(Conditional, Guidable):
 
 
 @final
-class GaussianParametrization(Parametrization):
+class GaussianParametrization(Parametrization, Constrained):
     """Turns a network's outputs into a Gaussian conditional; the equations are in the module's docstring.
 
     Args:
@@ -139,6 +141,15 @@ class GaussianParametrization(Parametrization):
         self.register_buffer("data_variance", torch.tensor(1.0 + smoothing**2))
         self.register_buffer("max_variance", torch.ones(()))
         self._numbers = Numbers()
+
+    @property
+    def constraints(self) -> Mapping[str, Constraint]:
+        """Variances are not negative, and that of the data exceeds the variance of the noise in them."""
+        return {
+            "noise_variance": positive,
+            "data_variance": greater_than(self._smoothing**2),
+            "max_variance": nonnegative,
+        }
 
     @torch.no_grad()
     def fit_data(self, data: Tensor) -> None:

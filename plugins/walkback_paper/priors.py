@@ -14,6 +14,7 @@ operator that produces s_K keeps changing.
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from typing import Annotated, TypeAlias, final
 
 import torch
@@ -23,6 +24,7 @@ from torch import Tensor
 from walkback.kernels import BernoulliKernel, NormalKernel
 from walkback.priors import Prior
 from walkback.state import Space, State, StateSpace, Support, leaves
+from walkback.support.constraints import Constrained, Constraint, nonnegative, positive, unit_interval
 from walkback_paper.moments import largest_variance
 from walkback_paper.parametrized import Positive, single_tensor
 
@@ -36,7 +38,7 @@ def _single(space: StateSpace, support: Support, name: str) -> Space:
     return single_tensor(space, support, f"the prior '{name}'", "choose another prior")
 
 
-class _Tracker(torch.nn.Module):
+class _Tracker(torch.nn.Module, Constrained):
     """Running average of batch statistics with weight max(1/count, momentum)."""
 
     count: Tensor
@@ -46,6 +48,11 @@ class _Tracker(torch.nn.Module):
         self.momentum = momentum
         self.register_buffer("count", torch.zeros((), dtype=torch.float64))
 
+    @property
+    def constraints(self) -> Mapping[str, Constraint]:
+        """Counts are not negative."""
+        return {"count": nonnegative}
+
     def weight(self) -> Tensor:
         """Returns the weight of the next batch as a tensor, without synchronizing the device."""
         self.count += 1
@@ -53,7 +60,7 @@ class _Tracker(torch.nn.Module):
 
 
 @final
-class GaussianPrior(Prior):
+class GaussianPrior(Prior, Constrained):
     """Diagonal Gaussian with tracked moments.
 
     Args:
@@ -81,6 +88,11 @@ class GaussianPrior(Prior):
         self.tracker = _Tracker(momentum)
         self.register_buffer("mean", torch.zeros(shape))
         self.register_buffer("variance", torch.ones(shape))
+
+    @property
+    def constraints(self) -> Mapping[str, Constraint]:
+        """Variances are positive."""
+        return {"variance": positive}
 
     def _kernel(self, num: int) -> NormalKernel:
         variance = self.variance * self._scale**2
@@ -118,7 +130,7 @@ class GaussianPrior(Prior):
 
 
 @final
-class BernoulliPrior(Prior):
+class BernoulliPrior(Prior, Constrained):
     """Independent bits with tracked means.
 
     Args:
@@ -135,6 +147,11 @@ class BernoulliPrior(Prior):
         self._track = track
         self.tracker = _Tracker(momentum)
         self.register_buffer("mean", torch.full(shape, 0.5))
+
+    @property
+    def constraints(self) -> Mapping[str, Constraint]:
+        """Means are probabilities."""
+        return {"mean": unit_interval}
 
     def _kernel(self, num: int) -> BernoulliKernel:
         # Means are kept away from 0 and 1: pixels that are constant in the data would give other states probability 0.
@@ -166,7 +183,7 @@ class BernoulliPrior(Prior):
 
 
 @final
-class BroadGaussianPrior(Prior):
+class BroadGaussianPrior(Prior, Constrained):
     """Fixed isotropic Gaussian N(m, (c σ_max)² I) with moments from the data.
 
     Args:
@@ -185,6 +202,11 @@ class BroadGaussianPrior(Prior):
         self._given = std
         self.register_buffer("mean", torch.zeros(shape))
         self.register_buffer("std", torch.tensor(std or 1.0))
+
+    @property
+    def constraints(self) -> Mapping[str, Constraint]:
+        """The standard deviation is positive."""
+        return {"std": positive}
 
     def _kernel(self, num: int) -> NormalKernel:
         variance = (self._scale * self.std).square().expand(1, *self.mean.shape)

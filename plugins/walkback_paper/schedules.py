@@ -16,15 +16,17 @@ import math
 from typing import Annotated, TypeAlias, final
 
 import torch
-from pydantic import Field, NonNegativeInt, PositiveInt
+from pydantic import Field
 
 from walkback.errors import ConfigurationError
-from walkback.schedules import Levels, Schedule, levels_from
+from walkback.schedules import MOST_LEVELS, Levels, Schedule, levels_from
 
 Temperature: TypeAlias = Annotated[float, Field(gt=0.0, allow_inf_nan=False)]
 _MaxTemperature: TypeAlias = Annotated[float, Field(ge=1.0, allow_inf_nan=False)]
 
-_MOST_LEVELS = 100_000
+_Further: TypeAlias = Annotated[int, Field(ge=0, le=MOST_LEVELS)]
+_Steps: TypeAlias = Annotated[int, Field(ge=1, le=MOST_LEVELS)]
+
 _ROUNDING = 1e-12
 
 
@@ -38,7 +40,7 @@ class DoublingSchedule(Schedule):
         max_temperature: T_max; None takes the operator's σ_max² / σ².
     """
 
-    def __init__(self, *, n1: NonNegativeInt = 4, max_temperature: _MaxTemperature | None = None) -> None:
+    def __init__(self, *, n1: _Further = 4, max_temperature: _MaxTemperature | None = None) -> None:
         self._n1 = n1
         self._max_temperature = max_temperature
 
@@ -70,7 +72,7 @@ class GeometricSchedule(Schedule):
         self,
         *,
         factor: Annotated[float, Field(gt=1.0, allow_inf_nan=False)] = 1.5,
-        n1: NonNegativeInt = 4,
+        n1: _Further = 4,
         max_temperature: _MaxTemperature | None = None,
     ) -> None:
         self._factor = factor
@@ -124,9 +126,7 @@ class ConstantSchedule(Schedule):
             n = N1.
     """
 
-    def __init__(
-        self, *, temperature: Temperature = 1.0, num_steps: PositiveInt = 30, n1: NonNegativeInt = 0
-    ) -> None:
+    def __init__(self, *, temperature: Temperature = 1.0, num_steps: _Steps = 30, n1: _Further = 0) -> None:
         self._temperature = temperature
         self._num_steps = num_steps
         self._n1 = n1
@@ -149,7 +149,9 @@ class ExplicitSchedule(Schedule):
         temperatures: T_1 … T_K, in the order of heating.
     """
 
-    def __init__(self, *, temperatures: Annotated[tuple[Temperature, ...], Field(min_length=1)]) -> None:
+    def __init__(
+        self, *, temperatures: Annotated[tuple[Temperature, ...], Field(min_length=1, max_length=MOST_LEVELS)]
+    ) -> None:
         self._levels = levels_from(temperatures)
 
     def levels(self, max_temperature: float, generator: torch.Generator | None = None) -> Levels:
@@ -178,10 +180,10 @@ def _growing(name: str, factor: float, operators: float, own: float | None) -> i
         raise ConfigurationError(f"Got T_max = {chosen!r}, expected a positive finite number.")
     # T_max is often a computed ratio: rounding must not turn an exact power of the factor into an additional level.
     growing = math.ceil((math.log(chosen) - _ROUNDING) / math.log(factor))
-    if growing > _MOST_LEVELS:
+    if growing > MOST_LEVELS:
         raise ConfigurationError(
             f"Got {growing} levels of the {name} schedule up to T_max = {chosen:.4g} with factor {factor!r}, "
-            f"expected at most {_MOST_LEVELS}: choose a larger factor (schedule.factor)."
+            f"expected at most {MOST_LEVELS}: choose a larger factor (schedule.factor)."
         )
     return max(1, growing)
 

@@ -18,6 +18,8 @@ from walkback_toys.plane import PlaneDataset, PlaneOptions, Points, figure_scale
 
 _Arrangement: TypeAlias = Literal["ring", "grid"]
 
+_MOST_MODES = 10_000
+
 
 @final
 class SwissRoll(PlaneDataset):
@@ -174,6 +176,8 @@ def _unit_centres(modes: int, arrangement: _Arrangement) -> Points:
     """Returns centers `(modes, 2)` around 0 whose two variances average 1."""
     if arrangement not in get_args(_Arrangement):
         raise ConfigurationError(f"Got data.arrangement = {arrangement!r}; expected ring or grid.")
+    if modes > _MOST_MODES:
+        raise ConfigurationError(f"Got data.modes = {modes}; expected at most {_MOST_MODES:,}.")
     side = math.isqrt(modes)
     if modes < 2 or (arrangement == "grid" and side**2 != modes):
         expected = "a square number such as 9 or 25" if arrangement == "grid" else "at least 2"

@@ -25,6 +25,9 @@ from walkback.errors import ConfigurationError, DataError
 
 Points: TypeAlias = npt.NDArray[np.float64]
 
+_MOST_POINTS = 10_000_000
+"""Largest number of points of a split; they are held in memory."""
+
 
 @dataclass(frozen=True, slots=True)
 class PlaneOptions:
@@ -36,8 +39,8 @@ class PlaneOptions:
 
     def __post_init__(self) -> None:
         for name, value in (("num", self.num), ("num_held_out", self.num_held_out)):
-            if value < 1:
-                raise ConfigurationError(f"Got data.{name} = {value}; expected a positive number of points.")
+            if not 1 <= value <= _MOST_POINTS:
+                raise ConfigurationError(f"Got data.{name} = {value}; expected 1 to {_MOST_POINTS:,} points.")
         if self.seed < 0:
             raise ConfigurationError(f"Got data.seed = {self.seed}; expected 0 or more.")
 

@@ -12,7 +12,10 @@ from walkback.hookspecs import hookimpl
 def walkback_datasets() -> Iterator[Component]:
     """Three 2-D datasets, and digits of 8×8 pixels."""
     figures = "walkback_toys.figures"
-    yield Component("swiss-roll", f"{figures}:SwissRoll", "A thin spiral in the plane.")
-    yield Component("circle", f"{figures}:Circle", "A thin circle in the plane.")
-    yield Component("mog", f"{figures}:Mog", "A mixture of Gaussians in the plane, on a ring or a grid.")
-    yield Component("digits", "walkback_toys.digits:Digits", "Real handwritten digits, 8×8 gray, 17 levels.")
+    for name, target, summary in (
+        ("swiss-roll", f"{figures}:SwissRoll", "A thin spiral in the plane."),
+        ("circle", f"{figures}:Circle", "A thin circle in the plane."),
+        ("mog", f"{figures}:Mog", "A mixture of Gaussians in the plane, on a ring or a grid."),
+        ("digits", "walkback_toys.digits:Digits", "Real handwritten digits, 8×8 gray, 17 levels."),
+    ):
+        yield Component(name, target, summary, self_contained=True)

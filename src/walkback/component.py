@@ -70,6 +70,7 @@ class Component:
             Several components may be presets of one class.
         renamed: Mapping from former options to current ones, both dotted, e.g. `{"hidden": "network.hidden"}`. Used to
             read files of older versions, and for the hint in the error when a user types a former name.
+        self_contained: Whether a dataset is made from its options alone; a checkpoint may use only such data unasked.
     """
 
     name: str
@@ -78,6 +79,7 @@ class Component:
     defaults: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     preset: Mapping[str, Any] = field(default_factory=dict)
     renamed: Mapping[str, str] = field(default_factory=dict)
+    self_contained: bool = False
 
 
 @dataclass(frozen=True, slots=True)

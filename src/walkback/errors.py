@@ -48,6 +48,10 @@ class PluginError(WalkbackError):
     exit_code = 4
 
 
+class ConstructionError(PluginError):
+    """The constructor of a component raised an unexpected exception (exit code 4)."""
+
+
 def escaped(text: str, keep: str = "") -> str:
     r"""Text with `\uXXXX` for every character that is not printable: control, bidirectional and invisible characters.
 

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from walkback.operators import TransitionOperator
 from walkback.priors import Prior
 from walkback.processes import Process, require_stepwise
-from walkback.schedules import Levels, Schedule
+from walkback.schedules import Levels, Schedule, require_length
 from walkback.walk import Start, Transition, walk
 
 
@@ -51,10 +51,13 @@ class Model:
 
     def levels(self, generator: torch.Generator | None = None) -> Levels:
         """Return the schedule's levels up to T_max, random ones if a CPU generator is given."""
-        return self.schedule.levels(self.max_temperature, generator)
+        levels = self.schedule.levels(self.max_temperature, generator)
+        require_length(len(levels))
+        return levels
 
     def levels_of_length(self, num_steps: int) -> Levels:
         """Return the schedule's annealing up to T_max in exactly `num_steps` steps."""
+        require_length(num_steps)
         return self.schedule.levels_of_length(self.max_temperature, num_steps)
 
     def path(self, start: Start, levels: Levels, generator: torch.Generator) -> Iterator[Transition]:

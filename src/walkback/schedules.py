@@ -58,6 +58,9 @@ class Level:
 
 Levels: TypeAlias = tuple[Level, ...]
 
+MOST_LEVELS = 100_000
+"""Largest number of levels of a walk; schedules bound their options by it."""
+
 
 def levels_from(temperatures: Sequence[float]) -> Levels:
     """Make levels 1 … K from a list of temperatures.
@@ -85,6 +88,14 @@ def stack_levels(levels: Levels, rows: int, device: torch.device) -> Level:
 def tensor_levels(levels: Levels, device: torch.device) -> Levels:
     """Return the levels as tensors `(1,)`, so that an operator compiles once and not once per temperature."""
     return tuple(stack_levels((level,), 1, device) for level in levels)
+
+
+def require_length(num_levels: int) -> None:
+    """Raise ConfigurationError for more than `MOST_LEVELS` levels."""
+    if num_levels > MOST_LEVELS:
+        raise ConfigurationError(
+            f"Got {num_levels:,} annealing levels, expected at most {MOST_LEVELS:,}: choose a shorter schedule."
+        )
 
 
 class Schedule(ABC):

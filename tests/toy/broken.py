@@ -23,6 +23,7 @@ from walkback.processes import StepwiseProcess
 from walkback.report import Figure, Report
 from walkback.schedules import Level, Levels, Schedule, levels_from
 from walkback.state import Context, Space, State, StateSpace, leaves, spaces, sum_events
+from walkback.support.constraints import Constrained, Constraint, positive
 from walkback.walk import Transition
 
 SIGMA = 0.3
@@ -129,6 +130,8 @@ class BrokenOperator(TransitionOperator, DataAware):
         self.network = nn.Linear(size, size)
         self.unused = nn.Parameter(torch.zeros(2)) if fault == "unused parameter" else None
         self.register_buffer("centre", torch.zeros(()), persistent=fault != "lost buffer")
+        if fault == "undeclared buffer":
+            self.register_buffer("spread", torch.ones(()))
         self.scale = 1.0
 
     def fit_data(self, data: Tensor) -> None:
@@ -141,6 +144,8 @@ class BrokenOperator(TransitionOperator, DataAware):
         if fault == "state in place":
             x.mul_(0.9)
         flat = x.flatten(1) - self.get_buffer("centre")
+        if fault == "undeclared buffer":
+            flat = flat * self.get_buffer("spread").sqrt()
         if fault == "batch leakage":
             flat = flat - flat.mean(0)
         if fault == "noise in evaluation":
@@ -346,7 +351,7 @@ class BrokenSchedule(Schedule):
 
 
 @final
-class BrokenPrior(Prior):
+class BrokenPrior(Prior, Constrained):
     """Diagonal Normal that follows the moments."""
 
     def __init__(self, space: StateSpace, *, fault: str = "") -> None:
@@ -358,6 +363,11 @@ class BrokenPrior(Prior):
         self.register_buffer("mean", torch.zeros(own.shape))
         self.register_buffer("variance", torch.ones(own.shape), persistent=fault != "lost variance")
         self.count = 0
+
+    @property
+    def constraints(self) -> Mapping[str, Constraint]:
+        name = "wariance" if self.fault == "misspelt range" else "variance"
+        return {} if self.fault == "undeclared prior" else {name: positive}
 
     def _kernel(self, num: int) -> NormalKernel:
         mean = self.get_buffer("mean")

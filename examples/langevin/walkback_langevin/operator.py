@@ -18,6 +18,7 @@ the graph of ∇E is kept, and the loss is differentiated through it a second ti
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Annotated, final
 
 import torch
@@ -29,6 +30,7 @@ from walkback.kernels import Kernel, normal_at
 from walkback.operators import Conditional, DataAware, TransitionOperator
 from walkback.schedules import Level
 from walkback.state import Context, State, StateSpace, leaves
+from walkback.support.constraints import Constrained, Constraint, positive
 
 
 @final
@@ -48,7 +50,7 @@ class LangevinConditional(Conditional):
 
 
 @final
-class Langevin(TransitionOperator, DataAware):
+class Langevin(TransitionOperator, DataAware, Constrained):
     """Gaussian operator whose drift is minus the gradient of an energy; see the module's equations.
 
     Args:
@@ -88,6 +90,11 @@ class Langevin(TransitionOperator, DataAware):
         self.register_buffer("data_mean", torch.zeros(space.shape))
         self.register_buffer("data_variance", torch.ones(()))
         self.register_buffer("max_variance", torch.ones(()))
+
+    @property
+    def constraints(self) -> Mapping[str, Constraint]:
+        """Variances are positive; a checkpoint in which they are not is refused."""
+        return dict.fromkeys(("noise_variance", "data_variance", "max_variance"), positive)
 
     @torch.no_grad()
     def fit_data(self, data: Tensor) -> None:

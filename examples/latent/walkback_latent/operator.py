@@ -16,6 +16,7 @@ says nothing. What is learned is the way back: which h a state came from, and wh
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Annotated, final
 
 import torch
@@ -27,6 +28,7 @@ from walkback.kernels import Kernel, bernoulli_at, normal_at
 from walkback.operators import Conditional, DataAware, Latent, TransitionOperator
 from walkback.schedules import Level
 from walkback.state import Context, Space, State, StateSpace, leaves
+from walkback.support.constraints import Constrained, Constraint, positive
 from walkback_latent.kernel import BlockedKernel, CodeKernel
 
 _SHARPNESS = 6.0
@@ -44,7 +46,7 @@ def mlp(inputs: int, hidden: int, outputs: int) -> nn.Sequential:
 
 
 @final
-class Blocked(TransitionOperator, DataAware, Latent):
+class Blocked(TransitionOperator, DataAware, Latent, Constrained):
     """Gaussian visible units with binary latent ones; see the module's equations.
 
     Args:
@@ -94,6 +96,11 @@ class Blocked(TransitionOperator, DataAware, Latent):
     def max_temperature(self) -> float:
         """σ_max² / σ²."""
         return max(1.0, (self.max_variance / self.noise_variance).item())
+
+    @property
+    def constraints(self) -> Mapping[str, Constraint]:
+        """Variances are positive; a checkpoint in which they are not is refused."""
+        return dict.fromkeys(("noise_variance", "data_variance", "max_variance"), positive)
 
     @torch.no_grad()
     def fit_data(self, data: Tensor) -> None:

@@ -74,9 +74,9 @@ def data_source(data: object) -> str | Dataset | None:
     )
 
 
-def data_request(data: object, settings: Mapping[str, Any] | None) -> DataRequest:
+def data_request(data: object, settings: Mapping[str, Any] | None, trusted: bool) -> DataRequest:
     """Data beside a model, and options of those given by name; raises as `data_source`."""
-    return DataRequest(data_source(data), tuple(assignments(settings or {})))
+    return DataRequest(data_source(data), tuple(assignments(settings or {})), trusted)
 
 
 def path_or_none(path: str | os.PathLike[str] | None) -> Path | None:

@@ -26,6 +26,7 @@ def evaluate(
     *,
     data: str | os.PathLike[str] | Dataset | Tensor | None = None,
     settings: Mapping[str, Any] | None = None,
+    trust_data: bool = False,
     split: Split = "test",
     limit: int = 1000,
     paths: int = 32,
@@ -52,6 +53,7 @@ def evaluate(
         model: From `train` or `load`, a checkpoint file, or the directory of a run.
         data: Name, path, hub id, instance or tensor `(N, *E)` of the model's shape; None takes the training's.
         settings: Options of data given by name.
+        trust_data: Whether the data that the checkpoint names may be read and fetched, wherever the file comes from.
         split: Of the data.
         limit: Number of examples: the first ones of the split.
         paths: Heating paths of each example.
@@ -79,7 +81,7 @@ def evaluate(
     """
     job = EvaluateJob(
         model=model_request(model, device, precision),
-        data=data_request(data, settings),
+        data=data_request(data, settings, trust_data),
         plan=EvaluationPlan(
             split=split,
             limit=limit,
@@ -104,6 +106,7 @@ def diagnose(
     *,
     data: str | os.PathLike[str] | Dataset | Tensor | None = None,
     settings: Mapping[str, Any] | None = None,
+    trust_data: bool = False,
     cache: str | os.PathLike[str] | None = None,
     seed: int = 0,
     device: str = "auto",
@@ -120,6 +123,7 @@ def diagnose(
         data: Data to compare with, see `evaluate`.
         settings: Options whose names are taken here: `{"data": False}` is the diagnostic's option `data`, and
             `{"data.size": 32}` an option of data given by name.
+        trust_data: Whether the data that the checkpoint names may be read and fetched, wherever the file comes from.
         cache: Directory that keeps finished pieces, to go on from.
         seed: Of all randomness.
         device: Where to compute with a checkpoint file.
@@ -144,7 +148,7 @@ def diagnose(
         diagnostic=name or instance,
         model=model_request(model, device, precision),
         options=options | own,
-        data=data_request(data, of_data),
+        data=data_request(data, of_data, trust_data),
         cache=renamed("keep", path_or_none(keep), "cache", path_or_none(cache)),
         seed=seed,
     )

@@ -26,5 +26,11 @@ def load(path: str | os.PathLike[str], *, device: str = "auto") -> Trained:
     loaded = model_request(path, device).open(installed(), Silent())
     directory = Path(path) if Path(path).is_dir() else None
     return Trained(
-        loaded.model, loaded.info, loaded.checkpoint, loaded.device, loaded.name, directory=directory
+        loaded.model,
+        loaded.info,
+        loaded.checkpoint,
+        loaded.device,
+        loaded.name,
+        directory=directory,
+        path=loaded.path,
     )

@@ -51,6 +51,7 @@ class Trained:
         history: What was logged in training, one record a line of `metrics.jsonl`: `{"step": 50, "loss": 1.2}`;
             losses in nats per step and example, `validation_nats` in nats per example.
         bound: Upper bound on -log p of held-out data, nats per example and bits/dim, where it was trained here.
+        path: The file that it was loaded from; None where it was trained here.
     """
 
     model: Model
@@ -62,12 +63,19 @@ class Trained:
     directory: Path | None = None
     history: tuple[Mapping[str, Any], ...] = ()
     bound: BoundEstimate | None = None
+    path: Path | None = None
 
     @property
     def loaded(self) -> LoadedModel:
         """The same as jobs take it."""
         return LoadedModel(
-            self.model, self.info, self.checkpoint, self.device, self.name, dataset=self.dataset
+            self.model,
+            self.info,
+            self.checkpoint,
+            self.device,
+            self.name,
+            dataset=self.dataset,
+            path=self.path,
         )
 
     @property

@@ -24,6 +24,7 @@ def sample(
     *,
     start: Tensor | str | os.PathLike[str] = "noise",
     split: Split | None = None,
+    trust_data: bool = False,
     levels: int | None = None,
     extra: int = 0,
     chain: int = 0,
@@ -48,6 +49,7 @@ def sample(
         start: "noise"; or where chains start at T = 1, and nothing is annealed: "data" for held-out examples, a file
             of samples or an image, or states `(N, *E)`.
         split: Of the data that "data" takes; None: test.
+        trust_data: Whether the data that the checkpoint names may be read and fetched, wherever the file comes from.
         levels: Number of annealing levels; None takes those of the schedule.
         extra: Further steps at T = 1 before anything is recorded.
         chain: Steps at T = 1 that are recorded then.
@@ -75,6 +77,7 @@ def sample(
         num=num,
         start=start if isinstance(start, Tensor) else os.fspath(start),
         split=split,
+        trust_data=trust_data,
         levels=renamed("steps", steps, "levels", levels),
         extra=extra,
         chain=chain,
@@ -95,6 +98,7 @@ def inpaint(
     known: Tensor | None = None,
     data: str | os.PathLike[str] | Dataset | Tensor | None = None,
     settings: Mapping[str, Any] | None = None,
+    trust_data: bool = False,
     split: Split = "test",
     num: int = 8,
     extra: int = 100,
@@ -116,6 +120,7 @@ def inpaint(
         known: States `(N, *E)`; None takes the first `num` examples of a split of the data.
         data: Name, path, hub id, instance or tensor `(N, *E)` of the model's shape; None takes the training's.
         settings: Options of data given by name.
+        trust_data: Whether the data that the checkpoint names may be read and fetched, wherever the file comes from.
         split: Of the data.
         num: Number of examples.
         extra: Steps at T = 1 after annealing.
@@ -141,7 +146,7 @@ def inpaint(
         model=model_request(model, device, precision),
         keep=keep if isinstance(keep, Tensor) else os.fspath(keep),
         known=known,
-        data=data_request(data, settings),
+        data=data_request(data, settings, trust_data),
         split=split,
         num=num,
         extra=extra,

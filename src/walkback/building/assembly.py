@@ -14,13 +14,15 @@ from torch import nn
 
 from walkback.building.devices import Precision, autocast
 from walkback.building.origins import recorded_component
-from walkback.component import INTERFACES, Kind, spoken
+from walkback.building.restoring import Restoring
+from walkback.component import INTERFACES, Component, Kind, spoken
 from walkback.configuration.components import ComponentConfig
 from walkback.configuration.config import RunConfig
 from walkback.configuration.schema import component_options, nested_in
 from walkback.data import DataInfo, Dataset, states_of
-from walkback.errors import CheckpointError, ConfigurationError, PluginError, WalkbackError
+from walkback.errors import ConfigurationError, ConstructionError, PluginError, WalkbackError
 from walkback.extensions.loader import CORE_DISTRIBUTION, canonical
+from walkback.extensions.registered import Registered
 from walkback.extensions.registry import Registry
 from walkback.loggers import Logger
 from walkback.metrics import Metric
@@ -31,7 +33,8 @@ from walkback.priors import Prior
 from walkback.processes import Process
 from walkback.schedules import Schedule
 from walkback.state import StateSpace
-from walkback.storage.checkpoint import Checkpoint, load_checkpoint
+from walkback.storage.checkpoint import Checkpoint
+from walkback.storage.description import Description
 from walkback.support.faults import is_not_of_code
 from walkback.support.memory_errors import is_out_of_memory, wanted_by
 from walkback.support.seeding import derive_seed, generator, lent_seed
@@ -58,6 +61,7 @@ class LoadedModel:
         name: Name of the file, for protocols.
         precision: Precision of the networks.
         dataset: The prepared training data, if they are available.
+        path: The file; None for a model in memory.
     """
 
     model: Model
@@ -67,6 +71,7 @@ class LoadedModel:
     name: str
     precision: Precision = "fp32"
     dataset: Dataset | None = None
+    path: Path | None = None
 
     @property
     def operator_name(self) -> str:
@@ -179,25 +184,18 @@ def load_model(path: Path, registry: Registry, device: torch.device) -> LoadedMo
         CheckpointError: The file is not a usable checkpoint, or needs a plugin that is not installed.
         PluginError: A plugin that it needs is broken.
     """
-    checkpoint = load_checkpoint(path)
-    description = checkpoint.description
-    parts = {
-        section: recorded_component(path, section, description, registry)
-        for section in ("operator", "schedule", "process", "prior")
-    }
-    model = build_model(parts, registry, checkpoint.data.space, seed=0)
-    try:
-        model.load_tensors(checkpoint.tensors)
-    except RuntimeError as error:
-        part = str(error).partition(":")[0]
-        origin = description.components[part]
-        raise CheckpointError(
-            f"Got {path}, whose weights do not fit the {part} '{origin.name}' of this installation; "
-            f"it was written with {origin.distribution} {origin.version}."
-        ) from error
+
+    def build(description: Description) -> Model:
+        parts = {
+            section: recorded_component(path, section, description, registry)
+            for section in ("operator", "schedule", "process", "prior")
+        }
+        return build_model(parts, registry, DataInfo.from_dict(description.data).space, seed=0)
+
+    model, checkpoint = Restoring(path, build).load()
     model.operator.eval().requires_grad_(False)
     model.process.eval().requires_grad_(False)
-    return LoadedModel(model.to(device), checkpoint.data, checkpoint, device, path.name)
+    return LoadedModel(model.to(device), checkpoint.data, checkpoint, device, path.name, path=path)
 
 
 def build_part(
@@ -232,17 +230,25 @@ def build_part(
             ) from error
         if is_not_of_code(error):
             raise
-        if canonical(registered.distribution) == CORE_DISTRIBUTION:
-            raise ConfigurationError(
-                f"The {spoken(kind)} '{registered.reference}' cannot be built with these options: {one_line(error)}."
-            ) from error
-        raise PluginError(
-            f"The {spoken(kind)} '{registered.qualified_name}' of {registered.distribution} {registered.version} "
-            f"cannot be built: {error!r}."
-        ) from error
+        raise _construction_error(registered, error) from error
     if isinstance(part, nn.Module):
         part.train()
     return part
+
+
+def _construction_error(registered: Registered[Component], error: BaseException) -> ConstructionError:
+    """What a constructor raised; of a built-in component it is the fault of the options, exit code 2."""
+    kind = spoken(registered.kind)
+    if canonical(registered.distribution) == CORE_DISTRIBUTION:
+        failure = ConstructionError(
+            f"The {kind} '{registered.reference}' cannot be built with these options: {one_line(error)}."
+        )
+        failure.exit_code = ConfigurationError.exit_code
+        return failure
+    return ConstructionError(
+        f"The {kind} '{registered.qualified_name}' of {registered.distribution} {registered.version} cannot be built: "
+        f"{one_line(error)}."
+    )
 
 
 def built_options(registry: Registry, kind: Kind, config: ComponentConfig, *arguments: Any) -> dict[str, Any]:

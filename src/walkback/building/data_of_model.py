@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
+from pathlib import Path
+from typing import TypeGuard
 
 from walkback.building.assembly import LoadedModel, build_dataset
 from walkback.building.origins import recorded_component
+from walkback.configuration.components import ComponentConfig
+from walkback.configuration.config import component, parse_document
 from walkback.configuration.layering import resolve_data
 from walkback.data import Batch, Dataset, Split, batch_of, require_examples
-from walkback.errors import ConfigurationError
+from walkback.errors import ConfigurationError, WalkbackError, shortened
 from walkback.extensions.registry import Registry
 from walkback.support.seeding import generator
+from walkback.support.textfile import read_text
 
 
 def data_for(
@@ -18,21 +24,28 @@ def data_for(
     registry: Registry,
     source: str | Dataset | None = None,
     overrides: Sequence[str] = (),
+    *,
+    trusted: bool = False,
 ) -> Dataset:
     """A prepared dataset whose states are of the model's kind.
+
+    A checkpoint may come from anywhere, and does not decide what is fetched or read: the data that it names are used if
+    they are made from their options alone, or if the user's own run in that place was trained on them.
 
     Args:
         loaded: The model and what its checkpoint says of its data.
         registry: The plugins.
         source: A name, a path or a hub id, or a dataset; None takes the data that the model was trained on.
         overrides: `data.option=value` assignments for data given by name.
+        trusted: Whether the data that the checkpoint names may be read and fetched, whatever they are.
 
     Raises:
         CheckpointError: The checkpoint's own dataset is not installed.
-        ConfigurationError: There are no such data, or they differ from the checkpoint's in shape, support or classes.
+        ConfigurationError: There are no such data, the checkpoint's own would be read or fetched unasked, or they
+            differ from the checkpoint's in shape, support or classes.
         DataError: The data cannot be loaded.
     """
-    dataset = _unprepared(loaded, registry, source, overrides)
+    dataset = _unprepared(loaded, registry, source, overrides, trusted)
     dataset.prepare()
     found, expected = dataset.info, loaded.info
     if (found.shape, found.support) != (expected.shape, expected.support):
@@ -89,7 +102,11 @@ def first_examples(dataset: Dataset, split: Split, num: int, seed: int) -> Batch
 
 
 def _unprepared(
-    loaded: LoadedModel, registry: Registry, source: str | Dataset | None, overrides: Sequence[str]
+    loaded: LoadedModel,
+    registry: Registry,
+    source: str | Dataset | None,
+    overrides: Sequence[str],
+    trusted: bool,
 ) -> Dataset:
     if isinstance(source, Dataset):
         return source
@@ -97,5 +114,42 @@ def _unprepared(
         return build_dataset(resolve_data(registry, source, overrides), registry)
     if loaded.dataset is not None:
         return loaded.dataset
-    recorded = recorded_component(None, "data", loaded.checkpoint.description, registry)
+    recorded = recorded_component(loaded.path, "data", loaded.checkpoint.description, registry)
+    contained = registry.find("dataset", recorded.name).spec.self_contained
+    if not (trusted or contained or _is_of_own_run(loaded.path, recorded, registry)):
+        names = [
+            f"{name} = {shortened(value, 60)!r}" for name, value in recorded.options.items() if _names(value)
+        ]
+        where = f" with {', '.join(names[:3])}" if names else ""
+        raise ConfigurationError(
+            f"Got {loaded.name}, whose data would be read or fetched because the file names them: "
+            f"'{recorded.name}'{where}. Name the data yourself (--data, data=), or allow those (--trust-data, "
+            "trust_data=True)."
+        )
     return build_dataset(recorded, registry)
+
+
+def _names(value: object) -> TypeGuard[str]:
+    """Whether an option may say where data are."""
+    return isinstance(value, str) and ("/" in value or "\\" in value or "." in value)
+
+
+def _is_of_own_run(file: Path | None, recorded: ComponentConfig, registry: Registry) -> bool:
+    """Whether a checkpoint lies in a run directory of this user, whose configuration has the same data."""
+    if file is None:
+        return False
+    file = file.resolve()
+    directory = file.parent.parent if file.parent.name == "checkpoints" else file.parent
+    config = directory / "config.toml"
+    try:
+        if config.is_symlink() or not _is_own(config):
+            return False
+        document = parse_document(read_text(config), str(config), registry)
+        return component(registry, "data", document.get("data", {})) == recorded
+    except (WalkbackError, OSError):
+        return False
+
+
+def _is_own(file: Path) -> bool:
+    """Whether a file belongs to the user of this process; true on systems that do not tell."""
+    return not hasattr(os, "getuid") or file.stat().st_uid == os.getuid()

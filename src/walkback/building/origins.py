@@ -8,6 +8,7 @@ A checkpoint is read with the components that it was written with, even if other
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,7 @@ from walkback.configuration.components import ComponentConfig
 from walkback.configuration.config import COMPONENT_SECTIONS, RunConfig, component
 from walkback.configuration.renaming import moved_component
 from walkback.configuration.schema import component_options, nested_in
-from walkback.errors import CheckpointError
+from walkback.errors import CheckpointError, ConfigurationError, shortened
 from walkback.extensions.registry import Registry
 from walkback.storage.description import ComponentOrigin, Description
 
@@ -53,7 +54,27 @@ def recorded_component(
         raise CheckpointError(f"Got {what} without its {section}, expected a checkpoint of `walkback run`.")
     kind = COMPONENT_SECTIONS[section]
     pinned = _pinned(registry, kind, section, table, description, what)
-    return component(registry, section, pinned)
+    try:
+        return component(registry, section, pinned)
+    except ConfigurationError as error:
+        raise unknown_configuration(what, description, error) from error
+
+
+def unknown_configuration(
+    what: object, description: Description, error: ConfigurationError
+) -> CheckpointError:
+    """What to say of a checkpoint whose configuration this version cannot use, and why it cannot."""
+    here, writer = version("walkback"), description.walkback
+    cure = (
+        f"with pip install walkback=={writer}"
+        if writer != here
+        else "or one of the same date, or train again"
+    )
+    reason = str(error).rstrip(".")
+    return CheckpointError(
+        f"Got {what} with a configuration that walkback {here} cannot use ({shortened(reason, 600)}); it was written "
+        f"by walkback {writer}, format {description.format}: install that version {cure}."
+    )
 
 
 def _registered(
@@ -100,7 +121,7 @@ def _refuse_missing(registry: Registry, kind: Kind, origin: ComponentOrigin, wha
     if not registry.matches(kind, f"{origin.distribution}:{origin.name}") and not broken:
         raise CheckpointError(
             f"Got {what}, which needs the {spoken(kind)} '{origin.name}' of {origin.distribution} {origin.version}: "
-            f"install that with pip install {origin.distribution}=={origin.version}."
+            f"if you trust that distribution, install it with pip install {origin.distribution}=={origin.version}."
         )
 
 

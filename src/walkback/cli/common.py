@@ -94,6 +94,13 @@ DataSource: TypeAlias = Annotated[
         autocompletion=completion("dataset"),
     ),
 ]
+TrustData: TypeAlias = Annotated[
+    bool,
+    typer.Option(
+        "--trust-data",
+        help="Read or fetch the data set that the checkpoint names, wherever the file comes from.",
+    ),
+]
 DataOptions: TypeAlias = Annotated[
     list[str] | None,
     typer.Option("--set", metavar="OPTION=VALUE", help="Set an option of the dataset given by --data."),

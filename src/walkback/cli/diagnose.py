@@ -17,6 +17,7 @@ from walkback.cli.common import (
     OldKeep,
     Plot,
     Seed,
+    TrustData,
     WorkDirectory,
     carry_out,
     completion,
@@ -72,6 +73,7 @@ def diagnose(
         ),
     ] = None,
     data: DataSource = None,
+    trust_data: TrustData = False,
     thresholds: Annotated[
         list[str] | None,
         typer.Option(
@@ -106,7 +108,7 @@ def diagnose(
         diagnostic=name,
         model=ModelRequest(checkpoint, device, precision),
         options=dict(_option(text) for text in given if not text.startswith("data.")),
-        data=DataRequest(data, tuple(text for text in given if text.startswith("data."))),
+        data=DataRequest(data, tuple(text for text in given if text.startswith("data.")), trust_data),
         thresholds=tuple(_threshold(text) for text in thresholds or ()),
         cache=renamed(output.warn, flags, "keep", keep, "cache", cache),
         plot=plot,

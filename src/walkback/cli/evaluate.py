@@ -20,6 +20,7 @@ from walkback.cli.common import (
     Plot,
     ReadoutOption,
     Seed,
+    TrustData,
     WorkDirectory,
     carry_out,
 )
@@ -32,6 +33,7 @@ def evaluate(
     checkpoint: CheckpointFile,
     data: DataSource = None,
     assignments: DataOptions = None,
+    trust_data: TrustData = False,
     split: Annotated[
         Literal["train", "validation", "test"], typer.Option(help="Split to evaluate on.")
     ] = "test",
@@ -85,7 +87,7 @@ def evaluate(
     output = Output()
     job = EvaluateJob(
         model=ModelRequest(checkpoint, device, precision),
-        data=DataRequest(data, tuple(assignments or ())),
+        data=DataRequest(data, tuple(assignments or ()), trust_data),
         plan=EvaluationPlan(
             split=split,
             limit=limit,

@@ -19,6 +19,7 @@ from walkback.cli.common import (
     Label,
     ReadoutOption,
     Seed,
+    TrustData,
     carry_out,
 )
 from walkback.cli.console import Output
@@ -37,6 +38,7 @@ def inpaint(
     ],
     data: DataSource = None,
     assignments: DataOptions = None,
+    trust_data: TrustData = False,
     split: Annotated[
         Literal["train", "validation", "test"], typer.Option(help="Split to take images from.")
     ] = "test",
@@ -76,7 +78,7 @@ def inpaint(
     job = InpaintJob(
         model=ModelRequest(checkpoint, device, precision),
         keep=keep,
-        data=DataRequest(data, tuple(assignments or ())),
+        data=DataRequest(data, tuple(assignments or ()), trust_data),
         split=split,
         num=num,
         extra=extra,

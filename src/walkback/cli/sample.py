@@ -19,6 +19,7 @@ from walkback.cli.common import (
     OldSteps,
     ReadoutOption,
     Seed,
+    TrustData,
     carry_out,
 )
 from walkback.cli.console import Output
@@ -45,6 +46,7 @@ def sample(
         Literal["train", "validation", "test"] | None,
         typer.Option(help="Split of the data that --from data takes (default: test)."),
     ] = None,
+    trust_data: TrustData = False,
     levels: NumLevels = None,
     steps: OldSteps = None,
     extra: Annotated[
@@ -93,6 +95,7 @@ def sample(
         num=num,
         start=start,
         split=split,
+        trust_data=trust_data,
         levels=renamed(output.warn, flags, "steps", steps, "levels", levels),
         extra=extra,
         chain=chain,

@@ -93,12 +93,9 @@ class DataInfo:
     def from_dict(cls, record: Mapping[str, Any]) -> DataInfo:
         """Invert `to_dict`; raises DataError if `record` is not such a dictionary."""
         try:
-            shape = tuple(int(n) for n in record["shape"])
-            if min(shape, default=1) < 1 or record["support"] not in get_args(Support):
-                raise DataError(f"Got a data description of shape {shape} and support {record['support']!r}.")
-            return cls(
+            info = cls(
                 name=str(record["name"]),
-                shape=shape,
+                shape=tuple(int(n) for n in record["shape"]),
                 support=record["support"],
                 bins=None if record["bins"] is None else int(record["bins"]),
                 preprocessing=tuple(str(step) for step in record["preprocessing"]),
@@ -107,8 +104,28 @@ class DataInfo:
                 classes={str(name): int(count) for name, count in record.get("classes", ())},
                 noise=float(record.get("noise", 0.0)),
             )
-        except (KeyError, TypeError, ValueError, AttributeError) as error:
-            raise DataError(f"Got a data description that cannot be read ({error!r}).") from error
+            info._require_possible()
+        except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as error:
+            raise DataError(f"Got a data description that cannot be read ({error!r:.200}).") from error
+        return info
+
+    def _require_possible(self) -> None:
+        """Raise ValueError for values that no dataset has."""
+        possible = {
+            "shape": min(self.shape, default=1) >= 1 and math.prod(self.shape) <= _MOST_DIMENSIONS,
+            "support": self.support in get_args(Support),
+            "bins": self.bins is None or 2 <= self.bins <= 2**32,
+            "noise": 0.0 <= self.noise < math.inf,
+            "splits": min(self.splits.values(), default=0) >= 0,
+            "classes": not self.classes
+            or (min(self.classes.values()) >= 0 and 0 < sum(self.classes.values()) < 2**53),
+        }
+        for name, holds in possible.items():
+            if not holds:
+                raise ValueError(f"its {name} is impossible")
+
+
+_MOST_DIMENSIONS = 2**28
 
 
 class Dataset(ABC):

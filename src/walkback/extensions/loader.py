@@ -12,11 +12,14 @@ import contextlib
 import importlib.metadata
 import os
 import re
+import signal
 import sys
+import threading
 import time
 import traceback
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
+from types import FrameType
 from typing import Any, Literal, TypeAlias
 
 import pluggy
@@ -25,6 +28,7 @@ from walkback import hookspecs
 from walkback.component import API_VERSION, KINDS, Command, Component, Recipe
 from walkback.errors import PluginError
 from walkback.support.faults import is_not_of_code
+from walkback.support.interrupts import Stopped
 from walkback.support.text import nearest, one_line
 
 CORE_DISTRIBUTION = "walkback"
@@ -143,9 +147,39 @@ def load_plugin(plugin: object, status: PluginStatus) -> Plugin:
 
 @contextlib.contextmanager
 def quiet_stdout() -> Iterator[None]:
-    """Send what third-party code prints to stderr: stdout is for results, with `--json` for one document."""
-    with contextlib.redirect_stdout(sys.stderr):
-        yield
+    """Run third-party code in the block: what it prints goes to stderr, since stdout is for results.
+
+    Raises:
+        RuntimeError: The code raised KeyboardInterrupt itself, and the user did not press Ctrl-C.
+    """
+    with contextlib.redirect_stdout(sys.stderr), _interruptions() as arrived:
+        try:
+            yield
+        except KeyboardInterrupt as error:
+            if isinstance(error, Stopped) or arrived:
+                raise
+            raise RuntimeError("KeyboardInterrupt without a signal") from error
+
+
+@contextlib.contextmanager
+def _interruptions() -> Iterator[list[int]]:
+    """The signals of Ctrl-C that arrive in the block, where Python's own handler is in charge of them."""
+    arrived: list[int] = []
+    default = signal.default_int_handler
+    in_main_thread = threading.current_thread() is threading.main_thread()
+    if not in_main_thread or signal.getsignal(signal.SIGINT) is not default:
+        yield arrived
+        return
+
+    def note(number: int, frame: FrameType | None) -> None:
+        arrived.append(number)
+        default(number, frame)
+
+    signal.signal(signal.SIGINT, note)
+    try:
+        yield arrived
+    finally:
+        signal.signal(signal.SIGINT, default)
 
 
 def _entry_points() -> Iterator[tuple[PluginStatus, importlib.metadata.EntryPoint]]:
@@ -245,5 +279,9 @@ def _check(hook: str, record: Any, expected: type[Record]) -> None:
                 raise PluginError(
                     f"{hook} gave {record.name!r} with {word} {table!r:.80}, expected a mapping by option"
                 )
+        if not isinstance(record.self_contained, bool):
+            raise PluginError(
+                f"{hook} gave {record.name!r} with self_contained {record.self_contained!r:.80}"
+            )
     if not isinstance(record.summary, str):
         raise PluginError(f"{hook} gave {record.name!r} with summary {record.summary!r:.80}, expected text")

@@ -20,6 +20,7 @@ from walkback.measuring.diagnose import build_diagnostic, diagnose_model
 from walkback.measuring.provenance import Provenance
 from walkback.pictures.plots import check_plot_target
 from walkback.report import Report
+from walkback.storage.files import require_apart
 from walkback.storage.work_cache import WorkCache
 from walkback.support.watch import Silent, Watch
 
@@ -77,6 +78,7 @@ class DiagnoseJob:
                     f"Got a threshold of {limit} for {name or 'the headline'}, expected a number."
                 )
         if self.plot is not None:
+            require_apart(self.plot, (*self.model.files, *self.data.files))
             check_plot_target(self.plot, self.overwrite)
         diagnostic, table = self._built(registry)
         loaded = self.model.open(registry, watch, densities=True)

@@ -23,6 +23,7 @@ from walkback.pictures.plots import check_plot_target
 from walkback.report import Report
 from walkback.sampling.readout import require_readout
 from walkback.schedules import Levels
+from walkback.storage.files import require_apart
 from walkback.storage.work_cache import WorkCache
 from walkback.support.extras import require
 from walkback.support.sizes import require_room
@@ -95,6 +96,7 @@ class EvaluateJob:
         if self.plan.classifier:
             require("torchmetrics", "eval")
         if self.plot is not None:
+            require_apart(self.plot, (*self.model.files, *self.data.files))
             check_plot_target(self.plot, self.overwrite)
 
     def _require_enough(self, dataset: Dataset) -> None:

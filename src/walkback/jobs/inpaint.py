@@ -23,6 +23,7 @@ from walkback.pictures.inpainted import check_target, read_mask, save_inpainted
 from walkback.sampling.inpainting import fill_in, fill_steps
 from walkback.sampling.readout import require_readout
 from walkback.schedules import Levels
+from walkback.storage.files import require_apart
 from walkback.support.readouts import Readout
 from walkback.support.watch import Watch
 
@@ -88,6 +89,8 @@ class InpaintJob:
         """See `Job`."""
         self._require_consistent()
         if self.out is not None:
+            mask_file = () if isinstance(self.keep, Tensor) else (Path(self.keep),)
+            require_apart(self.out, (*self.model.files, *mask_file, *self.data.files))
             check_target(self.out, self.overwrite)
         loaded = self.model.open(registry, watch)
         require_readout(loaded.model, self.readout)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal, TypeAlias
@@ -35,6 +36,12 @@ class ModelRequest:
     source: Path | LoadedModel
     device: str = "auto"
     precision: PrecisionName = "auto"
+
+    @property
+    def files(self) -> tuple[Path, ...]:
+        """The file that the model is read from; none for a model in memory."""
+        path = self.source.path if isinstance(self.source, LoadedModel) else checkpoint_in(self.source)
+        return () if path is None else (path,)
 
     def open(self, registry: Registry, watch: Watch, *, densities: bool = False) -> LoadedModel:
         """The model on its device.
@@ -78,10 +85,12 @@ class DataRequest:
     Attributes:
         source: A name, a path or a hub id, or a dataset; None takes the data that the model was trained on.
         settings: Options of data given by name, `OPTION=VALUE` or `data.OPTION=VALUE`.
+        trusted: Whether the data that the model's checkpoint names may be read and fetched, see `data_for`.
     """
 
     source: str | Dataset | None = None
     settings: tuple[str, ...] = ()
+    trusted: bool = False
 
     def check(self, say: Say) -> None:
         """Refuse options of data that no name is given of; raises ConfigurationError."""
@@ -94,6 +103,14 @@ class DataRequest:
     def name(self) -> str | None:
         """As the caller named them; None where they are the model's own, or a dataset."""
         return self.source if isinstance(self.source, str) else None
+
+    @property
+    def files(self) -> tuple[Path, ...]:
+        """The file or folder that the user names as data; none for other data."""
+        if not isinstance(self.source, str):
+            return ()
+        path = Path(os.path.expanduser(self.source))  # noqa: PTH111  leaves the name of an unknown user as it is
+        return (path,) if os.path.exists(path) else ()  # noqa: PTH110  false where Path.exists raises
 
     def open(self, loaded: LoadedModel, registry: Registry, watch: Watch, *, comparable: bool) -> Dataset:
         """The dataset, prepared, with states of the model's kind.
@@ -113,7 +130,7 @@ class DataRequest:
         """
         watch.stage(f"Preparing {self.name or loaded.info.name}", 0)
         overrides = [a if "." in a.partition("=")[0] else f"data.{a}" for a in self.settings]
-        dataset = data_for(loaded, registry, self.source, overrides)
+        dataset = data_for(loaded, registry, self.source, overrides, trusted=self.trusted)
         own = self.source is None
         if comparable:
             require_comparable(dataset, loaded, own=own)

@@ -31,6 +31,7 @@ from walkback.sampling.finite import require_finite
 from walkback.sampling.readout import read_out, require_readout
 from walkback.schedules import Levels
 from walkback.state import Context
+from walkback.storage.files import require_apart
 from walkback.support.readouts import Readout
 from walkback.support.sizes import require_room
 from walkback.support.watch import Watch
@@ -72,6 +73,7 @@ class SampleJob:
         num: Number of samples, or of chains; None: as many as the start has, else 64.
         start: "noise", "data" for held-out examples, a file of samples or an image, or states `(N, *E)`.
         split: That "data" takes; None: test.
+        trust_data: Whether "data" may be read and fetched because the checkpoint names them, see `data_for`.
         levels: Number of annealing levels; None: those of the schedule.
         extra: Steps at T = 1 before anything is recorded.
         chain: Steps at T = 1 that are recorded then.
@@ -90,6 +92,7 @@ class SampleJob:
     num: int | None = None
     start: str | Tensor = "noise"
     split: Split | None = None
+    trust_data: bool = False
     levels: int | None = None
     extra: int = 0
     chain: int = 0
@@ -105,6 +108,9 @@ class SampleJob:
     def check(self, registry: Registry, watch: Watch) -> CheckedSampling:
         """See `Job`."""
         self._require_consistent()
+        if self.out is not None:
+            started = () if isinstance(self.start, Tensor) else (Path(self.start),)
+            require_apart(self.out, (*self.model.files, *started))
         loaded = self.model.open(registry, watch)
         require_readout(loaded.model, self.readout)
         labels = self.labels.check(loaded, self.say)
@@ -173,7 +179,7 @@ class SampleJob:
             return unlabelled(states[: self.num]), None
         if self.start != "data":
             return unlabelled(read_starts(Path(self.start), loaded.info, self.num)), None
-        dataset = DataRequest().open(loaded, registry, watch, comparable=False)
+        dataset = DataRequest(trusted=self.trust_data).open(loaded, registry, watch, comparable=False)
         return first_examples(dataset, self.split or "test", self.num or NUM, self.seed), dataset.info
 
     def _protocol(

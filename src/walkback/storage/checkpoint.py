@@ -6,11 +6,11 @@ step-N.state.safetensors    TrainingState: raw weights, optimizer moments, count
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 import torch
 from torch import Tensor
@@ -20,9 +20,12 @@ from walkback.errors import CheckpointError, DataError, WalkbackError
 from walkback.storage.description import Description, parse_description
 from walkback.storage.migrations import CHECKPOINT, TRAINING_STATE
 from walkback.storage.tensorfile import read_tensors, save_tensors
+from walkback.storage.tensorheader import Header, TensorSpec
 
 _PREFIXES = ("operator.", "process.", "prior.")
 """What the names of a checkpoint's tensors start with."""
+
+_Accept: TypeAlias = Callable[[Description, Mapping[str, TensorSpec]], object]
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,26 +79,43 @@ def save_checkpoint(path: Path, checkpoint: Checkpoint) -> None:
     save_tensors(path, checkpoint.tensors, checkpoint.description.model_dump(mode="json"))
 
 
-def load_checkpoint(path: Path, device: str | torch.device = "cpu") -> Checkpoint:
+def load_checkpoint(
+    path: Path, device: str | torch.device = "cpu", accept: _Accept | None = None
+) -> Checkpoint:
     """Read a checkpoint, its tensors on `device`; runs no code named in the file.
+
+    Args:
+        path: The file.
+        device: Of the tensors.
+        accept: Called with the description and the types and shapes of the tensors before any tensor is read; refuses
+            them by raising an exception.
 
     Raises:
         CheckpointError: The file cannot be read, is not a checkpoint that this version understands, or holds
             weights that are not finite.
     """
-    tensors, document = read_tensors(path, device, kind=CHECKPOINT)
-    description = parse_description(path, document)
+
+    def check(header: Header) -> None:
+        description = _usable_description(path, header.metadata)
+        if accept is not None:
+            accept(description, header.tensors)
+
+    tensors, document = read_tensors(path, device, kind=CHECKPOINT, accept=check)
     problem = _problem(tensors)
     if problem:
         raise CheckpointError(f"Got the checkpoint {path}, which cannot be used: {problem}.")
-    checkpoint = Checkpoint(description, tensors)
+    return Checkpoint(_usable_description(path, document), tensors)
+
+
+def _usable_description(path: Path, document: Mapping[str, Any]) -> Description:
+    description = parse_description(path, document)
     try:
-        _ = checkpoint.data
+        DataInfo.from_dict(description.data)
     except DataError as error:
         raise CheckpointError(
             f"Got the checkpoint {path} without a usable description of its data."
         ) from error
-    return checkpoint
+    return description
 
 
 def save_training_state(path: Path, state: TrainingState) -> None:

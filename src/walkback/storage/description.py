@@ -9,14 +9,31 @@ import json
 from collections.abc import Mapping
 from importlib.metadata import version
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, TypeAlias
 
-from pydantic import AllowInfNan, BaseModel, ConfigDict, JsonValue, StrictFloat, StrictInt, ValidationError
+from pydantic import (
+    AllowInfNan,
+    BaseModel,
+    ConfigDict,
+    Field,
+    JsonValue,
+    StrictFloat,
+    StrictInt,
+    ValidationError,
+)
 
 from walkback.component import API_VERSION
-from walkback.errors import CheckpointError
+from walkback.errors import CheckpointError, shortened
 from walkback.storage.migrations import CHECKPOINT
 from walkback.storage.tensorheader import read_metadata
+
+_Name: TypeAlias = Annotated[str, Field(pattern=r"^\w[\w.+-]*$", max_length=100)]
+# The names of distributions and their versions (PEP 508 and 440): they are shown in commands to type.
+_Distribution: TypeAlias = Annotated[
+    str, Field(pattern=r"^[A-Za-z0-9]([A-Za-z0-9._-]*[A-Za-z0-9])?$", max_length=100)
+]
+_Version: TypeAlias = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9.+!_-]*$", max_length=100)]
+_Path: TypeAlias = Annotated[str, Field(pattern=r"^\w[\w.\[\]-]*$", max_length=200)]
 
 
 class ComponentOrigin(BaseModel):
@@ -24,9 +41,9 @@ class ComponentOrigin(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="ignore")
 
-    name: str
-    distribution: str
-    version: str
+    name: _Name
+    distribution: _Distribution
+    version: _Version
 
 
 class Description(BaseModel):
@@ -50,11 +67,11 @@ class Description(BaseModel):
 
     kind: Literal["checkpoint"]
     format: StrictInt
-    walkback: str
+    walkback: _Version
     api: StrictInt
-    torch: str
+    torch: _Version
     config: dict[str, JsonValue]
-    components: dict[str, ComponentOrigin]
+    components: dict[_Path, ComponentOrigin]
     data: dict[str, JsonValue]
     progress: dict[str, StrictInt | Annotated[StrictFloat, AllowInfNan(False)]]
     weights: Literal["ema", "raw"]
@@ -103,7 +120,7 @@ def parse_description(path: Path, document: Mapping[str, Any]) -> Description:
         first = error.errors(include_url=False, include_input=False)[0]
         where = ".".join(str(key) for key in first["loc"])
         raise CheckpointError(
-            f"Got the checkpoint {path} with an unusable entry {where!r} ({first['msg']}); "
+            f"Got the checkpoint {path} with an unusable entry {shortened(where, 80)!r} ({first['msg']}); "
             "expected a file written by walkback."
         ) from error
 

@@ -15,12 +15,14 @@ import hashlib
 import json
 import os
 import secrets
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from walkback.errors import ConfigurationError, WalkbackError, shortened
+from walkback.errors import CheckpointError, ConfigurationError, WalkbackError, shortened
+from walkback.storage.migrations import CHECKPOINT, TRAINING_STATE
+from walkback.storage.tensorheader import read_metadata
 
 TEMPORARY = ".walkback-*.tmp"
 """Pattern of the names of temporary files."""
@@ -40,6 +42,26 @@ _REASONS = {
     errno.ENFILE: "too many files are open on this machine; close some",
     errno.EEXIST: "there is a file of that name; choose another place",
 }
+
+
+def require_apart(path: Path, inputs: Iterable[Path]) -> None:
+    """Check that writing a file would not destroy what it is made from.
+
+    Args:
+        path: The file that is written.
+        inputs: Files that are read, and folders.
+
+    Raises:
+        ConfigurationError: It is one of the files, under any name, or exists in one of the folders.
+    """
+    for source in inputs:
+        with contextlib.suppress(OSError, RuntimeError):  # what cannot be looked at is refused elsewhere
+            real = path.resolve()
+            same = path.samefile(source) if path.exists() and source.exists() else real == source.resolve()
+            if same or (source.is_dir() and path.exists() and real.is_relative_to(source.resolve())):
+                raise ConfigurationError(
+                    f"Got {path} to write to, which belongs to the input {source}: choose another name."
+                )
 
 
 def require_target(path: Path, endings: Collection[str], *, overwrite: bool = False) -> None:
@@ -62,6 +84,10 @@ def require_target(path: Path, endings: Collection[str], *, overwrite: bool = Fa
     if path.exists() and not overwrite:
         raise ConfigurationError(
             f"Got {path} to write to, which exists; choose another name, or overwrite it (--force, overwrite=True)."
+        )
+    if overwrite and _kind_of(path) in (CHECKPOINT.name, TRAINING_STATE.name):
+        raise ConfigurationError(
+            f"Got {path} to write to, which is a {_kind_of(path)}: choose another name, or remove it first."
         )
     if path.exists() and not path.is_file():
         raise ConfigurationError(f"Got {path} to write to, which is not a regular file; choose another name.")
@@ -92,6 +118,14 @@ def require_path(path: Path) -> None:
         raise ConfigurationError(
             f"Got the path {path}, which is a link to {path.readlink()}, which does not exist; choose another path."
         )
+
+
+def _kind_of(path: Path) -> object:
+    """What a file of walkback says it is; None for any other."""
+    try:
+        return read_metadata(path).get("kind")
+    except CheckpointError:
+        return None
 
 
 @contextmanager

@@ -7,7 +7,7 @@ rejected first.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +20,7 @@ from walkback.storage.files import write_atomic
 from walkback.storage.migrations import FileKind
 from walkback.storage.tensorheader import (
     DTYPES,
+    Header,
     Malformed,
     encode_metadata,
     opened,
@@ -46,7 +47,11 @@ def save_tensors(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[st
 
 
 def read_tensors(
-    path: Path, device: str | torch.device = "cpu", *, kind: FileKind | None = None
+    path: Path,
+    device: str | torch.device = "cpu",
+    *,
+    kind: FileKind | None = None,
+    accept: Callable[[Header], object] | None = None,
 ) -> tuple[dict[str, Tensor], dict[str, Any]]:
     """The tensors and the metadata document of a file, whose digest is checked.
 
@@ -54,6 +59,7 @@ def read_tensors(
         path: The file.
         device: Where the tensors are put.
         kind: Which kind of file this is: tells whether a file of its format may lack a digest. None: any may.
+        accept: Called with the header before any tensor is made; refuses it by raising an exception.
 
     Raises:
         CheckpointError: The file cannot be read, or is anything but a whole file of this format.
@@ -66,6 +72,8 @@ def read_tensors(
         content = file.read()
         if header.digest is not None:
             require_intact(content, header.digest)
+        if accept is not None:
+            accept(header)
         tensors = safetensors.torch.load(content)
     return {name: tensor.to(device) for name, tensor in tensors.items()}, dict(header.metadata)
 

@@ -37,6 +37,11 @@ MAX_TENSORS = 2**16
 MAX_METADATA_CHARACTERS = 2**20
 """Longest metadata that is read."""
 
+MAX_DEPTH = 32
+"""Deepest nesting of JSON that is read; a configuration needs about eight levels."""
+
+_MAX_COLONS, _MAX_COMMAS = 6 * MAX_TENSORS, 32 * MAX_TENSORS
+
 _DIGEST = "sha256"
 _EMPTY = "0" * 64
 _HEX = re.compile("[0-9a-f]{64}")
@@ -169,7 +174,11 @@ def parse_header(file: BufferedReader) -> Header:
         raise Malformed("is cut short or not in safetensors format")
     if length > MAX_HEADER_BYTES:
         raise Malformed(f"has a header of {length} bytes, more than {MAX_HEADER_BYTES}")
-    document = _parse(file.read(length), "header")
+    content = file.read(length)
+    # A tensor has four colons: more keys than could be used are not worth the time to parse them.
+    if content.count(b":") > _MAX_COLONS or content.count(b",") > _MAX_COMMAS:
+        raise Malformed("has a header with too many entries")
+    document = _parse(content, "header")
     metadata = _metadata(document.pop("__metadata__", None))
     digest = metadata.pop(_DIGEST, None)
     if digest is not None and not (isinstance(digest, str) and _HEX.fullmatch(digest)):
@@ -266,7 +275,9 @@ def _metadata(entry: Any) -> dict[str, Any]:
 
 
 def _parse(text: bytes, what: str) -> dict[str, Any]:
-    """A JSON object without duplicate keys, NaN or lone surrogates, none of which JSON's reader refuses."""
+    """A JSON object without what JSON's reader does not refuse: duplicate keys, NaN, lone surrogates, deep nesting and
+    integers that need more than 64 bits.
+    """
 
     def unique(pairs: Iterable[tuple[str, Any]]) -> dict[str, Any]:
         rows = list(pairs)
@@ -285,4 +296,18 @@ def _parse(text: bytes, what: str) -> dict[str, Any]:
         raise Malformed(f"has a {what} that is not well-formed JSON") from error
     if not isinstance(document, dict):
         raise Malformed(f"has a {what} that is not a JSON object")
+    _require_plain(document, what)
     return document
+
+
+def _require_plain(document: Mapping[str, Any], what: str) -> None:
+    """Bound depth and integers; without recursion, and level by level."""
+    level: list[Any] = [document]
+    for _ in range(MAX_DEPTH):
+        if any(isinstance(value, int) and not -(2**63) <= value < 2**64 for value in level):
+            raise Malformed(f"has a {what} with an integer that needs more than 64 bits")
+        tables = (value.values() if isinstance(value, dict) else value for value in level)
+        level = [item for part in tables if not isinstance(part, str | int | float | None) for item in part]
+        if not level:
+            return
+    raise Malformed(f"has a {what} that is nested more than {MAX_DEPTH} levels deep")

@@ -59,7 +59,7 @@ def _new(case: Case) -> Iterator[tuple[StateSpace, Prior]]:
     yield from accepted(case, lambda space: case.build("prior", space), _choices(case))
 
 
-def _fitted(case: Case) -> Iterator[tuple[StateSpace, Prior]]:
+def fitted(case: Case) -> Iterator[tuple[StateSpace, Prior]]:
     """The same, fitted to data."""
     for space, prior in _new(case):
         prior.fit(_far(space, _FIT_EXAMPLES, "fit"))
@@ -72,13 +72,13 @@ def _law(space: StateSpace, prior: Prior) -> Law:
 
 @PRIORS.check("builds", "it is a prior, built from its options on one space at least")
 def _builds(case: Case) -> None:
-    for _ in _fitted(case):
+    for _ in fitted(case):
         pass
 
 
 @PRIORS.check("shapes", "sample gives (num, *E), log_prob (B,), in float32")
 def _shapes(case: Case) -> None:
-    for space, prior in _fitted(case):
+    for space, prior in fitted(case):
         for num in (1, 2, 7):
             found = prior.sample(num, generator("cpu", 0, "shapes"))
             require_state(found, space, num, f"a sample of the prior on {describe(space)}")
@@ -89,7 +89,7 @@ def _shapes(case: Case) -> None:
 @torch.no_grad()
 def _normalized(case: Case) -> None:
     answers = [
-        require_normalized(_law(space, prior)) for found in (_new, _fitted) for space, prior in found(case)
+        require_normalized(_law(space, prior)) for found in (_new, fitted) for space, prior in found(case)
     ]
     if not any(answers):
         raise NotApplicable(
@@ -100,7 +100,7 @@ def _normalized(case: Case) -> None:
 @PRIORS.check("samples", "samples are of the density that log_prob gives, new and fitted")
 @torch.no_grad()
 def _samples(case: Case) -> None:
-    for found in (_new, _fitted):
+    for found in (_new, fitted):
         for space, prior in found(case):
             require_samples(_law(space, prior))
 
@@ -123,7 +123,7 @@ def _fit(case: Case) -> None:
 @PRIORS.check("observe", "seeing last states keeps it finite, even where they never vary")
 @torch.no_grad()
 def _observe(case: Case) -> None:
-    for space, prior in _fitted(case):
+    for space, prior in fitted(case):
         state = data_like(space, 64)
         constant = map_state(lambda leaf: leaf[:1].expand_as(leaf).clone(), state)
         for seen in (state, constant, state):
@@ -147,7 +147,7 @@ def _untouched(case: Case) -> None:
 @PRIORS.check("generator", "samples depend on the generator only, and global randomness is left alone")
 @torch.no_grad()
 def _generator(case: Case) -> None:
-    for space, prior in _fitted(case):
+    for space, prior in fitted(case):
         first = drawn_from(partial(prior.sample, 7), "sample of the prior")
         if same(first, prior.sample(7, torch.Generator().manual_seed(6))):
             raise ConformanceError(
@@ -159,7 +159,7 @@ def _generator(case: Case) -> None:
 @PRIORS.check("state-dict", "parameters and buffers hold all that was learned: everything repeats bit by bit")
 @torch.no_grad()
 def _state_dict(case: Case) -> None:
-    for space, prior in _fitted(case):
+    for space, prior in fitted(case):
         for number in range(3):
             prior.observe(data_like(space, 64, f"seen {number}"))
         new: Prior = case.build("prior", space, seed=1)

@@ -24,15 +24,16 @@ from walkback.testing.networks import NETWORKS
 from walkback.testing.objectives import OBJECTIVES
 from walkback.testing.priors import PRIORS
 from walkback.testing.processes import PROCESSES
+from walkback.testing.ranges import OPERATOR_RANGES, PRIOR_RANGES
 from walkback.testing.schedules import SCHEDULES
 from walkback.testing.temperature_laws import TEMPERATURE_LAWS
 
 SUITES: Mapping[Kind, Iterable[Check]] = {
-    "operator": (*OPERATORS, *LABELS),
+    "operator": (*OPERATORS, *LABELS, *OPERATOR_RANGES),
     "network": NETWORKS,
     "temperature_law": TEMPERATURE_LAWS,
     "schedule": SCHEDULES,
-    "prior": PRIORS,
+    "prior": (*PRIORS, *PRIOR_RANGES),
     "process": PROCESSES,
     "objective": OBJECTIVES,
     "dataset": DATASETS,

@@ -1,0 +1,186 @@
+"""From a checkpoint to a model: nothing of the file is trusted.
+
+header → a model on the meta device, bounded by the file → names, shapes, types → weights → model → ranges
+
+A configuration of a few hundred bytes can describe a network of any size. The first model takes no memory, and its
+construction stops once it has more parts than the file could fill.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, final
+
+import torch
+from torch import Tensor, nn
+from torch.nn.modules import module as hooks
+
+from walkback.building.origins import unknown_configuration
+from walkback.errors import CheckpointError, ConfigurationError, ConstructionError
+from walkback.model import Model
+from walkback.storage.checkpoint import Checkpoint, load_checkpoint
+from walkback.storage.description import Description
+from walkback.storage.tensorheader import DTYPES, TensorSpec
+from walkback.support.constraints import violation
+from walkback.support.text import one_line
+
+# What a constructor may register beyond what is in the file: parts that it replaces, and constants.
+_MORE_TENSORS, _MORE_MODULES, _MORE_ELEMENTS = 256, 1024, 2**24
+_TENSORS_PER_STORED, _MODULES_PER_STORED, _SIZE_PER_STORED = 4, 16, 4
+
+Build = Callable[[Description], Model]
+
+
+@final
+@dataclass(frozen=True, slots=True)
+class Restoring:
+    """Loads the checkpoint of one file.
+
+    Attributes:
+        path: The file.
+        build: Makes a new model for a description.
+    """
+
+    path: Path
+    build: Build
+
+    def load(self) -> tuple[Model, Checkpoint]:
+        """The model, on the CPU, with the weights of the file, and what the file says.
+
+        Raises:
+            CheckpointError: The file is not a usable checkpoint, or not one of the model that it describes.
+            PluginError: A plugin that it needs is broken.
+        """
+        checkpoint = load_checkpoint(self.path, accept=self._require_fitting)
+        description = checkpoint.description
+        specs = {name: _spec(tensor) for name, tensor in checkpoint.tensors.items()}
+        model = self._built(description, specs)
+        self._compare(model, description, specs)
+        self._fill(model, checkpoint.tensors, description)
+        for part, module in model.modules.items():
+            problem = violation(module)
+            if problem is not None:
+                raise CheckpointError(
+                    f"Got {self.path}, which cannot be used: in its {part}, the tensor {problem}."
+                )
+        return model, checkpoint
+
+    def _built(self, description: Description, specs: Mapping[str, TensorSpec]) -> Model:
+        """The model, with weights of its own; what a constructor makes of a configuration may be the file's fault."""
+        try:
+            return self._build(description, specs)
+        except ConstructionError as error:
+            raise CheckpointError(
+                f"Got {self.path}, whose model cannot be built: {one_line(error)}; the file is damaged, or made for "
+                "another version of the plugin."
+            ) from error
+
+    def _build(self, description: Description, specs: Mapping[str, TensorSpec]) -> Model:
+        try:
+            with self._within(specs):
+                return self.build(description)
+        except CheckpointError:
+            raise
+        except ConfigurationError as error:
+            raise unknown_configuration(self.path, description, error) from error
+
+    def _require_fitting(self, description: Description, specs: Mapping[str, TensorSpec]) -> None:
+        """Compare the file with the model that it describes, of which nothing is allocated."""
+        try:
+            with torch.device("meta"):
+                model = self._build(description, specs)
+        except ConstructionError:
+            # A constructor that reads values cannot run on the meta device: the real one is compared, and blamed.
+            return
+        self._compare(model, description, specs)
+        self._fill(model, {name: _empty(spec) for name, spec in specs.items()}, description)
+
+    def _compare(self, model: Model, description: Description, specs: Mapping[str, TensorSpec]) -> None:
+        """Refuse tensors whose shape or type is not that of the model's tensor of the same name.
+
+        `load_state_dict` alone would take a number for a vector of one element, and bits for weights.
+        """
+        for name, tensor in model.tensors().items():
+            found, expected = specs.get(name), _spec(tensor)
+            if found is None:
+                continue  # loading says so, unless the module knows how to do without
+            if found.shape != expected.shape or not _castable(found.dtype, expected.dtype):
+                said = f"{found.dtype} of shape {found.shape}, expected {expected.dtype} of shape {expected.shape}"
+                self._refuse(name.partition(".")[0], f"its tensor '{name}' is {said}", description)
+
+    def _fill(self, model: Model, tensors: Mapping[str, Tensor], description: Description) -> None:
+        try:
+            model.load_tensors(tensors)
+        except RuntimeError as error:
+            part, _, reason = str(error).partition(": ")
+            self._refuse(part, " ".join(reason.partition("\n")[2].split())[:300].rstrip(". "), description)
+
+    def _refuse(self, part: str, reason: str, description: Description) -> None:
+        origin = description.components[part]
+        raise CheckpointError(
+            f"Got {self.path}, whose weights do not fit the {part} '{origin.name}' of this installation"
+            f"{f' ({reason})' if reason else ''}; it was written with {origin.distribution} {origin.version}."
+        )
+
+    @contextmanager
+    def _within(self, specs: Mapping[str, TensorSpec]) -> Iterator[None]:
+        """Stop a construction in the block that goes beyond what the file could fill."""
+        budget = _Budget(self.path, specs)
+        handles = (
+            hooks.register_module_parameter_registration_hook(budget.tensor),
+            hooks.register_module_buffer_registration_hook(budget.tensor),
+            hooks.register_module_module_registration_hook(budget.module),
+        )
+        try:
+            yield
+        finally:
+            for handle in handles:
+                handle.remove()
+
+
+@final
+class _Budget:
+    """Counts what modules register while they are built."""
+
+    def __init__(self, path: Path, specs: Mapping[str, TensorSpec]) -> None:
+        self._path = path
+        self._tensors = _MORE_TENSORS + _TENSORS_PER_STORED * len(specs)
+        self._modules = _MORE_MODULES + _MODULES_PER_STORED * len(specs)
+        self._elements = _MORE_ELEMENTS + _SIZE_PER_STORED * sum(spec.size for spec in specs.values())
+
+    def tensor(self, module: nn.Module, name: str, tensor: Any) -> None:
+        """A parameter or a buffer is registered."""
+        self._tensors -= 1
+        self._elements -= tensor.numel() if isinstance(tensor, Tensor) else 0
+        self._check()
+
+    def module(self, module: nn.Module, name: str, part: Any) -> None:
+        """A module is registered in another."""
+        self._modules -= 1
+        self._check()
+
+    def _check(self) -> None:
+        if min(self._tensors, self._modules, self._elements) < 0:
+            raise CheckpointError(
+                f"Got {self._path}, whose configuration describes a larger model than the tensors in the file; "
+                "expected a file of walkback."
+            )
+
+
+def _spec(tensor: Tensor) -> TensorSpec:
+    name = str(tensor.dtype).removeprefix("torch.")
+    dtype = next((stored for stored, (own, _) in DTYPES.items() if own == name), name)
+    return TensorSpec(dtype, tuple(tensor.shape))
+
+
+def _empty(spec: TensorSpec) -> Tensor:
+    return torch.empty(spec.shape, dtype=getattr(torch, DTYPES[spec.dtype][0]), device="meta")
+
+
+def _castable(found: str, expected: str) -> bool:
+    """Whether a stored type may be loaded as another: floating-point numbers of any size, or the same type."""
+    floats = ("F64", "F32", "F16", "BF16")
+    return found == expected or (found in floats and expected in floats)
