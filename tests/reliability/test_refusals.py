@@ -133,10 +133,13 @@ LINES: list[tuple[tuple[str, ...], str]] = [
     ),
     (
         ("sample", "CKPT", "--levels", "1000000000", "--out", "OUT"),
-        "--levels 1000000000, expected at most 1,000,000",
+        "1,000,000,000 annealing levels, expected at most 100,000",
     ),
     (("sample", "CKPT", "--chain", "10000000000", "--out", "OUT"), "--chain 10000000000, expected at most"),
-    (("evaluate", "CKPT", "--levels", "1000000000"), "--levels 1000000000, expected at most 1,000,000"),
+    (
+        ("evaluate", "CKPT", "--levels", "1000000000"),
+        "1,000,000,000 annealing levels, expected at most 100,000",
+    ),
     (("evaluate", "CKPT", "--paths", "1000000000"), "--paths 1000000000, whose states alone need"),
     (("evaluate", "CKPT", "--limit", "1"), "--limit"),
     (("evaluate", "CKPT", "--simulated", "2"), "--simulated 2"),

@@ -12,7 +12,7 @@ from walkback.data import SPLITS, Dataset
 from walkback.errors import ConfigurationError
 from walkback.extensions.registry import Registry
 from walkback.jobs.inputs import DataRequest, ModelRequest
-from walkback.jobs.job import Say, at_least, keywords, one_of, require_length
+from walkback.jobs.job import Say, at_least, keywords, one_of
 from walkback.measuring.estimates import FEWEST, require_error_of_mean
 from walkback.measuring.evaluate import evaluate_model, plan_facts
 from walkback.measuring.jackknife import FEWEST_ROWS
@@ -69,8 +69,7 @@ class EvaluateJob:
 
     def _require_consistent(self) -> None:
         plan, say = self.plan, self.say
-        at_least(1, say, limit=plan.limit, paths=plan.paths, batch_size=plan.batch_size)
-        require_length(say, plan.levels)
+        at_least(1, say, limit=plan.limit, paths=plan.paths, levels=plan.levels, batch_size=plan.batch_size)
         at_least(0, say, simulated=plan.simulated, samples=plan.samples, seed=plan.seed)
         one_of(SPLITS, say, split=plan.split)
         self.data.check(say)

@@ -50,9 +50,6 @@ def carry_out(job: Job[Result], registry: Registry, watch: Watch) -> Result:
         return job.check(registry, watch).run(watch)
 
 
-MOST_LEVELS = 10**6
-"""Largest number of annealing levels; they are held in memory."""
-
 _NOTHING = object()
 _PYTHON = {"set": "settings"}
 _FLAGS = {"start": "from"}
@@ -88,16 +85,6 @@ def at_least(smallest: int, say: Say, **numbers: int | None) -> None:
         largest = LARGEST_SEED if name == "seed" else LARGEST_COUNT
         if number is not None and number > largest:
             raise ConfigurationError(f"Got {say(name, number)}, expected at most {largest:,}.")
-
-
-def require_length(say: Say, levels: int | None) -> None:
-    """Refuse annealing in so many levels that their list does not fit; raises ConfigurationError."""
-    at_least(1, say, levels=levels)
-    if levels is not None and levels > MOST_LEVELS:
-        raise ConfigurationError(
-            f"Got {say('levels', levels)}, expected at most {MOST_LEVELS:,}: steps at T = 1 take no more memory "
-            f"than one, see {say('extra')} and {say('chain')} of sampling."
-        )
 
 
 def one_of(choices: tuple[str, ...], say: Say, **words: str | None) -> None:

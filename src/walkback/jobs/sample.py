@@ -21,7 +21,7 @@ from walkback.data import SPLITS, Batch, DataInfo, Split
 from walkback.errors import ConfigurationError
 from walkback.extensions.registry import Registry
 from walkback.jobs.inputs import DataRequest, ModelRequest, require_states
-from walkback.jobs.job import Say, at_least, keywords, one_of, require_length
+from walkback.jobs.job import Say, at_least, keywords, one_of
 from walkback.jobs.labels import NONE, LabelRequest, unlabelled
 from walkback.measuring.provenance import Provenance
 from walkback.pictures.frames import open_sink
@@ -145,8 +145,7 @@ class SampleJob:
 
     def _require_consistent(self) -> None:
         say, origin = self.say, self.start if isinstance(self.start, str) else "states"
-        at_least(1, say, num=self.num, every=self.every, batch_size=self.batch_size)
-        require_length(say, self.levels)
+        at_least(1, say, num=self.num, levels=self.levels, every=self.every, batch_size=self.batch_size)
         at_least(0, say, extra=self.extra, chain=self.chain, seed=self.seed)
         one_of(SPLITS, say, split=self.split)
         if self.every is not None and self.every > max(self.chain, 1):
