@@ -96,9 +96,12 @@ def test_a_change_of_what_weights_depend_on_is_accepted_by_name(a: Path) -> None
     assert config["operator"]["network"]["dropout"] == 0.4  # type: ignore[index, call-overload]
 
 
-@pytest.mark.parametrize("name", ["training.lr", "date", ""])
-def test_only_what_weights_depend_on_needs_to_be_accepted(a: Path, name: str) -> None:
-    assert_refused(a, resume(a, "--accept", name), "--accept", "expected data")
+@pytest.mark.parametrize(
+    ("name", "words"),
+    [("training.lr", "expected data"), ("date", "expected data"), ("", "expected a value")],
+)
+def test_only_what_weights_depend_on_needs_to_be_accepted(a: Path, name: str, words: str) -> None:
+    assert_refused(a, resume(a, "--accept", name), "--accept", words)
     done = walkback("run", "--accept", "data", "--dry-run")
     assert done.code == 2
     assert "without --resume" in done.err
