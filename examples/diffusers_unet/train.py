@@ -11,12 +11,17 @@ from typing import Any
 import walkback as wb
 from walkback.report import number
 
-NETWORK = {"operator.network": "diffusers-unet", "operator.network.channels": [16, 32]}
+SETTINGS = {
+    "operator.network": "diffusers-unet",
+    "operator.network.channels": [16, 32],
+    "training.batch_size": 32,
+    "training.warmup": 30,
+}
 
 
-def main(walks: int = 600, steps: int = 300, **settings: Any) -> None:
+def main(walks: int = 400, steps: int = 300, **settings: Any) -> None:
     """Print the bound, write samples.png, and compare chains after `steps` steps at T = 1 with held-out digits."""
-    model = wb.train("gaussian", recipe="digits", data="digits", steps=walks, settings=NETWORK | settings)
+    model = wb.train("gaussian", recipe="digits", data="digits", steps=walks, settings=SETTINGS | settings)
     print(f"bound on -log p: {model.bound}")
     wb.sample(model, 64, extra=steps).save("samples.png", overwrite=True)
     for figure in wb.diagnose("stationarity", model, chains=64, steps=steps).figures:
