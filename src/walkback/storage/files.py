@@ -64,17 +64,20 @@ def require_apart(path: Path, inputs: Iterable[Path]) -> None:
                 )
 
 
-def require_target(path: Path, endings: Collection[str], *, overwrite: bool = False) -> None:
+def require_target(
+    path: Path, endings: Collection[str], *, overwrite: bool = False, of_checkpoint: bool = False
+) -> None:
     """Check, before any work, that a file can be written at the end of it.
 
     Args:
         path: The file.
         endings: Those that its name may have, as `.png`.
         overwrite: Whether a file that is there may be replaced.
+        of_checkpoint: Whether it is a checkpoint that is written: nothing else replaces one.
 
     Raises:
-        ConfigurationError: The ending is another, the file exists (unless `overwrite`) or is no regular file, or its
-            directory does not exist or cannot be written to.
+        ConfigurationError: The ending is another, the file exists (unless `overwrite`), is a checkpoint or no regular
+            file, or its directory does not exist or cannot be written to.
     """
     require_path(path)
     if path.suffix.lower() not in endings:
@@ -85,9 +88,10 @@ def require_target(path: Path, endings: Collection[str], *, overwrite: bool = Fa
         raise ConfigurationError(
             f"Got {path} to write to, which exists; choose another name, or overwrite it (--force, overwrite=True)."
         )
-    if overwrite and _kind_of(path) in (CHECKPOINT.name, TRAINING_STATE.name):
+    replaced = _kind_of(path) if overwrite else None
+    if replaced == TRAINING_STATE.name or (replaced == CHECKPOINT.name and not of_checkpoint):
         raise ConfigurationError(
-            f"Got {path} to write to, which is a {_kind_of(path)}: choose another name, or remove it first."
+            f"Got {path} to write to, which is a {replaced}: choose another name, or remove it first."
         )
     if path.exists() and not path.is_file():
         raise ConfigurationError(f"Got {path} to write to, which is not a regular file; choose another name.")
