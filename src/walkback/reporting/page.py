@@ -36,7 +36,7 @@ _MOST_COLUMNS = 20
 
 CAPTIONS = {
     "annealed": "Samples: drawn from the prior and cooled through the schedule to T = 1",
-    "chain": "Chains at T = 1, which start at samples; time goes to the right",
+    "chain": "Chains at T = 1, which start at samples; frames in order of time",
     "walk": "A heating walk from data, and a cooling walk from the prior",
     "field": "Where a step at T = 1 leads: E[s′ | s] - s over the data",
 }

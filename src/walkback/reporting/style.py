@@ -17,7 +17,7 @@ dl{display:grid;grid-template-columns:repeat(auto-fit,minmax(11rem,1fr));gap:.7r
 dl div{background:var(--card);border:1px solid var(--rule);border-radius:.5rem;padding:.6rem .8rem}
 dt{color:var(--quiet);font-size:.8rem}
 dd{margin:0;font-size:1.15rem;font-weight:600;font-variant-numeric:tabular-nums}
-.grid2{display:grid;grid-template-columns:repeat(auto-fit,minmax(min(28rem,100%),1fr));gap:1rem;align-items:start}
+.grid2{display:grid;grid-template-columns:repeat(auto-fit,minmax(min(28rem,100%),1fr));gap:1rem;align-items:start;grid-auto-flow:dense}
 .grid2>*{min-width:0}
 figure{margin:0}
 figure img{max-width:100%;min-width:min(100%,20rem);height:auto;display:block;background:#fff}
