@@ -13,12 +13,11 @@ from typing import Any, Literal
 
 from walkback.errors import WalkbackError
 from walkback.support import html as markup
+from walkback.support.numbers import with_error
+from walkback.support.text import columns
 
 FEWEST = 4
 """Independent values below which no standard error is given."""
-
-_MOST_PLACES = 8
-_ROUNDING = 1e-12  # relative; a smaller error is floating-point rounding
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,6 +120,17 @@ class Report:
         """Return a copy with more protocol entries (existing ones win) and with `warnings` before its own."""
         return replace(self, protocol={**protocol, **self.protocol}, warnings=(*warnings, *self.warnings))
 
+    def __str__(self) -> str:
+        """Figures and warnings, without series and protocol."""
+        rows = [(figure.name, number(figure), figure.unit) for figure in self.figures]
+        return columns([(self.name, "", ""), *rows], [f"warning: {warning}" for warning in self.warnings])
+
+    def plot(self) -> Any:
+        """Draw the series as a matplotlib figure (extra viz); see `walkback.support.curves.drawn`."""
+        from walkback.support.curves import drawn
+
+        return drawn(self.name, self.series)
+
     def _repr_html_(self) -> str:
         """Render figures, warnings and protocol in a notebook."""
         rows = [(figure.name, number(figure), figure.unit, figure.meaning) for figure in self.figures]
@@ -165,15 +175,4 @@ def number(figure: Figure) -> str:
     sign = {"above": "≤ ", "below": "≥ ", None: ""}[figure.side]
     if figure.error is None and figure.interval is not None:
         return f"{sign}{figure.interval[0]:.4g} to {figure.interval[1]:.4g}"
-    return sign + _with_error(figure.value, figure.error)
-
-
-def _with_error(value: float, error: float | None) -> str:
-    if error is None:
-        return f"{value:.5g}"
-    if error <= _ROUNDING * max(1.0, abs(value)):
-        return f"{value:.5g} ± 0"
-    places = max(0, 1 - math.floor(math.log10(error)))
-    if places > _MOST_PLACES:
-        return f"{value:.4g} ± {error:.2g}"
-    return f"{value:.{places}f} ± {error:.{places}f}"
+    return sign + with_error(figure.value, figure.error)

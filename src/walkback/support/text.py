@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import difflib
 import traceback
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
-from walkback.errors import WalkbackError, escaped, shortened
+from walkback.errors import WalkbackError, escaped, in_one_line, shortened
 
 _MOST_CHARACTERS = 100_000
 """Longest text that is shown as it is; files may hold names of any length."""
@@ -39,3 +39,23 @@ def printable(text: str) -> str:
     '\\u001b[31mred'
     """
     return escaped(shortened(text, _MOST_CHARACTERS), keep="\n\t")
+
+
+_MOST_ROWS, _WIDEST = 40, 100
+"""Lines of a record that is printed in Python, which should fit a screen, and characters of a cell."""
+
+
+def columns(rows: Sequence[Sequence[str]], more: Sequence[str] = ()) -> str:
+    """Text in columns, with further lines below it; safe to print, and cut where it is longer than a screen.
+
+    >>> print(columns([("bound", "1.2"), ("n", "3")], ["Few examples."]))
+    bound  1.2
+    n      3
+    Few examples.
+    """
+    cells = [[in_one_line(cell, _WIDEST) for cell in row] for row in rows]
+    widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
+    lines = ["  ".join(map(str.ljust, row, widths)).rstrip() for row in cells]
+    lines += [in_one_line(line) for line in more]
+    left_out = len(lines) - _MOST_ROWS
+    return "\n".join(lines if left_out <= 0 else [*lines[:_MOST_ROWS], f"… and {left_out} more lines"])
