@@ -26,9 +26,10 @@ from walkback.kernels import (
     normal_at,
 )
 from walkback.priors import Prior, ProductPrior
-from walkback.schedules import Level, levels_from, stack_levels
+from walkback.schedules import Level, levels_from
 from walkback.state import Space, State, StateSpace, leaves
 from walkback.temperature import VARIANCE_LAW, StandardDeviationLaw, TemperatureLaw
+from walkback.training.levels import stack_levels
 
 STD = StandardDeviationLaw()
 MEAN = torch.tensor([0.3, -2.0, 5.0], dtype=torch.float64)

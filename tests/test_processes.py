@@ -26,11 +26,12 @@ from walkback.measuring.work import cooling_work, heating_work
 from walkback.model import Model
 from walkback.objectives import AnyObjective
 from walkback.processes import Process, TiedProcess
-from walkback.schedules import Level, levels_from, stack_levels
+from walkback.schedules import Level, levels_from
 from walkback.state import Space, State, leaves
 from walkback.storage.checkpoint import load_checkpoint
 from walkback.testing import Case, failed, outcomes
 from walkback.training.distributed import World
+from walkback.training.levels import stack_levels
 from walkback.training.paths import path_loss
 from walkback.training.persistent_chains import PersistentChains
 from walkback.training.trainer import Trainer

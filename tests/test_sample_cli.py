@@ -225,7 +225,7 @@ def test_an_existing_file_is_kept_unless_forced(digits: Path, tmp_path: Path) ->
 @pytest.mark.parametrize(
     ("options", "words"),
     [
-        (("--levels", "6"), ["6 annealing steps", "at least 7"]),
+        (("--levels", "6"), ["6 annealing steps", "at least 11"]),
         (("--chain", "5", "--every", "6"), ["--every 6", "--chain 5"]),
         (("--every", "2"), ["--every 2", "--chain 0"]),
         (("--num", "0"), ["--num"]),

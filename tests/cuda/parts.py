@@ -16,9 +16,10 @@ from walkback.model import Model
 from walkback.operators import DataAware, TransitionOperator
 from walkback.priors import Prior
 from walkback.processes import Process
-from walkback.schedules import Levels, levels_from, tensor_levels
+from walkback.schedules import Levels, levels_from
 from walkback.state import Space, leaves, spaces
 from walkback.testing import SPACES, Case
+from walkback.training.levels import tensor_levels
 
 ROWS, WALKS, TEMPERATURES = 8, 2, (1.0, 2.0, 8.0)
 

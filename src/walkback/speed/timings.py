@@ -27,12 +27,12 @@ from walkback.model import Model
 from walkback.objectives import PathObjective
 from walkback.operators import initial_state
 from walkback.sampling import chain, last
-from walkback.schedules import tensor_levels
 from walkback.speed.race import Clock, Entrant, Work, race
 from walkback.support.seeding import generator
 from walkback.support.threads import cpu_threads
 from walkback.support.watch import Watch
 from walkback.training.batches import BatchOrder
+from walkback.training.levels import tensor_levels
 from walkback.training.trainer import Trainer, levels_of_walk
 from walkback.walk import Start
 

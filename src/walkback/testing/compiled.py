@@ -21,13 +21,14 @@ import torch
 from torch import Tensor
 
 from walkback.operators import TransitionOperator
-from walkback.schedules import Level, tensor_levels
+from walkback.schedules import Level
 from walkback.state import State, device_of
 from walkback.support.seeding import derive_seed, generator
 from walkback.testing.cases import Case, ConformanceError, NotApplicable
 from walkback.testing.kernels import HOT
 from walkback.testing.operators import OPERATORS as OPERATORS  # exported with the law below in it
 from walkback.testing.operators import probes
+from walkback.training.levels import tensor_levels
 
 Gradients: TypeAlias = dict[str, Tensor]
 

@@ -25,7 +25,7 @@ from walkback.operators import (
     state_space,
 )
 from walkback.processes import TiedProcess
-from walkback.schedules import Level, levels_from, tensor_levels
+from walkback.schedules import Level, levels_from
 from walkback.state import Context, State, StateSpace, map_state, spaces
 from walkback.support.seeding import generator
 from walkback.testing import kernels
@@ -41,6 +41,7 @@ from walkback.testing.probes import (
     same,
     through_file,
 )
+from walkback.training.levels import tensor_levels
 from walkback.walk import Start
 
 OPERATORS = Suite()

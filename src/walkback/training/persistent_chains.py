@@ -33,10 +33,11 @@ from walkback.model import Model
 from walkback.operators import Conditional
 from walkback.processes import require_stepwise
 from walkback.sampling import COLD, last, steps
-from walkback.schedules import Level, tensor_levels
+from walkback.schedules import Level
 from walkback.state import State, device_of, leaves, map_state
 from walkback.support.seeding import generator
 from walkback.training.distributed import World
+from walkback.training.levels import tensor_levels
 from walkback.walk import Heating, Start, by_cooling
 
 Draw: TypeAlias = Callable[[int, torch.Generator], Start]

@@ -22,7 +22,7 @@ from walkback.data import Dataset
 from walkback.errors import ConfigurationError
 from walkback.model import Model
 from walkback.objectives import AnyObjective, PathObjective
-from walkback.schedules import Levels, tensor_levels
+from walkback.schedules import Levels
 from walkback.state import State, map_state
 from walkback.support.memory import within_memory
 from walkback.support.seeding import derive_seed, generator, lent_seed
@@ -31,6 +31,7 @@ from walkback.training.batches import BatchOrder
 from walkback.training.distributed import World
 from walkback.training.finite import Moment, Trail
 from walkback.training.guard import Guard
+from walkback.training.levels import tensor_levels
 from walkback.training.optimization import (
     WeightAverage,
     build_optimizer,

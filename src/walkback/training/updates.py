@@ -25,9 +25,10 @@ from walkback.errors import ConfigurationError
 from walkback.kernels import StackedKernel
 from walkback.model import Model
 from walkback.objectives import AnyObjective, Objective, PathObjective
-from walkback.schedules import Levels, stack_levels
+from walkback.schedules import Levels
 from walkback.state import State, batch_size, concatenate, concatenate_contexts, device_of
 from walkback.training.finite import Trail
+from walkback.training.levels import stack_levels
 from walkback.training.paths import path_loss
 from walkback.walk import Start, Transition
 
