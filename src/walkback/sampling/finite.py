@@ -37,7 +37,8 @@ class FiniteStates:
     def __init__(self, cooling: Sequence[Level], total: int) -> None:
         self._cooling = tuple(cooling)
         self._total = total
-        self._sums: list[Tensor] = []
+        self._sums: Tensor | None = None
+        self._filled = 0
         self._seen = 0
 
     def add(self, *states: State) -> None:
@@ -47,8 +48,11 @@ class FiniteStates:
             NotFiniteStatesError: Every so many states: one of them is not finite.
         """
         sums = [entry_sum(state) for state in states]
-        self._sums.append(sums[0] if len(sums) == 1 else torch.stack(sums).sum())
-        if len(self._sums) >= _MOST_SUMS:
+        if self._sums is None:
+            self._sums = sums[0].new_empty(_MOST_SUMS)
+        self._sums[self._filled] = sums[0] if len(sums) == 1 else torch.stack(sums).sum()
+        self._filled += 1
+        if self._filled == _MOST_SUMS:
             self.require()
 
     def require(self) -> None:
@@ -57,13 +61,13 @@ class FiniteStates:
         Raises:
             NotFiniteStatesError: A state is not finite.
         """
-        if not self._sums:
+        if self._sums is None:
             return
-        bad = ~torch.stack(self._sums).isfinite()
+        bad = ~self._sums[: self._filled].isfinite()
         if bool(bad.any()):
             raise _refusal(self._where(self._seen + int(bad.int().argmax())))
-        self._seen += len(self._sums)
-        self._sums.clear()
+        self._seen += self._filled
+        self._filled = 0
 
     def _where(self, step: int) -> str:
         if step == 0:
