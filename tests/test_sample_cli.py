@@ -73,7 +73,7 @@ def test_images_become_a_grid(digits: Path, tmp_path: Path) -> None:
         "device": "cpu",
         "precision": "fp32",
         "from": "noise",
-        "annealing_steps": 10,
+        "annealing_steps": 14,
         "extra": 0,
         "chain": 0,
         "readout": "state",
