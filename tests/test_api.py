@@ -23,9 +23,9 @@ from tests.toy.statistics import normal
 from torch import Tensor
 
 import walkback as wb
-from walkback.building.tensors import TensorData
 from walkback.configuration.overrides import assignments, parse_overrides
 from walkback.data import Dataset
+from walkback.data.tensors import TensorData
 from walkback.diagnostics import Diagnostic, Subject
 from walkback.errors import CheckpointError, ConfigurationError, DataError, PluginError
 from walkback.kernels import Kernel, NormalKernel

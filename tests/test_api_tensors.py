@@ -9,7 +9,7 @@ from tests.toy.statistics import normal
 from torch import Tensor
 
 import walkback as wb
-from walkback.building.tensors import TensorData
+from walkback.data.tensors import TensorData
 from walkback.errors import ConfigurationError, DataError
 
 

@@ -71,6 +71,8 @@ class Component:
         renamed: Mapping from former options to current ones, both dotted, e.g. `{"hidden": "network.hidden"}`. Used to
             read files of older versions, and for the hint in the error when a user types a former name.
         self_contained: Whether a dataset is made from its options alone; a checkpoint may use only such data unasked.
+        instances: Classes (`"module:class"`) whose instances, given in Python, are configured as this component: its
+            `defaults` apply to the other sections.
     """
 
     name: str
@@ -80,6 +82,7 @@ class Component:
     preset: Mapping[str, Any] = field(default_factory=dict)
     renamed: Mapping[str, str] = field(default_factory=dict)
     self_contained: bool = False
+    instances: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

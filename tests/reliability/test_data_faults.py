@@ -20,8 +20,8 @@ import pytest
 import torch
 from PIL import Image
 
-from walkback.building.tensors import TensorData
 from walkback.data import SPLITS
+from walkback.data.tensors import TensorData
 from walkback.errors import DataError
 from walkback_hf.sources import Folder
 

@@ -70,7 +70,7 @@ def evaluate_model(
         name="evaluate",
         headline="bound",
         figures=(*figures, *tails, *compared),
-        series=tuple(likelihood_series(heated, levels, simulated)),
+        series=tuple(likelihood_series(heated, levels, simulated, dataset.info)),
         warnings=(
             *outdone((*figures, *compared), dataset.info),
             *warnings_of(heated.work, k),
