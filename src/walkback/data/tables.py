@@ -159,27 +159,8 @@ def _of_frame(
     label: str | None,
     classes: Sequence[str] | None = None,
 ) -> Table:
-    names = [str(column) for column in frame.columns]
-    frame, note = frame.set_axis(names, axis=1), ""
-    for column in names:
-        if names.count(column) > 1:
-            raise DataError(
-                f"{name} has {names.count(column)} columns called {_quoted(column)}: rename them."
-            )
-    if label is not None:
-        position(label, names, name)
-    if columns is None:
-        columns = [column for column in names if column != label]
-        if len(columns) > 1 and _is_row_number(frame, columns[0]):
-            columns, note = columns[1:], "left out: a column of row numbers without a name"
-    if not columns or label in columns:
-        raise DataError(
-            f"{name} has no column of numbers beside the label: it has {', '.join(map(_quoted, names)) or 'none'}."
-        )
-    if len(set(columns)) != len(columns):
-        raise DataError(f"Got data.columns = {list(columns)}, expected different columns.")
-    for column in columns:
-        position(column, names, name)
+    frame = frame.set_axis([str(column) for column in frame.columns], axis=1)
+    columns, note = _columns_of(frame, name, columns, label)
     if not len(frame):
         raise DataError(f"{name} has columns but no rows: give a table with at least 12.")
     found = [_numbers(frame[column], column, name) for column in columns]
@@ -194,6 +175,34 @@ def _of_frame(
         names_of, numbers_of = class_numbers(frame[label].to_numpy(), label, name, classes)
         table = replace(table, classes=names_of, labels=numbers_of)
     return _checked(table)
+
+
+def _columns_of(
+    frame: Any, name: str, columns: Sequence[str] | None, label: str | None
+) -> tuple[Sequence[str], str]:
+    """Return the columns of numbers of a frame that are asked for, and a note on what is left out."""
+    names = list(frame.columns)
+    for column in names:
+        if names.count(column) > 1:
+            raise DataError(
+                f"{name} has {names.count(column)} columns called {_quoted(column)}: rename them."
+            )
+    note = ""
+    if label is not None:
+        position(label, names, name)
+    if columns is None:
+        columns = [column for column in names if column != label]
+        if len(columns) > 1 and _is_row_number(frame, columns[0]):
+            columns, note = columns[1:], "left out: a column of row numbers without a name"
+    if label in columns:
+        raise DataError(
+            f"Column {_quoted(label)} is both the label and in data.columns: leave it out of one of them."
+        )
+    if not columns or len(set(columns)) != len(columns):
+        raise DataError(f"{name}: got the columns {list(columns)}, expected different ones, at least one.")
+    for column in columns:
+        position(column, names, name)
+    return columns, note
 
 
 def _is_row_number(frame: Any, column: str) -> bool:
@@ -338,6 +347,6 @@ def _require_independent(white: Tensor, names: Sequence[str], table: Table) -> N
         )
 
 
-def _quoted(name: str) -> str:
-    text = printable(name)
+def _quoted(name: object) -> str:
+    text = printable(str(name))
     return f"'{text[:60]}{'…' if len(text) > 60 else ''}'"
