@@ -7,7 +7,6 @@ import hashlib
 import io
 import json
 import os
-import signal
 import subprocess
 import sys
 import time
@@ -188,84 +187,3 @@ def cells(picture: Path, rows: int, columns: int) -> Pixels:
     edges = np.concatenate([grid[:, :, -pad:].reshape(-1), grid[:, :, :, -pad:].reshape(-1)])
     assert (edges == pixels[0, 0, 0]).all()
     return grid[:, :, :-pad, :-pad]
-
-
-_WARM = """
-import json, os, signal, sys
-from walkback.cli.main import call
-import walkback.training.run
-
-def fork(arguments, log):
-    child = os.fork()
-    if child:
-        return child
-    try:
-        signal.signal(signal.SIGINT, signal.default_int_handler)
-        file = os.open(log, os.O_CREAT | os.O_TRUNC | os.O_WRONLY)
-        os.dup2(file, 1), os.dup2(file, 2)
-        code = call(arguments)
-        sys.stdout.flush(), sys.stderr.flush()
-    except KeyboardInterrupt:
-        code = 130
-    except BaseException:
-        code = 99
-    os._exit(code)
-
-call(["run", "--dry-run", "--json"])
-print(flush=True)
-print("ready", flush=True)
-while line := sys.stdin.readline():
-    child = fork(*json.loads(line))
-    print(child, flush=True)
-    sys.stdin.readline()  # until here the child keeps its number, even when it has ended
-    print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]), flush=True)
-"""
-
-
-class Warm:
-    """Processes of the program that start in milliseconds, forked from one that has imported everything."""
-
-    def __init__(self, log: Path) -> None:
-        self._log = log
-        self._server = subprocess.Popen(
-            [sys.executable, "-c", _WARM],
-            env=ENVIRONMENT,
-            text=True,
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-        )
-        assert self._server.stdin is not None
-        assert self._server.stdout is not None
-        self._requests, self._answers = self._server.stdin, self._server.stdout
-        while self._answers.readline() != "ready\n":
-            if self._server.poll() is not None:
-                raise RuntimeError("The server of warm processes did not start.")
-
-    def signalled(self, number: signal.Signals, seconds: float, *arguments: str | Path) -> tuple[int, str]:
-        """Exit code (negative: the signal) and messages of a process that gets a signal after so many seconds."""
-        self._say(json.dumps([[str(argument) for argument in arguments], str(self._log)]))
-        child = int(self._answers.readline())
-        time.sleep(seconds)
-        os.kill(child, number)
-        self._say("signalled")
-        return int(self._answers.readline()), self._log.read_text()
-
-    def _say(self, line: str) -> None:
-        self._requests.write(line + "\n")
-        self._requests.flush()
-
-    def close(self) -> None:
-        """End the server."""
-        self._requests.close()
-        self._answers.close()
-        self._server.wait(PATIENCE)
-
-
-@contextlib.contextmanager
-def warm(log: Path) -> Iterator[Warm]:
-    """A server of warm processes, which write their messages to `log`."""
-    server = Warm(log)
-    try:
-        yield server
-    finally:
-        server.close()

@@ -9,6 +9,7 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import NoReturn
 
 import pytest
 from typer.testing import CliRunner
@@ -220,13 +221,27 @@ def test_errors_are_one_sentence(
     assert streams.out == ""
 
 
-def test_unexpected_error_hides_its_traceback_until_debug(install: Install, capsys: Capture) -> None:
-    install("good", command("raise ValueError('[/odd]')"))
-    assert call(["extra", "go"]) == 1
+def test_unexpected_error_hides_its_traceback_until_debug(
+    capsys: Capture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(_: object) -> NoReturn:
+        raise ValueError("[/odd]")
+
+    monkeypatch.setattr(Registry, "recipes", fail)
+    assert call(["recipes", "list"]) == 1
     assert capsys.readouterr().err == "error: ValueError: [/odd]; run again with --debug for the traceback.\n"
-    for arguments in (["--debug", "extra", "go"], ["extra", "go", "--debug"]):
+    for arguments in (["--debug", "recipes", "list"], ["recipes", "list", "--debug"]):
         assert call(arguments) == 1
         assert "Traceback (most recent call last)" in capsys.readouterr().err
+
+
+def test_an_error_of_a_command_of_a_plugin_is_the_plugins(install: Install, capsys: Capture) -> None:
+    install("good", command("raise ValueError('[/odd]')"))
+    assert call(["extra", "go"]) == 4
+    said = "error: The plugin good 1.0 failed: ValueError: [/odd] (good_main.py, line "
+    assert capsys.readouterr().err.startswith(said)
+    assert call(["extra", "go", "--debug"]) == 4
+    assert "Traceback (most recent call last)" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(

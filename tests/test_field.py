@@ -21,7 +21,7 @@ from walkback.data import Batch, DataInfo
 from walkback.kernels import BernoulliKernel, Kernel, NormalKernel, ProductKernel
 from walkback.operators import Conditional, Latent, TransitionOperator
 from walkback.pictures.field import GRID, draw_field, grid_points, mean_step
-from walkback.pictures.images import Picture, quiver, to_uint8
+from walkback.pictures.images import Picture, filmstrip, quiver, to_uint8
 from walkback.pictures.walks import IMAGES, draw_walk, steps_shown
 from walkback.sampling import anneal
 from walkback.schedules import Level, levels_from
@@ -214,10 +214,16 @@ def test_the_walk_of_images_shows_heated_ones_above_cooled_ones(tmp_path: Path) 
     shown = steps_shown(num_steps)
     with Image.open(tmp_path / "walk.png") as image:
         pixels = np.asarray(image)
-    half = (len(pixels) - 12) // 2
+    height = len(filmstrip(torch.stack([heated[t] for t in shown])))
+    titles = [2 * 12, 12]  # lines of 12 pixels: step and temperature, and the step alone
+    assert len(pixels) == height + height + sum(titles) + 12
+    for header in (pixels[: titles[0]], pixels[-height - titles[1] : -height]):
+        ink = (header < 64).any(0)  # by column of pixels
+        width = (pixels.shape[1] - 4) / len(shown)
+        assert all(ink[round(4 + i * width) : round((i + 1) * width)].any() for i in range(len(shown)))
     for part, states in (
-        (pixels[:half], [heated[t] for t in shown]),
-        (pixels[-half:], [cooled[num_steps - t] for t in reversed(shown)]),
+        (pixels[titles[0] : titles[0] + height], [heated[t] for t in shown]),
+        (pixels[-height:], [cooled[num_steps - t] for t in reversed(shown)]),
     ):
         Image.fromarray(part).save(tmp_path / "half.png")
         grid = cells(tmp_path / "half.png", IMAGES, len(shown))

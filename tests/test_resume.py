@@ -1,4 +1,7 @@
-"""Stopped in any way and resumed, a run ends with the very files of one that was never stopped."""
+"""Stopped in any way and resumed, a run ends with the very files of one that was never stopped.
+
+Kills and signals at random moments are in `tests/reliability/test_kills.py`.
+"""
 
 from __future__ import annotations
 
@@ -6,25 +9,21 @@ import re
 import shutil
 import signal
 import tomllib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
-import numpy as np
 import pytest
 from tests.program import (
     TINY,
-    Warm,
     digest,
     elsewhere,
     figures,
     finish,
-    records,
     run,
     running,
     tree,
     wait_until,
     walkback,
-    warm,
 )
 
 Install = Callable[..., Path]
@@ -70,8 +69,6 @@ SAME = (
 )
 """Files that do not depend on how often a run was stopped."""
 
-SEED = 20
-
 
 @pytest.fixture(scope="module")
 def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
@@ -82,13 +79,6 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return directory
 
 
-@pytest.fixture(scope="module")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Warm]:
-    """Processes that start at once."""
-    with warm(tmp_path_factory.mktemp("warm") / "log") as processes:
-        yield processes
-
-
 def assert_equal_runs(resumed: Path, whole: Path) -> None:
     """The same files, and the same metrics: no step twice, none missing."""
     found, expected = tree(resumed), tree(whole)
@@ -97,28 +87,6 @@ def assert_equal_runs(resumed: Path, whole: Path) -> None:
     # Stopping leaves a checkpoint at a step of its own: of those before the last, it may be another one.
     last = re.compile(rf"(?!checkpoints/step-)|checkpoints/step-{STEPS}\.")
     assert sorted(filter(last.match, found)) == sorted(filter(last.match, expected))
-
-
-@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM, signal.SIGINT])
-def test_signalled_at_random_moments_until_done(
-    server: Warm, whole: Path, tmp_path: Path, number: signal.Signals
-) -> None:
-    rng, directory, code = np.random.default_rng(SEED), tmp_path / "a", 1
-    codes: list[int] = []
-    scale = records(whole)[-2]["seconds"]  # of training
-    while code != 0:
-        # The chances to come further grow, so that a machine that has become slow comes to an end as well.
-        delay = float(rng.uniform(0, scale * (0.3 + 0.6 * len(codes))))
-        code, messages = server.signalled(
-            number, delay, "run", *WALKS, *SAVED, "--out", directory, "--resume", "auto"
-        )
-        codes.append(code)
-        assert "Traceback" not in messages
-        assert len(codes) < 100, messages
-    # A signal before the run listens to it ends the process in the way of the system.
-    assert set(codes[:-1]) <= {128 + number, -number}
-    assert len(codes) > 1
-    assert_equal_runs(directory, whole)
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])

@@ -6,6 +6,8 @@ it are not trusted, so it is escaped, bounded and on one line.
 
 from __future__ import annotations
 
+from typing import Self
+
 _MOST_CHARACTERS = 2000
 
 
@@ -13,6 +15,14 @@ class WalkbackError(Exception):
     """Base class: an operation failed while it was running (exit code 1)."""
 
     exit_code: int = 1
+
+    suspects: tuple[object, ...] = ()
+    """Parts that this may be the fault of: if one of them is a plugin's, the command line blames the plugin."""
+
+    def suspecting(self, *parts: object) -> Self:
+        """The same error, with parts that it may be the fault of."""
+        self.suspects = parts
+        return self
 
     def __str__(self) -> str:
         return in_one_line(super().__str__())

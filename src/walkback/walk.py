@@ -19,12 +19,12 @@ from typing import NamedTuple, TypeAlias
 import torch
 from torch import Tensor
 
-from walkback.errors import PluginError
 from walkback.kernels import Kernel
 from walkback.operators import Conditional, TransitionOperator
 from walkback.priors import Prior
 from walkback.schedules import Level, Levels
-from walkback.state import Context, State, leaves
+from walkback.state import Context, State
+from walkback.support.shapes import require_like
 
 Heating: TypeAlias = Callable[[Conditional, State, Level, State], Kernel]
 """The operator at s_{t-1}, s_{t-1}, level t, s_0 → q_{T_t}(· | s_{t-1})."""
@@ -86,7 +86,7 @@ def walk(
     steps (online learning), s_{t+1} is drawn from the output at s_t that was computed before the update.
 
     Raises:
-        PluginError: A kernel draws states of another shape.
+        WalkbackError: A kernel draws states of another shape or dtype.
     """
     source = origin = start.state
     anchor = origin if start.anchor is None else start.anchor
@@ -96,20 +96,10 @@ def walk(
         forward = heating(conditional, source, level, origin)
         # `sample` detaches, so the graph of `log_p` contains a single run of the network.
         target = forward.sample(generator)
-        _require_alike(target, source, operator)
+        require_like(target, source, forward, getattr(heating, "__self__", None), conditional, operator)
         conditional = operator(target, level, context)
         yield Transition(source, target, level, forward, conditional.cooling(level), anchor, context)
         source = target
-
-
-def _require_alike(target: State, source: State, operator: TransitionOperator) -> None:
-    """Refuse a state of another shape, which would broadcast in the next step instead of failing."""
-    found, expected = ([tuple(leaf.shape) for leaf in leaves(state)] for state in (target, source))
-    if found != expected:
-        raise PluginError(
-            f"Got states of shape {', '.join(map(str, found))} from a step of {type(operator).__module__}."
-            f"{type(operator).__qualname__}, expected {', '.join(map(str, expected))} as before the step."
-        )
 
 
 def by_cooling(conditional: Conditional, source: State, level: Level, origin: State) -> Kernel:

@@ -20,6 +20,7 @@ import shutil
 import struct
 import sys
 import tempfile
+import time
 import warnings
 import zlib
 from collections import Counter
@@ -33,6 +34,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import torch
 from PIL import Image
+from tests.reliability.watched import OverTime, within
 
 from walkback.data import SPLITS
 from walkback.errors import ConfigurationError, DataError
@@ -40,6 +42,7 @@ from walkback_hf.sources import Folder
 
 Files = Mapping[str, bytes]
 _GOOD = 7
+_SECONDS = 30.0
 _INTERESTING = (0, 1, 0x7F, 0x80, 0xFF, 0x7FFF, 0x8000, 0xFFFF, 0x7FFFFFFF, 0x80000000, 0xFFFFFFFF)
 
 
@@ -309,21 +312,26 @@ def main() -> None:
     warnings.simplefilter("ignore")
     outcomes: Counter[str] = Counter()
     failures: list[str] = []
+    slowest = 0.0
     with tempfile.TemporaryDirectory() as scratch:
         os.environ["WALKBACK_CACHE"] = f"{scratch}/cache"
         for mutant in mutants(chosen.seed, chosen.count, chosen.start):
             sys.stdout.write(f"{mutant.number} {mutant.kind}\n")
             sys.stdout.flush()
+            began = time.monotonic()
             try:
-                outcomes[f"{mutant.kind.split()[0]} {judge(mutant, Path(scratch))}"] += 1
-            except Exception as error:
+                with within(_SECONDS):
+                    outcomes[f"{mutant.kind.split()[0]} {judge(mutant, Path(scratch))}"] += 1
+            except (Exception, OverTime) as error:
                 failures.append(f"{mutant.number} {mutant.kind}: {error!r:.300}")
+            slowest = max(slowest, time.monotonic() - began)
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024
     record = {
         "seed": chosen.seed,
         "count": chosen.count,
         "outcomes": outcomes,
         "failures": failures,
+        "slowest_seconds": round(slowest, 2),
         "peak_mib": peak,
     }
     sys.stdout.write(json.dumps(record) + "\n")

@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import Any
 
 from tests.program import ENVIRONMENT, PATIENCE
+from tests.reliability.watched import limit_memory
 
 ROOT = Path(__file__).parents[2]
 _CHANGES = frozenset({"open", "os.rename", "os.remove", "os.mkdir", "os.rmdir", "os.truncate", "os.link"})
@@ -38,12 +39,16 @@ class Trap:
 
 @dataclass(frozen=True, slots=True)
 class Call:
-    """One process: arguments of walkback, where it writes its messages, and what differs from the server's own."""
+    """One process: arguments of walkback, where it writes its messages, and what differs from the server's own.
+
+    `memory_mib` is what it may map beyond what it starts with.
+    """
 
     arguments: Sequence[str]
     log: str
     environment: Mapping[str, str] = field(default_factory=dict)
     trap: Trap | None = None
+    memory_mib: int | None = None
 
 
 class Forks:
@@ -146,6 +151,8 @@ def _child(request: Mapping[str, Any]) -> None:
         os.dup2(file, 1)
         os.dup2(file, 2)
         os.environ.update(request["environment"])
+        if request["memory_mib"] is not None:
+            limit_memory(request["memory_mib"])
         if request["trap"] is not None:
             _set(request["trap"])
         code = call(request["arguments"])
@@ -171,7 +178,9 @@ def _alive(child: int) -> bool:
 
 def serve() -> None:
     """Fork on request until stdin ends."""
-    import torch.distributed  # noqa: F401  part of what is imported once
+    import matplotlib.backends.backend_agg
+    import matplotlib.figure  # noqa: F401  part of what is imported once
+    import torch.distributed  # noqa: F401
 
     import walkback.cli.run
     import walkback.jobs.sample

@@ -52,6 +52,7 @@ MODES: Mapping[str, tuple[str, ...]] = {
     "batch norm": ("operator.name=gaussian-conv", "operator.network.channels=[2]"),
     "elbo": (_SMALL, "objective.name=elbo"),
     "classes": (_SMALL, "data.condition=label"),
+    "rollback": (_SMALL, "training.on_nonfinite=rollback", "training.lr=1000", "training.clip=0"),
     "two processes": (_SMALL, "training.chains.share=0.25", "training.chains.pool=8"),
 }
 """Ways to train, by the settings of a run."""

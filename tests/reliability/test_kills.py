@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import random
 import signal
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -21,7 +20,6 @@ from tests.reliability.kills import (
     difference,
     disturbed,
     undisturbed,
-    warm_forks,
 )
 
 MODES = ("batch", "chains", "online", "two processes")
@@ -31,12 +29,6 @@ SEED = 7
 @pytest.fixture(scope="module")
 def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return tmp_path_factory.mktemp("kills")
-
-
-@pytest.fixture(scope="module")
-def server(place: Path) -> Iterator[Forks]:
-    with warm_forks(place, MODES) as processes:
-        yield processes
 
 
 @pytest.fixture(scope="module")

@@ -92,7 +92,7 @@ def test_core_commands_run_beside_all_of_them(install: Install, tmp_path: Path) 
     assert "clash-plugin" in ambiguous.err
 
 
-@pytest.mark.parametrize("how", ["shape", "dtype", "error", "exit"])
+@pytest.mark.parametrize("how", ["NaN", "shape", "dtype", "error", "exit"])
 def test_an_operator_that_fails_at_work_is_named(install: Install, tmp_path: Path, how: str) -> None:
     """Not the learning rate, and not nobody: whoever reads the message knows which distribution to write to."""
     install("failing", f"PARTS = {PARTS}\n" + textwrap.dedent(RUNNING))

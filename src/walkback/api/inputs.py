@@ -87,7 +87,13 @@ def data_request(data: object, settings: Mapping[str, Any] | None, trusted: bool
 
 
 def path_or_none(path: str | os.PathLike[str] | None) -> Path | None:
-    """A path of a path-like; None of None."""
+    """A path of a path-like; None of None.
+
+    Raises:
+        ConfigurationError: It is empty, which would be the current directory.
+    """
+    if path is not None and not os.fspath(path):
+        raise ConfigurationError("Got an empty path, expected the path of a file or directory, or None.")
     return None if path is None else Path(path)
 
 

@@ -102,7 +102,7 @@ class Trained:
                 f"A checkpoint needs components by name, and {' and '.join(instances)} of this model was given as an "
                 "instance: register the class in a plugin (docs/plugins.md) and train with its name."
             )
-        require_target(target, (SAFETENSORS,), overwrite=overwrite)
+        require_target(target, (SAFETENSORS,), overwrite=overwrite, of_checkpoint=True)
         save_checkpoint(target, self.checkpoint)
         return target
 

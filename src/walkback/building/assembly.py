@@ -15,12 +15,14 @@ from torch import nn
 from walkback.building.devices import Precision, autocast
 from walkback.building.origins import recorded_component
 from walkback.building.restoring import Restoring
-from walkback.component import INTERFACES, Kind, spoken
+from walkback.component import INTERFACES, Component, Kind, spoken
 from walkback.configuration.components import ComponentConfig
 from walkback.configuration.config import RunConfig
 from walkback.configuration.schema import component_options, nested_in
 from walkback.data import DataInfo, Dataset, states_of
 from walkback.errors import ConfigurationError, ConstructionError, PluginError, WalkbackError
+from walkback.extensions.loader import CORE_DISTRIBUTION, canonical
+from walkback.extensions.registered import Registered
 from walkback.extensions.registry import Registry
 from walkback.loggers import Logger
 from walkback.metrics import Metric
@@ -33,6 +35,8 @@ from walkback.schedules import Schedule
 from walkback.state import StateSpace
 from walkback.storage.checkpoint import Checkpoint
 from walkback.storage.description import Description
+from walkback.support.faults import is_not_of_code
+from walkback.support.memory_errors import is_out_of_memory, wanted_by
 from walkback.support.seeding import derive_seed, generator, lent_seed
 from walkback.support.text import one_line
 
@@ -218,14 +222,33 @@ def build_part(
         part = cls(*arguments, **options)
     except WalkbackError:
         raise
-    except Exception as error:
-        raise ConstructionError(
-            f"The {spoken(kind)} '{registered.qualified_name}' of {registered.distribution} {registered.version} "
-            f"cannot be built: {one_line(error)}."
-        ) from error
+    except BaseException as error:
+        if is_out_of_memory(error):
+            raise WalkbackError(
+                f"Got too little memory{wanted_by(error)} to build the {spoken(kind)} '{registered.reference}', "
+                "expected it to suffice: choose smaller sizes among its options."
+            ) from error
+        if is_not_of_code(error):
+            raise
+        raise _construction_error(registered, error) from error
     if isinstance(part, nn.Module):
         part.train()
     return part
+
+
+def _construction_error(registered: Registered[Component], error: BaseException) -> ConstructionError:
+    """What a constructor raised; of a built-in component it is the fault of the options, exit code 2."""
+    kind = spoken(registered.kind)
+    if canonical(registered.distribution) == CORE_DISTRIBUTION:
+        failure = ConstructionError(
+            f"The {kind} '{registered.reference}' cannot be built with these options: {one_line(error)}."
+        )
+        failure.exit_code = ConfigurationError.exit_code
+        return failure
+    return ConstructionError(
+        f"The {kind} '{registered.qualified_name}' of {registered.distribution} {registered.version} cannot be built: "
+        f"{one_line(error)}."
+    )
 
 
 def built_options(registry: Registry, kind: Kind, config: ComponentConfig, *arguments: Any) -> dict[str, Any]:

@@ -7,6 +7,7 @@ a command is a light `Command` record, whether it is the program's own or a plug
 from __future__ import annotations
 
 import importlib.metadata
+import sys
 from collections.abc import Callable
 from functools import partial
 from typing import Annotated, Any, final
@@ -18,7 +19,8 @@ from typer.core import TyperCommand, TyperGroup
 
 from walkback.cli.common import registry_of
 from walkback.component import Command
-from walkback.errors import PluginError
+from walkback.errors import PluginError, WalkbackError
+from walkback.extensions.attribution import naming_plugins
 from walkback.extensions.registered import import_object
 from walkback.extensions.registry import Registry
 from walkback.support.interrupts import Stopped
@@ -33,6 +35,7 @@ COMMANDS = (
     Command("bench", "walkback.cli.bench:bench", "Measure how fast a configuration is here."),
     Command("info", "walkback.cli.info:info", "Show what a checkpoint contains."),
     Command("data", "walkback.cli.data:app", "List and prepare datasets."),
+    Command("config", "walkback.cli.config:app", "List the options of runs."),
     Command("recipes", "walkback.cli.recipes:app", "List and show recipes."),
     Command("plugins", "walkback.cli.plugins:app", "List plugins and what they offer."),
 )
@@ -86,11 +89,27 @@ class Program(TyperGroup):
             self.add_command(LazyCommand(command.name, command.summary, partial(_own, command)))
 
     def invoke(self, ctx: Any) -> Any:
-        """Call the command."""
+        """Call the command; what plugins raise in it is named."""
         try:
-            return super().invoke(ctx)
+            return self._invoke(ctx)
         except Stopped as stopped:
             raise EndedCommand(stopped) from stopped
+
+    def _invoke(self, ctx: Any) -> Any:
+        try:
+            return super().invoke(ctx)
+        except BaseException as error:
+            # Errors and exits of the command line's parser have a code of their own, and a library that reads keys
+            # raises KeyboardInterrupt for Ctrl-C.
+            if isinstance(error, WalkbackError | typer.Abort | KeyboardInterrupt) or hasattr(
+                error, "exit_code"
+            ):
+                raise
+            registry = ctx.find_root().obj
+            if not isinstance(registry, Registry):
+                raise
+            with naming_plugins(registry):
+                raise
 
     def list_commands(self, ctx: Any) -> list[str]:
         """Names of all commands."""
@@ -135,7 +154,9 @@ def _forget(*results: object, **parameters: object) -> None:
 
 
 def _own(command: Command) -> Any:
-    return _command(command.name, import_object(command.target))
+    target = import_object(command.target)
+    # A command that adds to its help has a class of its own beside it.
+    return _command(command.name, target, getattr(sys.modules[target.__module__], "COMMAND_CLASS", None))
 
 
 def _of_plugin(registry: Registry, reference: str) -> Any:
@@ -150,12 +171,12 @@ def _of_plugin(registry: Registry, reference: str) -> Any:
         raise PluginError(f"{blame}: {one_line(error)}.") from error
 
 
-def _command(name: str, target: Any) -> Any:
+def _command(name: str, target: Any, cls: type[TyperCommand] | None = None) -> Any:
     """The command of a `typer.Typer`, as a group, or of a function."""
     app = typer.Typer(add_completion=False)
     if isinstance(target, typer.Typer):
         app.add_typer(target, name=name)
     else:
-        app.command(name)(target)
+        app.command(name, cls=cls or TyperCommand)(target)
     command = typer.main.get_command(app)
     return command.commands[name] if isinstance(command, TyperGroup) else command

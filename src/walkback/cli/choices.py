@@ -100,7 +100,12 @@ Steps: TypeAlias = Annotated[
     typer.Option("--steps", help="Number of walks, one minibatch each.", rich_help_panel=TRAINING),
 ]
 BatchSize: TypeAlias = Annotated[
-    int | None, typer.Option("--batch-size", help="Walks side by side.", rich_help_panel=TRAINING)
+    int | None,
+    typer.Option(
+        "--batch-size",
+        help="Walks side by side; another size is another run of the same seed.",
+        rich_help_panel=TRAINING,
+    ),
 ]
 LearningRate: TypeAlias = Annotated[
     float | None, typer.Option("--lr", help="Learning rate.", rich_help_panel=TRAINING)

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from typing import Annotated, Any, final
 
 import typer
+from typer.core import TyperCommand
 
 from walkback.cli.common import (
     CheckpointFile,
@@ -20,10 +21,35 @@ from walkback.cli.common import (
     WorkDirectory,
     carry_out,
     completion,
+    registry_of,
 )
 from walkback.cli.console import Output
+from walkback.cli.plugins_show import show_options
 from walkback.cli.reports import tell_report
 from walkback.errors import ConfigurationError
+
+
+@final
+class DiagnoseCommand(TyperCommand):
+    """Shows the options of the diagnostic that `--help` comes with."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        """Remember the arguments: `--help` ends the parsing before they have names."""
+        ctx.meta[_ARGUMENTS] = tuple(args)
+        return super().parse_args(ctx, args)
+
+    def format_help(self, ctx: Any, formatter: Any) -> None:
+        """The help of the command, and below it the options for `--set`."""
+        super().format_help(ctx, formatter)
+        registry = registry_of(ctx)
+        for name in ctx.meta.get(_ARGUMENTS, ()):
+            if registry.matches("diagnostic", name):
+                show_options(Output(), registry, registry.find("diagnostic", name))
+
+
+COMMAND_CLASS = DiagnoseCommand
+
+_ARGUMENTS = "walkback.diagnose"
 
 FAILED = 3
 """Exit code where a figure is beyond its threshold."""

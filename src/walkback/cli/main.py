@@ -6,6 +6,7 @@
 
 from __future__ import annotations
 
+import errno
 import io
 import os
 import signal
@@ -20,8 +21,9 @@ import typer.main
 
 from walkback.cli.app import EndedCommand, build_app
 from walkback.cli.console import Output
-from walkback.errors import WalkbackError
+from walkback.errors import ConfigurationError, WalkbackError
 from walkback.support.interrupts import Interrupted, Stopped, ended_by_signals
+from walkback.support.memory_errors import is_out_of_memory, wanted_by
 from walkback.support.processes import is_one_of_several
 from walkback.support.text import one_line
 
@@ -61,6 +63,7 @@ def call(arguments: Sequence[str]) -> int:
     arguments = _hoist(arguments)
     try:
         with ended_by_signals() as raised:
+            _refuse_empty(arguments)
             program: Any = typer.main.get_command(build_app())
             code = program.main(args=arguments, prog_name="walkback", standalone_mode=False)
             sys.stdout.flush()
@@ -90,6 +93,19 @@ def _report_stop(stopped: Stopped) -> int:
     return 128 + stopped.signal
 
 
+def _refuse_empty(arguments: Sequence[str]) -> None:
+    """Refuse empty values, as of an unset variable of a script: an empty path would be the current directory."""
+    option = ""
+    for argument in arguments:
+        given, equals, value = argument.partition("=")
+        if equals and not value and given.startswith("--"):
+            option, argument = given, ""
+        if not argument:
+            where = f"for {option}" if option else "as an argument"
+            raise ConfigurationError(f"Got nothing {where} (an empty text), expected a value.")
+        option = argument if argument.startswith("-") else ""
+
+
 def _hoist(arguments: Sequence[str]) -> list[str]:
     """Move the global flags to the front, where the program's own parser expects them."""
     end = arguments.index("--") if "--" in arguments else len(arguments)
@@ -106,6 +122,17 @@ def _report(error: Exception, *, debug: bool) -> int:
         return error.exit_code
     if hasattr(error, "format_message"):
         return _report_usage(error)
+    if is_out_of_memory(error):
+        Output().error(
+            f"Got too little memory{wanted_by(error)}, expected it to suffice: lower batch sizes, numbers of samples "
+            "or the size of the operator, or raise the limit of this process (ulimit -v)."
+        )
+        return 1
+    if isinstance(error, OSError) and error.errno in (errno.EMFILE, errno.ENFILE):
+        Output().error(
+            "Got too many open files, expected fewer: raise the limit of this process (ulimit -n)."
+        )
+        return 1
     Output().error(f"{one_line(error)}; run again with --debug for the traceback.")
     return 1
 

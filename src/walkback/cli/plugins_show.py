@@ -160,6 +160,17 @@ def _tell_component(document: dict[str, Any], output: Output) -> None:
         output.show("", title, table(("", ""), settings))
 
 
+def show_options(output: Output, registry: Registry, found: Registered[Component]) -> None:
+    """Print the options of a component: name, type, default and meaning."""
+    options, problem = _options(registry, found)
+    rows = [(o["name"], o["type"], o["default"], o["help"]) for o in options]
+    title = f"Options of {found.spec.name} (--set OPTION=VALUE)"
+    if problem.error:
+        output.warn(problem.error)
+    elif rows:
+        output.show("", table(("option", "type", "default", ""), rows, title=title))
+
+
 def _options(registry: Registry, found: Registered[Component]) -> tuple[list[dict[str, str]], Problem]:
     """The options in words; none where the class cannot be imported or read, which is told."""
     from walkback.configuration.options import options_of

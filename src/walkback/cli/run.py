@@ -80,6 +80,14 @@ def run(
             rich_help_panel=EXECUTION,
         ),
     ] = None,
+    pictures: Annotated[
+        bool | None,
+        typer.Option(
+            "--pictures/--no-pictures",
+            help="Draw samples, chains and walks when training ends (samples.*).",
+            rich_help_panel=EXECUTION,
+        ),
+    ] = None,
     dry_run: Annotated[
         bool,
         typer.Option(

@@ -61,7 +61,12 @@ def sample(
     readout: ReadoutOption = "state",
     out: Annotated[Path, typer.Option(help=f"File to write: {listed(CHAINS)}.")] = Path("samples.png"),
     force: Force = False,
-    batch_size: Annotated[int, typer.Option(min=1, help="Samples computed at a time.")] = 1000,
+    batch_size: Annotated[
+        int,
+        typer.Option(
+            min=1, help="Samples computed at a time; another size gives other samples of the same seed."
+        ),
+    ] = 1000,
     seed: Seed = 0,
     device: Device = "auto",
     precision: DrawingPrecision = "auto",

@@ -15,6 +15,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
+from pydantic import BaseModel
 from pydantic_core import to_json, to_jsonable_python
 
 from walkback.component import spoken
@@ -80,14 +81,23 @@ def options_of(
     Raises:
         PluginError: The annotations cannot be read, or a component inside cannot be imported.
     """
-    model = component_options(cls)
+    return _options_in(component_options(cls), documented(cls), preset or {}, registry)
+
+
+def options_of_settings(model: type[BaseModel]) -> tuple[Option, ...]:
+    """The options of a section of settings, in order; each is followed by those inside it."""
+    return _options_in(model, {}, {}, None)
+
+
+def _options_in(
+    model: type[BaseModel], said: Mapping[str, str], preset: Mapping[str, Any], registry: Registry | None
+) -> tuple[Option, ...]:
     schema = model.model_json_schema()
     properties, definitions = schema.get("properties", {}), schema.get("$defs", {})
-    said = documented(cls)
     found: list[Option] = []
     for name, field in model.model_fields.items():
         default: Any = None if field.is_required() else field.get_default(call_default_factory=True)
-        value = (preset or {}).get(name, _MISSING if field.is_required() else default)
+        value = preset.get(name, _MISSING if field.is_required() else default)
         help_text = field.description or said.get(name, "")
         nested = nested_in(field)
         if nested is not None:

@@ -27,6 +27,7 @@ from pydantic.fields import FieldInfo
 from pydantic_core import PydanticSerializationError, to_json, to_jsonable_python
 
 from walkback.component import INTERFACES, Kind
+from walkback.configuration.ranges import require_in_range
 from walkback.configuration.sentences import refuse_unknown, sentence
 from walkback.errors import ConfigurationError, PluginError
 
@@ -153,7 +154,10 @@ def check(
         }
         given = dict(defaults)
         merge(given, to_jsonable_python(dict(options)), known)
-        return model.model_validate_json(to_json(given), strict=True)
+        checked = model.model_validate_json(to_json(given), strict=True)
+        for option in given:
+            require_in_range(f"{section}.{option}", getattr(checked, option))
+        return checked  # noqa: TRY300
     except PydanticSerializationError as error:
         raise PluginError(f"Section [{section}] has a value that a file cannot hold: {error}.") from error
     except ValidationError as error:

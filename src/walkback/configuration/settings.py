@@ -71,18 +71,25 @@ class TrainingSettings(Settings):
     first; the learning rate follows whichever of the two is further (`optimization.share_done`).
     """
 
-    steps: NonNegativeInt = 10_000
+    steps: NonNegativeInt = Field(10_000, description="Walks to take, one minibatch each.")
     minutes: PositiveFloat | None = Field(
         None,
         description="Minutes to train for, validation and drawing not counted; training.steps is then a second limit.",
     )
-    batch_size: PositiveInt = 100
-    updates: Literal["online", "batch", "stacked"] = "batch"
-    lr: PositiveFloat = 1e-4
-    lr_schedule: Literal["constant", "cosine"] = "constant"
+    batch_size: PositiveInt = Field(
+        100, description="Walks side by side; the random numbers of a run depend on it."
+    )
+    updates: Literal["online", "batch", "stacked"] = Field(
+        "batch",
+        description="One update after every step, one per walk from its K steps, or the same from one forward.",
+    )
+    lr: PositiveFloat = Field(1e-4, description="Learning rate of AdamW.")
+    lr_schedule: Literal["constant", "cosine"] = Field(
+        "constant", description="Learning rate after the warmup: as it is, or falling to 0."
+    )
     warmup: NonNegativeInt = Field(0, description="Walks over which the learning rate rises from 0.")
-    betas: tuple[_Decay, _Decay] = (0.9, 0.999)
-    weight_decay: NonNegativeFloat = 0.0
+    betas: tuple[_Decay, _Decay] = Field((0.9, 0.999), description="Decay of AdamW's two moments.")
+    weight_decay: NonNegativeFloat = Field(0.0, description="Weight decay of AdamW.")
     clip: NonNegativeFloat = Field(1.0, description="Largest gradient norm; 0 leaves gradients as they are.")
     on_nonfinite: Literal["stop", "skip", "rollback"] = Field(
         "stop",
@@ -100,16 +107,16 @@ class TrainingSettings(Settings):
         0.1,
         description="Share of examples whose label the operator is not told, where it is told any (data.condition).",
     )
-    chains: ChainSettings = ChainSettings()
-    log_every: PositiveInt = 10
-    validate_every: PositiveInt = 1000
-    validation_examples: PositiveInt = 500
+    chains: ChainSettings = Field(ChainSettings(), description="Walks that start from persistent chains.")
+    log_every: PositiveInt = Field(10, description="Walks between two lines of metrics.")
+    validate_every: PositiveInt = Field(1000, description="Walks between two validations.")
+    validation_examples: PositiveInt = Field(500, description="Largest number of examples of a validation.")
     patience: NonNegativeInt = Field(
         0,
         description="Validations without a better bound before training stops and the best model is kept; 0: never.",
     )
-    checkpoint_every: PositiveInt = 1000
-    keep_checkpoints: PositiveInt = 2
+    checkpoint_every: PositiveInt = Field(1000, description="Walks between two checkpoints.")
+    keep_checkpoints: PositiveInt = Field(2, description="Number of checkpoints that are kept.")
     sample_every: NonNegativeInt = Field(
         0, description="Walks between sample grids; 0 draws only the final ones."
     )
@@ -118,16 +125,17 @@ class TrainingSettings(Settings):
 class EvaluationSettings(Settings):
     """How a trained operator is evaluated on held-out data."""
 
-    split: Literal["train", "validation", "test"] = "test"
+    split: Literal["train", "validation", "test"] = Field("test", description="Split that is evaluated on.")
     limit: PositiveInt = Field(1000, description="Largest number of examples.")
-    batch_size: PositiveInt = 250
+    batch_size: PositiveInt = Field(250, description="Examples computed at a time.")
     paths: PositiveInt = Field(1, description="Heating paths per example.")
 
 
 class SampleSettings(Settings):
     """What a run draws when it ends: annealed samples, and a chain at T = 1 that goes on from them."""
 
-    num: PositiveInt = 64
+    pictures: bool = Field(True, description="Whether pictures are drawn at all.")
+    num: PositiveInt = Field(64, description="Number of samples.")
     extra: NonNegativeInt = Field(0, description="Further steps at T = 1 after annealing.")
     readout: Annotated[Readout, AfterValidator(_known)] = Field(
         "state",
@@ -141,16 +149,18 @@ class SampleSettings(Settings):
 class RunSettings(Settings):
     """Where and how a run executes."""
 
-    seed: NonNegativeInt = 0
-    device: str = Field("auto", pattern=r"^(auto|cpu|cuda(:\d+)?)$")
-    precision: Literal["auto", "fp32", "bf16"] = "auto"
-    compile: bool = False
+    seed: NonNegativeInt = Field(0, description="Seed of everything random.")
+    device: str = Field("auto", pattern=r"^(auto|cpu|cuda(:\d+)?)$", description="Where to compute.")
+    precision: Literal["auto", "fp32", "bf16"] = Field(
+        "auto", description="Precision of the network; auto is bf16 on CUDA devices that have it."
+    )
+    compile: bool = Field(False, description="Whether to use torch.compile.")
     deterministic: bool = Field(
         False,
         description="Take deterministic algorithms only, which on CUDA are slower and not there for everything.",
     )
-    threads: NonNegativeInt = Field(0, description="CPU threads; 0 leaves torch's choice.")
-    nproc: PositiveInt = 1
+    threads: int = Field(0, ge=0, le=1024, description="CPU threads; 0 leaves torch's choice.")
+    nproc: PositiveInt = Field(1, description="Processes that train together, one per device.")
 
 
 RENAMED: Mapping[str, Mapping[str, str]] = {

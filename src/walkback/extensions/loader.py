@@ -27,6 +27,7 @@ import pluggy
 from walkback import hookspecs
 from walkback.component import API_VERSION, KINDS, Command, Component, Recipe
 from walkback.errors import PluginError
+from walkback.support.faults import is_not_of_code
 from walkback.support.interrupts import Stopped
 from walkback.support.text import nearest, one_line
 
@@ -209,9 +210,9 @@ def _load(status: PluginStatus, entry_point: importlib.metadata.EntryPoint) -> P
     try:
         with quiet_stdout():
             plugin = load_plugin(entry_point.load(), status)
-    except KeyboardInterrupt:
-        raise
     except BaseException as error:  # a plugin may raise SystemExit, or a class of its own
+        if is_not_of_code(error):
+            raise
         plugin = Plugin(status.broken(error))
     return replace(plugin, status=replace(plugin.status, seconds=time.perf_counter() - start))
 

@@ -12,6 +12,7 @@ from typing import Any, Generic, NoReturn, TypeVar
 from walkback.component import Command, Component, Recipe, spoken
 from walkback.errors import PluginError
 from walkback.extensions.loader import Plugin, Record, quiet_stdout
+from walkback.support.faults import is_not_of_code
 from walkback.support.text import one_line
 
 Spec = TypeVar("Spec", bound=Record)
@@ -78,9 +79,9 @@ def import_target(registered: Registered[Component] | Registered[Command]) -> An
     try:
         with quiet_stdout():
             return import_object(registered.spec.target)
-    except KeyboardInterrupt:
-        raise
-    except BaseException as error:
+    except BaseException as error:  # a plugin may raise SystemExit, or a class of its own
+        if is_not_of_code(error):
+            raise
         _blame(registered, one_line(error), error)
 
 
@@ -107,9 +108,9 @@ def read_resource(registered: Registered[Recipe]) -> str:
         with quiet_stdout():
             file = functools.reduce(lambda place, part: place / part, path.split("/"), files(package))
             return file.read_text("utf-8")
-    except KeyboardInterrupt:
-        raise
-    except BaseException as error:
+    except BaseException as error:  # a plugin may raise SystemExit, or a class of its own
+        if is_not_of_code(error):
+            raise
         _blame(registered, one_line(error), error)
 
 

@@ -14,6 +14,7 @@ from walkback.errors import ConfigurationError, PluginError
 from walkback.extensions import loader
 from walkback.extensions.loader import Plugin, PluginStatus, canonical, quiet_stdout
 from walkback.extensions.registered import Registered, import_class, import_target, offered, read_resource
+from walkback.support.faults import is_not_of_code
 from walkback.support.text import nearest
 
 
@@ -170,9 +171,9 @@ class Registry:
                     return self._source(plugin, answer)
             except ConfigurationError:
                 raise  # the plugin knows the source and says what is wrong with it
-            except KeyboardInterrupt:
-                raise
             except BaseException as error:
+                if is_not_of_code(error):
+                    raise
                 self._statuses[plugin] = self._statuses[plugin].broken(error)
         return None
 

@@ -27,6 +27,7 @@ _FLAGS = {
     "precision": "run.precision",
     "compiled": "run.compile",
     "nproc": "run.nproc",
+    "pictures": "samples.pictures",
 }
 """Settings that have a flag of their own."""
 

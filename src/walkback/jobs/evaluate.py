@@ -26,6 +26,7 @@ from walkback.schedules import Levels
 from walkback.storage.files import require_apart
 from walkback.storage.work_cache import WorkCache
 from walkback.support.extras import require
+from walkback.support.sizes import require_room
 from walkback.support.watch import Watch
 
 
@@ -99,6 +100,11 @@ class EvaluateJob:
 
     def _require_enough(self, dataset: Dataset) -> None:
         plan, say = self.plan, self.say
+        require_room(
+            say("paths", plan.paths), 2 * plan.paths * min(plan.limit, len(dataset.examples(plan.split)))
+        )
+        require_room(say("simulated", plan.simulated), 2 * plan.paths * plan.simulated)
+        require_room(say("samples", plan.samples), plan.samples * dataset.info.space.size)
         require_error_of_mean(dataset, plan.split, plan.limit, say("limit"), say("split"))
         held_out, train = len(dataset.examples(plan.split)), len(dataset.examples("train"))
         where = f"the {plan.split} split of {dataset.info.name}"

@@ -8,8 +8,9 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Protocol, TypeAlias, TypeVar
 
+from walkback.configuration.ranges import LARGEST_COUNT, LARGEST_SEED
 from walkback.errors import ConfigurationError
-from walkback.extensions.blame import blaming
+from walkback.extensions.attribution import naming_plugins
 from walkback.extensions.registry import Registry
 from walkback.support.watch import Watch
 
@@ -42,10 +43,10 @@ def carry_out(job: Job[Result], registry: Registry, watch: Watch) -> Result:
     """Check a request, then do the work.
 
     Raises:
-        PluginError: A component of a third party is at fault.
-        WalkbackError: See `Job` and `Checked`.
+        ConfigurationError: The request is wrong.
+        PluginError: A third-party plugin has failed.
     """
-    with blaming(registry):
+    with naming_plugins(registry):
         return job.check(registry, watch).run(watch)
 
 
@@ -77,10 +78,13 @@ def flags(name: str, value: object = _NOTHING) -> str:
 
 
 def at_least(smallest: int, say: Say, **numbers: int | None) -> None:
-    """Raise ConfigurationError for a number, not None, that is below `smallest`."""
+    """Raise ConfigurationError for a number, not None, that is below `smallest`, or no size of anything."""
     for name, number in numbers.items():
         if number is not None and number < smallest:
             raise ConfigurationError(f"Got {say(name, number)}, expected at least {smallest}.")
+        largest = LARGEST_SEED if name == "seed" else LARGEST_COUNT
+        if number is not None and number > largest:
+            raise ConfigurationError(f"Got {say(name, number)}, expected at most {largest:,}.")
 
 
 def one_of(choices: tuple[str, ...], say: Say, **words: str | None) -> None:

@@ -34,6 +34,7 @@ from walkback.schedules import Levels
 from walkback.state import Context
 from walkback.storage.files import require_apart
 from walkback.support.readouts import Readout
+from walkback.support.sizes import require_room
 from walkback.support.watch import Watch
 
 NUM = 64
@@ -116,6 +117,7 @@ class SampleJob:
         loaded = self.model.open(registry, watch)
         require_readout(loaded.model, self.readout)
         labels = self.labels.check(loaded, self.say)
+        require_room(self.say("num", self.num), (self.num or 0) * loaded.info.space.size)
         start, data, levels = None, None, self._levels(loaded) if self._origin == "noise" else ()
         own: Context = None
         if self._origin != "noise":

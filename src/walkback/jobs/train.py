@@ -30,7 +30,7 @@ from walkback.storage.rundir import (
     require_run_directory,
 )
 from walkback.support.interrupts import Stop, stoppable
-from walkback.support.processes import world_size
+from walkback.support.processes import require_few, world_size
 from walkback.support.threads import cpu_threads
 from walkback.support.watch import Watch
 from walkback.training.distributed import joined_world, local_device
@@ -111,6 +111,7 @@ class TrainJob:
         if resume is not None and resume != "auto":
             return self._resumed(registry, *parse_resume(resume))
         config = choices.resolve(registry)
+        require_few(config.run.nproc)
         if resume == "auto":
             found = self.out or newest(default_stem(config.operator.name, config.data.name))
             if found is not None and (found / "config.toml").exists():

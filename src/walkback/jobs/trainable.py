@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from copy import deepcopy
+
 import torch
 
 from walkback.building.assembly import build_objective
@@ -15,6 +17,8 @@ from walkback.objectives import PathObjective, Restricted
 from walkback.operators import initial_state
 from walkback.sampling.readout import require_readout
 from walkback.support.seeding import generator
+from walkback.support.sizes import require_room
+from walkback.support.text import one_line
 from walkback.training.paths import require_reparametrized
 from walkback.training.persistent_chains import chain_rows
 from walkback.training.updates import require_fitting
@@ -45,13 +49,58 @@ def require_trainable(prepared: Prepared) -> None:
     """Refuse parts that a run could not do with, before it begins.
 
     Raises:
-        ConfigurationError: The data are too few, the schedule cannot reach T_max, states cannot be shown as they are to
-            be, or the objective cannot learn from the operator's kernels.
+        ConfigurationError: There is nothing to learn, the data are too few, states do not fit into memory, the schedule
+            cannot reach T_max, states cannot be shown as they are to be, the objective cannot learn from the operator's
+            kernels, or the operator cannot learn from single rows.
     """
+    _require_weights(prepared)
     _require_enough(prepared)
+    _require_sizes(prepared)
     prepared.model.levels()
     require_readout(prepared.model, prepared.config.samples.readout)
     _require_step(prepared)
+    _require_single_rows(prepared)
+
+
+def _require_weights(prepared: Prepared) -> None:
+    if not any(weight.requires_grad for weight in prepared.model.operator.parameters()):
+        raise ConfigurationError(
+            f"Got the operator '{prepared.operator_name}', which has no weights to learn, expected some that require "
+            "gradients: it can be sampled and measured from Python, but not trained."
+        )
+
+
+def _require_sizes(prepared: Prepared) -> None:
+    """States of one batch must fit into memory; whether a network's do is seen when they are computed."""
+    config, dataset = prepared.config, prepared.dataset
+    num = len(dataset.examples(config.evaluation.split))
+    sizes = {
+        "training.batch_size": (config.training.batch_size, None),
+        "evaluation.batch_size": (config.evaluation.batch_size, min(config.evaluation.limit, num)),
+        "samples.num": (config.samples.num, None),
+        "training.chains.pool": (config.training.chains.pool if config.training.chains.share else 0, None),
+    }
+    for option, (size, most) in sizes.items():
+        rows = size if most is None else min(size, most)
+        require_room(f"{option} = {size}", rows * dataset.info.space.size)
+
+
+@torch.no_grad()
+def _require_single_rows(prepared: Prepared) -> None:
+    """Batches of one example, in training mode: batch norms have no variance of one row."""
+    if prepared.config.training.batch_size > 1:
+        return
+    noise = generator(prepared.device, prepared.config.run.seed, "look")
+    operator = deepcopy(prepared.model.operator).train()
+    data = batch_of(prepared.dataset, "train", slice(1), noise)
+    state, _ = initial_state(operator, data.states, noise)
+    try:
+        operator(state, prepared.model.levels()[0], data.context)
+    except ValueError as error:
+        raise ConfigurationError(
+            f"Got training.batch_size = 1, which the operator '{prepared.operator_name}' cannot be trained with "
+            f"({one_line(error)}): raise it, or choose layers without batch statistics."
+        ) from error
 
 
 @torch.no_grad()

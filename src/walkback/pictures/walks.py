@@ -21,6 +21,7 @@ from walkback.data import Batch, DataInfo
 from walkback.model import Model
 from walkback.operators import initial_state, visible
 from walkback.pictures.images import Picture, filmstrip, save_png, scatter, tile, window_of
+from walkback.pictures.titles import titled_columns
 from walkback.sampling import anneal
 from walkback.sampling.finite import require_finite
 from walkback.schedules import Levels
@@ -97,20 +98,26 @@ def _picked(model: Model, states: Iterable[State], numbers: list[int]) -> Tensor
 
 
 def _strips(heated: Tensor, cooled: Tensor, shown: list[int], levels: Levels) -> Picture:
-    """Images: a row a walk, heated ones above."""
-    upper, lower = filmstrip(heated), filmstrip(cooled)
+    """Images: a row a walk, heated ones above; each half under the titles of its columns."""
+    up, down = _titles(shown, levels)
+    upper, lower = titled_columns(filmstrip(heated), up), titled_columns(filmstrip(cooled), down)
     gap = np.full((_GAP, *upper.shape[1:]), 128, np.uint8)
     return np.concatenate([upper, gap, lower])
+
+
+def _titles(shown: list[int], levels: Levels) -> tuple[list[str], list[str]]:
+    """What stands above the steps up and those down."""
+    temperatures = {level.step: level.temperature for level in levels}
+    up = [f"t = {t}, T = {temperatures[t]:.3g}" if t else "data" for t in shown]
+    return up, ["prior", *(f"t = {t}" for t in reversed(shown[:-1]))]
 
 
 def _plots(heated: Tensor, cooled: Tensor, shown: list[int], levels: Levels) -> Picture:
     """Points: a row of scatter plots of the same part of the plane for each direction, over the data in gray."""
     window = window_of(heated.flatten(0, 1))
-    temperatures = {level.step: level.temperature for level in levels}
-    titles = [f"t = {t}, T = {temperatures[t]:.3g}" if t else "data" for t in shown]
-    titles += ["prior", *(f"t = {t}" for t in reversed(shown[:-1]))]
+    up, down = _titles(shown, levels)
     panels = [
         scatter(frame, heated[0], window, _PANEL, title)
-        for frame, title in zip((*heated, *cooled), titles, strict=True)
+        for frame, title in zip((*heated, *cooled), (*up, *down), strict=True)
     ]
     return tile(np.stack(panels), len(shown), scale=1)

@@ -19,6 +19,7 @@ from walkback.operators import TransitionOperator
 from walkback.priors import Prior
 from walkback.schedules import Level, Levels
 from walkback.state import Context, State
+from walkback.support.shapes import require_like
 from walkback.walk import Heating, by_cooling
 
 COLD = Level(1, 1.0)
@@ -51,7 +52,11 @@ def steps(
     """
     origin = state
     for level in levels:
-        state = kernel(operator(state, level, context), state, level, origin).sample(generator)
+        conditional = operator(state, level, context)
+        drawn = kernel(conditional, state, level, origin)
+        target = drawn.sample(generator)
+        require_like(target, state, drawn, conditional, operator)
+        state = target
         if hold is not None:
             state = hold(state)
         yield state

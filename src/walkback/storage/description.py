@@ -117,10 +117,11 @@ def parse_description(path: Path, document: Mapping[str, Any]) -> Description:
     try:
         return Description.model_validate(current)
     except ValidationError as error:
-        first = error.errors(include_url=False, include_input=False)[0]
+        first = error.errors(include_url=False)[0]
         where = ".".join(str(key) for key in first["loc"])
         raise CheckpointError(
-            f"Got the checkpoint {path} with an unusable entry {shortened(where, 80)!r} ({first['msg']}); "
+            f"Got the checkpoint {path} with an unusable entry {shortened(where, 80)!r}, "
+            f"{shortened(repr(first['input']), 60)} ({first['msg']}); "
             "expected a file written by walkback."
         ) from error
 

@@ -20,7 +20,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from walkback.errors import CheckpointError, ConfigurationError, WalkbackError
+from walkback.errors import CheckpointError, ConfigurationError, WalkbackError, shortened
 from walkback.storage.migrations import CHECKPOINT, TRAINING_STATE
 from walkback.storage.tensorheader import read_metadata
 
@@ -36,6 +36,10 @@ _REASONS = {
     errno.EROFS: "the file system is read-only; choose another place",
     errno.ENOENT: "its directory does not exist; make it first",
     errno.ENOTDIR: "its parent is not a directory; choose another place",
+    errno.ENAMETOOLONG: "its name is too long; choose a shorter one",
+    errno.ELOOP: "it is a link that leads to itself; choose another place",
+    errno.EMFILE: "too many files are open; raise the limit (ulimit -n)",
+    errno.ENFILE: "too many files are open on this machine; close some",
     errno.EEXIST: "there is a file of that name; choose another place",
 }
 
@@ -60,18 +64,22 @@ def require_apart(path: Path, inputs: Iterable[Path]) -> None:
                 )
 
 
-def require_target(path: Path, endings: Collection[str], *, overwrite: bool = False) -> None:
+def require_target(
+    path: Path, endings: Collection[str], *, overwrite: bool = False, of_checkpoint: bool = False
+) -> None:
     """Check, before any work, that a file can be written at the end of it.
 
     Args:
         path: The file.
         endings: Those that its name may have, as `.png`.
         overwrite: Whether a file that is there may be replaced.
+        of_checkpoint: Whether it is a checkpoint that is written: nothing else replaces one.
 
     Raises:
-        ConfigurationError: The ending is another, the file exists (unless `overwrite`) or is no regular file, or its
-            directory does not exist or cannot be written to.
+        ConfigurationError: The ending is another, the file exists (unless `overwrite`), is a checkpoint or no regular
+            file, or its directory does not exist or cannot be written to.
     """
+    require_path(path)
     if path.suffix.lower() not in endings:
         raise ConfigurationError(
             f"Got {path} to write to, expected a name that ends in {', '.join(endings)}."
@@ -80,9 +88,10 @@ def require_target(path: Path, endings: Collection[str], *, overwrite: bool = Fa
         raise ConfigurationError(
             f"Got {path} to write to, which exists; choose another name, or overwrite it (--force, overwrite=True)."
         )
-    if overwrite and _kind_of(path) in (CHECKPOINT.name, TRAINING_STATE.name):
+    replaced = _kind_of(path) if overwrite else None
+    if replaced == TRAINING_STATE.name or (replaced == CHECKPOINT.name and not of_checkpoint):
         raise ConfigurationError(
-            f"Got {path} to write to, which is a {_kind_of(path)}: choose another name, or remove it first."
+            f"Got {path} to write to, which is a {replaced}: choose another name, or remove it first."
         )
     if path.exists() and not path.is_file():
         raise ConfigurationError(f"Got {path} to write to, which is not a regular file; choose another name.")
@@ -90,6 +99,29 @@ def require_target(path: Path, endings: Collection[str], *, overwrite: bool = Fa
         raise ConfigurationError(f"Got {path} to write to, whose directory does not exist; make it first.")
     if not os.access(path.parent, os.W_OK):
         raise ConfigurationError(f"Got {path} to write to, but {_REASONS[errno.EACCES]}.")
+
+
+def require_path(path: Path) -> None:
+    """Refuse a path that the system does not look up, and a link to nowhere; others may exist or not.
+
+    Raises:
+        ConfigurationError: It is too long, in a directory that may not be entered, or a link to what does not exist.
+    """
+    try:
+        dangling = path.is_symlink() and not path.exists()
+        path.stat()
+    except FileNotFoundError:
+        dangling = path.is_symlink()
+    except NotADirectoryError:
+        return  # which the checks of parents tell
+    except (OSError, ValueError) as error:
+        number = error.errno if isinstance(error, OSError) else None
+        reason = _REASONS.get(number or 0, getattr(error, "strerror", None) or str(error))
+        raise ConfigurationError(f"Got the path {shortened(str(path), 100)}, but {reason}.") from error
+    if dangling:
+        raise ConfigurationError(
+            f"Got the path {path}, which is a link to {path.readlink()}, which does not exist; choose another path."
+        )
 
 
 def _kind_of(path: Path) -> object:

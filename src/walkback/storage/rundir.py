@@ -21,7 +21,7 @@ from filelock import FileLock, Timeout
 
 from walkback.errors import CheckpointError, ConfigurationError, WalkbackError
 from walkback.storage.description import read_description
-from walkback.storage.files import TEMPORARY, remove_abandoned, write_bytes, writing_to
+from walkback.storage.files import TEMPORARY, remove_abandoned, require_path, write_bytes, writing_to
 from walkback.storage.store import FINAL, CheckpointStore
 
 _LOCK = ".lock"
@@ -175,6 +175,7 @@ def require_free(path: Path) -> None:
     Raises:
         ConfigurationError: There is something in `path`, or it is a file.
     """
+    require_path(path)
     with writing_to(path):
         # The nearest existing ancestor decides whether the directory can be created.
         found = next(place for place in (path, *path.absolute().parents) if place.exists())

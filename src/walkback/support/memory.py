@@ -6,7 +6,6 @@ pinned memory is asynchronous: the CPU can queue the next operations at once.
 
 from __future__ import annotations
 
-import re
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -15,8 +14,7 @@ import torch
 from torch import Tensor
 
 from walkback.errors import WalkbackError
-
-_WANTED = re.compile(r"Tried to allocate ([\d.]+ \w+)|tried to allocate (\d+ bytes)")
+from walkback.support.memory_errors import is_out_of_memory, wanted_by
 
 
 def send(values: Tensor, device: torch.device) -> Tensor:
@@ -62,16 +60,9 @@ def within_memory(work: str, advice: str) -> Iterator[None]:
     """
     try:
         yield
-    except (RuntimeError, MemoryError) as error:
-        if not _is_out_of_memory(error):
+    except (RuntimeError, MemoryError, OSError, ImportError) as error:
+        if not is_out_of_memory(error):
             raise
-        found = _WANTED.search(str(error))
-        wanted = "" if found is None else f" ({found[1] or found[2]} more)"
         raise WalkbackError(
-            f"Got too little memory{wanted} for {work}, expected it to suffice: {advice}."
+            f"Got too little memory{wanted_by(error)} for {work}, expected it to suffice: {advice}."
         ) from error
-
-
-def _is_out_of_memory(error: BaseException) -> bool:
-    """Detect out-of-memory errors; PyTorch's CPU allocator raises a plain RuntimeError with its name in the text."""
-    return isinstance(error, torch.OutOfMemoryError | MemoryError) or "DefaultCPUAllocator" in str(error)

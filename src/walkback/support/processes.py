@@ -7,7 +7,12 @@ import signal
 import threading
 import time
 
+from walkback.errors import ConfigurationError
+
 _LOOK = 1.0  # seconds between two looks at the parent
+
+_FEWEST_LIMIT, _PER_CORE = 16, 2
+"""Processes that are allowed on any machine, and for each of its cores."""
 
 
 def is_one_of_several() -> bool:
@@ -38,3 +43,12 @@ def follow_parent() -> None:
         os.kill(os.getpid(), signal.SIGTERM)
 
     threading.Thread(target=look, name="follow-parent", daemon=True).start()
+
+
+def require_few(nproc: int) -> None:
+    """Refuse more processes than this machine could run side by side; raises ConfigurationError."""
+    most = max(_FEWEST_LIMIT, _PER_CORE * (os.cpu_count() or 1))
+    if nproc > most:
+        raise ConfigurationError(
+            f"Got run.nproc = {nproc}, expected at most {most} on this machine: one process per device."
+        )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable, Mapping
 from types import TracebackType
 from typing import Self, final
@@ -27,6 +28,9 @@ _LINES = 10
 
 _DESCRIPTION = 100
 """Most characters of a stage's description, which may contain names from files."""
+
+_PATIENCE = 2.0
+"""Seconds that a stage may take without a word if stderr is not a terminal."""
 
 _SHORT = {
     "loss": "loss {:.2f}",
@@ -76,7 +80,9 @@ class ProgressBar:
         self._task: TaskID | None = None
         self._description = ""
         self._total = 0
+        self._done = 0
         self._lines = 0
+        self._timer: threading.Timer | None = None
 
     def __enter__(self) -> Self:
         self._progress.start()
@@ -85,25 +91,35 @@ class ProgressBar:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._end_endless()
+        self._end_stage()
         self._progress.stop()
 
     def stage(self, text: str, total: int, done: int = 0) -> None:
         """Start a bar of `total` units; 0 means that the number is unknown."""
-        self._end_endless()
-        self._description, self._total, self._lines = in_one_line(text, _DESCRIPTION), total, 0
+        self._end_stage()
+        self._description, self._total, self._done, self._lines = (
+            in_one_line(text, _DESCRIPTION),
+            total,
+            done,
+            0,
+        )
         self._task = self._progress.add_task(
             self._description, total=total or None, completed=done, figures=""
         )
+        if self._talks and not self._live:
+            self._timer = threading.Timer(_PATIENCE, self._say_what_takes_long)
+            self._timer.daemon = True
+            self._timer.start()
 
     def advance(self, done: int, figures: Mapping[str, float]) -> None:
         """Move the bar and show selected figures."""
         if self._task is None or not self._talks:
             return
-        text = _summary(figures)
+        text, self._done = _summary(figures), done
         self._progress.update(self._task, completed=done, figures=text)
         if not self._live and self._total and done * _LINES // self._total > self._lines:
             self._lines = done * _LINES // self._total
+            self._be_patient()
             self._say(f"{self._description} {done}/{self._total} {text}".rstrip())
 
     def note(self, text: str) -> None:
@@ -118,8 +134,20 @@ class ProgressBar:
     def _say(self, text: str) -> None:
         self._console.print(Text(in_one_line(text)), soft_wrap=True)
 
-    def _end_endless(self) -> None:
+    def _say_what_takes_long(self) -> None:
+        self._say(
+            f"{self._description} {self._done}/{self._total}" if self._total else f"{self._description} …"
+        )
+
+    def _be_patient(self) -> None:
+        """Say nothing of the stage unasked."""
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+
+    def _end_stage(self) -> None:
         """Take away the bar of a stage that has no end: it would go on beside the next one."""
+        self._be_patient()
         if self._task is not None and not self._total:
             self._progress.remove_task(self._task)
             self._task = None

@@ -1,8 +1,7 @@
 """One run: train (log, validate, checkpoint) → evaluate on held-out data → draw samples and chains.
 
-Everything goes into the run's directory; progress is told to a `Watch`. A signal stops the run at once where nothing
-would be lost: before the first walk is done, and in the final evaluation. In between it waits for the end of the walk,
-and a checkpoint is saved.
+Everything goes into the run's directory; progress is told to a `Watch`. A signal stops the run at once before its first
+walk is done and in the final evaluation; in between, after the walk and a checkpoint.
 """
 
 from __future__ import annotations
@@ -37,6 +36,7 @@ from walkback.training.run_checkpoints import RunCheckpoints
 from walkback.training.run_log import RunLog
 from walkback.training.run_pictures import RunPictures
 from walkback.training.run_result import RunResult
+from walkback.training.suspects import suspecting_parts
 from walkback.training.trainer import Trainer
 
 
@@ -107,13 +107,14 @@ class Run:
             with deterministic(self._config.run.deterministic):
                 return self._execute()
         except Stopped as stopped:
-            if stopped.insisted:
-                raise  # the user does not wait for a checkpoint
-            raise self._interrupted(stopped.signal) from None
+            # Who insists does not wait for a checkpoint.
+            raise (stopped if stopped.insisted else self._interrupted(stopped.signal)) from None
+        except NotFiniteError as error:
+            raise suspecting_parts(error, self._prepared.model, self._prepared.objective) from None
         except Exception as error:
             # The other process may have stopped before its first walk, and this one waits for it in vain.
-            if self._stop and self._world.size > 1:
-                raise self._interrupted(self._stop.signal or 0) from error
+            if self._stop.signal and self._world.size > 1:
+                raise self._interrupted(self._stop.signal) from error
             raise
 
     def _execute(self) -> RunResult | None:
@@ -125,8 +126,8 @@ class Run:
             peak = peak_memory(self._prepared.device)
             if self._directory is None:
                 return None
-            final = self._directory.final
             self._directory.require_held()
+            final = self._directory.final
             save_checkpoint(final, self._checkpoints.finished())
             split, limit = self._config.evaluation.split, self._config.evaluation.limit
             bound = self._evaluate(split, limit, "evaluation")
@@ -134,7 +135,7 @@ class Run:
             for remark in remarks:
                 self._watch.note(remark)
             pictures: tuple[Path, ...] = ()
-            if self._lasting:
+            if self._lasting and self._config.samples.pictures:
                 self._stage = "while drawing"
                 model = self._trainer.averaged_model
                 pictures = self._pictures(self._directory).draw(model)
@@ -175,8 +176,7 @@ class Run:
         if trainer.finished or self._out_of_patience():  # a run that has stopped and is resumed
             return
         with ExitStack() as stack:
-            # A process alone has nothing to lose before its first walk is done, which may take minutes where the
-            # operator is compiled. Those that train together stop together, between two walks.
+            # Alone, nothing is lost before the first walk is done (minutes if compiled); several stop together.
             if self._world.size > 1:
                 stack.enter_context(self._stop.deferred())
             taken = self._walk()
@@ -255,7 +255,8 @@ class Run:
         )
         if trainer.finished:
             due = set(every)
-        if self._lasting and settings.sample_every and number % settings.sample_every == 0:
+        draws = self._lasting and self._config.samples.pictures
+        if draws and settings.sample_every and number % settings.sample_every == 0:
             due.add("sample")
         if due:
             trainer.settle()  # seconds may be more now than they were
@@ -264,10 +265,6 @@ class Run:
     def _out_of_patience(self) -> bool:
         """Whether the main process, which validates, has waited long enough for a better bound; the same on all."""
         return self._config.training.patience > 0 and self._world.any(self._stopping.exhausted)
-
-    @property
-    def _path(self) -> Path | None:
-        return self._directory.path if self._directory else None
 
     def _validate(self, step: int) -> None:
         """Bound the validation data, in the process that writes.
@@ -336,7 +333,8 @@ class Run:
                 self._log.picture(self._trainer.progress.walks, path.stem, path)
 
     def _interrupted(self, number: int) -> Interrupted:
-        return Interrupted(number, self._path, self._trainer.progress.walks, self._stage)
+        path = self._directory.path if self._directory else None
+        return Interrupted(number, path, self._trainer.progress.walks, self._stage)
 
     def _protocol(self) -> dict[str, Any]:
         return Provenance(

@@ -81,6 +81,7 @@ class RunLog:
         figures: dict[str, float] = {name: getattr(moment, name) for name in names}
         for metric in self._metrics:
             found = metric.measure(moment)
+            _require_figures(metric, found)
             taken = sorted(figures.keys() & found.keys())
             if taken:
                 raise PluginError(
@@ -110,3 +111,13 @@ class RunLog:
     def close(self) -> None:
         """Close the file and all loggers (idempotent)."""
         self._closing.close()
+
+
+def _require_figures(metric: Metric, found: object) -> None:
+    numbers = isinstance(found, Mapping) and all(
+        isinstance(name, str) and isinstance(value, int | float) for name, value in found.items()
+    )
+    if not numbers:
+        raise PluginError(
+            f"Got {found!r:.80} from the metric {type(metric).__name__}, expected numbers by name."
+        ).suspecting(metric)

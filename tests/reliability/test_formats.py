@@ -24,7 +24,7 @@ from walkback.storage.store import CheckpointStore
 from walkback.storage.tensorfile import read_tensors
 from walkback.storage.work_cache import WorkCache
 
-OLD = Path(__file__).parent / "formats"
+OLD = Path(__file__).parents[1] / "formats"
 MODELS = ("gaussian", "bernoulli")
 
 

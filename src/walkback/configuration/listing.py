@@ -1,0 +1,61 @@
+"""All options of a run by dotted name, in words."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from walkback.configuration.config import COMPONENT_SECTIONS, SECTIONS, SETTINGS_SECTIONS
+from walkback.configuration.layering import resolve
+from walkback.configuration.options import Option, options_of, options_of_settings
+from walkback.errors import ConfigurationError
+from walkback.extensions.registry import Registry
+from walkback.support.text import nearest
+
+
+def all_options(registry: Registry, beginning: str = "") -> tuple[Option, ...]:
+    """The options of all sections, those of components for the choice of the default recipe.
+
+    Args:
+        registry: The plugins.
+        beginning: A section or an option; only options that are it or inside it are listed. Empty for all.
+
+    Raises:
+        ConfigurationError: There is no such section or option.
+        PluginError: A component of the default recipe is at fault.
+    """
+    wanted = beginning.rstrip(".")
+    section = wanted.partition(".")[0]
+    sections = (*COMPONENT_SECTIONS, *SETTINGS_SECTIONS)
+    if section and section not in sections:
+        raise ConfigurationError(
+            f"Unknown section {section!r}{nearest(section, SECTIONS)}; sections with options of their own: "
+            f"{', '.join(sections)}."
+        )
+    found = [
+        option
+        for name in sections
+        if not section or name == section
+        for option in _options_of(registry, name)
+        if not wanted or option.name == wanted or option.name.startswith(f"{wanted}.")
+    ]
+    if not found:
+        names = [option.name for option in _options_of(registry, section)]
+        raise ConfigurationError(f"Unknown option {wanted!r}{nearest(wanted, names)}.")
+    return tuple(found)
+
+
+def _options_of(registry: Registry, section: str) -> list[Option]:
+    if section in SETTINGS_SECTIONS:
+        return [
+            replace(option, name=f"{section}.{option.name}")
+            for option in options_of_settings(SETTINGS_SECTIONS[section])
+        ]
+    kind = COMPONENT_SECTIONS[section]
+    chosen = getattr(resolve(registry), section).name
+    registered = registry.find(kind, chosen)
+    names = " or ".join(offer.reference for offer in registry.components(kind))
+    own = options_of(registry.load(registered), registered.spec.preset, registry)
+    return [
+        Option(f"{section}.name", names, chosen, f"Name of the {kind}"),
+        *(replace(option, name=f"{section}.{option.name}") for option in own),
+    ]

@@ -1,0 +1,44 @@
+"""Titles above the columns of a filmstrip."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+from PIL import Image, ImageDraw
+
+from walkback.pictures.images import Picture
+
+_LINE = 12  # pixels
+_GREY = 128  # as between the images of a filmstrip
+
+
+def titled_columns(strip: Picture, titles: Sequence[str], pad: int = 4) -> Picture:
+    """Put a title above each column of a picture of `tile`.
+
+    Titles of several parts, "t = 4, T = 2.8", have a line for each. Where they are wider than a column, "t = " is left
+    out; where even that does not fit, so are all titles: the step of a column then follows from its neighbors.
+
+    Args:
+        strip: `(H, W, C)`, of `len(titles)` columns that are `pad` pixels apart.
+        titles: From left to right.
+        pad: Pixels between two columns.
+    """
+    width = (strip.shape[1] - pad) / len(titles)
+    measure = ImageDraw.Draw(Image.new("L", (1, 1)))
+
+    def fits(texts: Sequence[str]) -> bool:
+        return all(measure.textlength(line) < width for text in texts for line in text.split(", "))
+
+    variants = (titles, [title.replace("t = ", "").replace("T = ", "") for title in titles])
+    chosen = next((texts for texts in variants if fits(texts)), None)
+    if chosen is None:
+        return strip
+    lines = max(text.count(", ") + 1 for text in chosen)
+    header = Image.new("L", (strip.shape[1], lines * _LINE), _GREY)
+    draw = ImageDraw.Draw(header)
+    for column, text in enumerate(chosen):
+        for row, line in enumerate(text.split(", ")):
+            draw.text((pad + (column + 0.5) * width - pad / 2, row * _LINE + 1), line, fill=0, anchor="ma")
+    pixels = np.asarray(header)[..., None]
+    return np.concatenate([np.broadcast_to(pixels, (*pixels.shape[:2], strip.shape[2])), strip])

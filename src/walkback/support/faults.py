@@ -1,0 +1,21 @@
+"""Exceptions that are nobody's fault: signals, and memory that does not suffice. Does not import torch."""
+
+from __future__ import annotations
+
+import signal
+
+from walkback.support.interrupts import Interrupted, Stopped
+from walkback.support.memory_errors import is_out_of_memory
+
+
+def is_not_of_code(error: BaseException) -> bool:
+    """Whether an exception comes from the user or the machine, not from the code that it was raised in.
+
+    A KeyboardInterrupt is the user's if Python's own handler of Ctrl-C is installed. Where walkback's is, signals are
+    `Stopped`, and any other KeyboardInterrupt was raised by code.
+    """
+    if isinstance(error, Stopped | Interrupted | GeneratorExit | BrokenPipeError) or is_out_of_memory(error):
+        return True
+    return (
+        isinstance(error, KeyboardInterrupt) and signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    )
