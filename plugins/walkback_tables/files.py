@@ -46,6 +46,8 @@ def read_file(path: Path, array: str | None = None) -> Any:
         return _READERS[kind](path) if kind != NPZ else _read_npz(path, array)
     except DataError:
         raise
+    except UnicodeDecodeError as error:
+        raise DataError(f"{printable(path.name)} is not text in UTF-8: convert it.") from error
     except (pd.errors.EmptyDataError, EOFError) as error:
         raise DataError(
             f"{printable(path.name)} is empty: give a file with a row for each example."
@@ -85,7 +87,7 @@ def _read_text(path: Path) -> pd.DataFrame:
             )
     except pd.errors.ParserError as error:
         raise DataError(
-            f"{printable(path.name)} has rows of different lengths ({one_line(error)}): write as many values in each "
+            f"{printable(path.name)} has rows of different lengths ({_ragged(error)}): write as many values in each "
             "row."
         ) from error
     if not without and len({*head}) != len(head):
@@ -94,6 +96,11 @@ def _read_text(path: Path) -> pd.DataFrame:
             f"{printable(path.name)} has {head.count(twice)} columns called {printable(twice)!r}: rename them."
         )
     return frame.set_axis([f"x{index}" for index in range(frame.shape[1])], axis=1) if without else frame
+
+
+def _ragged(error: Exception) -> str:
+    """Returns which row is longer, in the words of pandas: "Expected 2 fields in line 7, saw 3"."""
+    return one_line(error).rpartition("error: ")[2]
 
 
 def _first_rows(path: Path) -> tuple[str, str]:
@@ -141,7 +148,12 @@ def _read_arrow(path: Path) -> pd.DataFrame:
 
 
 def _read_npy(path: Path) -> np.ndarray:
-    found: np.ndarray = np.load(path, allow_pickle=False)
+    try:
+        found: np.ndarray = np.load(path, allow_pickle=False)
+    except ValueError as error:  # NumPy's words advise unpickling, which runs code from the file
+        raise DataError(
+            f"{printable(path.name)} is cut short, or no array of numbers: write it again with numpy.save."
+        ) from error
     return found
 
 

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import os
 import warnings
-from collections.abc import Mapping
+from collections.abc import Mapping, Sized
 from functools import partial
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, TypeAlias, TypeVar
 
 import numpy as np
 from rich.console import Console
@@ -24,6 +24,9 @@ from walkback.extensions.registry import Registry
 from walkback.jobs import job as jobs
 from walkback.jobs.inputs import DataRequest, ModelRequest, PrecisionName
 from walkback.support.progress import ProgressBar
+
+Data: TypeAlias = str | os.PathLike[str] | Dataset | Tensor | np.ndarray[Any, Any] | Sized
+"""A name, path or hub id; a dataset; or rows: a tensor, an array, a DataFrame, a `datasets.Dataset`."""
 
 Result = TypeVar("Result")
 Value = TypeVar("Value")

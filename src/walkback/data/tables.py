@@ -7,6 +7,7 @@ and columns that are functions of others.
 
 from __future__ import annotations
 
+import decimal
 import hashlib
 import numbers
 from collections.abc import Sequence
@@ -216,10 +217,11 @@ def _is_row_number(frame: Any, column: str) -> bool:
 def _numbers(series: Any, column: str, place: str) -> tuple[np.ndarray, bool]:
     """Return the values of a column as float64, and whether it holds whole numbers."""
     missing = series.isna().to_numpy()
-    if missing.any():
+    count = int(missing.sum())
+    if count:
         raise DataError(
-            f"Column {_quoted(column)} of {place} has {int(missing.sum()):,} missing values (the first in row "
-            f"{int(missing.argmax()) + 1:,}): remove these rows, or leave the column out with data.columns."
+            f"Column {_quoted(column)} of {place} has {count:,} missing value{'s' * (count > 1)} (the first in "
+            f"row {int(missing.argmax()) + 1:,}): remove these rows, or leave the column out with data.columns."
         )
     kind = getattr(series.dtype, "kind", "O")
     if kind in "mM":
@@ -228,9 +230,11 @@ def _numbers(series: Any, column: str, place: str) -> tuple[np.ndarray, bool]:
             "data.columns."
         )
     if kind not in "biuf":
-        wrong = next(((row, item) for row, item in enumerate(series) if not _is_number(item)), None)
-        if wrong is not None or kind == "c":
-            row, item = wrong or (0, series.iloc[0])
+        wrong = [(row, item) for row, item in enumerate(series) if not _is_number(item)]
+        if wrong or kind == "c":
+            # Of a column of numbers with a word among them, the word.
+            words = ((row, item) for row, item in wrong if not _reads_as_number(item))
+            row, item = next(words, (wrong or [(0, series.iloc[0])])[0])
             raise DataError(
                 f"Column {_quoted(column)} of {place} is no column of numbers: row {row + 1:,} holds "
                 f"{_quoted(str(item))}. Leave it out with data.columns, or make it the classes with data.label."
@@ -239,9 +243,15 @@ def _numbers(series: Any, column: str, place: str) -> tuple[np.ndarray, bool]:
 
 
 def _is_number(item: object) -> bool:
-    import decimal
-
     return isinstance(item, numbers.Real | decimal.Decimal)
+
+
+def _reads_as_number(item: object) -> bool:
+    try:
+        float(str(item))
+    except ValueError:
+        return False
+    return True
 
 
 def class_numbers(
@@ -269,7 +279,7 @@ def class_numbers(
     if series.dtype.kind == "f":
         series = series.astype("Int64")
     if classes is not None:
-        labels = series.fillna(-1).to_numpy(np.int64)
+        labels = np.array(series.fillna(-1), dtype=np.int64)
         if len(labels) and not (labels.min() >= -1 and labels.max() < len(classes)):
             raise DataError(
                 f"Column {_quoted(label)} of {place} has numbers that are no classes: rewrite it."
@@ -290,13 +300,14 @@ def _checked(table: Table) -> Table:
         return table
     bad = ~table.values.isfinite()
     if bool(bad.any()):
-        row = int(bad.flatten(1).any(1).to(torch.uint8).argmax())
+        rows = bad.flatten(1).any(1)
+        count, row = int(rows.sum()), int(rows.to(torch.uint8).argmax())
         where = ""
         if table.values.dim() == 2:
             where = f" in column {_quoted(table.shown[int(bad[row].to(torch.uint8).argmax())])}"
         raise DataError(
-            f"{table.name} contains NaN or infinity in {int(bad.flatten(1).any(1).sum()):,} rows, the first in row "
-            f"{row + 1:,}{where}: remove these rows, or choose other columns with data.columns."
+            f"{table.name} contains NaN or infinity in {count:,} row{'s' * (count > 1)} (the first is row {row + 1:,}"
+            f"{where}): remove these rows, or choose other columns with data.columns."
         )
     return table
 
@@ -318,9 +329,7 @@ def require_density(table: Table) -> None:
         if not spread < float("inf"):
             raise DataError(f"{what} has values up to {largest:.3g}, whose variance is infinite: rescale it.")
         if spread <= _CONSTANT * largest:
-            raise DataError(
-                f"{what} is constant ({largest:.6g} in size), so it has no density: leave it out with data.columns."
-            )
+            raise DataError(f"{what} is constant, so it has no density: leave it out with data.columns.")
     if 1 < rows.shape[1] <= _LARGEST_CHECKED:
         _require_independent((rows - mean) / deviation, names, table)
 

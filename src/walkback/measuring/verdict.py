@@ -81,7 +81,7 @@ def verdict(what: str, nats: float, info: DataInfo, others: Mapping[str, float])
             "as a density is worse than no model.",
         )
     name = min(others, key=others.__getitem__, default=None)
-    if name is None or nats <= others[name]:
+    if name is None or nats <= others[name] or _told(nats, info) == _told(others[name], info):
         return ()
     return (
         f"The {what} is {_told(nats, info)}, above the {_told(others[name], info)} of {_WORDS[name]} fitted to the "
