@@ -176,7 +176,8 @@ def _open(command: Any, name: str, parent: Any) -> Any:
 
 
 def _options(context: Any) -> set[str]:
-    return {name for parameter in context.command.get_params(context) for name in parameter.opts}
+    parameters = context.command.get_params(context)
+    return {name for parameter in parameters for name in (*parameter.opts, *parameter.secondary_opts)}
 
 
 def _package(page: str) -> dict[str, str]:

@@ -96,9 +96,12 @@ def test_a_change_of_what_weights_depend_on_is_accepted_by_name(a: Path) -> None
     assert config["operator"]["network"]["dropout"] == 0.4  # type: ignore[index, call-overload]
 
 
-@pytest.mark.parametrize("name", ["training.lr", "date", ""])
-def test_only_what_weights_depend_on_needs_to_be_accepted(a: Path, name: str) -> None:
-    assert_refused(a, resume(a, "--accept", name), "--accept", "expected data")
+@pytest.mark.parametrize(
+    ("name", "words"),
+    [("training.lr", "expected data"), ("date", "expected data"), ("", "expected a value")],
+)
+def test_only_what_weights_depend_on_needs_to_be_accepted(a: Path, name: str, words: str) -> None:
+    assert_refused(a, resume(a, "--accept", name), "--accept", words)
     done = walkback("run", "--accept", "data", "--dry-run")
     assert done.code == 2
     assert "without --resume" in done.err
@@ -237,7 +240,7 @@ def test_damaged_newer_checkpoints_stay_until_a_new_one_is_whole(a: Path) -> Non
     for step in (9, 12):
         (a / "checkpoints" / f"step-{step}.state.safetensors").write_bytes(b"damaged")
     before = tree(a / "checkpoints")
-    assert_refused(a, resume(a, "--steps", "5"), "5 training steps", "has taken 6")
+    assert_refused(a, resume(a, "--steps", "5"), "5 asked for", "taken 6 walks")
     assert tree(a / "checkpoints") == before
     assert resume(a).code == 0
     names = {path.name for path in (a / "checkpoints").glob("*.json")}

@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 from tests.program import TINY, digest, finish, run, running, wait_until, walkback
 
+from walkback.errors import PluginError
 from walkback.storage.files import TEMPORARY, atomic_file, write_bytes
 from walkback.support.progress import ProgressBar
 
@@ -200,3 +201,20 @@ def test_a_process_that_samples_ends_at_once(checkpoint: Path, tmp_path: Path) -
         done = finish(process)
     assert (done.code, done.err.splitlines()[-1]) == (143, "error: terminated.")
     assert list(tmp_path.iterdir()) == []
+
+
+def test_an_exception_that_a_library_makes_of_a_signal_is_the_signal(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """As pydantic does with what is raised while it builds a schema."""
+    import walkback.jobs.train as module
+
+    def check(*_: Any) -> Any:
+        try:
+            signal.raise_signal(signal.SIGTERM)
+        except KeyboardInterrupt as error:
+            raise PluginError(f"Error building a schema: {error}.") from None
+
+    monkeypatch.setattr(module.TrainJob, "check", check)
+    done = run(tmp_path / "a")
+    assert (done.code, done.err) == (143, "error: terminated.\n")

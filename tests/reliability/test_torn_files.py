@@ -60,3 +60,33 @@ def test_a_damaged_file_of_a_run_changes_nothing_or_is_refused(
     assert figures(directory) == figures(runs / "whole") or name == "metrics.jsonl"
     if name.startswith("checkpoints/"):
         assert "Passed over the checkpoint of step 6" in done.err
+
+
+@pytest.mark.parametrize(
+    "left",
+    [
+        ("step-3.safetensors",),
+        ("step-3.safetensors", "step-3.state.safetensors"),
+        ("best-3.safetensors",),
+        ("best-3.safetensors", "step-3.safetensors"),
+    ],
+)
+def test_a_run_killed_while_it_saved_its_first_checkpoint_starts_again(
+    runs: Path, tmp_path: Path, left: tuple[str, ...]
+) -> None:
+    """No checkpoint was ever complete, so that none is lost; with two of them, or a manifest, one would be."""
+    directory = tmp_path / "a"
+    shutil.copytree(runs / "whole", directory)
+    content = (directory / "checkpoints" / "step-3.safetensors").read_bytes()
+    state = (directory / "checkpoints" / "step-3.state.safetensors").read_bytes()
+    for path in [*(directory / "checkpoints").iterdir(), directory / "final.safetensors"]:
+        path.unlink()
+    lines = (directory / "metrics.jsonl").read_bytes().splitlines(keepends=True)
+    (directory / "metrics.jsonl").write_bytes(b"".join(lines[:3]))
+    for name in left:
+        (directory / "checkpoints" / name).write_bytes(state if ".state." in name else content)
+    done = walkback("run", "--resume", directory)
+    assert done.code == 0, done.err
+    assert "has no checkpoint yet: training starts from the beginning" in done.err
+    assert digest(directory / "final.safetensors") == digest(runs / "whole" / "final.safetensors")
+    assert figures(directory) == figures(runs / "whole")

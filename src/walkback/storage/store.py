@@ -131,9 +131,13 @@ class CheckpointStore:
                 return None
         return problem
 
-    def is_empty(self) -> bool:
-        """Whether there is no file of any checkpoint here."""
-        return not (self.directory.is_dir() and (self.steps() or self._numbers("best")))
+    def never_completed(self) -> bool:
+        """Whether no checkpoint has been completed here: there is none, or what a kill left of the first one.
+
+        A best model may be saved before the first step; a step is completed by its manifest.
+        """
+        steps = self.steps() if self.directory.is_dir() else []
+        return len(steps) <= 1 and not any(self._files(step).manifest.exists() for step in steps)
 
     def latest(self) -> tuple[SavedStep | None, list[str]]:
         """Return the newest complete checkpoint, and a warning for each newer incomplete one."""

@@ -1,7 +1,8 @@
 """Where a run is resumed: the newest whole checkpoint of its directory, or the one that is asked for.
 
 A directory that has lost its checkpoints is refused, so a run never starts anew, and never overwrites, without being
-asked to. A directory whose training has not come as far as a checkpoint has nothing to lose, and starts anew.
+asked to. A directory whose training has not come as far as a checkpoint, or was killed while it saved the first one,
+has nothing to lose, and starts anew.
 """
 
 from __future__ import annotations
@@ -82,7 +83,7 @@ def find_resume_point(directory: Path, step: int | None) -> ResumePoint:
     if newest is not None:
         description = read_description(newest.checkpoint)
         return ResumePoint(directory, newest, description, chosen=False, notes=tuple(notes))
-    if not store.is_empty() or (directory / FINAL).exists():
+    if not store.never_completed() or (directory / FINAL).exists():
         why = f" ({notes[0].removesuffix('.')})" if notes else ""
         raise _lost(directory, f"without a whole checkpoint{why}")
     return ResumePoint(directory, None, None, chosen=False)
