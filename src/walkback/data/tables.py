@@ -22,12 +22,6 @@ from walkback.errors import DataError
 from walkback.support.text import nearest, printable
 
 _MOST_CLASSES = 1000
-_LARGEST_CHECKED = 1024
-_DEPENDENT = 1e-10
-"""Smallest eigenvalue of the correlations below which columns count as dependent; rounding leaves about 1e-14."""
-
-_CONSTANT = 1e-12
-"""Deviation below which a column is constant, relative to its largest value: float64 has 16 digits."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,8 +80,8 @@ class Table:
 def position(name: str, names: Sequence[str], place: str) -> int:
     """Return the index of a column by its name; raises DataError, which lists the columns, if there is none."""
     if name not in names:
-        listing = ", ".join(map(_quoted, names[:20])) + (", …" if len(names) > 20 else "")
-        raise DataError(f"{place} has no column {_quoted(name)}{nearest(name, names)}: it has {listing}.")
+        listing = ", ".join(map(quoted, names[:20])) + (", …" if len(names) > 20 else "")
+        raise DataError(f"{place} has no column {quoted(name)}{nearest(name, names)}: it has {listing}.")
     return list(names).index(name)
 
 
@@ -147,7 +141,7 @@ def _of_array(array: np.ndarray, name: str, columns: Sequence[str] | None, label
     columns = [other for other in table.shown if other != label] if columns is None else columns
     if label in columns:
         raise DataError(
-            f"Column {_quoted(label)} is both the label and in data.columns: leave it out of one of them."
+            f"Column {quoted(label)} is both the label and in data.columns: leave it out of one of them."
         )
     classes, labels = class_numbers(values[:, index].numpy(), label, name)
     return replace(_checked(table.chosen(columns)), classes=classes, labels=labels)
@@ -185,9 +179,7 @@ def _columns_of(
     names = list(frame.columns)
     for column in names:
         if names.count(column) > 1:
-            raise DataError(
-                f"{name} has {names.count(column)} columns called {_quoted(column)}: rename them."
-            )
+            raise DataError(f"{name} has {names.count(column)} columns called {quoted(column)}: rename them.")
     note = ""
     if label is not None:
         position(label, names, name)
@@ -197,7 +189,7 @@ def _columns_of(
             columns, note = columns[1:], "left out: a column of row numbers without a name"
     if label in columns:
         raise DataError(
-            f"Column {_quoted(label)} is both the label and in data.columns: leave it out of one of them."
+            f"Column {quoted(label)} is both the label and in data.columns: leave it out of one of them."
         )
     if not columns or len(set(columns)) != len(columns):
         raise DataError(f"{name}: got the columns {list(columns)}, expected different ones, at least one.")
@@ -220,13 +212,13 @@ def _numbers(series: Any, column: str, place: str) -> tuple[np.ndarray, bool]:
     count = int(missing.sum())
     if count:
         raise DataError(
-            f"Column {_quoted(column)} of {place} has {count:,} missing value{'s' * (count > 1)} (the first in "
+            f"Column {quoted(column)} of {place} has {count:,} missing value{'s' * (count > 1)} (the first in "
             f"row {int(missing.argmax()) + 1:,}): remove these rows, or leave the column out with data.columns."
         )
     kind = getattr(series.dtype, "kind", "O")
     if kind in "mM":
         raise DataError(
-            f"Column {_quoted(column)} of {place} holds dates or times: convert it to a number, or leave it out with "
+            f"Column {quoted(column)} of {place} holds dates or times: convert it to a number, or leave it out with "
             "data.columns."
         )
     if kind not in "biuf":
@@ -236,8 +228,8 @@ def _numbers(series: Any, column: str, place: str) -> tuple[np.ndarray, bool]:
             words = ((row, item) for row, item in wrong if not _reads_as_number(item))
             row, item = next(words, (wrong or [(0, series.iloc[0])])[0])
             raise DataError(
-                f"Column {_quoted(column)} of {place} is no column of numbers: row {row + 1:,} holds "
-                f"{_quoted(str(item))}. Leave it out with data.columns, or make it the classes with data.label."
+                f"Column {quoted(column)} of {place} is no column of numbers: row {row + 1:,} holds "
+                f"{quoted(str(item))}. Leave it out with data.columns, or make it the classes with data.label."
             )
     return series.to_numpy().astype(np.float64), kind in "biu"
 
@@ -273,7 +265,7 @@ def class_numbers(
     series = pd.Series(values)
     if series.dtype.kind == "f" and not bool((series.dropna() % 1 == 0).all()):
         raise DataError(
-            f"Column {_quoted(label)} of {place} cannot be the label, because it holds numbers with fractions: name a "
+            f"Column {quoted(label)} of {place} cannot be the label, because it holds numbers with fractions: name a "
             "column of classes."
         )
     if series.dtype.kind == "f":
@@ -281,14 +273,12 @@ def class_numbers(
     if classes is not None:
         labels = np.array(series.fillna(-1), dtype=np.int64)
         if len(labels) and not (labels.min() >= -1 and labels.max() < len(classes)):
-            raise DataError(
-                f"Column {_quoted(label)} of {place} has numbers that are no classes: rewrite it."
-            )
+            raise DataError(f"Column {quoted(label)} of {place} has numbers that are no classes: rewrite it.")
         return tuple(classes), torch.from_numpy(labels)
     numbers_of, found = pd.factorize(series, sort=True)
     if not 2 <= len(found) <= _MOST_CLASSES:
         raise DataError(
-            f"Column {_quoted(label)} of {place} has {len(found):,} different values, expected 2 to {_MOST_CLASSES:,} "
+            f"Column {quoted(label)} of {place} has {len(found):,} different values, expected 2 to {_MOST_CLASSES:,} "
             "classes: name another column with data.label."
         )
     return tuple(str(item) for item in found), torch.from_numpy(numbers_of.astype(np.int64))
@@ -304,7 +294,7 @@ def _checked(table: Table) -> Table:
         count, row = int(rows.sum()), int(rows.to(torch.uint8).argmax())
         where = ""
         if table.values.dim() == 2:
-            where = f" in column {_quoted(table.shown[int(bad[row].to(torch.uint8).argmax())])}"
+            where = f" in column {quoted(table.shown[int(bad[row].to(torch.uint8).argmax())])}"
         raise DataError(
             f"{table.name} contains NaN or infinity in {count:,} row{'s' * (count > 1)} (the first is row {row + 1:,}"
             f"{where}): remove these rows, or choose other columns with data.columns."
@@ -312,50 +302,7 @@ def _checked(table: Table) -> Table:
     return table
 
 
-def require_density(table: Table) -> None:
-    """Refuse training values that have no density, since no bound on -log p exists for them.
-
-    Raises:
-        DataError: A column is constant, too large, equal to another up to scale and shift, or a sum of others.
-    """
-    rows = table.values.double()
-    if rows.dim() != 2:
-        rows = rows.reshape(-1, 1)
-    mean = rows.mean(0)
-    deviation = (rows - mean).square().mean(0).sqrt()
-    names = [_quoted(name) for name in table.shown] if table.values.dim() == 2 else ["array"]
-    for name, spread, largest in zip(names, deviation.tolist(), rows.abs().amax(0).tolist(), strict=True):
-        what = f"Column {name} of {table.name}" if table.values.dim() == 2 else table.name
-        if not spread < float("inf"):
-            raise DataError(f"{what} has values up to {largest:.3g}, whose variance is infinite: rescale it.")
-        if spread <= _CONSTANT * largest:
-            raise DataError(f"{what} is constant, so it has no density: leave it out with data.columns.")
-    if 1 < rows.shape[1] <= _LARGEST_CHECKED:
-        _require_independent((rows - mean) / deviation, names, table)
-
-
-def _require_independent(white: Tensor, names: Sequence[str], table: Table) -> None:
-    correlation = white.T @ white / len(white)
-    pairs = (correlation.abs().triu(1) > 1 - _DEPENDENT).nonzero().tolist()
-    if pairs:
-        first, second = pairs[0]
-        raise DataError(
-            f"Columns {names[first]} and {names[second]} of {table.name} are the same up to scale and shift, so they "
-            "have no joint density: leave one of them out with data.columns."
-        )
-    if any(table.whole) or len(white) <= len(names):
-        return
-    values, vectors = torch.linalg.eigh(correlation)
-    if values[0] < _DEPENDENT:
-        involved = [
-            name for name, part in zip(names, vectors[:, 0].abs().tolist(), strict=True) if part > 1e-3
-        ]
-        raise DataError(
-            f"Columns {', '.join(involved[:10])} of {table.name} are linearly dependent, so they have no joint "
-            "density: leave one of them out with data.columns."
-        )
-
-
-def _quoted(name: object) -> str:
+def quoted(name: object) -> str:
+    """Return a name of unknown origin for messages, in quotation marks."""
     text = printable(str(name))
     return f"'{text[:60]}{'…' if len(text) > 60 else ''}'"

@@ -32,9 +32,10 @@ from walkback.data.dataset import (
     Standardized,
     conditioned,
 )
+from walkback.data.densities import require_density
 from walkback.data.pixels import GrayLevels
 from walkback.data.standardization import Standardization
-from walkback.data.tables import Table, require_density, table_of
+from walkback.data.tables import Table, table_of
 from walkback.errors import DataError
 from walkback.report import FEWEST
 from walkback.support.seeding import generator
