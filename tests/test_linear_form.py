@@ -34,7 +34,7 @@ from walkback_paper.gaussian import Gaussian
 from walkback_paper.linear import LinearGaussian
 from walkback_paper.priors import GaussianPrior
 
-BASES: tuple[BasisName, ...] = ("pixels", "eigenvectors", "cosine")
+BASES: tuple[BasisName, ...] = ("pixels", "eigenvectors", "cosine", "auto")
 SHAPES = [(6,), (3, 4), (3, 2, 2), (2, 3, 2, 2)]
 SIGMA = 0.1
 VARIANCES = torch.tensor([1e-4, 0.004, 0.02, 0.5, 3.0, 40.0], dtype=torch.float64)

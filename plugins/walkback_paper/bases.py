@@ -3,6 +3,7 @@
     z = Uᵀ x       pixels        U = 1
                    eigenvectors  U of the data's covariance, Σ = U diag(λ) Uᵀ
                    cosine        orthonormal DCT-II along each axis, after one rotation of the channels
+                   auto          eigenvectors of up to 1,024 dimensions, cosine above
 
 The cosine basis nearly diagonalizes the covariance of natural images of any size, at a cost of O(N) numbers (see
 docs/measured.md); its rotation is that of the eigenvectors of the channels' covariance. The first axis of an event of
@@ -27,7 +28,7 @@ from walkback.kernels import Expecting, Kernel, Reparametrized
 from walkback.state import State, leaves, sum_events
 from walkback.support.constraints import Constrained, Constraint
 
-BasisName: TypeAlias = Literal["pixels", "eigenvectors", "cosine"]
+BasisName: TypeAlias = Literal["pixels", "eigenvectors", "cosine", "auto"]
 
 _LARGEST = 1024
 _FOLDS = 5
@@ -198,6 +199,7 @@ def basis(name: BasisName, shape: tuple[int, ...]) -> Basis:
         "pixels": PixelBasis,
         "eigenvectors": EigenBasis,
         "cosine": CosineBasis,
+        "auto": EigenBasis if math.prod(shape) <= _LARGEST else CosineBasis,
     }
     return kinds[name](shape)
 

@@ -224,8 +224,8 @@ class Gaussian(Parametrized, DataAware):
         sigma: σ, standard deviation of the noise at T = 1, in the units of the data.
         sigma_share: Sets σ / σ_d instead, where σ_d² is the data's mean variance per dimension; None keeps `sigma`.
         mean: Form of the mean; "mix" is the paper's, "linear" starts at the best Gaussian of the data.
-        basis: Directions whose variances the linear mean knows; "eigenvectors" of the data's covariance, for tables and
-            small images, or "cosine" for larger images.
+        basis: Directions whose variances the linear mean knows: "eigenvectors" of the data's covariance, for tables and
+            small images, "cosine" for larger images, or "auto".
         alpha: α of the mixing mean.
         learn_alpha: Whether α is learned, starting from `alpha`.
         smoothed: Whether the noise that data are smoothed by (data.noise) scales what a preconditioned network learns.

@@ -1,6 +1,6 @@
 """Factorized priors p*: two track the heating walks (Algorithm 1), two are fixed.
 
-    gaussian         p*(s) = Π_d N(s_d; m_d, v_d)             real states
+    gaussian         p*(s) = Π_d N(z_d; m_d, v_d)             real states, z = s or its coordinates in a basis
     bernoulli        p*(s) = Π_d Bernoulli(s_d; m_d)          binary states
     broad-gaussian   p*(s) = Π_d N(s_d; m_d, (c σ_max)²)      real states
     fair-bits        p*(s) = Π_d Bernoulli(s_d; ρ)            binary states, ρ = ½ unless given
@@ -71,6 +71,7 @@ class GaussianPrior(Prior, Constrained):
         track: Track the moments of s_K; False keeps the data's.
         momentum: Smallest weight of a new batch in the running moments.
         scale: Factor on the standard deviation, for a prior broader than the states.
+        basis: Directions that are independent; see `walkback_paper.bases`.
     """
 
     mean: Tensor

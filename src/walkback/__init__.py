@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from walkback.api.measuring import diagnose, evaluate
     from walkback.api.models import load
     from walkback.api.records import Samples, Trained
+    from walkback.api.runs import runs
     from walkback.api.sampling import inpaint, sample
     from walkback.api.training import bench, train
     from walkback.report import Report
@@ -35,6 +36,7 @@ else:
         places = {
             **dict.fromkeys(("diagnose", "evaluate"), "api.measuring"),
             **dict.fromkeys(("Samples", "Trained"), "api.records"),
+            "runs": "api.runs",
             **dict.fromkeys(("inpaint", "sample"), "api.sampling"),
             "load": "api.models",
             **dict.fromkeys(("bench", "train"), "api.training"),
@@ -60,6 +62,7 @@ __all__ = [
     "evaluate",
     "inpaint",
     "load",
+    "runs",
     "sample",
     "train",
 ]

@@ -35,6 +35,7 @@ from walkback.support.threads import cpu_threads
 from walkback.support.watch import Watch
 from walkback.training.distributed import joined_world, local_device
 from walkback.training.metrics_file import FILE_NAME, read_records
+from walkback.training.outcomes import execute
 from walkback.training.resume_point import (
     ResumePoint,
     find_resume_point,
@@ -214,7 +215,8 @@ class CheckedTraining:
             run = Run(self.prepared, directory, watch, stop, world, self.kept)
             if self.resumed is not None:
                 run.resume(self.resumed)
-            result = run.execute()
+            fresh = self.resumed is None or not self.resumed.chosen
+            result = execute(run, directory if self.kept else None, fresh=fresh)
             return None if result is None else self._trained(run.model, result)
 
     @contextmanager

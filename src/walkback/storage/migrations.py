@@ -153,10 +153,12 @@ STEP = FileKind("step", unstamped=True)
 """`step-N.json` of a run directory: the digests of a checkpoint and its training state."""
 WORK_CACHE = FileKind("work cache", {1: lambda document: {"protocol": document}}, unstamped=True)
 """`protocol.json` of a directory of finished pieces; in format 1 it is the protocol itself."""
+RESULT = FileKind("result")
+"""`result.json` of a run directory: how the run ended, and its bound."""
 SAMPLES = FileKind("samples")
 INPAINTED = FileKind("inpainted")
 
-KINDS = (CONFIGURATION, CHECKPOINT, TRAINING_STATE, STEP, WORK_CACHE, SAMPLES, INPAINTED)
+KINDS = (CONFIGURATION, CHECKPOINT, TRAINING_STATE, STEP, WORK_CACHE, RESULT, SAMPLES, INPAINTED)
 
 
 def _quoted(value: Any) -> str:

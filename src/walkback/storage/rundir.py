@@ -5,6 +5,7 @@ metrics.jsonl        one record a line
 checkpoints/         see `walkback.storage.store`
 samples/*.png
 final.safetensors    the trained model
+result.json          how the run ended, see `walkback.storage.outcome`
 .lock                locked while a process trains, and names it
 """
 
@@ -22,6 +23,7 @@ from filelock import FileLock, Timeout
 from walkback.errors import CheckpointError, ConfigurationError, WalkbackError
 from walkback.storage.description import read_description
 from walkback.storage.files import TEMPORARY, remove_abandoned, require_path, write_bytes, writing_to
+from walkback.storage.outcome import RESULT_FILE
 from walkback.storage.store import FINAL, CheckpointStore
 
 _LOCK = ".lock"
@@ -131,6 +133,7 @@ class RunDirectory:
         """
         root = self.checkpoints.directory
         final_is_later = self.final.exists() and _walks_of(self.final) > step
+        result = self.path / RESULT_FILE
         if not (self.checkpoints.has_later(step) or final_is_later):
             return None
         place, metrics = root / "superseded", self.path / "metrics.jsonl"
@@ -140,6 +143,8 @@ class RunDirectory:
                 write_bytes(place / metrics.name, metrics.read_bytes())
             if final_is_later:
                 self.final.rename(place / self.final.name)
+            if result.exists():
+                result.rename(place / result.name)
         self.checkpoints.move_after(step, place)
         return place
 
@@ -193,6 +198,31 @@ def _is_content(entry: Path) -> bool:
     return not (entry.is_dir() or entry.name == _LOCK or entry.match(TEMPORARY))
 
 
+def is_locked(path: Path) -> bool:
+    """Whether a process is working in the run directory `path`; nothing is written, and no lock is waited for.
+
+    The kernel knows: it releases the lock of a process that has died. Without its help (Windows, file systems without
+    locks), no run is taken to be working.
+    """
+    try:
+        import fcntl
+
+        descriptor = os.open(path / _LOCK, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
+    except (ImportError, AttributeError, OSError):
+        return False
+    try:
+        # Shared, so that several listings do not take one another for a trainer. A run that starts in these
+        # microseconds tries again, see `_acquire`.
+        fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    except OSError:
+        return False
+    finally:
+        os.close(descriptor)
+    return False
+
+
 def newest(stem: Path) -> Path | None:
     """Return the run directory that was started last among `stem`, `stem-2`, …; None if there is none."""
     numbered = re.compile(re.escape(stem.name) + r"(-\d+)?")
@@ -241,7 +271,8 @@ def _acquire(path: Path) -> FileLock:
     if file.is_symlink():
         raise ConfigurationError(f"{file} is a symbolic link, expected the lock of the run: remove it.")
     # Not thread-local: the lock belongs to the process, and may be released by another thread.
-    lock = FileLock(file, timeout=0, thread_local=False)
+    # The time is for `is_locked`, which holds the lock for an instant.
+    lock = FileLock(file, timeout=0.2, thread_local=False)
     with writing_to(file):
         try:
             lock.acquire()
