@@ -71,8 +71,7 @@ class Component:
         renamed: Mapping from former options to current ones, both dotted, e.g. `{"hidden": "network.hidden"}`. Used to
             read files of older versions, and for the hint in the error when a user types a former name.
         self_contained: Whether a dataset is made from its options alone; a checkpoint may use only such data unasked.
-        instances: Classes (`"module:class"`) whose instances, given in Python, are configured as this component: its
-            `defaults` apply to the other sections.
+        instances: Classes (`"module:class"`) whose instances, given in Python, are configured as this component.
     """
 
     name: str
