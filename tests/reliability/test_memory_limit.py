@@ -70,3 +70,13 @@ def test_a_run_that_ran_out_goes_on_with_less(server: Forks, tmp_path: Path) -> 
     code, messages = limited(server, tmp_path / "log", *going_on, "--set", "samples.num=9")
     assert code == 0, messages
     assert digest(directory / "final.safetensors") == digest(whole / "final.safetensors")
+
+
+def test_threads_beyond_the_limit_are_refused(server: Forks, tmp_path: Path) -> None:
+    """OpenMP would end the process in words of its own."""
+    words = ("run", *TINY, "--set", "run.threads=1000", "--steps", "1", "--out", tmp_path / "a")
+    code, messages = limited(server, tmp_path / "log", *words)
+    assert code == 2, messages
+    assert "run.threads = 1000 is more than the" in messages
+    assert "libgomp" not in messages
+    assert not (tmp_path / "a").exists()

@@ -2,15 +2,25 @@
 
 from __future__ import annotations
 
+import os
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 
 import torch
 
+from walkback.errors import ConfigurationError
+
 
 @contextmanager
 def cpu_threads(count: int) -> Iterator[None]:
-    """Use `count` CPU threads in the block (0 leaves the number unchanged), and restore the number afterwards."""
+    """Use `count` CPU threads in the block (0 leaves the number unchanged), and restore the number afterwards.
+
+    Raises:
+        ConfigurationError: The system does not let this process start so many.
+    """
+    if count > (os.cpu_count() or 1):
+        _require_startable(count)
     before = torch.get_num_threads()
     try:
         if count:
@@ -18,3 +28,22 @@ def cpu_threads(count: int) -> Iterator[None]:
         yield
     finally:
         torch.set_num_threads(before)
+
+
+def _require_startable(count: int) -> None:
+    """Start and end so many threads at once: where the system refuses one, OpenMP would end the process."""
+    gate, started = threading.Event(), list[threading.Thread]()
+    try:
+        for _ in range(count):
+            thread = threading.Thread(target=gate.wait, daemon=True)
+            thread.start()
+            started.append(thread)
+    except (RuntimeError, MemoryError) as error:
+        raise ConfigurationError(
+            f"run.threads = {count} is more than the {len(started)} threads that this process may start, by its limits "
+            f"of memory and processes: lower run.threads; this machine has {os.cpu_count()} processors."
+        ) from error
+    finally:
+        gate.set()
+        for thread in started:
+            thread.join()
