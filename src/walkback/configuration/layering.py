@@ -62,12 +62,13 @@ def resolve(
     names = _names(components or {}, changes)
     base = starting_layer(registry, recipe, names)
     # Operator and data are chosen first: they are the components whose proposals choose the rest.
-    data = _Request(registry, base, names, changes).choose("data")
-    proposed = _proposal(data)
-    if recipe is None and "data" in names and "name" in proposed.tables.get("operator", {}):
+    request = _Request(registry, base, names, changes)
+    proposed = _proposal(request.choose("data")) if "data" in names else Layer({})
+    if recipe is None and "name" in proposed.tables.get("operator", {}):
         base = Layer({})  # what suits these data, rather than the default recipe's operator
-    operator = _Request(registry, base, names, changes, proposals=(proposed,)).choose("operator")
-    request = _Request(registry, base, names, changes, proposals=(proposed, _proposal(operator)))
+    request = _Request(registry, base, names, changes, proposals=(proposed,))
+    operator, data = request.choose("operator"), request.choose("data")
+    request = _Request(registry, base, names, changes, proposals=(_proposal(data), _proposal(operator)))
     choices = {section: request.choose(section) for section in COMPONENT_SECTIONS}
     parts: dict[str, Any] = {
         section: request.component(section, choice) for section, choice in choices.items()
