@@ -297,7 +297,7 @@ def test_unknown_source(registry: Registry, source: str) -> None:
         ("operator.sigma=abc", 'operator.sigma: got "abc", expected a number.'),
         ("operator.sigma=true", "operator.sigma: got true, expected a number."),
         ("operator.sigma=nan", "operator.sigma: got NaN, expected a finite number."),
-        ("operator.mean=mid", "operator.mean: got \"mid\", expected 'mix', 'preconditioned' or 'linear'."),
+        ("operator.mean=mid", "operator.mean: got \"mid\", expected 'mix' or 'preconditioned'."),
         ("operator.widths=64", "operator.widths: got 64, expected a list."),
         ("operator.widths=[64, 1.5]", "operator.widths[1]: got 1.5, expected an integer."),
         ("operator.widths=[0]", "operator.widths[0]: got 0, expected a number greater than 0."),

@@ -31,7 +31,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping
 from functools import partial
-from typing import final
+from typing import Literal, final
 
 import torch
 from torch import Tensor, nn
@@ -245,7 +245,7 @@ class Gaussian(Parametrized, DataAware):
         *,
         sigma: Positive = 0.03,
         sigma_share: Positive | None = None,
-        mean: Mean = "preconditioned",
+        mean: Mean | Literal["linear"] = "preconditioned",
         basis: BasisName = "pixels",
         alpha: Fraction = 0.5,
         learn_alpha: bool = False,
@@ -270,7 +270,8 @@ class Gaussian(Parametrized, DataAware):
                 "too, or leave out operator.basis."
             )
         noise = Noise(sigma, sigma_share, variance, temperature_law or VARIANCE_LAW)
-        mixing = Mixing(mean, alpha, learn_alpha)
+        # Around the linear mean there is no mixing either: an α that is learned is refused as for the preconditioned one.
+        mixing = Mixing("preconditioned" if mean == "linear" else mean, alpha, learn_alpha)
         smoothing = leaf.noise if smoothed else 0.0
         parametrization = (
             LinearGaussian(leaf.shape, basis, noise)

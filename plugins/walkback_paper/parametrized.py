@@ -22,7 +22,7 @@ from walkback.schedules import Level
 from walkback.state import Context, Space, State, StateSpace, Support, leaves
 from walkback.temperature import TemperatureLaw
 
-Mean: TypeAlias = Literal["mix", "preconditioned", "linear"]
+Mean: TypeAlias = Literal["mix", "preconditioned"]
 Positive: TypeAlias = Annotated[float, Field(gt=0.0, allow_inf_nan=False)]
 Fraction: TypeAlias = Annotated[float, Field(gt=0.0, le=1.0)]
 
