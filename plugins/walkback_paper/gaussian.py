@@ -270,7 +270,7 @@ class Gaussian(Parametrized, DataAware):
                 "too, or leave out operator.basis."
             )
         noise = Noise(sigma, sigma_share, variance, temperature_law or VARIANCE_LAW)
-        # Around the linear mean there is no mixing either: an α that is learned is refused as for the preconditioned one.
+        # The linear mean has no α either: one that is learned is refused as for the preconditioned mean.
         mixing = Mixing("preconditioned" if mean == "linear" else mean, alpha, learn_alpha)
         smoothing = leaf.noise if smoothed else 0.0
         parametrization = (
