@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import numpy as np
 import pytest
 import torch
 from tests.toy.statistics import normal
 from torch import Tensor
 
 import walkback as wb
-from walkback.building.tensors import TensorData
+from walkback.data.tensors import TensorData
 from walkback.errors import ConfigurationError, DataError
 
 
@@ -66,9 +65,8 @@ def test_masks_of_0_and_1_have_two_levels() -> None:
     assert TensorData(masks * 2).info.bins == 256
 
 
-def test_an_array_is_refused_with_the_call_that_helps() -> None:
-    array = np.zeros((20, 3), np.float32)
+def test_objects_that_are_no_rows_are_refused() -> None:
     with pytest.raises(
-        ConfigurationError, match=r"Got a ndarray as data, .*: pass torch.from_numpy\(data\)\.$"
+        ConfigurationError, match=r"Got a list as data, .* a pandas DataFrame or a datasets.Dataset"
     ):
-        wb.train("gaussian-mlp", data=array, steps=1)  # type: ignore[arg-type]
+        wb.train("gaussian-mlp", data=[[1.0, 2.0]] * 20, steps=1)

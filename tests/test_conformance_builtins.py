@@ -7,6 +7,7 @@ from functools import cache
 
 import datasets
 import numpy as np
+import pandas as pd
 import pytest
 from PIL import Image
 
@@ -37,6 +38,8 @@ SMALL = {
     "celeba-faces": {"size": 12},
     "hub": {"id": "somebody/pictures"},
     "folder": {"path": "mirror/ylecun/mnist"},
+    "table": {"path": "table.csv", "label": "kind"},
+    "array": {"path": "volumes.npy"},
     "reversibility": {"chains": 20, "steps": 20, "burn_in": 2, "rank_chains": 100, "rank_steps": 5},
     "stationarity": {"chains": 20, "steps": 20, "frames": 10, "reference": 100},
     "mixing": {"chains": 8, "steps": 200, "frames": 200, "burn_in": 10, "axes": 2},
@@ -103,6 +106,10 @@ def picture(seed: int, channels: int) -> dict[str, object]:
 def mirror(tmp_path_factory):
     """The data sets of the hub, with 60 made-up pictures in each split."""
     top = tmp_path_factory.mktemp("conformance") / "mirror"
+    noise = np.random.default_rng(0)
+    table = {"a": 100 + 7 * noise.standard_normal(500), "n": noise.poisson(3, 500), "kind": ["x", "y"] * 250}
+    pd.DataFrame(table).to_csv(top.parent / "table.csv", index=False)
+    np.save(top.parent / "volumes.npy", noise.standard_normal((100, 1, 3, 4, 5)))
     for hub_id, (config, column, splits, channels) in HUB.items():
         folder = top / hub_id / config
         folder.mkdir(parents=True)

@@ -160,8 +160,8 @@ def test_local_data_are_read_without_the_network(tmp_path: Path, monkeypatch: py
 @pytest.mark.parametrize(
     ("name", "words"),
     [
-        ("x.npy", r"tables of numbers are not read from files: load them in Python"),
-        ("x.csv", r"tables of numbers are not read from files: load them in Python"),
+        ("x.npy", r"tables of numbers are read from"),
+        ("x.csv", r"tables of numbers are read from"),
         ("x.zip", r"unpack it, and give the folder"),
         ("x.png", r"give the folder of images that it lies in"),
         ("x.doc", r"expected a folder of images or a .parquet file"),
@@ -185,9 +185,7 @@ def test_a_folder_of_tables_or_archives_says_so(tmp_path: Path) -> None:
 
 def test_a_table_of_numbers_in_parquet_is_told_from_images(tmp_path: Path) -> None:
     pq.write_table(pa.table({"a": [1.5, 2.5], "b": [1, 2]}), tmp_path / "x.parquet")
-    with pytest.raises(
-        DataError, match=r"only a \(double\), b \(int64\); tables of numbers .* load them in Python"
-    ):
+    with pytest.raises(DataError, match=r"only a \(double\), b \(int64\); tables of numbers are read from"):
         find_local(tmp_path / "x.parquet")
 
 

@@ -227,6 +227,7 @@ def _resolved(arguments: list[str]) -> RunConfig:
 def test_runs_resolve(arguments: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     (tmp_path / "photos").mkdir()
+    (tmp_path / "measurements.csv").write_text("a,b\n1.5,2.5\n")
     (tmp_path / "mine.toml").write_text(
         Registry.discover().recipe_text(Registry.discover().find_recipe("digits"))
     )

@@ -155,7 +155,7 @@ def test_arrows_that_are_not_finite_or_start_outside_are_left_out() -> None:
 
 
 def drawn(operator: TransitionOperator, path: Path) -> Picture:
-    draw_field(path, operator, normal(50, 2), rng(), {"seed": 1})
+    draw_field(path, operator, DataInfo("points", (2,)), normal(50, 2), rng(), {"seed": 1})
     with Image.open(path) as image:
         assert json.loads(image.info["walkback"]) == {"seed": 1}
         return np.asarray(image)

@@ -22,8 +22,8 @@ from walkback_hf.names import exists, shown, within
 
 _USUAL_NAMES = ("image", "img")
 TABLE_ADVICE = (
-    "tables of numbers are not read from files: load them in Python, and call walkback.train(data=TENSOR) with a float "
-    "tensor (N, D) whose columns are of like size"
+    "tables of numbers are read from .csv, .parquet, .arrow, .npy and .npz files: "
+    "give such a file itself (--data FILE)"
 )
 """What to do with numbers."""
 _ADVICE = (

@@ -66,11 +66,10 @@ class Component:
         defaults: Settings that suit this component in *other* sections of the run configuration, by section, e.g.
             `{"prior": {"name": "bernoulli"}, "data": {"binarize": "threshold"}}`. They apply only if the
             section has the option and neither the recipe nor the user sets it.
-        preset: Options of this component that override the defaults of its class, e.g. `{"network": {"name": "unet"}}`.
-            Several components may be presets of one class.
-        renamed: Mapping from former options to current ones, both dotted, e.g. `{"hidden": "network.hidden"}`. Used to
-            read files of older versions, and for the hint in the error when a user types a former name.
+        preset: Options that override the defaults of the class, e.g. `{"network": {"name": "unet"}}`; one of several.
+        renamed: Current options by former ones, dotted: `{"hidden": "network.hidden"}`; for older files and hints.
         self_contained: Whether a dataset is made from its options alone; a checkpoint may use only such data unasked.
+        instances: Classes (`"module:class"`) whose instances, given in Python, are configured as this component.
     """
 
     name: str
@@ -80,6 +79,7 @@ class Component:
     preset: Mapping[str, Any] = field(default_factory=dict)
     renamed: Mapping[str, str] = field(default_factory=dict)
     self_contained: bool = False
+    instances: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

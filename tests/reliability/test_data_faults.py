@@ -20,9 +20,12 @@ import pytest
 import torch
 from PIL import Image
 
-from walkback.building.tensors import TensorData
+from walkback.building.assembly import build_dataset
+from walkback.configuration.layering import resolve_data
 from walkback.data import SPLITS
+from walkback.data.tensors import TensorData
 from walkback.errors import DataError
+from walkback.extensions.registry import Registry
 from walkback_hf.sources import Folder
 
 RNG = np.random.default_rng(0)
@@ -194,15 +197,18 @@ def test_rows_of_the_class_minus_1_are_rows_without_a_class(tmp_path: Path) -> N
 
 
 @pytest.mark.parametrize("name", ["table.npy", "table.npz", "table.csv", "table.parquet"])
-def test_tables_are_refused_with_advice_that_holds(tmp_path: Path, name: str) -> None:
+def test_tables_in_a_folder_are_refused_with_advice_that_holds(tmp_path: Path, name: str) -> None:
     """What it says to do is done, and works."""
     table = RNG.standard_normal((100, 3))
     pq.write_table(pa.table({"a": table[:, 0], "b": table[:, 1]}), tmp_path / "table.parquet")
     np.save(tmp_path / "table.npy", table)
     np.savez(tmp_path / "table.npz", table)
     np.savetxt(tmp_path / "table.csv", table)
-    with pytest.raises(
-        DataError, match=r"load them in Python, and call walkback.train\(data=TENSOR\) with a float tensor"
-    ):
-        prepared(tmp_path / name)
-    assert TensorData(torch.from_numpy(table)).info.shape == (3,)
+    registry = Registry.discover()
+    (tmp_path / "folder").mkdir()
+    (tmp_path / name).rename(tmp_path / "folder" / name)
+    with pytest.raises(DataError, match=r"give such a file itself \(--data FILE\)"):
+        prepared(tmp_path / "folder")
+    data = build_dataset(resolve_data(registry, str(tmp_path / "folder" / name)), registry)
+    data.prepare()
+    assert data.info.shape == (2 if name == "table.parquet" else 3,)

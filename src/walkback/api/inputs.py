@@ -4,24 +4,29 @@ from __future__ import annotations
 
 import os
 import warnings
-from collections.abc import Mapping
+from collections.abc import Mapping, Sized
 from functools import partial
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, TypeAlias, TypeVar
 
+import numpy as np
 from rich.console import Console
 from torch import Tensor
 
 from walkback.api.records import Trained
-from walkback.building.tensors import TensorData
 from walkback.configuration.overrides import assignments
 from walkback.data import Dataset
+from walkback.data.tables import table_of
+from walkback.data.tensors import RowOptions, TableData, TensorData
 from walkback.errors import ConfigurationError
 from walkback.extensions.loader import chosen
 from walkback.extensions.registry import Registry
 from walkback.jobs import job as jobs
 from walkback.jobs.inputs import DataRequest, ModelRequest, PrecisionName
 from walkback.support.progress import ProgressBar
+
+Data: TypeAlias = str | os.PathLike[str] | Dataset | Tensor | np.ndarray[Any, Any] | Sized
+"""A name, path or hub id; a dataset; or rows: a tensor, an array, a DataFrame, a `datasets.Dataset`."""
 
 Result = TypeVar("Result")
 Value = TypeVar("Value")
@@ -55,22 +60,27 @@ def model_request(
 
 
 def data_source(data: object) -> str | Dataset | None:
-    """Data as jobs take them: a name, path or hub id as text, a tensor `(N, *E)` as a dataset.
+    """Data as jobs take them: a name, path or hub id as text; a tensor, array or table as a dataset.
 
     Raises:
         ConfigurationError: They are something else.
-        DataError: The tensor is no dataset.
+        DataError: The values cannot be used.
     """
     if data is None or isinstance(data, Dataset):
         return data
     if isinstance(data, str | os.PathLike):
         return os.fspath(data)
     if isinstance(data, Tensor):
-        return TensorData(data)
-    what = type(data).__name__
-    advice = ": pass torch.from_numpy(data)" if what == "ndarray" else ""
+        table = data.dim() == 2 and data.is_floating_point()
+        return TableData(data, "tensor") if table else TensorData(data)
+    if isinstance(data, np.ndarray):
+        image = data.ndim > 2 or data.dtype in (np.uint8, np.bool_)
+        return TensorData.of(table_of(data, "array"), RowOptions()) if image else TableData(data, "array")
+    if hasattr(data, "to_pandas") or (hasattr(data, "iloc") and hasattr(data, "columns")):
+        return TableData(data)
     raise ConfigurationError(
-        f"Got a {what} as data, expected a name, a path, a hub id, a Dataset or a tensor (N, *E){advice}."
+        f"Got a {type(data).__name__} as data, expected a name, a path, a hub id, a Dataset, a tensor or an array "
+        "(N, *E), a pandas DataFrame or a datasets.Dataset."
     )
 
 

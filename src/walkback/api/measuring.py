@@ -6,11 +6,17 @@ import os
 from collections.abc import Mapping
 from typing import Any
 
-from torch import Tensor
-
-from walkback.api.inputs import carry_out, data_request, model_request, path_or_none, renamed, split_choice
+from walkback.api.inputs import (
+    Data,
+    carry_out,
+    data_request,
+    model_request,
+    path_or_none,
+    renamed,
+    split_choice,
+)
 from walkback.api.records import Trained
-from walkback.data import Dataset, Split
+from walkback.data import Split
 from walkback.diagnostics import Diagnostic
 from walkback.errors import ConfigurationError
 from walkback.jobs.diagnose import DiagnoseJob
@@ -24,7 +30,7 @@ from walkback.support.readouts import Readout
 def evaluate(
     model: Trained | str | os.PathLike[str],
     *,
-    data: str | os.PathLike[str] | Dataset | Tensor | None = None,
+    data: Data | None = None,
     settings: Mapping[str, Any] | None = None,
     trust_data: bool = False,
     split: Split = "test",
@@ -104,7 +110,7 @@ def diagnose(
     diagnostic: str | Diagnostic,
     model: Trained | str | os.PathLike[str],
     *,
-    data: str | os.PathLike[str] | Dataset | Tensor | None = None,
+    data: Data | None = None,
     settings: Mapping[str, Any] | None = None,
     trust_data: bool = False,
     cache: str | os.PathLike[str] | None = None,

@@ -8,9 +8,9 @@ from typing import Any
 
 from torch import Tensor
 
-from walkback.api.inputs import carry_out, data_request, model_request, renamed
+from walkback.api.inputs import Data, carry_out, data_request, model_request, renamed
 from walkback.api.records import Samples, Trained
-from walkback.data import Dataset, Split
+from walkback.data import Split
 from walkback.jobs.inpaint import InpaintJob
 from walkback.jobs.inputs import PrecisionName
 from walkback.jobs.labels import LabelRequest
@@ -96,7 +96,7 @@ def inpaint(
     keep: str | os.PathLike[str] | Tensor,
     *,
     known: Tensor | None = None,
-    data: str | os.PathLike[str] | Dataset | Tensor | None = None,
+    data: Data | None = None,
     settings: Mapping[str, Any] | None = None,
     trust_data: bool = False,
     split: Split = "test",

@@ -9,9 +9,7 @@ import os
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from torch import Tensor
-
-from walkback.api.inputs import carry_out, data_source, path_or_none, split_choice
+from walkback.api.inputs import Data, carry_out, data_source, path_or_none, split_choice
 from walkback.api.records import Trained
 from walkback.building.preparation import Instances
 from walkback.configuration.overrides import assignments
@@ -43,7 +41,7 @@ _BASES: Mapping[str, tuple[type, ...]] = {
 def train(
     operator: str | TransitionOperator | None = None,
     *,
-    data: str | os.PathLike[str] | Dataset | Tensor | None = None,
+    data: Data | None = None,
     schedule: str | Schedule | None = None,
     prior: str | Prior | None = None,
     process: str | Process | None = None,
@@ -71,8 +69,9 @@ def train(
 
     Args:
         operator: Name or instance, built for the space of the data.
-        data: Name, path, hub id or instance; or a tensor `(N, *E)` of floats, of bool (binary states) or of uint8
-            (256 gray levels), of which a tenth is held out for validation and a tenth for test.
+        data: Name, path, hub id or instance; or a table (pandas DataFrame, `datasets.Dataset`) or an array or tensor
+            `(N, *E)` of numbers, of bool (binary states) or of uint8 (256 gray levels), of which a tenth is held out
+            for validation and a tenth for test. Numbers are standardized, see `walkback.data.standardization`.
         schedule: Name or instance.
         prior: Name or instance.
         process: Name or instance.
@@ -131,7 +130,7 @@ def train(
 def bench(
     operator: str | TransitionOperator | None = None,
     *,
-    data: str | os.PathLike[str] | Dataset | Tensor | None = None,
+    data: Data | None = None,
     schedule: str | Schedule | None = None,
     prior: str | Prior | None = None,
     process: str | Process | None = None,

@@ -12,7 +12,7 @@ from walkback.building.origins import recorded_component
 from walkback.configuration.components import ComponentConfig
 from walkback.configuration.config import component, parse_document
 from walkback.configuration.layering import resolve_data
-from walkback.data import Batch, Dataset, Split, batch_of, require_examples
+from walkback.data import Batch, Dataset, Split, Standardized, batch_of, require_examples
 from walkback.errors import ConfigurationError, WalkbackError, shortened
 from walkback.extensions.registry import Registry
 from walkback.support.seeding import generator
@@ -46,6 +46,8 @@ def data_for(
         DataError: The data cannot be loaded.
     """
     dataset = _unprepared(loaded, registry, source, overrides, trusted)
+    if isinstance(dataset, Standardized):
+        dataset = dataset.standardized_as(loaded.info)
     dataset.prepare()
     found, expected = dataset.info, loaded.info
     if (found.shape, found.support) != (expected.shape, expected.support):

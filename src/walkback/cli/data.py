@@ -70,11 +70,28 @@ def _table(info: DataInfo) -> Any:
         "shape": " × ".join(str(size) for size in info.shape),
         "support": info.support,
         "gray levels": "not quantized" if info.bins is None else str(info.bins),
+        **_columns(info),
         "examples": ", ".join(f"{count:,} {split}" for split, count in info.splits.items()),
         "preprocessing": "; ".join(info.preprocessing) or "none",
         "fingerprint": info.fingerprint,
     }
     return table(("", ""), list(lines.items()))
+
+
+def _columns(info: DataInfo) -> dict[str, str]:
+    """Mean and deviation of each column of a table."""
+    fit = info.standardized
+    if fit is None:
+        return {}
+    names = fit.columns or (
+        tuple(f"x{index}" for index in range(len(fit.mean))) if len(fit.mean) > 1 else ("all",)
+    )
+    rows = [
+        f"{plain(name)}: {mean:.4g} ± {deviation:.3g}{' (whole numbers)' if whole else ''}"
+        for name, mean, deviation, whole in zip(names, fit.mean, fit.deviation, fit.whole, strict=True)
+    ]
+    more = [f"… ({len(rows) - 20} more)"] if len(rows) > 20 else []
+    return {"mean ± deviation": "\n".join([*rows[:20], *more])}
 
 
 def _mirror(mirror: str | None) -> str:

@@ -8,7 +8,7 @@ Each layer of a component's options is merged into those below it, tables of rec
 (`configuration.components`).
 
 Without recipe, operator and data the default recipe is used. With an operator or data alone, the other of the two comes
-from the default recipe, and everything else from what the components propose.
+from the default recipe, unless the data propose an operator, and everything else from what the components propose.
 """
 
 from __future__ import annotations
@@ -61,8 +61,12 @@ def resolve(
     changes = parse_overrides(overrides, SECTIONS)
     names = _names(components or {}, changes)
     base = starting_layer(registry, recipe, names)
+    # Operator and data are chosen first: they are the components whose proposals choose the rest.
     request = _Request(registry, base, names, changes)
-    # Operator and data are chosen first, without proposals: they are the components whose proposals choose the rest.
+    proposed = _proposal(request.choose("data")) if "data" in names else Layer({})
+    if recipe is None and "name" in proposed.tables.get("operator", {}):
+        base = Layer({})  # what suits these data, rather than the default recipe's operator
+    request = _Request(registry, base, names, changes, proposals=(proposed,))
     operator, data = request.choose("operator"), request.choose("data")
     request = _Request(registry, base, names, changes, proposals=(_proposal(data), _proposal(operator)))
     choices = {section: request.choose(section) for section in COMPONENT_SECTIONS}

@@ -3,6 +3,9 @@
 dataset   the interface `Dataset`, its capabilities, and the description `DataInfo`
 batches   examples of a split as states with their context
 pixels    stored gray levels as states in [0, 1]
+tables    columns of numbers, checked
+tensors   arrays in memory, and their splits
+standardization   values in their own units as standardized states
 
 The names of `dataset` and `batches` can be imported from `walkback.data`.
 """
@@ -26,6 +29,7 @@ from walkback.data.dataset import (
     Dataset,
     Labelled,
     Split,
+    Standardized,
     conditioned,
     has_classes,
 )
@@ -39,6 +43,7 @@ __all__ = [
     "Dataset",
     "Labelled",
     "Split",
+    "Standardized",
     "batch_of",
     "conditioned",
     "context_of",

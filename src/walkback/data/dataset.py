@@ -16,6 +16,7 @@ from typing import Any, Literal, TypeAlias, get_args
 import torch
 from torch import Tensor
 
+from walkback.data.standardization import Standardization
 from walkback.errors import DataError
 from walkback.state import Space, Support
 
@@ -40,6 +41,7 @@ class DataInfo:
         splits: Number of examples by split.
         fingerprint: A hash that changes with the examples or the preprocessing.
         noise: Standard deviation of the Gaussian noise in the states, see `Space.noise`; 0: none.
+        standardized: How states are standardized, see `walkback.data.standardization`; None if states are the values.
     """
 
     name: str
@@ -51,6 +53,7 @@ class DataInfo:
     fingerprint: str = ""
     classes: Mapping[str, int] = field(default_factory=dict)
     noise: float = 0.0
+    standardized: Standardization | None = None
 
     @property
     def space(self) -> Space:
@@ -61,6 +64,24 @@ class DataInfo:
     def is_image(self) -> bool:
         """Whether a state can be drawn: `(1, H, W)` or `(3, H, W)`."""
         return len(self.shape) == 3 and self.shape[0] in (1, 3)
+
+    @property
+    def columns(self) -> tuple[str, ...]:
+        """Names of the entries of a state `(D,)`, of a table's columns; empty if they have none."""
+        return () if self.standardized is None else self.standardized.columns
+
+    @property
+    def log_volume(self) -> float:
+        """What to add to -log p of a state for -log p of its values, in nats; 0 if states are not standardized."""
+        return 0.0 if self.standardized is None else self.standardized.log_volume(self.space.size)
+
+    def values(self, states: Tensor) -> Tensor:
+        """Return states `(N, *E)` in the units of the data: float64 if they are standardized, else unchanged."""
+        return states if self.standardized is None else self.standardized.values(states)
+
+    def states(self, values: Tensor) -> Tensor:
+        """Return the states `(N, *E)` of values in the units of the data; inverts `values`."""
+        return values if self.standardized is None else self.standardized.states(values)
 
     def bits_per_dimension(self, nats: float) -> float | None:
         """Return (nats / D + log bins) / log 2; None for data that are not quantized, where bits/dim is undefined.
@@ -81,13 +102,15 @@ class DataInfo:
     def to_dict(self) -> dict[str, Any]:
         """Convert to plain JSON types."""
         record = asdict(self)
+        del record["standardized"]
+        own = {} if self.standardized is None else {"standardized": self.standardized.to_dict()}
         plain = {
             "shape": list(self.shape),
             "preprocessing": list(self.preprocessing),
             "splits": dict(self.splits),
             "classes": [[name, count] for name, count in self.classes.items()],
         }
-        return record | plain
+        return record | plain | own
 
     @classmethod
     def from_dict(cls, record: Mapping[str, Any]) -> DataInfo:
@@ -103,6 +126,9 @@ class DataInfo:
                 fingerprint=str(record["fingerprint"]),
                 classes={str(name): int(count) for name, count in record.get("classes", ())},
                 noise=float(record.get("noise", 0.0)),
+                standardized=None
+                if record.get("standardized") is None
+                else Standardization.from_dict(record["standardized"]),
             )
             info._require_possible()
         except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as error:
@@ -117,6 +143,8 @@ class DataInfo:
             "bins": self.bins is None or 2 <= self.bins <= 2**32,
             "noise": 0.0 <= self.noise < math.inf,
             "splits": min(self.splits.values(), default=0) >= 0,
+            "standardization": self.standardized is None
+            or (self.support == "real" and self.bins is None and self.standardized.suits(self.shape)),
             "classes": not self.classes
             or (min(self.classes.values()) >= 0 and 0 < sum(self.classes.values()) < 2**53),
         }
@@ -155,6 +183,20 @@ class Dataset(ABC):
     @abstractmethod
     def states(self, rows: Tensor, generator: torch.Generator) -> Tensor:
         """Make starting states `(B, *E)`, float, from stored rows `(B, *E)` on the generator's device."""
+
+
+class Standardized(ABC):
+    """Capability of a dataset: its values can be standardized as those of other data, that a model was trained on."""
+
+    @abstractmethod
+    def standardized_as(self, trained_on: DataInfo) -> Dataset:
+        """Return the same examples as states of another dataset's kind; may be called before `prepare`.
+
+        Columns are chosen, and put in order, by the names of `trained_on.columns` if both have names.
+
+        Raises:
+            DataError: A column is missing.
+        """
 
 
 class Centred(ABC):

@@ -279,9 +279,18 @@ def _check(hook: str, record: Any, expected: type[Record]) -> None:
                 raise PluginError(
                     f"{hook} gave {record.name!r} with {word} {table!r:.80}, expected a mapping by option"
                 )
+        _check_instances(hook, record)
         if not isinstance(record.self_contained, bool):
             raise PluginError(
                 f"{hook} gave {record.name!r} with self_contained {record.self_contained!r:.80}"
             )
     if not isinstance(record.summary, str):
         raise PluginError(f"{hook} gave {record.name!r} with summary {record.summary!r:.80}, expected text")
+
+
+def _check_instances(hook: str, record: Component) -> None:
+    places = record.instances
+    if not (isinstance(places, tuple) and all(isinstance(place, str) for place in places)):
+        raise PluginError(
+            f"{hook} gave {record.name!r} with instances {places!r:.80}, expected 'module:class'"
+        )

@@ -103,8 +103,9 @@ def choices_of(
 
 def _component_of(registry: Registry, section: str, cls: type) -> str | None:
     """The component whose class this is, if one is offered that can stand without options."""
+    place = f"{cls.__module__}:{cls.__qualname__}"
     for registered in registry.components(COMPONENT_SECTIONS[section]):
-        if registered.spec.target == f"{cls.__module__}:{cls.__qualname__}":
+        if place in (registered.spec.target, *registered.spec.instances):
             options, preset = component_options(cls).model_fields.items(), registered.spec.preset
             open_options = [name for name, option in options if option.is_required() and name not in preset]
             return None if open_options else registered.qualified_name

@@ -172,9 +172,11 @@ class CheckedInpainting:
                 device=self.loaded.device,
                 on_step=lambda done: watch.advance(done, {}),
             )
+        info = self.loaded.info
+        filled, known = info.values(filled), info.values(self.known.states)
         if request.out is not None:
-            save_inpainted(request.out, self.mask, filled, self.known.states, self.protocol)
-        return InpaintResult(self.mask, filled, self.known.states, self.protocol, self.loaded.info)
+            save_inpainted(request.out, self.mask, filled, known, self.protocol)
+        return InpaintResult(self.mask, filled, known, self.protocol, info)
 
 
 def _require_mask(mask: Tensor, known: Tensor) -> None:

@@ -142,7 +142,7 @@ class DataRequest:
 
 
 def require_states(states: object, info: DataInfo, name: str) -> Tensor:
-    """States that a caller gives, `(N, *E)`, on the CPU in float32.
+    """States `(N, *E)`, on the CPU in float32, of values that a caller gives in the units of the data.
 
     Raises:
         ConfigurationError: They are no finite states of the model's kind.
@@ -152,4 +152,4 @@ def require_states(states: object, info: DataInfo, name: str) -> Tensor:
         raise ConfigurationError(f"Got {found} as {name}, expected states (N, *{info.shape}).")
     if not bool(states.isfinite().all()):
         raise ConfigurationError(f"The states given as {name} contain NaN or infinity: remove these rows.")
-    return states.detach().to("cpu", torch.float32)
+    return info.states(states.detach().to("cpu", torch.float64)).float()

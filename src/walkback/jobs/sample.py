@@ -25,6 +25,7 @@ from walkback.jobs.job import Say, at_least, keywords, one_of
 from walkback.jobs.labels import NONE, LabelRequest, unlabelled
 from walkback.measuring.provenance import Provenance
 from walkback.pictures.frames import open_sink
+from walkback.pictures.sinks import as_values
 from walkback.pictures.starts import read_starts
 from walkback.sampling import SamplePlan, sample_frames
 from walkback.sampling.finite import require_finite
@@ -52,7 +53,8 @@ class SampleResult:
         steps: Steps of the chain at T = 1 at each recorded frame.
         protocol: How they were made, plain JSON types.
         info: What the states are like.
-        frames: The states `(F, N, *E)`, float32 on the CPU; none, F = 0, where a file has them.
+        frames: The states `(F, N, *E)` in the units of the data, on the CPU, float32, or float64 if states are
+            standardized; none, F = 0, where a file has them.
         labels: The class of each sample, `(N,)`, -1 for none; None from a model that is told no classes.
     """
 
@@ -71,7 +73,8 @@ class SampleJob:
     Attributes:
         model: What draws them.
         num: Number of samples, or of chains; None: as many as the start has, else 64.
-        start: "noise", "data" for held-out examples, a file of samples or an image, or states `(N, *E)`.
+        start: "noise", "data" for held-out examples, a file of samples or an image, or states `(N, *E)` in the units of
+            the data.
         split: That "data" takes; None: test.
         trust_data: Whether "data" may be read and fetched because the checkpoint names them, see `data_for`.
         levels: Number of annealing levels; None: those of the schedule.
@@ -215,7 +218,7 @@ class Recorder(Protocol):
     """Takes recorded frames, in order."""
 
     def add(self, step: int, state: Tensor) -> None:
-        """The states `(N, *E)` after `step` steps."""
+        """The states `(N, *E)`, in the units of the data, after `step` steps."""
 
 
 @final
@@ -227,7 +230,7 @@ class _Memory:
 
     def add(self, step: int, state: Tensor) -> None:
         """The next frame."""
-        self.frames.append(state.detach().float().cpu())
+        self.frames.append(as_values(state))
 
 
 @dataclass(frozen=True, slots=True)
@@ -264,7 +267,8 @@ class CheckedSampling:
             for done, step, state in drawn:
                 if step is not None and state is not None:
                     shown = read_out(model.operator, state, self.readout, context)
-                    recorder.add(step, require_finite(shown, f"the readout '{self.readout}'"))
+                    shown = require_finite(shown, f"the readout '{self.readout}'")
+                    recorder.add(step, self.loaded.info.values(shown))
                     steps.append(step)
                 watch.advance(done, {})
         kept = recorder.frames if isinstance(recorder, _Memory) else ()

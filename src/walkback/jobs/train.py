@@ -136,6 +136,10 @@ class TrainJob:
         with cpu_threads(config.run.threads):
             prepared = prepare(config, registry, local_device(config.run.device), instances.copied())
             require_trainable(prepared)
+        if prepared.dataset.info.standardized is not None:
+            watch.note(
+                "Training and its loss use standardized values; bounds, samples and pictures are in the data's units."
+            )
         if resumed is not None:
             remark = require_same_data(resumed, prepared.dataset.info, self.accept)
             if remark is not None:

@@ -20,6 +20,10 @@ from walkback.storage.work_cache import WorkCache
 from walkback.support.memory import within_memory
 from walkback.support.watch import Watch
 
+_STANDARDIZED = (
+    "Figures are of standardized states: lengths are in deviations of a column, densities are those of such states.",
+)
+
 
 def build_diagnostic(
     registry: Registry, name: str, options: Mapping[str, Any]
@@ -86,4 +90,5 @@ def diagnose_model(
             f"Got {type(report).__name__} from the diagnostic '{table['name']}', "
             "expected a walkback.report.Report."
         )
-    return report.stamped(provenance.on(wanted[0].info if wanted else None).to_dict())
+    stamps = provenance.on(wanted[0].info if wanted else None).to_dict()
+    return report.stamped(stamps, _STANDARDIZED if loaded.info.standardized else ())

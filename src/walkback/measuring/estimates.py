@@ -111,10 +111,17 @@ def mean_figure(
 def nll_figures(name: str, nats: Tensor, info: DataInfo, meaning: str, *, side: Side = None) -> list[Figure]:
     """Return the mean of negative log-likelihoods `(N,)` in nats, and as `name_bits` in bits/dim for quantized data.
 
+    Args:
+        name: Name of the figure.
+        nats: -log p of states. The figure is of their values in the units of the data: `info.log_volume` is added.
+        info: Description of the data.
+        meaning: What the figure is.
+        side: See `walkback.report.Figure`.
+
     Raises:
         WalkbackError: As `mean_figure`.
     """
-    figures = [mean_figure(name, nats, "nats", meaning, side=side)]
+    figures = [mean_figure(name, nats.double() + info.log_volume, "nats", meaning, side=side)]
     zero = info.bits_per_dimension(0.0)
     if zero is not None:
         slope = 1 / (info.space.size * math.log(2))

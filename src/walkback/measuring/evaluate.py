@@ -70,14 +70,24 @@ def evaluate_model(
         name="evaluate",
         headline="bound",
         figures=(*figures, *tails, *compared),
-        series=tuple(likelihood_series(heated, levels, simulated)),
+        series=tuple(likelihood_series(heated, levels, simulated, dataset.info)),
         warnings=(
+            *_remarks(plan, dataset),
             *outdone((*figures, *compared), dataset.info),
             *warnings_of(heated.work, k),
             *missing,
             *lost,
         ),
         protocol=protocol,
+    )
+
+
+def _remarks(plan: EvaluationPlan, dataset: Dataset) -> tuple[str, ...]:
+    """Say in which units samples are compared with data."""
+    if not plan.samples or dataset.info.standardized is None:
+        return ()
+    return (
+        "Samples are compared with data as standardized states: distances are in deviations of a column.",
     )
 
 

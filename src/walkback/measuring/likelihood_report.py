@@ -118,7 +118,13 @@ def bracket_figures(simulated: HeatedExamples, info: DataInfo) -> list[Figure]:
         side="below",
     )
     figures.append(
-        mean_figure("simulated_work_of_cooling", simulated.cooling, "nats", "below E[-log p]", side="below")
+        mean_figure(
+            "simulated_work_of_cooling",
+            simulated.cooling + info.log_volume,
+            "nats",
+            "below E[-log p]",
+            side="below",
+        )
     )
     width = exponential_average(work) - capped_nll(work, simulated.cooling)
     figures.append(
@@ -153,14 +159,18 @@ def warnings_of(work: Tensor, k: Tensor | None) -> list[str]:
 
 
 def likelihood_series(
-    heated: HeatedExamples, levels: Levels, simulated: HeatedExamples | None
+    heated: HeatedExamples, levels: Levels, simulated: HeatedExamples | None, info: DataInfo
 ) -> list[Series]:
     """Return the NLL over the number of paths, the gap by level, and figures of each example."""
-    work = heated.work
+    work, volume = heated.work + info.log_volume, info.log_volume
     found = [_curve("is_nll_by_paths", work, NLL)]
     if simulated is not None and simulated.cooling is not None:
-        found.append(_curve("simulated_above_by_paths", simulated.work, "of simulated examples (nats)"))
-        found.append(_below(simulated.work, simulated.cooling, "of simulated examples (nats)"))
+        found.append(
+            _curve("simulated_above_by_paths", simulated.work + volume, "of simulated examples (nats)")
+        )
+        found.append(
+            _below(simulated.work + volume, simulated.cooling + volume, "of simulated examples (nats)")
+        )
     temperatures = tuple(float(level.temperature) for level in levels)
     steps = tuple(float(number) for number in range(1, len(temperatures) + 1))
     found.append(

@@ -88,4 +88,5 @@ def _data_facts(info: DataInfo) -> dict[str, Any]:
         **({"given": "label"} if info.classes else {}),
         "bins": info.bins,
         "dimensions": info.space.size,
+        **({"units": "of the data; states are standardized"} if info.standardized else {}),
     }

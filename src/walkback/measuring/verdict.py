@@ -48,7 +48,7 @@ def simple_nats(train: Tensor, test: Tensor, info: DataInfo, seed: int) -> dict[
 
     try:
         return {
-            name: float(nats.mean())
+            name: float(nats.mean()) + info.log_volume
             for name, nats, _ in moment_models(train, test, info, seed)
             if name in _GAUSSIANS
         }
@@ -81,7 +81,7 @@ def verdict(what: str, nats: float, info: DataInfo, others: Mapping[str, float])
             "as a density is worse than no model.",
         )
     name = min(others, key=others.__getitem__, default=None)
-    if name is None or nats <= others[name]:
+    if name is None or nats <= others[name] or _told(nats, info) == _told(others[name], info):
         return ()
     return (
         f"The {what} is {_told(nats, info)}, above the {_told(others[name], info)} of {_WORDS[name]} fitted to the "

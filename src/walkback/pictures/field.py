@@ -14,6 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from walkback.data import DataInfo
 from walkback.kernels import expectation
 from walkback.operators import Latent, TransitionOperator, initial_state, visible
 from walkback.pictures.images import Window, quiver, save_png, window_of
@@ -57,24 +58,27 @@ def mean_step(
 def draw_field(
     path: Path,
     operator: TransitionOperator,
+    info: DataInfo,
     data: Tensor,
     generator: torch.Generator,
     protocol: Mapping[str, Any],
 ) -> None:
-    """Write `v` on a grid around data `(N, 2)`, which are drawn in gray below, as one picture.
+    """Write `v` on a grid around states `(N, 2)`, which are drawn in gray below, as one picture in the data's units.
 
     All arrows are drawn at one scale, which the picture's title tells.
 
     Raises:
         WalkbackError: The file cannot be written.
     """
-    window = _wider(window_of(data))
-    points = grid_points(window, GRID).to(data)
-    arrows = mean_step(operator, points, generator)
+    shown = info.values(data)
+    window = _wider(window_of(shown))
+    points = grid_points(window, GRID).to(shown)
+    start = info.states(points).to(data)
+    arrows = info.values(start + mean_step(operator, start, generator)) - info.values(start)
     longest = float(arrows.norm(dim=1).max())
     scale = _MOST * window[2] / GRID / longest if 0 < longest < float("inf") else 1.0
     title = f"E[s' | s] - s at T = 1, drawn {scale:.3g} times as long"
-    save_png(path, quiver(points, scale * arrows, data, window, size=640, title=title), protocol)
+    save_png(path, quiver(points, scale * arrows, shown, window, size=640, title=title), protocol)
 
 
 def grid_points(window: Window, num: int) -> Tensor:

@@ -58,7 +58,8 @@ def draw_samples(
     if settings.extra:
         state = last(chain(model.operator, state, settings.extra, generator, context, every=settings.extra))
     shown = require_finite(read_out(model.operator, state, settings.readout, context), path.name)
-    save_png(path, draw_states(shown, info, reference), {**protocol, "readout": settings.readout})
+    over = None if reference is None else info.values(reference)
+    save_png(path, draw_states(info.values(shown), info, over), {**protocol, "readout": settings.readout})
     return state
 
 
@@ -98,7 +99,7 @@ def draw_chains(
     ) as sink:
         steps = (settings.chain_steps, settings.chain_every)
         for step, frame in frames(model, Start(state, context=context), *steps, generator):
-            sink.add(step, read_out(model.operator, frame, settings.readout, context))
+            sink.add(step, info.values(read_out(model.operator, frame, settings.readout, context)))
             on_step(step)
 
 
@@ -126,7 +127,7 @@ def draw_walks(
     draw_walk(place("walk"), model, info, data, generator, protocol)
     if info.is_image:
         return (place("walk"),)
-    draw_field(place("field"), model.operator, data.states, generator, protocol)
+    draw_field(place("field"), model.operator, info, data.states, generator, protocol)
     return place("walk"), place("field")
 
 

@@ -5,6 +5,11 @@
     .gif            a film: all chains in a grid, frame by frame   streamed
     .npz            arrays `steps` (F,) and `states` (F, N, *E)    streamed
     .safetensors    the same, as tensors                           streamed
+    .npy            states (N, *E), or (F, N, *E) of more frames   in memory
+    .csv, .parquet  columns by name; of more frames also the       in memory
+                    chain and the step of each row
+
+Values are in the units of the data.
 
 Files are written atomically: an interrupted chain leaves no file.
 """
@@ -29,8 +34,9 @@ from walkback.pictures.sinks import (
     Output,
     SafetensorsSink,
 )
+from walkback.pictures.values import CsvSink, NpySink, ParquetSink
 from walkback.storage.files import atomic_file, require_target, writing_to
-from walkback.support.formats import GIF, NPZ, PNG, SAFETENSORS, STATES, listed
+from walkback.support.formats import CSV, GIF, NPY, NPZ, PARQUET, PNG, SAFETENSORS, STATES, listed
 
 _MAX_FILMSTRIP_VALUES = 2**26
 """Largest number of pixel values of a filmstrip."""
@@ -40,6 +46,9 @@ _FORMATS: Mapping[str, type[FrameSink]] = {
     GIF: FilmSink,
     NPZ: NpzSink,
     SAFETENSORS: SafetensorsSink,
+    NPY: NpySink,
+    CSV: CsvSink,
+    PARQUET: ParquetSink,
 }
 
 

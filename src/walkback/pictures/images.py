@@ -23,6 +23,7 @@ from torch import Tensor
 from walkback.data import DataInfo
 from walkback.errors import ConfigurationError
 from walkback.storage.files import write_bytes
+from walkback.support.formats import STATES, VALUES, listed
 
 Picture: TypeAlias = npt.NDArray[np.uint8]
 Window: TypeAlias = tuple[float, float, float]
@@ -155,7 +156,7 @@ def require_drawable(info: DataInfo) -> None:
     if not info.is_image and info.shape != (2,):
         raise ConfigurationError(
             f"Cannot draw states of shape {info.shape}, only images (1 or 3, H, W) and points (2,); "
-            "write a .npz or .safetensors file instead."
+            f"write a {listed((*STATES, *VALUES))} file instead."
         )
 
 

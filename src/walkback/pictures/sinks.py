@@ -67,8 +67,7 @@ class Output:
 class FrameSink(ABC):
     """Takes F frames of N chains, in order.
 
-    A format is a final subclass: `_write` takes one frame `(N, *E)`, float32 on the CPU; `_end` completes the
-    file.
+    A format is a final subclass: `_write` takes one frame `(N, *E)`, see `as_values`; `_end` completes the file.
     """
 
     def __init__(self, output: Output) -> None:
@@ -77,7 +76,7 @@ class FrameSink(ABC):
 
     @final
     def add(self, step: int, state: Tensor) -> None:
-        """Add the next frame: the states `(N, *E)` after `step` steps.
+        """Add the next frame: the states `(N, *E)`, in the units of the data, after `step` steps.
 
         Raises:
             WalkbackError: The frame has another shape, is one too many, is not finite, or cannot be written.
@@ -89,7 +88,7 @@ class FrameSink(ABC):
             )
         require_finite(state, f"{self._output.path} after step {step}")
         with writing_to(self._output.path):
-            self._write(state.detach().to("cpu", torch.float32))
+            self._write(as_values(state))
         self._steps.append(step)
 
     @final
@@ -169,15 +168,17 @@ class NpzSink(FrameSink):
         # zip64, because a zip file cannot be changed to it when it turns out to be large.
         self._states = self._archive.open(member("states"), "w", force_zip64=True)
         output.cleanup.callback(_close_quietly, self._states)
-        header = {"descr": "<f4", "fortran_order": False, "shape": output.shape}
+        header = {"descr": _dtype(output.info), "fortran_order": False, "shape": output.shape}
         np.lib.format.write_array_header_1_0(self._states, header)
 
     def _write(self, frame: Tensor) -> None:
-        self._states.write(_bytes_of(frame))
+        self._states.write(_bytes_of(frame, self._output.info))
 
     def _end(self) -> None:
         self._states.close()
         add_array(self._archive, "steps", np.array(self._steps, np.int64))
+        if self._output.info.columns:
+            add_array(self._archive, "columns", np.array(self._output.info.columns))
         if self._output.protocol is not None:
             add_array(self._archive, "protocol", np.array(protocol_text(self._output.protocol)))
         self._archive.close()
@@ -194,20 +195,35 @@ class SafetensorsSink(FrameSink):
         if output.protocol is not None:
             metadata["protocol"] = dict(output.protocol)
         # Readers map tensors at fixed offsets, so the header has the final number of frames; `end` checks it.
-        header = encode_header({"steps": steps, "states": TensorSpec("F32", output.shape)}, metadata)
+        header = encode_header(
+            {"steps": steps, "states": TensorSpec(_TENSOR_TYPES[_dtype(output.info)], output.shape)}, metadata
+        )
         output.file.write(header + bytes(steps.num_bytes))
         self._steps_at = len(header)
 
     def _write(self, frame: Tensor) -> None:
-        self._output.file.write(_bytes_of(frame))
+        self._output.file.write(_bytes_of(frame, self._output.info))
 
     def _end(self) -> None:
         self._output.file.seek(self._steps_at)
         self._output.file.write(np.array(self._steps, "<i8").data)
 
 
-def _bytes_of(frame: Tensor) -> memoryview:
-    return frame.contiguous().numpy().astype("<f4", copy=False).data
+def as_values(state: Tensor) -> Tensor:
+    """Return values on the CPU: in float64 if they are that, as those of standardized states, else in float32."""
+    return state.detach().to("cpu", torch.float64 if state.dtype is torch.float64 else torch.float32)
+
+
+_TENSOR_TYPES = {"<f4": "F32", "<f8": "F64"}
+
+
+def _dtype(info: DataInfo) -> str:
+    """Return the type of values in files, in NumPy's words: a column may be far from 0 and vary little."""
+    return "<f4" if info.standardized is None else "<f8"
+
+
+def _bytes_of(frame: Tensor, info: DataInfo) -> memoryview:
+    return frame.contiguous().numpy().astype(_dtype(info), copy=False).data
 
 
 def _close_quietly(part: IO[bytes] | zipfile.ZipFile) -> None:

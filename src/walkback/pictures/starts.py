@@ -30,6 +30,9 @@ from walkback.support.formats import NPZ, PICTURES, SAFETENSORS, STATES, listed
 
 Pixels: TypeAlias = npt.NDArray[np.uint8]
 
+_TYPES = {"F32": "<f4", "F64": "<f8"}
+"""Types of states in `.safetensors`; values of standardized states are in float64."""
+
 MAX_STARTS = 1000
 """Largest number of states that is read by default."""
 
@@ -107,16 +110,17 @@ def _read_safetensors(path: Path, info: DataInfo, num: int | None) -> Tensor:
     with opened(path) as file:
         header = parse_header(file)
         spec = header.tensors.get("states")
-        if header.metadata.get("kind") != SAMPLES.name or spec is None or spec.dtype != "F32":
+        if header.metadata.get("kind") != SAMPLES.name or spec is None or spec.dtype not in _TYPES:
             raise ConfigurationError(f"{path} holds no samples: give a file written by `walkback sample`.")
         SAMPLES.migrated(header.metadata, path, ConfigurationError)
-        skip, take = _span(path, spec.shape, info, num)
+        dtype = np.dtype(_TYPES[spec.dtype])
+        skip, take = _span(path, spec.shape, info, num, dtype.itemsize)
         for name, before in header.tensors.items():
             if name == "states":
                 break
             skip += before.num_bytes
         file.seek(skip, 1)
-        return _rows(file, take, np.dtype("<f4"), info)
+        return _rows(file, take, dtype, info)
 
 
 def _read_npz(path: Path, info: DataInfo, num: int | None) -> Tensor:
@@ -171,9 +175,9 @@ def _rows(file: IO[bytes], num: int, dtype: np.dtype[Any], info: DataInfo) -> Te
     content = file.read(size)
     if len(content) != size:
         raise ValueError("cut short")
-    with np.errstate(over="ignore"):  # values beyond float32 become infinite, which is rejected later
-        values = np.frombuffer(content, dtype).astype(np.float32)
-    return torch.from_numpy(values.reshape(num, *info.shape))
+    values = torch.from_numpy(np.frombuffer(content, dtype).astype(np.float64))
+    # Values beyond float32 become infinite, which is rejected later.
+    return info.states(values.reshape(num, *info.shape)).float()
 
 
 def _require_file(path: Path) -> None:

@@ -72,7 +72,7 @@ def draw_walk(
     for states in (heated, cooled):
         require_finite(states, path.name)
     draw = _strips if info.is_image else _plots
-    save_png(path, draw(heated, cooled, shown, levels), protocol)
+    save_png(path, draw(info.values(heated), info.values(cooled), shown, levels), protocol)
 
 
 def steps_shown(num_steps: int) -> list[int]:

@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 PNG, GIF, NPZ, SAFETENSORS = ".png", ".gif", ".npz", ".safetensors"
+NPY, CSV, PARQUET = ".npy", ".csv", ".parquet"
 
 PICTURES = (PNG, ".jpg", ".jpeg")
 """Single images that a chain can start from, or that are a mask."""
@@ -17,7 +18,11 @@ PICTURES = (PNG, ".jpg", ".jpeg")
 STATES = (NPZ, SAFETENSORS)
 """Files of states, with every bit of them."""
 
-CHAINS = (PNG, GIF, *STATES)
+
+VALUES = (CSV, NPY, PARQUET)
+"""What samples are written to for other programs: numbers in the units of the data, without the protocol."""
+
+CHAINS = (PNG, GIF, *STATES, *VALUES)
 """What samples and chains are written to."""
 
 INPAINTED = (PNG, *STATES)
@@ -35,18 +40,22 @@ FOREIGN_IMAGES = (
 )
 """What `datasets` takes for images and walkback does not decode: rejected by name rather than ignored."""
 
-PARQUET = ".parquet"
+TEXT_TABLES = (CSV, ".tsv", ".txt")
+"""Separated values, which may be compressed (`.csv.gz`)."""
+
+ARROW = (".arrow", ".feather")
+"""Tables in Arrow's formats."""
 
 ARCHIVES = (".zip", ".tar", ".gz", ".tgz", ".bz2", ".xz", ".7z", ".rar", ".zst")
 """Archives, which have to be unpacked."""
 
 TABLES = (
-    *(".npy", NPZ, ".csv", ".tsv", ".json", ".jsonl", ".h5", ".hdf5", ".mat", ".pt", ".pth", SAFETENSORS),
-    ".arrow",
+    *(NPY, NPZ, *TEXT_TABLES, ".json", ".jsonl", ".h5", ".hdf5", ".mat", ".pt", ".pth", SAFETENSORS),
+    *ARROW,
 )
-"""Tables and arrays that are not read as image datasets: rejected by name."""
+"""Tables and arrays that are not images."""
 
-DATA_PATHS = (PARQUET, ".arrow", *DATASET_IMAGES, NPZ, ".csv", ".zip")
+DATA_PATHS = (PARQUET, *ARROW, *DATASET_IMAGES, NPY, NPZ, *TEXT_TABLES, ".zip", ".gz")
 """Endings by which a data source is a path, even if there is no such file, and not a name or a hub id."""
 
 

@@ -1,0 +1,118 @@
+"""A table or an array in a file as a dataset."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from typing import Annotated, final
+
+import torch
+from pydantic import Field
+from torch import Tensor
+from typing_extensions import override
+
+from walkback.data import Centred, Condition, DataInfo, Dataset, Labelled, Split, Standardized
+from walkback.data.tables import table_of
+from walkback.data.tensors import RowData, RowOptions, Standardize, TableData
+from walkback.errors import ConfigurationError, DataError
+from walkback_tables.files import read_file
+from walkback_tables.sources import local_path
+
+
+@final
+class TableFile(Dataset, Centred, Labelled, Standardized):
+    """Rows of a .csv, .tsv, .parquet, .arrow, .npy or .npz file."""
+
+    def __init__(
+        self,
+        *,
+        path: str = "",
+        columns: Annotated[tuple[str, ...], Field(min_length=1)] | None = None,
+        label: str | None = None,
+        condition: Condition = "none",
+        standardize: Standardize = "auto",
+        array: str | None = None,
+    ) -> None:
+        """Initializes the dataset; nothing is read before `prepare`.
+
+        Args:
+            path: The file, required.
+            columns: Names of the columns to learn, in order; None takes all but the label. Columns without names are
+                x0, x1, ….
+            label: Column of classes, of text or whole numbers.
+            condition: Whether a model is told the class of each row ("label").
+            standardize: "auto" learns real values less their mean, over their deviation; "none" as they are.
+            array: Name of the array in a .npz file with several.
+
+        Raises:
+            ConfigurationError: There is no path, or a model is to be told classes without a label.
+        """
+        if not path:
+            raise ConfigurationError("data.path is empty: give the file of the table.")
+        if condition == "label" and label is None:
+            raise ConfigurationError("data.condition = 'label' needs the column of classes: set data.label.")
+        self._path = local_path(path)
+        self._columns: Sequence[str] | None = columns
+        self._label = label
+        self._array = array
+        self._options = RowOptions(standardize, condition)
+        self._trained_on: DataInfo | None = None
+        self._found: RowData | None = None
+
+    @override
+    def prepare(self) -> None:
+        if self._found is not None:
+            return
+        content, name = (
+            read_file(self._path, self._array),
+            os.fsencode(self._path.name).decode("utf-8", "replace"),
+        )
+        columns, options = self._columns, self._options
+        if self._trained_on is not None:
+            wanted = self._trained_on.standardized
+            named = hasattr(content, "iloc") and wanted is not None and wanted.columns
+            columns = wanted.columns if wanted is not None and named and columns is None else columns
+        table = table_of(content, name, columns, self._label)
+        if self._trained_on is None or not table.values.is_floating_point():
+            self._found = TableData.of(table, options)
+        else:
+            plain = TableData.of(table, RowOptions("none", options.condition))
+            self._found = plain.standardized_as(self._trained_on)
+
+    @override
+    def standardized_as(self, trained_on: DataInfo) -> Dataset:
+        if self._found is not None:
+            return self._found.standardized_as(trained_on)
+        self._trained_on = trained_on
+        return self
+
+    @property
+    @override
+    def info(self) -> DataInfo:
+        return self._require().info
+
+    @override
+    def examples(self, split: Split) -> Tensor:
+        return self._require().examples(split)
+
+    @override
+    def states(self, rows: Tensor, generator: torch.Generator) -> Tensor:
+        return self._require().states(rows, generator)
+
+    @override
+    def centres(self, rows: Tensor) -> Tensor:
+        return self._require().centres(rows)
+
+    @property
+    @override
+    def classes(self) -> tuple[str, ...]:
+        return self._require().classes
+
+    @override
+    def labels(self, split: Split) -> Tensor:
+        return self._require().labels(split)
+
+    def _require(self) -> RowData:
+        if self._found is None:
+            raise DataError(f"Got data {self._path.name!r} that is not prepared; call prepare() first.")
+        return self._found

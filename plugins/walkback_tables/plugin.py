@@ -1,0 +1,71 @@
+"""Tables and arrays in files: .npy, .npz, .csv, .tsv, .parquet and .arrow.
+
+Importing this module imports neither torch nor pandas.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from walkback.component import Component, DatasetSource
+from walkback.hookspecs import hookimpl
+
+_ROWS = "walkback.data.tensors"
+
+_DEFAULTS: Mapping[str, Mapping[str, Any]] = {
+    "operator": {
+        "name": "gaussian-mlp",
+        "mean": "linear",
+        "basis": "eigenvectors",
+        "sigma_share": 0.1,
+        "network": {"hidden": 128, "depth": 2},
+    },
+    "prior": {"name": "gaussian", "basis": "eigenvectors"},
+    "schedule": {"name": "doubling", "n1": 2},
+    "process": {"name": "tied"},
+    "objective": {"name": "walkback"},
+    "training": {
+        "steps": 1500,
+        "batch_size": 128,
+        "updates": "batch",
+        "lr": 2e-3,
+        "lr_schedule": "cosine",
+        "warmup": 100,
+        "ema": 0.998,
+        "validate_every": 250,
+        "validation_examples": 500,
+        "checkpoint_every": 500,
+    },
+    "samples": {"num": 500},
+    "run": {"threads": 1},
+}
+"""What learns a table: it starts at the best Gaussian of the columns, and the network learns what is left."""
+
+
+@hookimpl
+def walkback_datasets() -> Iterator[Component]:
+    """One class of dataset under two names, since rows of numbers and larger arrays are learned differently."""
+    target = "walkback_tables.dataset:TableFile"
+    yield Component(
+        "table",
+        target,
+        "Columns of numbers in a file: .csv, .parquet, .arrow, .npy or .npz (option path).",
+        defaults=_DEFAULTS,
+        instances=(f"{_ROWS}:TableData",),
+    )
+    yield Component(
+        "array",
+        target,
+        "Images, volumes or other arrays (N, …) in a .npy or .npz file (option path).",
+        instances=(f"{_ROWS}:TensorData",),
+    )
+
+
+@hookimpl
+def walkback_dataset_source(source: str) -> DatasetSource | None:
+    """Reads files with the endings of tables; parquet files only if none of their columns holds images."""
+    from walkback_tables.sources import component_for
+
+    name = component_for(source)
+    return None if name is None else DatasetSource(name, {"path": source})

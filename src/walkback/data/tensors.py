@@ -1,0 +1,269 @@
+"""Arrays and tables as datasets: rows in a fixed random order, a tenth for validation and a tenth for testing.
+
+float, int    states s = (x - m) / d with the moments of training, see `walkback.data.standardization`
+bool          binary states
+uint8         gray levels v = 0 … 255, dequantized: (v + u) / 256, u ~ U[0, 1); of 0 and 1 alone: (v + u) / 2
+
+The way of data from a file or an object to a figure in their own units::
+
+    file, DataFrame, … → tables.Table → RowData.examples (standardized) → states → operator → states → DataInfo.values
+                                          DataInfo.standardized → checkpoint          -log p(s) + DataInfo.log_volume
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Literal, Self, TypeAlias, final
+
+import torch
+from torch import Tensor
+from typing_extensions import override
+
+from walkback.data.dataset import (
+    SPLITS,
+    Centred,
+    Condition,
+    DataInfo,
+    Dataset,
+    Labelled,
+    Split,
+    Standardized,
+    conditioned,
+)
+from walkback.data.densities import require_density
+from walkback.data.pixels import GrayLevels
+from walkback.data.standardization import Standardization
+from walkback.data.tables import Table, table_of
+from walkback.errors import DataError
+from walkback.report import FEWEST
+from walkback.support.seeding import generator
+
+Standardize: TypeAlias = Literal["auto", "none"]
+"""Whether real values are standardized."""
+
+_CHANNELS = (1, 3, 4)  # of images: gray, color, color with transparency
+_FEWEST = 3 * FEWEST  # so many in each split, which a standard error needs
+
+
+@dataclass(frozen=True, slots=True)
+class RowOptions:
+    """How rows become states.
+
+    Attributes:
+        standardize: "auto" standardizes real values; "none" takes them as states.
+        condition: Whether a model is told the class of each row.
+        like: Moments of other data to standardize with instead of those of the training rows.
+        given: Whether `like` counts.
+    """
+
+    standardize: Standardize = "auto"
+    condition: Condition = "none"
+    like: Standardization | None = None
+    given: bool = False
+
+
+class RowData(Dataset, Centred, Labelled, Standardized):
+    """Rows of a table in memory. Splits do not depend on the run's seed.
+
+    Args:
+        table: At least 12 rows.
+        options: How they become states.
+
+    Raises:
+        DataError: Rows are too few, have no density, or seem to be images whose channels are last.
+    """
+
+    def __init__(self, table: Table, options: RowOptions) -> None:
+        values = table.values
+        if len(values) < _FEWEST:
+            rows = f"{len(values)} row{'s' * (len(values) != 1)}"
+            raise DataError(
+                f"{table.name} has {rows} (shape {tuple(values.shape)}), expected (N, *E) with N >= {_FEWEST}: a tenth "
+                "each is held out for validation and test."
+            )
+        _require_channels_first(values)
+        self._table = table
+        self._options = options
+        self._grey = (
+            GrayLevels(levels=256 if int(values.max()) > 1 else 2) if values.dtype is torch.uint8 else None
+        )
+        order = torch.randperm(len(values), generator=generator("cpu", 0, "tensor-splits"))
+        held_out = max(FEWEST, len(values) // 10)
+        parts = torch.split(order, [len(values) - 2 * held_out, held_out, held_out])
+        self._rows: Mapping[Split, Tensor] = dict(zip(SPLITS, parts, strict=True))
+        self._standardized = self._fitted()
+        self._examples = {split: self._stored(values[rows]) for split, rows in self._rows.items()}
+        self._info = conditioned(self._describe(), self, options.condition)
+
+    def _fitted(self) -> Standardization | None:
+        values, options = self._table.values, self._options
+        if not values.is_floating_point() or options.given:
+            return options.like
+        if options.standardize == "none":
+            return None
+        train = replace(self._table, values=values[self._rows["train"]])
+        require_density(train)
+        by_column = values.dim() == 2
+        whole = self._table.whole
+        whole = whole * values.shape[1] if by_column and len(whole) == 1 else whole
+        return Standardization.fitted(train.values, self._table.columns, whole, by_column=by_column)
+
+    def _stored(self, values: Tensor) -> Tensor:
+        if not values.is_floating_point():
+            return values.to(torch.uint8)
+        return values.float() if self._standardized is None else self._standardized.states(values)
+
+    @override
+    def prepare(self) -> None:
+        """Nothing to do."""
+
+    @property
+    @override
+    def info(self) -> DataInfo:
+        return self._info
+
+    @override
+    def standardized_as(self, trained_on: DataInfo) -> RowData:
+        wanted = trained_on.standardized
+        if trained_on.support != "real" or not self._table.values.is_floating_point():
+            return self
+        if self._standardized == wanted:
+            return self
+        if (
+            wanted is not None
+            and not wanted.suits(tuple(self._table.values.shape[1:]))
+            and not wanted.columns
+        ):
+            return self  # another shape, which is refused where shapes are compared
+        table = self._table
+        if wanted is not None and wanted.columns and table.columns:
+            table = table.chosen(wanted.columns)
+        return type(self).of(table, replace(self._options, like=wanted, given=True))
+
+    @classmethod
+    def of(cls, table: Table, options: RowOptions) -> Self:
+        """Return the rows of a table as a dataset of this class."""
+        made = cls.__new__(cls)
+        RowData.__init__(made, table, options)
+        return made
+
+    def _describe(self) -> DataInfo:
+        table, fit = self._table, self._standardized
+        steps = [table.note, "held out: a random tenth for validation, another for test"]
+        if self._grey is not None:
+            steps.append(self._grey.step)
+        if fit is not None:
+            each = "each column" if len(fit.mean) > 1 else "all values"
+            steps.append(f"standardized: {each} less the mean of training, over the deviation")
+        if fit is not None and any(fit.whole):
+            steps.append("whole numbers dequantized: x + u, u ~ U[-1/2, 1/2)")
+        steps = [step for step in steps if step]
+        content = hashlib.sha256("\n".join((*steps, str(table.values.dtype), table.digest())).encode())
+        return DataInfo(
+            name=table.name,
+            shape=tuple(table.values.shape[1:]),
+            support="binary" if table.values.dtype is torch.bool else "real",
+            bins=None if self._grey is None else self._grey.bins,
+            preprocessing=tuple(steps),
+            splits={split: len(rows) for split, rows in self._rows.items()},
+            fingerprint=content.hexdigest()[:16],
+            standardized=fit,
+        )
+
+    @override
+    def examples(self, split: Split) -> Tensor:
+        return self._examples[split]
+
+    @override
+    def states(self, rows: Tensor, generator: torch.Generator) -> Tensor:
+        if self._grey is not None:
+            return self._grey.states(rows, generator)
+        states = rows.to(generator.device).float()
+        return states if self._standardized is None else self._standardized.dequantized(states, generator)
+
+    @override
+    def centres(self, rows: Tensor) -> Tensor:
+        return rows.float() if self._grey is None else self._grey.centres(rows)
+
+    @property
+    @override
+    def classes(self) -> tuple[str, ...]:
+        if not self._table.classes:
+            raise DataError(f"{self._table.name} has no classes: name a column of them with data.label.")
+        return self._table.classes
+
+    @override
+    def labels(self, split: Split) -> Tensor:
+        if self._table.labels is None:
+            raise DataError(f"{self._table.name} has no classes: name a column of them with data.label.")
+        return self._table.labels[self._rows[split]]
+
+
+@final
+class TensorData(RowData):
+    """Examples `(N, *E)` in memory.
+
+    Args:
+        rows: At least 12 examples, finite; copied to the CPU.
+        name: For protocols.
+        standardize: "auto" standardizes floats; "none" takes them as states.
+
+    Raises:
+        DataError: They are too few, have no event dimension, are of another type, not finite, or seem to be images
+            whose channels are last.
+    """
+
+    def __init__(self, rows: Tensor, name: str = "tensor", standardize: Standardize = "auto") -> None:
+        if rows.dim() < 2 or len(rows) < _FEWEST or not rows.numel():
+            raise DataError(
+                f"Got a tensor of shape {tuple(rows.shape)} as data, expected (N, *E) with N >= {_FEWEST}."
+            )
+        super().__init__(table_of(rows, name), RowOptions(standardize))
+
+
+@final
+class TableData(RowData):
+    """Columns of numbers `(N, D)` in memory, from an array or a table as pandas and `datasets` have them.
+
+    Args:
+        data: See `walkback.data.tables.table_of`.
+        name: For protocols.
+        columns: Columns of numbers, in order; None takes all but the label.
+        label: Column of classes.
+        condition: Whether a model is told the class of each row.
+
+    Raises:
+        DataError: The values cannot be used; the message names the column.
+    """
+
+    def __init__(
+        self,
+        data: object,
+        name: str = "table",
+        columns: tuple[str, ...] | None = None,
+        label: str | None = None,
+        condition: Condition = "none",
+    ) -> None:
+        super().__init__(table_of(data, name, columns, label), RowOptions(condition=condition))
+
+
+def _require_channels_first(rows: Tensor) -> None:
+    """Reject `(N, H, W, C)`, which would silently be interpreted as H channels of W × C pixels."""
+    if rows.dim() != 4 or rows.shape[1] in _CHANNELS or rows.shape[3] not in _CHANNELS:
+        return
+    wide = min(rows.shape[1:3]) > rows.shape[3]
+    if wide and (not rows.is_floating_point() or _like_pixels(rows)):
+        raise DataError(
+            f"Got a tensor of shape {tuple(rows.shape)} as data, which look like images with their channels last, "
+            "expected (N, C, H, W): pass data.permute(0, 3, 1, 2), or data.flatten(1) if they are no images."
+        )
+
+
+def _like_pixels(rows: Tensor) -> bool:
+    """Whether floats lie as pixels do: in [0, 1], in [-1, 1] with either end near, or whole numbers up to 255."""
+    low, high = float(rows.min()), float(rows.max())
+    if low >= -1 and high <= 1:
+        return low >= 0 or min(-low, high) > 0.9
+    return low >= 0 and high <= 255 and bool((rows == rows.round()).all())
