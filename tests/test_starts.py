@@ -7,6 +7,7 @@ import pickle
 import re
 import zipfile
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -367,16 +368,16 @@ def test_samples_of_other_data_are_refused(digits: Path, tmp_path: Path) -> None
 def test_data_that_have_changed_since_are_told(
     digits: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from walkback.building import assembly
+    from walkback.building import restoring
 
-    original = assembly.load_checkpoint
+    original = restoring.load_checkpoint
 
-    def forged(path: Path) -> object:
-        checkpoint = original(path)
+    def forged(path: Path, accept: Any) -> object:
+        checkpoint = original(path, accept=accept)
         checkpoint.description.data["fingerprint"] = "another"
         return checkpoint
 
-    monkeypatch.setattr(assembly, "load_checkpoint", forged)
+    monkeypatch.setattr(restoring, "load_checkpoint", forged)
     done = walkback("sample", digits, "--from", "data", "--num", "2", "--out", tmp_path / "a.png")
     assert done.code == 0
     assert "has changed since training" in done.err
