@@ -1,0 +1,36 @@
+"""Levels as tensors: for rows at different levels, and for compiled operators."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from walkback.schedules import Level, Levels
+from walkback.support.memory import send
+
+
+def stack_levels(levels: Levels, rows: int, device: torch.device) -> Level:
+    """Stack `levels` into one level of tensors `(K·rows,)`, each level repeated for `rows` consecutive rows."""
+    if any(isinstance(level.temperature, Tensor) for level in levels):
+
+        def stacked(values: list[float | Tensor], dtype: torch.dtype) -> Tensor:
+            return torch.cat(
+                [torch.as_tensor(value, device=device).to(dtype).expand(rows) for value in values]
+            )
+
+        return Level(
+            stacked([level.step for level in levels], torch.int64),
+            stacked([level.temperature for level in levels], torch.float64),
+            stacked([level.colder for level in levels], torch.float64),
+        )
+    steps = send(torch.tensor([level.step for level in levels]), device)
+    numbers = [[level.temperature for level in levels], [level.colder for level in levels]]
+    temperatures, colder = send(torch.tensor(numbers, dtype=torch.float64), device).repeat_interleave(
+        rows, dim=1
+    )
+    return Level(steps.repeat_interleave(rows), temperatures, colder)
+
+
+def tensor_levels(levels: Levels, device: torch.device) -> Levels:
+    """Return the levels as tensors `(1,)`, so that an operator compiles once and not once per temperature."""
+    return tuple(stack_levels((level,), 1, device) for level in levels)
