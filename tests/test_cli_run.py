@@ -125,7 +125,7 @@ CASES = {
     "empty folder": (("--data", "empty"), ["no images", "empty", ".png"]),
     "torn file": (("--data", "torn.parquet"), ["torn.parquet", "replace it"]),
     "file without rows": (("--data", "none.parquet"), ["none.parquet", "at least one image"]),
-    "file without images": (("--data", "labels.parquet"), ["labels.parquet", "label", "image"]),
+    "file without images": (("--data", "labels.parquet"), ["labels.parquet", "label"]),
     "row cut short": (("--data", "rows.parquet"), ["rows.parquet", "row 30", "replace or remove"]),
     "image cut short": (("--data", "images"), ["07.png", "replace or remove"]),
     "hub out of reach": (("--data", "some/thing"), ["'some/thing'", CLOSED, "WALKBACK_DATA"]),

@@ -259,7 +259,7 @@ def test_a_refusal_of_the_hub_is_told_in_one_sentence(monkeypatch, endpoint):
     with pytest.raises(DataError) as caught:
         Hub(id="some/thing").prepare()
     assert str(caught.value) == (
-        "Got no data set 'some/thing' from the hub (Dataset 'some/thing' doesn't exist on the Hub); "
+        "Got no dataset 'some/thing' from the hub (Dataset 'some/thing' doesn't exist on the Hub); "
         "check its id and data.config."
     )
 

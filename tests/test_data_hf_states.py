@@ -119,7 +119,10 @@ def test_no_smoothing_draws_nothing(grey):
 
 
 def test_smoothing_of_binary_states_is_refused(grey):
-    with pytest.raises(ConfigurationError, match=r"data.noise = 0.1 with data.binarize = 'threshold'"):
+    with pytest.raises(
+        ConfigurationError,
+        match=r"data.noise = 0.1 cannot be added to binary states \(data.binarize = 'threshold'\)",
+    ):
         Folder(path=str(grey), noise=0.1, binarize="threshold")
 
 

@@ -123,7 +123,10 @@ def test_states_are_drawn_as_suits_their_data() -> None:
 
 @pytest.mark.parametrize("shape", [(3,), (2, 2), (2, 8, 8)])
 def test_other_states_are_refused(shape: tuple[int, ...]) -> None:
-    with pytest.raises(ConfigurationError, match=r"Cannot draw states of shape .* \.npz or \.safetensors"):
+    with pytest.raises(
+        ConfigurationError,
+        match=r"Cannot draw states of shape .* \.npz, \.safetensors, \.csv, \.npy or \.parquet",
+    ):
         draw_states(torch.zeros(1, *shape), DataInfo("a", shape))
 
 

@@ -417,7 +417,7 @@ def test_json_is_one_document(digits: Path, tmp_path: Path) -> None:
     assert document["file"] == str(tmp_path / "a.png")
     assert (document["num"], document["annealing_steps"], document["extra"], document["seed"]) == (
         4,
-        10,
+        14,
         3,
         0,
     )

@@ -26,7 +26,7 @@ from tests.program import (
 )
 
 import walkback as wb
-from walkback.building import assembly
+from walkback.building import restoring
 from walkback.errors import CheckpointError, ConfigurationError, WalkbackError
 from walkback.storage.description import read_description
 from walkback.storage.tensorfile import read_tensors, save_tensors
@@ -321,7 +321,7 @@ def test_a_plot_that_cannot_be_written_is_refused_before_work(
     monkeypatch.chdir(tmp_path)
     Path("taken.png").write_text("dear")
     before = tree(tmp_path)
-    monkeypatch.setattr(assembly, "load_checkpoint", None)  # it is not even read
+    monkeypatch.setattr(restoring, "load_checkpoint", None)  # it is not even read
     first = ["reversibility"] if verb == "diagnose" else []
     done = walkback(verb, *first, checkpoint, "--plot", plot)
     assert (done.code, words in says(done)) == (2, True)
@@ -331,7 +331,7 @@ def test_a_plot_that_cannot_be_written_is_refused_before_work(
 def test_a_threshold_that_nothing_exceeds_is_refused_before_work(
     checkpoint: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(assembly, "load_checkpoint", None)
+    monkeypatch.setattr(restoring, "load_checkpoint", None)
     done = walkback("diagnose", "reversibility", checkpoint, "--threshold", "nan")
     assert (done.code, "expected a number" in says(done)) == (2, True)
 

@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
-from typing import Annotated, final
+from typing import Annotated, TypeGuard, final
 
 import torch
 from pydantic import Field, PositiveInt
@@ -23,7 +23,7 @@ from torch import Tensor
 
 from walkback.diagnostics import ChainStart, Diagnostic, Subject
 from walkback.errors import ConfigurationError, WalkbackError
-from walkback.kernels import BernoulliKernel, Kernel, NormalKernel, ProductKernel
+from walkback.kernels import BernoulliKernel, Expecting, Kernel, NormalKernel, ProductKernel, Reparametrized
 from walkback.measuring.estimates import ratio_figure, require_enough
 from walkback.measuring.traces import cold_level
 from walkback.operators import TransitionOperator
@@ -87,7 +87,7 @@ class Symmetry(Diagnostic):
             natural_parameters(kernel)
             norms = self._norms(subject, start, level)
             cosines, layers, warnings = mirrored_layers(operator, one, level, natural_parameters)
-        figures, further = _asymmetries(norms, isinstance(kernel, NormalKernel))
+        figures, further = _asymmetries(norms, _normal(kernel))
         protocol = {
             "examples": self._examples,
             "probes": self._probes,
@@ -131,7 +131,7 @@ def natural_parameters(kernel: Kernel) -> Tensor:
     Raises:
         ConfigurationError: It is any other kernel.
     """
-    if isinstance(kernel, NormalKernel):
+    if _normal(kernel):
         return kernel.mean.flatten(1)
     if isinstance(kernel, BernoulliKernel):
         return kernel.logits.flatten(1)
@@ -141,6 +141,12 @@ def natural_parameters(kernel: Kernel) -> Tensor:
         f"Got an operator with a {type(kernel).__name__}, expected a normal or Bernoulli kernel, or a product of "
         "such: the symmetry of others is not defined."
     )
+
+
+def _normal(kernel: Kernel) -> TypeGuard[NormalKernel]:
+    """Whether a kernel is noise of its own around `mean`, with independent dimensions or in another basis."""
+    around = isinstance(kernel, Reparametrized) and isinstance(kernel, Expecting)
+    return isinstance(kernel, NormalKernel) or (around and isinstance(getattr(kernel, "mean", None), Tensor))
 
 
 def _part(kernel: Kernel) -> Tensor:

@@ -93,7 +93,9 @@ def call(arguments: Sequence[str]) -> int:
 def _report_stop(stopped: Stopped) -> int:
     """Say that a signal has ended the command; returns the exit code."""
     notes = getattr(stopped, "__notes__", ())
-    Output().error("; ".join([str(stopped), *notes]) + ".")
+    # Processes of a launcher are also ended because another one has failed, which is what is to be read then.
+    if notes or not is_one_of_several():
+        Output().error("; ".join([str(stopped), *notes]) + ".")
     return 128 + stopped.signal
 
 
