@@ -16,6 +16,7 @@ import walkback as wb
 from walkback.errors import WalkbackError
 from walkback.kernels import NormalKernel
 from walkback.support.memory import send, within_memory
+from walkback_paper.bases import RotatedNormalKernel
 
 FULL = "CUDA out of memory. Tried to allocate 20.00 GiB. GPU 0 has a total capacity of 79.11 GiB"
 
@@ -77,14 +78,17 @@ def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def exhausted(monkeypatch: pytest.MonkeyPatch, rows: int = 3) -> None:
     """From now on so many samples of a kernel do not fit any more."""
-    sample = NormalKernel.sample
+    for kind in (NormalKernel, RotatedNormalKernel):
+        monkeypatch.setattr(kind, "sample", _failing(kind.sample, rows))
 
-    def fail(self: NormalKernel, generator: torch.Generator) -> Any:
+
+def _failing(sample: Callable[..., Any], rows: int) -> Callable[..., Any]:
+    def fail(self: NormalKernel | RotatedNormalKernel, generator: torch.Generator) -> Any:
         if len(self.mean) >= rows:
             raise torch.OutOfMemoryError(FULL)
         return sample(self, generator)
 
-    monkeypatch.setattr(NormalKernel, "sample", fail)
+    return fail
 
 
 COMMANDS: list[tuple[tuple[str, ...], str]] = [

@@ -83,7 +83,13 @@ def test_files_are_those_of_the_contract(finished: tuple[Path, Done]) -> None:
     }
     pictures = {"samples/annealed.png", "samples/chain.png", "samples/walk.png"}
     files = {name for name, content in tree(finished[0]).items() if content}
-    assert files == checkpoints | pictures | {".lock", "config.toml", "metrics.jsonl", "final.safetensors"}
+    assert files == checkpoints | pictures | {
+        ".lock",
+        "config.toml",
+        "metrics.jsonl",
+        "final.safetensors",
+        "result.json",
+    }
 
 
 def test_metrics_are_finite_and_hold_loss_and_validation(finished: tuple[Path, Done]) -> None:
