@@ -84,7 +84,7 @@ def test_a_constant_data_set_and_a_single_class_do_no_harm() -> None:
 
 
 def test_data_without_labels_are_refused() -> None:
-    with pytest.raises(ConfigurationError, match="in-memory, which have no labels"):
+    with pytest.raises(ConfigurationError, match="in-memory has no labels"):
         label_classifier(InMemory(torch.zeros(5, 2)), 0)
 
 

@@ -248,4 +248,4 @@ def test_evaluation_compares_means_where_asked_to(digits: Path) -> None:
 def test_a_readout_without_samples_is_refused(digits: Path) -> None:
     done = walkback("evaluate", digits, "--readout", "mean")
     assert done.code == 2
-    assert "without --samples" in done.err
+    assert "add --samples" in done.err

@@ -218,7 +218,7 @@ def test_a_dry_run_writes_nothing_and_shows_configuration_and_size(
     done = walkback("run", "--dry-run", *TINY)
     assert (done.code, list(tmp_path.iterdir())) == (0, [])
     assert tomllib.loads(done.out)["operator"]["network"]["hidden"] == 16
-    assert re.match(r"[\d,]+ parameters, 10 levels, on cpu", done.err)
+    assert re.match(r"[\d,]+ parameters, 14 levels, on cpu", done.err)
 
 
 def test_the_parameter_count_is_that_of_the_weights(finished: tuple[Path, Done]) -> None:
@@ -253,7 +253,7 @@ def test_runs_without_a_name_are_numbered(tmp_path: Path, monkeypatch: pytest.Mo
 
 
 @pytest.mark.parametrize(
-    ("updates", "updates_of_six_walks"), [("online", range(42, 61)), ("batch", [6]), ("stacked", [6])]
+    ("updates", "updates_of_six_walks"), [("online", range(66, 85)), ("batch", [6]), ("stacked", [6])]
 )
 def test_every_kind_of_update_trains(tmp_path: Path, updates: str, updates_of_six_walks: range) -> None:
     done = run(tmp_path / "a", "--set", f"training.updates={updates}")

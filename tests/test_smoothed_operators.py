@@ -169,8 +169,7 @@ def test_data_say_the_noise_that_they_are_smoothed_by(data: Dataset, noise: floa
 
 def test_the_noise_is_said_once_in_a_run(registry: Registry) -> None:
     """A model in a file is built with the noise of the data that it was trained on."""
-    config = resolve(
-        registry, components={"data": "digits"}, overrides=["data.noise=0.3", "operator.smoothed=true"]
-    )
+    overrides = ["data.noise=0.3", "operator.mean=preconditioned", "operator.smoothed=true"]
+    config = resolve(registry, components={"data": "digits"}, overrides=overrides)
     prepared = prepare(config, registry)
     assert prepared.model.operator.parametrization._smoothing == 0.3

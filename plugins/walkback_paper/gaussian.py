@@ -264,7 +264,7 @@ class Gaussian(Parametrized, DataAware):
                 "Got operator.smoothed = true for data without noise, expected some that are smoothed "
                 "(--set data.noise=0.3, where the dataset offers it): leave out operator.smoothed."
             )
-        if basis != "pixels" and mean != "linear":
+        if basis not in ("pixels", "auto") and mean != "linear":
             raise ConfigurationError(
                 f"operator.basis = '{basis}' has no effect on operator.mean = '{mean}': set operator.mean = 'linear' "
                 "too, or leave out operator.basis."

@@ -57,6 +57,7 @@ def steps(
         target = drawn.sample(generator)
         require_like(target, state, drawn, conditional, operator)
         state = target
+        del conditional, drawn, target  # they may hold the state before, and a chain keeps one state alive
         if hold is not None:
             state = hold(state)
         yield state
