@@ -40,7 +40,7 @@ def test_the_classifier_is_trained_and_judged_on_examples_with_a_class() -> None
 def test_a_split_of_examples_without_a_class_is_named() -> None:
     data = PartlyLabelled(normal(400, 2))
     data.bare = ("test",)
-    with pytest.raises(DataError, match=r"Got no test example of .* that has a class"):
+    with pytest.raises(DataError, match=r"No test example of .* has a class"):
         label_classifier(data, 0, steps=2)
 
 
