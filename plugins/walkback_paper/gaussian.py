@@ -29,8 +29,9 @@ T_max = σ_max²/σ² is correct to within two doublings whatever is learned.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
-from typing import Literal, TypeAlias, final
+from collections.abc import Callable, Mapping
+from functools import partial
+from typing import Literal, final
 
 import torch
 from torch import Tensor, nn
@@ -44,20 +45,22 @@ from walkback.schedules import Level
 from walkback.state import Context, StateSpace
 from walkback.support.constraints import Constrained, Constraint, greater_than, nonnegative, positive
 from walkback.temperature import VARIANCE_LAW, TemperatureLaw
+from walkback_paper.bases import BasisName
+from walkback_paper.linear import LinearGaussian
 from walkback_paper.moments import largest_variance
 from walkback_paper.parametrized import (
     Fraction,
     Mean,
     Mixing,
+    Noise,
     Numbers,
     Parametrization,
     Parametrized,
     Positive,
+    Variance,
     single_tensor,
     told,
 )
-
-Variance: TypeAlias = Literal["fixed", "tied", "softplus", "reverse"]
 
 _TIED_RANGE = math.log(4.0)
 _MIN_RATIO = 1e-6
@@ -67,28 +70,39 @@ _SOFTPLUS_ONE = math.log(math.e - 1)  # softplus of this is 1
 
 @final
 class GaussianConditional(Conditional, Guidable):
-    """Mean `(B, *E)` and the variances at T = 1 of both directions, broadcastable to it."""
+    """What the network said at a state, and the mean and the variances that the parametrization makes of it.
 
-    def __init__(self, mean: Tensor, cooling: Tensor, heating: Tensor, law: TemperatureLaw) -> None:
-        self.mean = mean
-        self._cooling = cooling
-        self._heating = heating
+    Args:
+        mean: The mean `(B, *E)` at a level. Its closed-form part belongs to the level of the step, also where a walk
+            heats from a state with the outputs for the level of the state.
+        variances: Of cooling and of heating at T = 1, broadcastable to the mean.
+        law: How the temperature scales the variance.
+    """
+
+    def __init__(
+        self, mean: Callable[[Level], Tensor], variances: tuple[Tensor, Tensor], law: TemperatureLaw
+    ) -> None:
+        self._mean = mean
+        self._variances = variances
         self._law = law
 
     def cooling(self, level: Level) -> Kernel:
         """Returns N(μ, v_T) with the cooling variance."""
-        return normal_at(self.mean, self._cooling, level, self._law)
+        return normal_at(self._mean(level), self._variances[0], level, self._law)
 
     def heating(self, level: Level) -> Kernel:
         """Returns N(μ, v_T) with the heating variance."""
-        return normal_at(self.mean, self._heating, level, self._law)
+        return normal_at(self._mean(level), self._variances[1], level, self._law)
 
     def guided(self, untold: Conditional, scale: float) -> GaussianConditional:
         """The mean extrapolated from `untold` to this one; see `walkback.sampling.guidance`."""
         if not isinstance(untold, GaussianConditional):
             raise TypeError(f"Got {type(untold).__name__}, expected a GaussianConditional.")
-        mean = torch.lerp(untold.mean, self.mean, scale)
-        return GaussianConditional(mean, self._cooling, self._heating, self._law)
+
+        def mean(level: Level) -> Tensor:
+            return torch.lerp(untold._mean(level), self._mean(level), scale)
+
+        return GaussianConditional(mean, self._variances, self._law)
 
 
 @final
@@ -98,14 +112,8 @@ class GaussianParametrization(Parametrization, Constrained):
     Args:
         shape: Event shape E.
         mixing: Form of the mean.
-        sigma: σ, standard deviation of the noise at T = 1.
-        sigma_share: σ / σ_d, from which `fit_data` sets σ; None keeps `sigma`.
+        noise: σ, and the form of the variance.
         smoothing: ν.
-        variance: Form of the variance.
-        law: How the temperature scales the variance.
-
-    Raises:
-        ConfigurationError: `smoothing` is given with the mixing mean, which does not support it.
     """
 
     noise_variance: Tensor
@@ -113,30 +121,13 @@ class GaussianParametrization(Parametrization, Constrained):
     data_variance: Tensor
     max_variance: Tensor
 
-    def __init__(
-        self,
-        shape: tuple[int, ...],
-        mixing: Mixing,
-        *,
-        sigma: float,
-        sigma_share: float | None,
-        smoothing: float,
-        variance: Variance,
-        law: TemperatureLaw,
-    ) -> None:
+    def __init__(self, shape: tuple[int, ...], mixing: Mixing, noise: Noise, smoothing: float) -> None:
         super().__init__()
         self.mixing = mixing
-        if smoothing and mixing.mean != "preconditioned":
-            raise ConfigurationError(
-                f"Got operator.smoothed = true with operator.mean = '{mixing.mean}', expected 'preconditioned': "
-                "only that form is scaled by the noise of the data."
-            )
         self._smoothing = smoothing
-        self._sigma_share = sigma_share
-        self._variance: Variance = variance
-        self._law = law
-        ones = (1,) * len(shape)
-        self.register_buffer("noise_variance", torch.full((1, *ones), sigma**2))
+        self._noise = noise
+        self._law = noise.law
+        self.register_buffer("noise_variance", noise.variance_at_1(shape))
         self.register_buffer("data_mean", torch.zeros(shape))
         self.register_buffer("data_variance", torch.tensor(1.0 + smoothing**2))
         self.register_buffer("max_variance", torch.ones(()))
@@ -171,8 +162,7 @@ class GaussianParametrization(Parametrization, Constrained):
         self.data_mean.copy_(mean)
         self.data_variance.copy_(variance)
         self.max_variance.fill_(largest_variance(data))
-        if self._sigma_share is not None:
-            self.noise_variance.fill_(self._sigma_share**2 * self.data_variance.item())
+        self._noise.fit(self.noise_variance, self.data_variance)
 
     @property
     def max_temperature(self) -> float:
@@ -183,35 +173,41 @@ class GaussianParametrization(Parametrization, Constrained):
         self, network: nn.Module, state: Tensor, level: Level, context: Context = None
     ) -> GaussianConditional:
         """Runs `network` on `state` `(B, *E)`."""
-        noise = self._law.variance(self.noise_variance, level)
-        centred = state - self.data_mean
         mixes = self.mixing.mean == "mix"
-        scale = self.data_variance if mixes else noise + self.data_variance
+        scale = self.data_variance
+        if not mixes:
+            scale = scale + self._law.variance(self.noise_variance, level)
         # Autocast applies to the network only: for small noise the mean is the state plus a small correction, which
         # half precision would round away.
         outputs = [
-            head.to(state.dtype) for head in network(centred / scale.sqrt(), told(state, level, context))
+            head.to(state.dtype)
+            for head in network((state - self.data_mean) / scale.sqrt(), told(state, level, context))
         ]
-        if mixes:
-            target = self.data_mean + self.data_variance.sqrt() * outputs[0]
-            mean = self.mixing(state, target)
-        else:
-            c_skip = self.data_variance / scale
-            smoothed = self._smoothing**2
-            share = noise * (1 - smoothed / self.data_variance) / (noise + smoothed)
-            c_out = (noise * c_skip * share).sqrt()
-            mean = self.data_mean + c_skip * centred + c_out * outputs[0]
-        cooling, heating = self._variances(outputs)
-        return GaussianConditional(mean, cooling, heating, self._law)
+        mean = self._mixed(state, outputs[0]) if mixes else partial(self._preconditioned, state, outputs[0])
+        return GaussianConditional(mean, self._variances(outputs), self._law)
+
+    def _mixed(self, state: Tensor, output: Tensor) -> Callable[[Level], Tensor]:
+        """Returns the mixing mean, the same at all levels."""
+        mean: Tensor = self.mixing(state, self.data_mean + self.data_variance.sqrt() * output)
+        return lambda _: mean
+
+    def _preconditioned(self, state: Tensor, output: Tensor, level: Level) -> Tensor:
+        """Returns the preconditioned mean at the level of a step."""
+        noise = self._law.variance(self.noise_variance, level)
+        c_skip = self.data_variance / (noise + self.data_variance)
+        smoothed = self._smoothing**2
+        share = noise * (1 - smoothed / self.data_variance) / (noise + smoothed)
+        c_out = (noise * c_skip * share).sqrt()
+        return self.data_mean + c_skip * (state - self.data_mean) + c_out * output
 
     def _variances(self, outputs: list[Tensor]) -> tuple[Tensor, Tensor]:
         """Returns the variances at T = 1 of cooling and heating."""
-        if self._variance == "fixed":
+        if self._noise.form == "fixed":
             return self.noise_variance, self.noise_variance
-        if self._variance == "tied":
+        if self._noise.form == "tied":
             tied = self.noise_variance * (_TIED_RANGE * outputs[1].tanh()).exp()
             return tied, tied
-        if self._variance == "softplus":
+        if self._noise.form == "softplus":
             free = self.noise_variance * (softplus(outputs[1] + _SOFTPLUS_ONE).square() + _MIN_RATIO)
             return free, free
         ratio = softplus(outputs[1] + _SOFTPLUS_ONE) + _MIN_RATIO
@@ -227,7 +223,9 @@ class Gaussian(Parametrized, DataAware):
         network: Learns the mean, and the variance if it is learned.
         sigma: σ, standard deviation of the noise at T = 1, in the units of the data.
         sigma_share: Sets σ / σ_d instead, where σ_d² is the data's mean variance per dimension; None keeps `sigma`.
-        mean: Form of the mean; "mix" is the paper's.
+        mean: Form of the mean; "mix" is the paper's, "linear" starts at the best Gaussian of the data.
+        basis: Directions whose variances the linear mean knows: "eigenvectors" of the data's covariance, for tables and
+            small images, "cosine" for larger images, or "auto".
         alpha: α of the mixing mean.
         learn_alpha: Whether α is learned, starting from `alpha`.
         smoothed: Whether the noise that data are smoothed by (data.noise) scales what a preconditioned network learns.
@@ -238,7 +236,7 @@ class Gaussian(Parametrized, DataAware):
         ConfigurationError: The space is not real, the network does not support it, or options contradict each other.
     """
 
-    parametrization: GaussianParametrization
+    parametrization: GaussianParametrization | LinearGaussian
 
     def __init__(
         self,
@@ -247,7 +245,8 @@ class Gaussian(Parametrized, DataAware):
         *,
         sigma: Positive = 0.03,
         sigma_share: Positive | None = None,
-        mean: Mean = "preconditioned",
+        mean: Mean | Literal["linear"] = "preconditioned",
+        basis: BasisName = "pixels",
         alpha: Fraction = 0.5,
         learn_alpha: bool = False,
         smoothed: bool = False,
@@ -255,22 +254,32 @@ class Gaussian(Parametrized, DataAware):
         temperature_law: TemperatureLaw | None = None,
     ) -> None:
         leaf = single_tensor(space, "real", "a Gaussian operator", "choose real data or a Bernoulli operator")
+        if smoothed and mean != "preconditioned":
+            raise ConfigurationError(
+                f"Got operator.smoothed = true with operator.mean = '{mean}', expected 'preconditioned': "
+                "only that form is scaled by the noise of the data."
+            )
         if smoothed and not leaf.noise:
             raise ConfigurationError(
                 "Got operator.smoothed = true for data without noise, expected some that are smoothed "
                 "(--set data.noise=0.3, where the dataset offers it): leave out operator.smoothed."
             )
-        parametrization = GaussianParametrization(
-            leaf.shape,
-            Mixing(mean, alpha, learn_alpha),
-            sigma=sigma,
-            sigma_share=sigma_share,
-            smoothing=leaf.noise if smoothed else 0.0,
-            variance=variance,
-            law=temperature_law or VARIANCE_LAW,
+        if basis != "pixels" and mean != "linear":
+            raise ConfigurationError(
+                f"operator.basis = '{basis}' has no effect on operator.mean = '{mean}': set operator.mean = 'linear' "
+                "too, or leave out operator.basis."
+            )
+        noise = Noise(sigma, sigma_share, variance, temperature_law or VARIANCE_LAW)
+        # The linear mean has no α either: one that is learned is refused as for the preconditioned mean.
+        mixing = Mixing("preconditioned" if mean == "linear" else mean, alpha, learn_alpha)
+        smoothing = leaf.noise if smoothed else 0.0
+        parametrization = (
+            LinearGaussian(leaf.shape, basis, noise)
+            if mean == "linear"
+            else GaussianParametrization(leaf.shape, mixing, noise, smoothing)
         )
         super().__init__(leaf, parametrization, network, heads=1 if variance == "fixed" else 2)
 
     def fit_data(self, data: Tensor) -> None:
-        """Estimates the data's moments; see `GaussianParametrization.fit_data`."""
+        """Estimates the data's moments; see the parametrization's `fit_data`."""
         self.parametrization.fit_data(data)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
+from dataclasses import dataclass
 from typing import Annotated, Literal, TypeAlias, final
 
 import torch
@@ -19,10 +20,40 @@ from walkback.networks import Network, Ports, Told
 from walkback.operators import ClassConditional, Conditional, TransitionOperator
 from walkback.schedules import Level
 from walkback.state import Context, Space, State, StateSpace, Support, leaves
+from walkback.temperature import TemperatureLaw
 
 Mean: TypeAlias = Literal["mix", "preconditioned"]
 Positive: TypeAlias = Annotated[float, Field(gt=0.0, allow_inf_nan=False)]
 Fraction: TypeAlias = Annotated[float, Field(gt=0.0, le=1.0)]
+
+
+Variance: TypeAlias = Literal["fixed", "tied", "softplus", "reverse"]
+
+
+@dataclass(frozen=True, slots=True)
+class Noise:
+    """The noise of a Gaussian operator.
+
+    Attributes:
+        sigma: σ, standard deviation at T = 1.
+        share: σ / σ_d, from which data set σ; None keeps `sigma`.
+        form: Form of the variance.
+        law: How the temperature scales the variance.
+    """
+
+    sigma: float
+    share: float | None
+    form: Variance
+    law: TemperatureLaw
+
+    def variance_at_1(self, shape: tuple[int, ...]) -> Tensor:
+        """Returns σ², `(1, 1, …)`, for events of a shape."""
+        return torch.full((1, *(1,) * len(shape)), self.sigma**2)
+
+    def fit(self, variance_at_1: Tensor, data_variance: Tensor) -> None:
+        """Sets σ² in place from σ_d² if it is a share of that."""
+        if self.share is not None:
+            variance_at_1.fill_(self.share**2 * data_variance.item())
 
 
 @final

@@ -1,6 +1,6 @@
 """Factorized priors p*: two track the heating walks (Algorithm 1), two are fixed.
 
-    gaussian         p*(s) = Π_d N(s_d; m_d, v_d)             real states
+    gaussian         p*(s) = Π_d N(z_d; m_d, v_d)             real states, z = s or its coordinates in a basis
     bernoulli        p*(s) = Π_d Bernoulli(s_d; m_d)          binary states
     broad-gaussian   p*(s) = Π_d N(s_d; m_d, (c σ_max)²)      real states
     fair-bits        p*(s) = Π_d Bernoulli(s_d; ρ)            binary states, ρ = ½ unless given
@@ -21,10 +21,13 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from walkback.kernels import BernoulliKernel, NormalKernel
+from walkback.kernels import BernoulliKernel, Kernel, NormalKernel
 from walkback.priors import Prior
 from walkback.state import Space, State, StateSpace, Support, leaves
 from walkback.support.constraints import Constrained, Constraint, nonnegative, positive, unit_interval
+from walkback_paper.bases import BasisName, PixelBasis, RotatedNormalKernel
+from walkback_paper.bases import basis as make_basis
+from walkback_paper.bases import fit as fit_basis
 from walkback_paper.moments import largest_variance
 from walkback_paper.parametrized import Positive, single_tensor
 
@@ -68,6 +71,7 @@ class GaussianPrior(Prior, Constrained):
         track: Track the moments of s_K; False keeps the data's.
         momentum: Smallest weight of a new batch in the running moments.
         scale: Factor on the standard deviation, for a prior broader than the states.
+        basis: Directions that are independent; see `walkback_paper.bases`.
     """
 
     mean: Tensor
@@ -80,9 +84,11 @@ class GaussianPrior(Prior, Constrained):
         track: bool = True,
         momentum: _Momentum = 0.01,
         scale: Positive = 1.0,
+        basis: BasisName = "pixels",
     ) -> None:
         super().__init__(space)
         shape = _single(space, "real", "gaussian").shape
+        self.basis = make_basis(basis, shape)
         self._track = track
         self._scale = scale
         self.tracker = _Tracker(momentum)
@@ -94,9 +100,12 @@ class GaussianPrior(Prior, Constrained):
         """Variances are positive."""
         return {"variance": positive}
 
-    def _kernel(self, num: int) -> NormalKernel:
-        variance = self.variance * self._scale**2
-        return NormalKernel(self.mean.expand(num, *self.mean.shape), variance[None])
+    def _kernel(self, num: int) -> Kernel:
+        variance = self.variance[None] * self._scale**2
+        mean = self.mean.expand(num, *self.mean.shape)
+        if isinstance(self.basis, PixelBasis):
+            return NormalKernel(mean, variance)
+        return RotatedNormalKernel(mean, variance, self.basis)
 
     def log_prob(self, state: State) -> Tensor:
         """log p*(s), `(B,)`, nats."""
@@ -111,8 +120,12 @@ class GaussianPrior(Prior, Constrained):
     def fit(self, state: State) -> None:
         """Sets the moments to those of `state` `(N, *E)`."""
         (x,) = leaves(state)
-        self.mean.copy_(x.mean(0))
-        self.variance.copy_(x.var(0, correction=0).clamp(min=_MIN_VARIANCE))
+        if isinstance(self.basis, PixelBasis):
+            mean, variance = x.mean(0), x.var(0, correction=0).clamp(min=_MIN_VARIANCE)
+        else:
+            mean, variance = fit_basis(self.basis, x)
+        self.mean.copy_(mean)
+        self.variance.copy_(variance)
         self.tracker.count.zero_()
 
     @torch.no_grad()
@@ -122,11 +135,12 @@ class GaussianPrior(Prior, Constrained):
             return
         (x,) = leaves(state)
         weight = self.tracker.weight().to(self.mean.dtype)
-        shift = x.mean(0) - self.mean
+        centred = self.basis.coordinates(x - self.mean)
+        shift = centred.mean(0)
         # The variance of a mixture: that within both parts plus that of their means.
-        within = torch.lerp(self.variance, x.var(0, correction=0), weight)
+        within = torch.lerp(self.variance, centred.var(0, correction=0), weight)
         self.variance.copy_((within + weight * (1 - weight) * shift.square()).clamp(min=_MIN_VARIANCE))
-        self.mean.add_(weight * shift)
+        self.mean.add_(weight * self.basis.event(shift[None])[0])
 
 
 @final

@@ -29,12 +29,19 @@ class Level:
     Both are numbers if the whole batch is at one level, and tensors `(B,)` if rows are at different levels
     (see `stack_levels`). Operators read the temperature through `temperature_like`, which handles both.
 
+    Attributes:
+        step: t.
+        temperature: T_t.
+        colder: T_{t-1}, at which the colder state of the step was drawn; 0 for the first step, whose colder state is
+            data, and for a chain at one temperature, whose states follow the data's law.
+
     Raises:
         ConfigurationError: The temperature is not a positive finite number.
     """
 
     step: int | Tensor
     temperature: float | Tensor
+    colder: float | Tensor = 0.0
 
     def __post_init__(self) -> None:
         if isinstance(self.temperature, Tensor):
@@ -50,10 +57,18 @@ class Level:
         >>> Level(1, 2.0).temperature_like(torch.zeros(5, 3)).shape
         torch.Size([1, 1])
         """
-        ones = (1,) * (leaf.dim() - 1)
-        if isinstance(self.temperature, Tensor):
-            return self.temperature.to(leaf).reshape(-1, *ones)
-        return leaf.new_full((1, *ones), self.temperature)
+        return _like(self.temperature, leaf)
+
+    def colder_level(self) -> Level:
+        """Return the level of the colder state; its temperature is a tensor, and 0 where that state is data."""
+        return Level(self.step, torch.as_tensor(self.colder, dtype=torch.float64).reshape(-1))
+
+
+def _like(temperature: float | Tensor, leaf: Tensor) -> Tensor:
+    ones = (1,) * (leaf.dim() - 1)
+    if isinstance(temperature, Tensor):
+        return temperature.to(leaf).reshape(-1, *ones)
+    return leaf.new_full((1, *ones), temperature)
 
 
 Levels: TypeAlias = tuple[Level, ...]
@@ -68,21 +83,33 @@ def levels_from(temperatures: Sequence[float]) -> Levels:
     >>> [level.step for level in levels_from([1.0, 2.0])]
     [1, 2]
     """
-    return tuple(Level(step, float(temperature)) for step, temperature in enumerate(temperatures, start=1))
+    colder = [0.0, *temperatures]
+    return tuple(
+        Level(step, float(temperature), float(colder[step - 1]))
+        for step, temperature in enumerate(temperatures, start=1)
+    )
 
 
 def stack_levels(levels: Levels, rows: int, device: torch.device) -> Level:
     """Stack `levels` into one level of tensors `(K·rows,)`, each level repeated for `rows` consecutive rows."""
     if any(isinstance(level.temperature, Tensor) for level in levels):
+
+        def stacked(values: list[float | Tensor], dtype: torch.dtype) -> Tensor:
+            return torch.cat(
+                [torch.as_tensor(value, device=device).to(dtype).expand(rows) for value in values]
+            )
+
         return Level(
-            torch.cat([torch.as_tensor(level.step, device=device).expand(rows) for level in levels]),
-            torch.cat(
-                [torch.as_tensor(level.temperature, device=device).double().expand(rows) for level in levels]
-            ),
+            stacked([level.step for level in levels], torch.int64),
+            stacked([level.temperature for level in levels], torch.float64),
+            stacked([level.colder for level in levels], torch.float64),
         )
     steps = send(torch.tensor([level.step for level in levels]), device)
-    temperatures = send(torch.tensor([level.temperature for level in levels], dtype=torch.float64), device)
-    return Level(steps.repeat_interleave(rows), temperatures.repeat_interleave(rows))
+    numbers = [[level.temperature for level in levels], [level.colder for level in levels]]
+    temperatures, colder = send(torch.tensor(numbers, dtype=torch.float64), device).repeat_interleave(
+        rows, dim=1
+    )
+    return Level(steps.repeat_interleave(rows), temperatures, colder)
 
 
 def tensor_levels(levels: Levels, device: torch.device) -> Levels:

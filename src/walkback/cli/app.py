@@ -34,6 +34,7 @@ COMMANDS = (
     Command("diagnose", "walkback.cli.diagnose:diagnose", "Measure how a trained operator behaves."),
     Command("bench", "walkback.cli.bench:bench", "Measure how fast a configuration is here."),
     Command("runs", "walkback.cli.runs:app", "List and compare runs."),
+    Command("report", "walkback.cli.report:report", "Write one HTML page on a run."),
     Command("info", "walkback.cli.info:info", "Show what a checkpoint contains."),
     Command("data", "walkback.cli.data:app", "List and prepare datasets."),
     Command("config", "walkback.cli.config:app", "List the options of runs."),

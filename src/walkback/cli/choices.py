@@ -9,7 +9,7 @@ import typer
 
 from walkback.cli.common import complete_recipe, completion
 
-COMPONENTS, TRAINING, EXECUTION = "Components", "Training", "Execution"
+COMPONENTS, TRAINING, EXECUTION, SWEEP = "Components", "Training", "Execution", "Several runs"
 """Panels of the help."""
 
 OperatorName: TypeAlias = Annotated[

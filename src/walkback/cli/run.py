@@ -11,6 +11,7 @@ import typer
 
 from walkback.cli.choices import (
     EXECUTION,
+    SWEEP,
     Assignments,
     BatchSize,
     Compile,
@@ -31,9 +32,11 @@ from walkback.cli.choices import (
 )
 from walkback.cli.common import Json, carry_out, registry_of
 from walkback.cli.console import Output, table
+from walkback.cli.runs import show_runs
 from walkback.support.processes import follow_parent, is_one_of_several, talks
 
 if TYPE_CHECKING:
+    from walkback.jobs.sweep import SweepJob
     from walkback.jobs.train import CheckedTraining
     from walkback.training.run_result import RunResult
 
@@ -88,6 +91,21 @@ def run(
             rich_help_panel=EXECUTION,
         ),
     ] = None,
+    seeds: Annotated[
+        int | None,
+        typer.Option(
+            metavar="N", help="Train N runs, with this seed and those that follow it.", rich_help_panel=SWEEP
+        ),
+    ] = None,
+    sweep: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="SECTION.OPTION=VALUE,…",
+            help="Train one run per value, e.g. --sweep operator.sigma=0.03,0.05; may be repeated, for all "
+            "combinations. The same command skips finished runs and resumes others.",
+            rich_help_panel=SWEEP,
+        ),
+    ] = None,
     dry_run: Annotated[
         bool,
         typer.Option(
@@ -110,12 +128,16 @@ def run(
     """
     from walkback.jobs.configuration import choices_of
     from walkback.jobs.job import flags
+    from walkback.jobs.sweep import SweepJob
     from walkback.jobs.train import TrainJob
 
     # Parts and settings go by their names, so they are not repeated here.
     choices = choices_of(ctx.params, [*logger_overrides(loggers), *(assignments or ())])
     job = TrainJob(choices, out=out, resume=resume, accept=tuple(accept or ()), launched=True, say=flags)
     output = Output()
+    if seeds is not None or sweep:
+        _sweep(ctx, output, SweepJob(job, seeds, tuple(sweep or ())), json, dry_run)
+        return
     if dry_run:
         with output.progress() as watch:
             ready = job.check(registry_of(ctx), watch)
@@ -132,6 +154,19 @@ def run(
     trained = carry_out(ctx, output, job, shown=talks())
     if trained is not None:
         _report(trained.result, output, json)
+
+
+def _sweep(ctx: typer.Context, output: Output, job: SweepJob, json: bool, dry_run: bool) -> None:
+    """Train the runs of a sweep and show them; exit code 1 if one has diverged."""
+    if dry_run:
+        with output.progress() as watch:
+            ready = job.check(registry_of(ctx), watch)
+        output.write("".join(f"{member.out}\n" for member in ready.members))
+        return
+    found = carry_out(ctx, output, job)
+    show_runs(output, found, json=json)
+    if any(run.state == "diverged" for run in found.runs):
+        raise typer.Exit(1)
 
 
 def _report(result: RunResult, output: Output, json: bool) -> None:

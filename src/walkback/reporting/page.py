@@ -1,0 +1,249 @@
+"""One run as a self-contained HTML page: figures, curves, pictures, reports, configuration, provenance.
+
+The page loads nothing and runs no script; its content security policy forbids both. All text is escaped by
+`walkback.support.html`.
+"""
+
+from __future__ import annotations
+
+import math
+import struct
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from walkback.report import Report, number
+from walkback.reporting.record import RunRecord, bound_text
+from walkback.reporting.style import STYLE
+from walkback.reporting.svg import Line, chart
+from walkback.support import html as markup
+
+_CURVES = (
+    ("Loss", ("loss",), "loss (nats/step)"),
+    ("Learning rate", ("learning_rate",), "learning rate"),
+    ("Gradient norm", ("gradient_norm",), "norm before clipping"),
+)
+"""Title, figures of `metrics.jsonl` and label of each chart of training."""
+
+_FEW_PIXELS, _FILM = 480, 1.25
+"""Width in pixels up to which a picture is magnified; width by height from which it is a film."""
+
+_KNOWN = {"step", "seconds", "nonfinite", "best_step", "skipped", "rollbacks"}
+"""Figures of `metrics.jsonl` that have no chart of their own."""
+
+_MOST_COLUMNS = 20
+"""Most columns of metrics of plugins that are drawn."""
+
+CAPTIONS = {
+    "annealed": "Samples: drawn from the prior and cooled through the schedule to T = 1",
+    "chain": "Chains at T = 1, which start at samples; frames in order of time",
+    "walk": "A heating walk from data, and a cooling walk from the prior",
+    "field": "Where a step at T = 1 leads: E[s′ | s] - s over the data",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Picture:
+    """A picture of a run: its name and the content of its PNG file."""
+
+    name: str
+    png: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class PageContent:
+    """Everything on a page.
+
+    Attributes:
+        run: The run.
+        history: The records of `metrics.jsonl`.
+        pictures: In the order of the page.
+        reports: Reports of measurements of the run.
+        facts: Provenance: versions, plugins, data.
+        left_out: What could not be shown, one sentence each.
+    """
+
+    run: RunRecord
+    history: Sequence[Mapping[str, Any]] = ()
+    pictures: Sequence[Picture] = ()
+    reports: Sequence[Report] = ()
+    facts: Sequence[tuple[str, str]] = ()
+    left_out: Sequence[str] = ()
+
+
+def page(content: PageContent) -> str:
+    """Format a page as an HTML document."""
+    run = content.run
+    title = (
+        f"{run.options.get('operator.name', run.path.name)} on {run.options.get('data.name', 'unknown data')}"
+    )
+    body = [
+        f"<header><h1>{markup.text(title)}</h1><p>{markup.text(run.path)}</p></header>",
+        _cards(run),
+        markup.notes([run.problem] if run.problem else []),
+        _section("Training", _training(content.history)),
+        _section("Samples and chains", _pictures(content.pictures)),
+        *(_section(report.name, _report(report)) for report in content.reports),
+        _section("Configuration", _configuration(run.options)),
+        _section("Provenance", _table(content.facts, ())),
+        markup.notes(content.left_out),
+    ]
+    policy = "default-src 'none'; img-src data:; style-src 'unsafe-inline'"
+    return (
+        '<!doctype html>\n<html lang="en"><head><meta charset="utf-8">'
+        f'<meta http-equiv="Content-Security-Policy" content="{policy}">'
+        '<meta name="viewport" content="width=device-width, initial-scale=1">'
+        '<meta name="color-scheme" content="light dark">'
+        f"<title>{markup.text(title)}</title><style>{STYLE}</style></head>"
+        f"<body><main>{''.join(body)}</main></body></html>\n"
+    )
+
+
+def _section(title: str, content: str) -> str:
+    return (
+        f"<section><h2>{markup.text(title.replace('_', ' ').capitalize())}</h2>{content}</section>"
+        if content
+        else ""
+    )
+
+
+def _table(rows: Iterable[Sequence[object]], header: Sequence[object]) -> str:
+    """A table that scrolls by itself where the page is narrow."""
+    rows = list(rows)
+    return f'<div class="wide">{markup.table(rows, header)}</div>' if rows else ""
+
+
+def _cards(run: RunRecord) -> str:
+    """The figures that matter, large."""
+    speed = "" if run.speed is None else f"{run.speed:.3g}/s"
+    cards = [
+        ("final bound on -log p", "" if run.final is None else bound_text(run.final), _place(run.final)),
+        ("best validation bound", bound_text(run.best), f"after {run.best_walks or 0:,} walks"),
+        ("walks", f"{run.walks:,}", "" if run.steps in (None, run.walks) else f"of {run.steps:,}"),
+        ("training", "" if run.seconds is None else _duration(run.seconds), speed),
+        ("state", run.state, "" if run.updated is None else f"{run.updated:%Y-%m-%d %H:%M} UTC"),
+    ]
+    shown = "".join(
+        f"<div><dt>{markup.text(name)}</dt><dd>{markup.text(value)}<small>{markup.text(more)}</small></dd></div>"
+        for name, value, more in cards
+        if value
+    )
+    return f"<dl>{shown}</dl>"
+
+
+def _place(bound: Any) -> str:
+    if bound is None:
+        return ""
+    return f"{bound.examples:,} {bound.split} examples" if bound.examples else f"{bound.split} data"
+
+
+def _duration(seconds: float) -> str:
+    """A time in the unit that suits it.
+
+    >>> _duration(8.31), _duration(90), _duration(7300)
+    ('8.3 s', '1 min 30 s', '2 h 2 min')
+    """
+    if seconds < 60:
+        return f"{seconds:.2g} s"
+    minutes, rest = divmod(round(seconds), 60)
+    return f"{minutes} min {rest} s" if minutes < 60 else f"{minutes // 60} h {minutes % 60} min"
+
+
+def _training(history: Sequence[Mapping[str, Any]]) -> str:
+    """Charts of the metrics: the loss and the bound, and the others folded."""
+    unit = "bits_per_dimension" if any("validation_bits_per_dimension" in r for r in history) else "nats"
+    error = "validation_bits_error" if unit != "nats" else "validation_nats_error"
+    shown = {"bits_per_dimension": "bits/dim", "nats": "nats per example"}[unit]
+    bounds = [_line(history, f"validation_{unit}", "validation bound", error)]
+    charts = [
+        (title, chart([_line(history, name, name) for name in names], "walks", label))
+        for title, names, label in _CURVES
+    ]
+    charts.insert(1, ("Bound on -log p of validation data", chart(bounds, "walks", f"upper bound ({shown})")))
+    taken = {name for _, names, _ in _CURVES for name in names} | _KNOWN
+    more = dict.fromkeys(name for record in history for name in record if name not in taken)
+    further = [name for name in more if not name.startswith("validation_")][:_MOST_COLUMNS]
+    charts += [(name, chart([_line(history, name, name)], "walks", name)) for name in further]
+    drawn = [(title, svg) for title, svg in charts if svg]
+    first, others = drawn[:2], drawn[2:]
+    folded = "".join(_titled(title, svg) for title, svg in others)
+    return _grid(_titled(title, svg) for title, svg in first) + (
+        markup.folded("More curves", _grid([folded])) if folded else ""
+    )
+
+
+def _line(history: Sequence[Mapping[str, Any]], name: str, shown: str, error: str = "") -> Line:
+    points = [(r["step"], r[name], r.get(error)) for r in history if _finite(r.get(name))]
+    errors = [float(e) for _, _, e in points if e is not None and _finite(e)]
+    whole = bool(points) and len(errors) == len(points)
+    return Line(shown, [x for x, _, _ in points], [y for _, y, _ in points], errors if whole else None)
+
+
+def _finite(value: object) -> bool:
+    # Text and truth values in the place of numbers come from files that walkback did not write.
+    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+
+
+def _titled(title: str, svg: str) -> str:
+    return f"<div><h3>{markup.text(title)}</h3>{svg}</div>" if svg else ""
+
+
+def _grid(parts: Iterable[str]) -> str:
+    content = "".join(parts)
+    return f'<div class="grid2">{content}</div>' if content else ""
+
+
+def _pictures(pictures: Sequence[Picture]) -> str:
+    final = [picture for picture in pictures if not picture.name.startswith("step-")]
+    midway = [picture for picture in pictures if picture.name.startswith("step-")]
+    folded = _grid(_figure(picture) for picture in midway)
+    return _grid(_figure(picture) for picture in final) + (
+        markup.folded("Samples during training", folded) if folded else ""
+    )
+
+
+def _figure(picture: Picture) -> str:
+    if picture.name.startswith("step-"):
+        caption = f"After {picture.name.removeprefix('step-')} walks"
+    else:
+        caption = CAPTIONS.get(picture.name, picture.name)
+    width, height = struct.unpack(
+        ">II", picture.png[16:24]
+    )  # of the header chunk, which comes first in every PNG
+    # Small pictures are shown larger, pixel by pixel; films need the whole width.
+    look = "pixels" if width <= _FEW_PIXELS else "across" if width > _FILM * height else ""
+    return (
+        f'<figure class="{look}">{markup.picture(picture.png, caption)}'
+        f"<figcaption>{markup.text(caption)}</figcaption></figure>"
+    )
+
+
+def _report(report: Report) -> str:
+    rows = [
+        (figure.name.replace("_", " "), number(figure), figure.unit, figure.meaning)
+        for figure in report.figures
+    ]
+    panels: dict[tuple[str, str], list[Line]] = {}
+    for series in report.series:
+        line = Line(series.name.replace("_", " "), series.x, series.y, series.error, series.marks)
+        panels.setdefault((series.x_label, series.y_label), []).append(line)
+    charts = _grid(f"<div>{chart(lines, *labels)}</div>" for labels, lines in panels.items())
+    return (
+        _table(rows, ("figure", "value", "unit", "meaning"))
+        + markup.notes(f"Warning: {warning}" for warning in report.warnings)
+        + charts
+        + markup.folded("Protocol", _table(report.protocol.items(), ()))
+    )
+
+
+def _configuration(options: Mapping[str, Any]) -> str:
+    """The options by section, folded, with the component in the title."""
+    sections: dict[str, list[tuple[str, Any]]] = {}
+    for path, value in options.items():
+        section, _, option = path.partition(".")
+        sections.setdefault(section, []).append((option, value))
+    parts = []
+    for section, rows in sections.items():
+        name = next((value for option, value in rows if option in ("name", "")), "")
+        parts.append(markup.folded(f"{section} {name}".strip(), _table(rows, ())))
+    return "".join(parts)

@@ -1,0 +1,169 @@
+"""Line charts as inline SVG, for pages that load nothing; colors come from the page's style."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from walkback.support.html import text
+
+_WIDTH, _HEIGHT = 640, 300
+_LEFT, _RIGHT, _TOP, _BOTTOM = 64, 16, 12, 44
+
+_MOST_POINTS = 400
+"""Points of a line; more are averaged in groups of neighbors."""
+
+_MOST_VALUES = 0.95
+"""Part of the values that the axis has to show if a few others are far above them."""
+
+COLORS = 6
+"""Number of colors of lines, `.line0`, `.line1`, … of the page's style."""
+
+
+@dataclass(frozen=True, slots=True)
+class Line:
+    """A line of a chart.
+
+    Attributes:
+        name: In the legend.
+        x: Positions, finite.
+        y: Values, finite, as many.
+        error: One standard error of each value, drawn as a band; None if there is none.
+        marks: Whether values are drawn as markers without a line.
+    """
+
+    name: str
+    x: Sequence[float]
+    y: Sequence[float]
+    error: Sequence[float] | None = None
+    marks: bool = False
+
+
+def chart(lines: Sequence[Line], x_label: str, y_label: str) -> str:
+    """Draw lines over common axes, with a legend if there are several; empty if there is nothing to draw."""
+    lines = [_thinned(line) for line in lines if line.x]
+    if not lines:
+        return ""
+    xs = [x for line in lines for x in line.x]
+    low, high, cut = _range([y for line in lines for y in _shown(line)])
+    frame = _Frame(*_widened(min(xs), max(xs)), *_widened(low, high))
+    parts = [_axes(frame, x_label, y_label)]
+    for number, line in enumerate(lines):
+        parts.append(_drawn(frame, line, number % COLORS))
+    drawing = (
+        f'<svg viewBox="0 0 {_WIDTH} {_HEIGHT}" role="img" aria-label="{text(y_label)} over {text(x_label)}">'
+        f'<svg x="{_LEFT}" y="{_TOP}" width="{_WIDTH - _LEFT - _RIGHT}" height="{_HEIGHT - _TOP - _BOTTOM}" '
+        f'viewBox="{_LEFT} {_TOP} {_WIDTH - _LEFT - _RIGHT} {_HEIGHT - _TOP - _BOTTOM}" overflow="hidden">'
+        f"{''.join(parts[1:])}</svg>{parts[0]}</svg>"
+    )
+    keys = "".join(
+        f'<span class="key line{i % COLORS}">{text(line.name)}</span>' for i, line in enumerate(lines)
+    )
+    remark = "<p>Larger values are cut off.</p>" if cut else ""
+    return f"<figure>{drawing}{f'<p>{keys}</p>' if len(lines) > 1 else ''}{remark}</figure>"
+
+
+@dataclass(frozen=True, slots=True)
+class _Frame:
+    """The ranges of both axes."""
+
+    left: float
+    right: float
+    low: float
+    high: float
+
+    def x(self, value: float) -> float:
+        return _LEFT + (value - self.left) / (self.right - self.left) * (_WIDTH - _LEFT - _RIGHT)
+
+    def y(self, value: float) -> float:
+        return _HEIGHT - _BOTTOM - (value - self.low) / (self.high - self.low) * (_HEIGHT - _TOP - _BOTTOM)
+
+
+def _drawn(frame: _Frame, line: Line, color: int) -> str:
+    points = [(frame.x(x), frame.y(y)) for x, y in zip(line.x, line.y, strict=True)]
+    if line.marks or len(points) == 1:
+        dots = "".join(f'<circle cx="{x:.1f}" cy="{y:.1f}" r="2.5"/>' for x, y in points)
+        return f'<g class="dots line{color}">{dots}</g>'
+    band = ""
+    if line.error is not None:
+        pairs = list(zip(line.x, line.y, line.error, strict=True))
+        upper = [(frame.x(x), frame.y(y + e)) for x, y, e in pairs]
+        lower = [(frame.x(x), frame.y(y - e)) for x, y, e in reversed(pairs)]
+        band = f'<polygon class="band line{color}" points="{_listed(upper + lower)}"/>'
+    return f'{band}<polyline class="line line{color}" points="{_listed(points)}"/>'
+
+
+def _listed(points: Sequence[tuple[float, float]]) -> str:
+    # Far outside of the frame, coordinates mean nothing, and some browsers draw numbers of that size wrongly.
+    return " ".join(f"{x:.1f},{min(max(y, -9999.0), 9999.0):.1f}" for x, y in points)
+
+
+def _axes(frame: _Frame, x_label: str, y_label: str) -> str:
+    parts = []
+    for tick in ticks(frame.low, frame.high):
+        y = frame.y(tick)
+        parts.append(f'<line class="grid" x1="{_LEFT}" x2="{_WIDTH - _RIGHT}" y1="{y:.1f}" y2="{y:.1f}"/>')
+        parts.append(f'<text x="{_LEFT - 6}" y="{y + 4:.1f}" text-anchor="end">{tick:.6g}</text>')
+    parts += [
+        f'<text x="{frame.x(tick):.1f}" y="{_HEIGHT - _BOTTOM + 16}" text-anchor="middle">{tick:.6g}</text>'
+        for tick in ticks(frame.left, frame.right)
+    ]
+    middle_x, middle_y = (_LEFT + _WIDTH - _RIGHT) / 2, (_TOP + _HEIGHT - _BOTTOM) / 2
+    parts.append(f'<text x="{middle_x}" y="{_HEIGHT - 8}" text-anchor="middle">{text(x_label)}</text>')
+    parts.append(
+        f'<text transform="translate(14 {middle_y}) rotate(-90)" text-anchor="middle">{text(y_label)}</text>'
+    )
+    return "".join(parts)
+
+
+def ticks(low: float, high: float, most: int = 6) -> list[float]:
+    """Round numbers in [low, high], at most `most` + 1 of them.
+
+    >>> ticks(0, 100), ticks(0.13, 0.31)
+    ([0.0, 20.0, 40.0, 60.0, 80.0, 100.0], [0.15, 0.2, 0.25, 0.3])
+    """
+    rough = (high - low) / most
+    power = 10.0 ** math.floor(math.log10(rough))
+    step = next(factor * power for factor in (1, 2, 5, 10) if factor * power >= rough * (1 - 1e-9))
+    first = math.ceil(low / step - 1e-9)
+    # From integers, so that rounding does not add up.
+    return [float(f"{number * step:.12g}") for number in range(first, math.floor(high / step + 1e-9) + 1)]
+
+
+def _shown(line: Line) -> list[float]:
+    """The values of a line, and the ends of its band."""
+    errors = line.error or (0.0,) * len(line.y)
+    return [y + side * e for y, e in zip(line.y, errors, strict=True) for side in (-1, 1)]
+
+
+def _range(values: Sequence[float]) -> tuple[float, float, bool]:
+    """The values that the axis shows, and whether some are above: the first losses may be a thousand times larger."""
+    ordered = sorted(values)
+    low, high = ordered[0], ordered[-1]
+    most = ordered[min(len(ordered) - 1, math.ceil(_MOST_VALUES * len(ordered)))]
+    if most > low and high - low > 4 * (most - low):
+        return low, low + 1.2 * (most - low), True
+    return low, high, False
+
+
+def _widened(low: float, high: float) -> tuple[float, float]:
+    """A range that is not empty, at a precision at which its ticks differ."""
+    least = 1e-9 * max(abs(low), abs(high), 1e-9)
+    return (
+        (low, high)
+        if high - low > least
+        else (low - max(abs(low), 1.0) * 0.05, high + max(abs(high), 1.0) * 0.05)
+    )
+
+
+def _thinned(line: Line) -> Line:
+    if len(line.x) <= _MOST_POINTS or line.marks:
+        return line
+    size = -(-len(line.x) // _MOST_POINTS)
+    groups = [slice(first, first + size) for first in range(0, len(line.x), size)]
+
+    def means(values: Sequence[float]) -> list[float]:
+        return [sum(values[group]) / len(values[group]) for group in groups]
+
+    return Line(line.name, means(line.x), means(line.y), None if line.error is None else means(line.error))
