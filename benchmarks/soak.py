@@ -25,7 +25,7 @@ from typing import Any
 
 ROOT = Path(__file__).parents[1]
 PATIENCE = 3600.0
-"""Most seconds of a process, on a machine that is busy with other things; no case may take more than half a minute."""
+"""Most seconds of a process, on a machine that is busy with other things; single cases have limits of their own."""
 _EVERY = 20.0
 
 

@@ -31,7 +31,8 @@ from tests.reliability.watched import CANARY, OverTime, Tally, a_sentence, limit
 
 from walkback.extensions.registry import Registry
 
-SECONDS = 30.0
+SECONDS = 90.0
+"""Most that one mutant may take, on a machine that is busy: a recipe may ask for thousands of layers, and gets them."""
 MEMORY_MIB = 4096
 
 _MLP = {"hidden": 8, "depth": 1}

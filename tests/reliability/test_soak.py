@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from tests.reliability.watched import OverTime, within
 
 SOAK = Path(__file__).parents[2] / "benchmarks" / "soak.py"
 
@@ -59,3 +60,15 @@ def test_a_failure_is_the_exit_code(monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(SystemExit) as left:
         exec(compile(script, str(SOAK), "exec"), {"__name__": "__main__", "__file__": str(SOAK)})
     assert left.value.code == 1
+
+
+def test_a_case_that_swallows_the_alarm_is_over_time() -> None:
+    def swallow() -> None:
+        try:
+            while True:
+                pass
+        except BaseException:
+            return
+
+    with pytest.raises(OverTime), within(0.1):
+        swallow()

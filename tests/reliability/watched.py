@@ -74,9 +74,15 @@ def nothing_chosen() -> Iterator[None]:
 
 @contextlib.contextmanager
 def within(seconds: float) -> Iterator[None]:
-    """The block is interrupted by `OverTime` after so many seconds; in the main thread."""
+    """The block is interrupted after so many seconds; in the main thread.
+
+    Raises:
+        OverTime: It was interrupted, also if code in the block took the exception for one of its own.
+    """
+    rang = []
 
     def ring(_: int, __: FrameType | None) -> None:
+        rang.append(True)
         raise OverTime
 
     before = signal.signal(signal.SIGALRM, ring)
@@ -88,6 +94,8 @@ def within(seconds: float) -> Iterator[None]:
     finally:
         signal.setitimer(signal.ITIMER_REAL, 0)
         signal.signal(signal.SIGALRM, before)
+        if rang:
+            raise OverTime
 
 
 def limit_memory(mib: int) -> None:

@@ -80,9 +80,8 @@ def call(arguments: Sequence[str]) -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
     except Exception as error:
-        if (
-            raised
-        ):  # compiled code, such as pydantic's, makes another exception of the one that a signal raised in it
+        # Compiled code, such as pydantic's, makes another exception of the one that a signal raised in it.
+        if raised:
             return _report_stop(raised[-1])
         return _report(error, debug="--debug" in arguments)
     if code == _INTERRUPTED:  # Typer's, for a signal before the command began

@@ -44,7 +44,8 @@ def naming_plugins(registry: Registry) -> Iterator[None]:
         said = str(error).rpartition(": ")[0] or str(error).rstrip(".")
         raise PluginError(f"{said}: {_named(*found)} is at fault, or the options given to it.") from error
     except BaseException as error:  # third-party code may raise SystemExit, or a class of its own
-        blamed = None if is_not_of_code(error) else _blamed(error, registry)
+        closed = isinstance(error, GeneratorExit)  # this very generator
+        blamed = None if closed or is_not_of_code(error) else _blamed(error, registry)
         if blamed is None:
             raise
         raise PluginError(blamed) from error

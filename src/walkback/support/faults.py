@@ -14,7 +14,7 @@ def is_not_of_code(error: BaseException) -> bool:
     A KeyboardInterrupt is the user's if Python's own handler of Ctrl-C is installed. Where walkback's is, signals are
     `Stopped`, and any other KeyboardInterrupt was raised by code.
     """
-    if isinstance(error, Stopped | Interrupted | GeneratorExit | BrokenPipeError) or is_out_of_memory(error):
+    if isinstance(error, Stopped | Interrupted | BrokenPipeError) or is_out_of_memory(error):
         return True
     return (
         isinstance(error, KeyboardInterrupt) and signal.getsignal(signal.SIGINT) is signal.default_int_handler
