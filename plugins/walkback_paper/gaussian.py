@@ -29,8 +29,7 @@ T_max = σ_max²/σ² is correct to within two doublings whatever is learned.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
-from functools import partial
+from collections.abc import Mapping
 from typing import Literal, final
 
 import torch
@@ -70,38 +69,32 @@ _SOFTPLUS_ONE = math.log(math.e - 1)  # softplus of this is 1
 
 @final
 class GaussianConditional(Conditional, Guidable):
-    """What the network said at a state, and the mean and the variances that the parametrization makes of it.
+    """Mean and variances of a Gaussian step.
 
     Args:
-        mean: The mean `(B, *E)` at a level. Its closed-form part belongs to the level of the step, also where a walk
-            heats from a state with the outputs for the level of the state.
+        mean: `(B, *E)`.
         variances: Of cooling and of heating at T = 1, broadcastable to the mean.
         law: How the temperature scales the variance.
     """
 
-    def __init__(
-        self, mean: Callable[[Level], Tensor], variances: tuple[Tensor, Tensor], law: TemperatureLaw
-    ) -> None:
-        self._mean = mean
+    def __init__(self, mean: Tensor, variances: tuple[Tensor, Tensor], law: TemperatureLaw) -> None:
+        self.mean = mean
         self._variances = variances
         self._law = law
 
     def cooling(self, level: Level) -> Kernel:
         """Returns N(μ, v_T) with the cooling variance."""
-        return normal_at(self._mean(level), self._variances[0], level, self._law)
+        return normal_at(self.mean, self._variances[0], level, self._law)
 
     def heating(self, level: Level) -> Kernel:
         """Returns N(μ, v_T) with the heating variance."""
-        return normal_at(self._mean(level), self._variances[1], level, self._law)
+        return normal_at(self.mean, self._variances[1], level, self._law)
 
     def guided(self, untold: Conditional, scale: float) -> GaussianConditional:
         """The mean extrapolated from `untold` to this one; see `walkback.sampling.guidance`."""
         if not isinstance(untold, GaussianConditional):
             raise TypeError(f"Got {type(untold).__name__}, expected a GaussianConditional.")
-
-        def mean(level: Level) -> Tensor:
-            return torch.lerp(untold._mean(level), self._mean(level), scale)
-
+        mean = torch.lerp(untold.mean, self.mean, scale)
         return GaussianConditional(mean, self._variances, self._law)
 
 
@@ -183,16 +176,16 @@ class GaussianParametrization(Parametrization, Constrained):
             head.to(state.dtype)
             for head in network((state - self.data_mean) / scale.sqrt(), told(state, level, context))
         ]
-        mean = self._mixed(state, outputs[0]) if mixes else partial(self._preconditioned, state, outputs[0])
+        mean = self._mixed(state, outputs[0]) if mixes else self._preconditioned(state, outputs[0], level)
         return GaussianConditional(mean, self._variances(outputs), self._law)
 
-    def _mixed(self, state: Tensor, output: Tensor) -> Callable[[Level], Tensor]:
-        """Returns the mixing mean, the same at all levels."""
+    def _mixed(self, state: Tensor, output: Tensor) -> Tensor:
+        """Returns the mixing mean, `(B, *E)`."""
         mean: Tensor = self.mixing(state, self.data_mean + self.data_variance.sqrt() * output)
-        return lambda _: mean
+        return mean
 
     def _preconditioned(self, state: Tensor, output: Tensor, level: Level) -> Tensor:
-        """Returns the preconditioned mean at the level of a step."""
+        """Returns the preconditioned mean, `(B, *E)`."""
         noise = self._law.variance(self.noise_variance, level)
         c_skip = self.data_variance / (noise + self.data_variance)
         smoothed = self._smoothing**2

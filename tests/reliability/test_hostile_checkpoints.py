@@ -91,7 +91,7 @@ def refused(file: Path, said: str) -> None:
         ("prior.variance", 0.0),
         ("prior.tracker.count", -5.0),
         ("operator.parametrization.noise_variance", -1e-3),
-        ("operator.parametrization.data_variance", 0.0),
+        ("operator.parametrization.max_variance", 0.0),
         ("operator.parametrization.max_variance", -1.0),
     ],
 )
@@ -178,7 +178,7 @@ def test_weights_of_another_precision_are_loaded(whole: Path, tmp_path: Path) ->
 @pytest.mark.parametrize(
     ("name", "shape"),
     [
-        ("operator.parametrization.data_variance", (1,)),
+        ("operator.parametrization.max_variance", (1,)),
         ("prior.tracker.count", (1,)),
         ("operator.network.input.weight", (64, 8)),
         ("prior.mean", (64,)),
