@@ -140,8 +140,8 @@ def _place(bound: Any) -> str:
 def _duration(seconds: float) -> str:
     """A time in the unit that suits it.
 
-    >>> _duration(8.31), _duration(90), _duration(7300)
-    ('8.3 s', '1 min 30 s', '2 h 2 min')
+    >>> _duration(8.34), _duration(90), _duration(7300)
+    ('8.3 s', '1 min 30 s', '2 h 1 min')
     """
     if seconds < 60:
         return f"{seconds:.2g} s"
