@@ -171,7 +171,7 @@ def test_missing_empty_and_odd_paths_are_refused(root):
     (root / ".hidden.png").write_bytes(encode(picture(0)))
     for path, words in (
         (root / "mistyped", "no file or folder at .*mistyped"),
-        (root / "notes.txt", "the file .*notes.txt as data; tables of numbers are read from .csv"),
+        (root / "notes.txt", "the file .*notes.txt as data; expected a folder of images or a .parquet file"),
         (root, r"no images in .*pictures beside 1 .txt \(1 hidden\); expected .parquet, .png"),
         (root / ("x" * 5000), "no file or folder"),
     ):

@@ -26,7 +26,8 @@ from walkback_hf.tables import ParquetFiles
 from walkback_hf.walk import Tree, walk
 
 _IMAGES = frozenset((*formats.DATASET_IMAGES, *formats.FOREIGN_IMAGES))
-_ARCHIVES, _TABLES = frozenset(formats.ARCHIVES), frozenset(formats.TABLES)
+_ARCHIVES = frozenset(formats.ARCHIVES)
+_TABLES = frozenset(formats.TABLES) - {".txt"}  # a text beside images is rather a note than a table
 
 
 def find_local(path: Path, column: str | None = None) -> Found:
