@@ -323,7 +323,8 @@ FAR = ("--steps", "14", "--lr", "1e3")
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
     directory = tmp_path_factory.mktemp("trained") / "a"
-    assert run(directory, *EVERY_WALK, steps=6).code == 0
+    constant = ("--set", "training.lr_schedule=constant", "--set", "training.warmup=0")
+    assert run(directory, *EVERY_WALK, *constant, steps=6).code == 0
     return directory
 
 
