@@ -1,4 +1,4 @@
-"""The request for a page on a run or a checkpoint."""
+"""The request to write a page about a run or a checkpoint."""
 
 from __future__ import annotations
 
@@ -25,13 +25,13 @@ HTML = (".html", ".htm")
 
 @dataclass(frozen=True, slots=True)
 class ReportJob:
-    """Write a page.
+    """Write a page about a run or a checkpoint.
 
     Attributes:
-        source: A run directory, or a checkpoint, of which samples and chains are drawn for the page.
+        source: A run directory; or a checkpoint, for which the page shows new samples and chains.
         out: The `.html` file.
-        overwrite: Whether a file that is there may be replaced.
-        device: Where samples of a checkpoint are drawn.
+        overwrite: Whether an existing file may be replaced.
+        device: Device on which samples of a checkpoint are drawn.
     """
 
     source: Path
@@ -40,10 +40,10 @@ class ReportJob:
     device: str = "auto"
 
     def check(self, registry: Registry, watch: Watch) -> CheckedReport:
-        """Read the run; see `Job`.
+        """Read the run; see `Job.check`.
 
         Raises:
-            ConfigurationError: There is no run, or the file cannot be written.
+            ConfigurationError: There is no such run, or the file cannot be written.
             CheckpointError: The checkpoint cannot be read.
         """
         require_target(self.out, HTML, overwrite=self.overwrite)
@@ -59,14 +59,14 @@ class ReportJob:
 
 @dataclass(frozen=True, slots=True)
 class CheckedReport:
-    """A page that can be written."""
+    """A checked request for a page."""
 
     job: ReportJob
     content: PageContent
     registry: Registry
 
     def run(self, watch: Watch) -> Path:
-        """Write the page; returns its path.
+        """Write the page and return its path.
 
         Raises:
             WalkbackError: The file cannot be written, or samples cannot be drawn.
@@ -78,13 +78,13 @@ class CheckedReport:
         return self.job.out
 
     def _drawn(self, watch: Watch) -> tuple[Picture, ...]:
-        """Samples and chains of a checkpoint, as a run draws them at its end."""
+        """Draw samples and chains of a checkpoint, as at the end of a run."""
         watch.stage("Drawing samples", 0)
         loaded = ModelRequest(self.job.source, self.job.device, "auto").open(self.registry, watch)
         if not can_draw(loaded.info):
             return ()
         model, info = loaded.model, loaded.info
-        # Only how states are shown comes from the file: sizes of its own could take hours.
+        # Only the readout is taken from the file, which is not trusted: its numbers of samples and steps could be huge.
         settings = _settings(loaded.checkpoint.description.config.get("samples"))
         noise = generator(loaded.device, 0, "samples")
         with (
@@ -99,7 +99,7 @@ class CheckedReport:
 
 
 def _settings(samples: object) -> SampleSettings:
-    """Settings with the readout of a checkpoint, if it has one that can be used."""
+    """Return default settings with the readout of a checkpoint, if that is valid."""
     try:
         return SampleSettings.model_validate(
             {"readout": samples["readout"]} if isinstance(samples, dict) else {}

@@ -219,7 +219,7 @@ _TENSOR_TYPES = {"<f4": "F32", "<f8": "F64"}
 
 
 def _dtype(info: DataInfo) -> str:
-    """Return NumPy's type of values in files: float64 if standardized, as a column may vary little around a large mean."""
+    """Return the NumPy type of values in files; standardized values may vary little around a large mean: float64."""
     return "<f4" if info.standardized is None else "<f8"
 
 

@@ -56,7 +56,7 @@ def constraints_of(module: nn.Module) -> Mapping[str, Constraint]:
 
 @torch.no_grad()
 def violation(module: nn.Module) -> str | None:
-    """Describe the first tensor of a module or its submodules that is not finite or out of range; None if there is none.
+    """Describe the first tensor of a module or its submodules that is not finite or is out of range; None without one.
 
     >>> norm = nn.BatchNorm1d(2)
     >>> violation(norm) is None, norm.running_var.fill_(-1.0) is None, violation(norm)

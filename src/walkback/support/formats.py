@@ -1,8 +1,8 @@
 """Extensions of the files that walkback reads and writes, in lower case, with the dot; imports nothing.
 
 This is the only table. A new format needs its extension here, and a reader or writer where it is used:
-`pictures.starts` and `pictures.inpainted` read, `pictures.frames` and `pictures.inpainted` write, and the plugin of image folders decodes
-datasets.
+`pictures.starts` and `pictures.inpainted` read, `pictures.frames` and `pictures.inpainted` write, and the
+plugin of image folders decodes datasets.
 """
 
 from __future__ import annotations

@@ -309,8 +309,7 @@ def _bf16(case: Case) -> None:
 
 
 @OPERATORS.check(
-    "latent",
-    "latent units: initial_state is in state_space, with log q (B,), and its visible part is the data",
+    "latent", "latent units: initial_state is in state_space, has log q (B,), and shows its data"
 )
 def _latent(case: Case) -> None:
     tried = False
