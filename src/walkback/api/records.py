@@ -18,7 +18,6 @@ from walkback.data import DataInfo, Dataset
 from walkback.errors import ConfigurationError
 from walkback.measuring.bound import BoundEstimate
 from walkback.model import Model
-from walkback.pictures.figures import can_draw
 from walkback.pictures.frames import open_sink
 from walkback.pictures.sinks import FilmstripSink, Output
 from walkback.storage.checkpoint import Checkpoint, save_checkpoint
@@ -30,7 +29,7 @@ from walkback.support.text import printable
 _NEEDED = ("operator", "schedule", "process", "prior")
 """The sections without which nobody could build the model of a checkpoint."""
 
-_MOST_SAMPLES, _MOST_CHAINS, _MOST_FRAMES = 100, 10, 20
+_MOST_SAMPLES, _MOST_POINTS, _MOST_CHAINS, _MOST_FRAMES = 100, 1000, 10, 20
 """What a notebook shows; files have all."""
 
 
@@ -160,7 +159,7 @@ class Samples:
         """Write the frames as `.png`, `.gif`, `.npz` or `.safetensors`, with the protocol, as `walkback sample` does.
 
         Raises:
-            ConfigurationError: The ending is unknown, the file exists, or the states cannot be drawn.
+            ConfigurationError: The ending is unknown, the file exists, or there are too many frames for one picture.
             WalkbackError: It cannot be written.
         """
         target, (num_frames, num_chains) = Path(path), self.frames.shape[:2]
@@ -178,20 +177,14 @@ class Samples:
         return target
 
     def png(self) -> bytes:
-        """A picture: a grid or a scatter plot of one frame; of several, a filmstrip. Not more than fits a screen.
+        """A picture that fits a screen: of one frame a grid, a scatter plot or a pair plot; of several, a filmstrip.
 
         It holds the protocol, as the file of `save` does.
-
-        Raises:
-            ConfigurationError: States are neither images nor points.
         """
-        if not can_draw(self.info):
-            raise ConfigurationError(
-                f"Cannot draw states of shape {self.info.shape}, only images and points."
-            )
-        shown = self.frames[:, :_MOST_SAMPLES]
+        every = -(-len(self.frames) // _MOST_FRAMES)
+        most = _MOST_SAMPLES if self.info.is_image else _MOST_POINTS
+        shown, steps = self.frames[::every, :most], self.steps[::every]
         if len(shown) > 1:
-            shown = shown[:: -(-len(shown) // _MOST_FRAMES)]
             shown = shown[:, :_MOST_CHAINS] if self.info.is_image else shown
         buffer = BytesIO()
         with ExitStack() as cleanup:
@@ -199,7 +192,7 @@ class Samples:
                 Path("samples.png"), buffer, self.info, tuple(shown.shape), cleanup, self.protocol or None
             )
             sink = FilmstripSink(output)
-            for step, frame in enumerate(shown):
+            for step, frame in zip(steps, shown, strict=True):
                 sink.add(step, frame)
             sink.end()
         return buffer.getvalue()
@@ -209,5 +202,5 @@ class Samples:
         return printable(f"Samples({num} states of shape {self.info.shape}, {num_frames} frame(s))")
 
     def _repr_html_(self) -> str:
-        drawn = markup.picture(self.png(), repr(self)) if can_draw(self.info) else markup.notes([repr(self)])
+        drawn = markup.picture(self.png(), repr(self))
         return drawn + markup.folded("protocol", markup.table(self.protocol.items()))

@@ -13,7 +13,7 @@ from walkback.configuration.settings import SampleSettings
 from walkback.errors import ConfigurationError
 from walkback.extensions.registry import Registry
 from walkback.jobs.inputs import ModelRequest
-from walkback.pictures.figures import can_draw, draw_chains, draw_samples
+from walkback.pictures.figures import draw_chains, draw_samples
 from walkback.reporting.content import content_of, read_png
 from walkback.reporting.page import PageContent, Picture, page
 from walkback.storage.files import require_target, write_text
@@ -81,8 +81,6 @@ class CheckedReport:
         """Samples and chains of a checkpoint, as a run draws them at its end."""
         watch.stage("Drawing samples", 0)
         loaded = ModelRequest(self.job.source, self.job.device, "auto").open(self.registry, watch)
-        if not can_draw(loaded.info):
-            return ()
         model, info = loaded.model, loaded.info
         # Only how states are shown comes from the file: sizes of its own could take hours.
         settings = _settings(loaded.checkpoint.description.config.get("samples"))
