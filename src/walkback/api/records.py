@@ -10,7 +10,9 @@ from io import BytesIO
 from pathlib import Path
 from typing import Any, final
 
+import numpy as np
 import torch
+from PIL import Image
 from torch import Tensor
 
 from walkback.building.assembly import LoadedModel
@@ -20,9 +22,12 @@ from walkback.measuring.bound import BoundEstimate
 from walkback.model import Model
 from walkback.pictures.frames import open_sink
 from walkback.pictures.sinks import FilmstripSink, Output
+from walkback.reporting.curves import training_series
 from walkback.storage.checkpoint import Checkpoint, save_checkpoint
 from walkback.storage.files import require_target
 from walkback.support import html as markup
+from walkback.support.curves import drawn
+from walkback.support.extras import require
 from walkback.support.formats import SAFETENSORS
 from walkback.support.text import printable
 
@@ -31,6 +36,8 @@ _NEEDED = ("operator", "schedule", "process", "prior")
 
 _MOST_SAMPLES, _MOST_POINTS, _MOST_CHAINS, _MOST_FRAMES = 100, 1000, 10, 20
 """What a notebook shows; files have all."""
+
+_DPI = 100
 
 
 @final
@@ -104,6 +111,19 @@ class Trained:
         require_target(target, (SAFETENSORS,), overwrite=overwrite, of_checkpoint=True)
         save_checkpoint(target, self.checkpoint)
         return target
+
+    def plot(self) -> Any:
+        """Draw loss and validation bound over the walks as a matplotlib figure (extra viz).
+
+        Raises:
+            ConfigurationError: There is no history, as of a checkpoint without its run, or no matplotlib.
+        """
+        series = training_series(self.history)
+        if not series:
+            raise ConfigurationError(
+                f"{self.name} has no history of its training: load the directory of its run."
+            )
+        return drawn("training", series)
 
     def __repr__(self) -> str:
         return printable(
@@ -196,6 +216,17 @@ class Samples:
                 sink.add(step, frame)
             sink.end()
         return buffer.getvalue()
+
+    def plot(self) -> Any:
+        """Draw `png` as a matplotlib figure (extra viz)."""
+        picture = np.asarray(Image.open(BytesIO(self.png())).convert("RGB"))
+        figure = require("matplotlib.figure", "viz").Figure(
+            figsize=(picture.shape[1] / _DPI, picture.shape[0] / _DPI), dpi=_DPI
+        )
+        axes = figure.add_axes((0, 0, 1, 1))
+        axes.imshow(picture)
+        axes.set_axis_off()
+        return figure
 
     def __repr__(self) -> str:
         num_frames, num = self.frames.shape[:2]
