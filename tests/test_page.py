@@ -173,7 +173,7 @@ def test_measurements_are_refused_before_any_work(trained: Path, tmp_path: Path)
         2,
         "error: --samples compares samples in an evaluation: add --evaluate.\n",
     )
-    with pytest.raises(ConfigurationError, match="no diagnostic"):
+    with pytest.raises(ConfigurationError, match="Unknown diagnostic .mixin."):
         wb.save_report(trained, out, diagnose=["mixin"], progress=False)
     assert not out.exists()
 
@@ -202,8 +202,8 @@ def test_charts_draw_points_where_they_are() -> None:
     found = re.search(r'<polyline class="line line0" points="([^"]+)"', drawing)
     assert found is not None
     points = [tuple(map(float, pair.split(","))) for pair in found[1].split()]
-    # The frame is 560 wide from 64, and 244 high to 256: values 1 to 3.
-    assert points == [(64.0, 256.0), (344.0, 12.0), (624.0, 134.0)]
+    # The frame is 404 wide from 62, and 214 high to 226: values 1 to 3.
+    assert points == [(62.0, 226.0), (264.0, 12.0), (466.0, 119.0)]
     assert chart([Line("a", (), ())], "x", "y") == ""
     constant = chart([Line("a", (0, 1), (2.0, 2.0))], "x", "y")
     assert "nan" not in constant.lower()
