@@ -173,7 +173,7 @@ def test_measurements_are_refused_before_any_work(trained: Path, tmp_path: Path)
         2,
         "error: --samples compares samples in an evaluation: add --evaluate.\n",
     )
-    with pytest.raises(ConfigurationError, match="Unknown diagnostic .mixin."):
+    with pytest.raises(ConfigurationError, match="Unknown diagnostic"):
         wb.save_report(trained, out, diagnose=["mixin"], progress=False)
     assert not out.exists()
 

@@ -1,8 +1,6 @@
 """walkback: learn transition operators, stochastic maps s → s' whose repeated application samples the data.
 
-One training step goes through the modules in this order::
-
-    data → walk (operators, kernels, schedules, processes) → objectives → training → checkpoint
+Training: data → walk (operators, kernels, schedules, processes) → objectives → training → checkpoint.
 
 Components that are chosen by name come from plugins (see `hookspecs` and `extensions.registry`). `import walkback`
 is cheap: the names below are imported on first access::
