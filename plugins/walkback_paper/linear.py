@@ -45,13 +45,20 @@ _BIAS = math.log(math.expm1(1 - _MIN_RATIO))  # softplus of this, and _MIN_RATIO
 
 @final
 class LinearConditional(Conditional, Guidable):
-    """What the network adds at a state, `c F` and the ratio of variances, and the linear operator around it."""
+    """The linear operator at a state, and what the network adds there.
+
+    Args:
+        linear: The operator.
+        coordinates: z `(B, *E)`.
+        correction: c Uᵀ F `(B, *E)`, in coordinates too.
+        ratio: Factor of the cooling variance, or None for 1.
+    """
 
     def __init__(
-        self, linear: LinearGaussian, state: Tensor, correction: Tensor, ratio: Tensor | None
+        self, linear: LinearGaussian, coordinates: Tensor, correction: Tensor, ratio: Tensor | None
     ) -> None:
         self._linear = linear
-        self._state = state
+        self._coordinates = coordinates
         self._correction = correction
         self._ratio = ratio
 
@@ -71,10 +78,10 @@ class LinearConditional(Conditional, Guidable):
         if not isinstance(untold, LinearConditional):
             raise TypeError(f"Got {type(untold).__name__}, expected a LinearConditional.")
         correction = torch.lerp(untold._correction, self._correction, scale)
-        return LinearConditional(self._linear, self._state, correction, self._ratio)
+        return LinearConditional(self._linear, self._coordinates, correction, self._ratio)
 
     def _mean(self, level: Level) -> Tensor:
-        return self._linear.mean(self._state, level) + self._correction
+        return self._linear.event(self._linear.share(level) * self._coordinates + self._correction)
 
 
 @final
@@ -137,32 +144,34 @@ class LinearGaussian(Parametrization, Constrained):
         """Runs `network` on `state` `(B, *E)`."""
         noise = self.noise(level)
         with torch.autocast(state.device.type, enabled=False):
-            scaled = (
-                self.basis.coordinates(state - self.data_mean) / torch.maximum(noise, self.variances).sqrt()
-            )
-            white = self.basis.event(scaled)
+            z = self.basis.coordinates(state - self.data_mean)
+            white = self.basis.event(z / torch.maximum(noise, self.variances).sqrt())
         outputs = [head.to(state.dtype) for head in network(white, told(state, level, context))]
         size = torch.minimum(noise, self.variances).sqrt()
         with torch.autocast(state.device.type, enabled=False):
-            correction = self.basis.event(size * self.basis.coordinates(outputs[0]))
+            correction = size * self.basis.coordinates(outputs[0])
         learned = self._noise.form == "reverse"
         ratio = softplus(outputs[1] + _BIAS) + _MIN_RATIO if learned else None
-        return LinearConditional(self, state, correction, ratio)
+        return LinearConditional(self, z, correction, ratio)
 
     def noise(self, level: Level) -> Tensor:
         """Returns v, `(1 or B, 1, …)`."""
         return self._noise.law.variance(self.noise_variance, level)
 
-    def mean(self, state: Tensor, level: Level) -> Tensor:
-        """Returns m + U a Uᵀ (s - m), `(B, *E)`."""
-        share = (1 - self.noise(level) / self.variances).clamp(min=0).sqrt()
-        with torch.autocast(state.device.type, enabled=False):
-            return self.data_mean + self.basis.event(share * self.basis.coordinates(state - self.data_mean))
+    def share(self, level: Level) -> Tensor:
+        """Returns a, `(1 or B, *E)`."""
+        return (1 - self.noise(level) / self.variances).clamp(min=0).sqrt()
+
+    def event(self, coordinates: Tensor) -> Tensor:
+        """Returns m + U z for z `(B, *E)`."""
+        with torch.autocast(coordinates.device.type, enabled=False):
+            return self.data_mean + self.basis.event(coordinates)
 
     def cooling_variance(self, level: Level) -> Tensor:
         """Returns w, `(1 or B, *E)`."""
         noise = self.noise(level)
-        before = torch.maximum(
-            self.variances, self._noise.law.variance(self.noise_variance, level.colder_level())
-        )
+        colder = level.colder_level()
+        before = self.variances
+        if colder is not None:
+            before = torch.maximum(before, self._noise.law.variance(self.noise_variance, colder))
         return torch.where(noise < self.variances, noise, before)

@@ -135,12 +135,12 @@ class GaussianPrior(Prior, Constrained):
             return
         (x,) = leaves(state)
         weight = self.tracker.weight().to(self.mean.dtype)
-        centred = self.basis.coordinates(x - self.mean)
-        shift = centred.mean(0)
+        shift = x.mean(0) - self.mean
         # The variance of a mixture: that within both parts plus that of their means.
-        within = torch.lerp(self.variance, centred.var(0, correction=0), weight)
-        self.variance.copy_((within + weight * (1 - weight) * shift.square()).clamp(min=_MIN_VARIANCE))
-        self.mean.add_(weight * self.basis.event(shift[None])[0])
+        within = torch.lerp(self.variance, self.basis.coordinates(x).var(0, correction=0), weight)
+        between = weight * (1 - weight) * self.basis.coordinates(shift[None])[0].square()
+        self.variance.copy_((within + between).clamp(min=_MIN_VARIANCE))
+        self.mean.add_(weight * shift)
 
 
 @final
