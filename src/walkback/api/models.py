@@ -7,6 +7,7 @@ from pathlib import Path
 
 from walkback.api.inputs import installed, model_request
 from walkback.api.records import Trained
+from walkback.reporting.content import history_in
 from walkback.support.watch import Silent
 
 
@@ -33,4 +34,5 @@ def load(path: str | os.PathLike[str], *, device: str = "auto") -> Trained:
         loaded.name,
         directory=directory,
         path=loaded.path,
+        history=() if directory is None else history_in(directory),
     )

@@ -74,6 +74,8 @@ def draw_field(
     window = _wider(window_of(shown))
     points = grid_points(window, GRID).to(shown)
     start = info.states(points).to(data)
+    inside = start.isfinite().all(1)  # points beyond the bounds of a column have no state
+    points, start = points[inside], start[inside]
     arrows = info.values(start + mean_step(operator, start, generator)) - info.values(start)
     longest = float(arrows.norm(dim=1).max())
     scale = _MOST * window[2] / GRID / longest if 0 < longest < float("inf") else 1.0

@@ -14,18 +14,14 @@ from walkback.data import Batch, DataInfo, labels_in_turn
 from walkback.model import Model
 from walkback.pictures.field import draw_field
 from walkback.pictures.frames import open_sink
-from walkback.pictures.images import draw_states, save_png
+from walkback.pictures.images import save_png
+from walkback.pictures.states import draw_states
 from walkback.pictures.walks import draw_walk
 from walkback.sampling import anneal, chain, last
 from walkback.sampling.finite import require_finite
 from walkback.sampling.readout import read_out
 from walkback.state import State, leaves, map_state
 from walkback.walk import Start
-
-
-def can_draw(info: DataInfo) -> bool:
-    """Return whether states of these data are images or points in the plane."""
-    return info.is_image or info.shape == (2,)
 
 
 def draw_samples(
@@ -125,7 +121,7 @@ def draw_walks(
         The written files.
     """
     draw_walk(place("walk"), model, info, data, generator, protocol)
-    if info.is_image:
+    if info.shape != (2,):
         return (place("walk"),)
     draw_field(place("field"), model.operator, info, data.states, generator, protocol)
     return place("walk"), place("field")

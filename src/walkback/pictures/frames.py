@@ -24,9 +24,7 @@ from typing import Any
 
 from walkback.data import DataInfo
 from walkback.errors import ConfigurationError
-from walkback.pictures.images import require_drawable
 from walkback.pictures.sinks import (
-    PANEL,
     FilmSink,
     FilmstripSink,
     FrameSink,
@@ -34,6 +32,7 @@ from walkback.pictures.sinks import (
     Output,
     SafetensorsSink,
 )
+from walkback.pictures.states import PANEL
 from walkback.pictures.values import CsvSink, NpySink, ParquetSink
 from walkback.storage.files import atomic_file, require_target, writing_to
 from walkback.support.formats import CSV, GIF, NPY, NPZ, PARQUET, PNG, SAFETENSORS, STATES, listed
@@ -75,13 +74,11 @@ def open_sink(
             the comment of a `.gif`, the array `protocol` of a `.npz`, and the header of a `.safetensors`.
 
     Raises:
-        ConfigurationError: The file cannot be written (see `require_target`), the states cannot be drawn, or there are
-            too many for a filmstrip.
+        ConfigurationError: The file cannot be written (see `require_target`), or there are too many states for a
+            filmstrip.
     """
     require_target(path, _FORMATS, overwrite=overwrite)
     kind = _FORMATS[path.suffix.lower()]
-    if kind in (FilmstripSink, FilmSink):
-        require_drawable(info)
     shape = (num_frames, num_chains, *info.shape)
     values = math.prod(shape) if info.is_image else num_frames * 3 * PANEL**2
     if kind is FilmstripSink and values > _MAX_FILMSTRIP_VALUES:

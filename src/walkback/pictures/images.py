@@ -20,10 +20,7 @@ from PIL import Image, ImageDraw
 from PIL.PngImagePlugin import PngInfo
 from torch import Tensor
 
-from walkback.data import DataInfo
-from walkback.errors import ConfigurationError
 from walkback.storage.files import write_bytes
-from walkback.support.formats import STATES, VALUES, listed
 
 Picture: TypeAlias = npt.NDArray[np.uint8]
 Window: TypeAlias = tuple[float, float, float]
@@ -134,30 +131,6 @@ def window_of(points: Tensor) -> Window:
     side = max(1.1 * float((high - low).max()), 1e-6)
     left, bottom = ((low + high - side) / 2).tolist()
     return (left, bottom, side)
-
-
-def draw_states(state: Tensor, info: DataInfo, reference: Tensor | None = None) -> Picture:
-    """Draw states `(N, *E)` as a grid of images or as points in the plane, depending on the data.
-
-    Args:
-        state: At least one state.
-        info: Description of the data.
-        reference: Data `(M, *E)` to draw below points, in gray; ignored for images.
-
-    Raises:
-        ConfigurationError: The states are neither images nor points in the plane.
-    """
-    require_drawable(info)
-    return grid(state) if info.is_image else scatter(state, reference)
-
-
-def require_drawable(info: DataInfo) -> None:
-    """Raise ConfigurationError unless states are images or points in the plane."""
-    if not info.is_image and info.shape != (2,):
-        raise ConfigurationError(
-            f"Cannot draw states of shape {info.shape}, only images (1 or 3, H, W) and points (2,); "
-            f"write a {listed((*STATES, *VALUES))} file instead."
-        )
 
 
 def as_image(picture: Picture) -> Image.Image:

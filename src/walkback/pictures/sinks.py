@@ -25,22 +25,18 @@ from walkback.pictures.gif import GIF_TRAILER, gif_comment, gif_frame, gif_heade
 from walkback.pictures.images import (
     Picture,
     Window,
-    draw_states,
     encode_png,
-    filmstrip,
     grid,
     protocol_text,
     scatter,
-    tile,
     window_of,
 )
+from walkback.pictures.planes import Plane
+from walkback.pictures.states import draw_frames, draw_states
 from walkback.sampling.finite import require_finite
 from walkback.storage.files import writing_to
 from walkback.storage.migrations import SAMPLES
 from walkback.storage.tensorheader import TensorSpec, encode_header
-
-PANEL = 240
-"""Side of a scatter plot in a filmstrip of points, in pixels."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,7 +109,7 @@ class FrameSink(ABC):
 
 @final
 class FilmstripSink(FrameSink):
-    """A `.png`: for images, one row per chain; for points, one scatter plot per frame; for a single frame, its states.
+    """A `.png`: for images, one row per chain; otherwise, one scatter plot per frame; for a single frame, its states.
 
     The protocol is stored in the text chunk `walkback`.
     """
@@ -132,7 +128,7 @@ class FilmstripSink(FrameSink):
     def _picture(self, frames: Tensor) -> Picture:
         if len(frames) == 1:
             return draw_states(frames[0], self._output.info)
-        return filmstrip(frames) if self._output.info.is_image else _panels(frames)
+        return draw_frames(frames, self._output.info, self._steps)
 
 
 @final
@@ -141,17 +137,23 @@ class FilmSink(FrameSink):
 
     def __init__(self, output: Output) -> None:
         super().__init__(output)
-        self._window: Window | None = None
+        self._view: tuple[Plane, Window] | None = None
 
     def _write(self, frame: Tensor) -> None:
-        if not (self._window or self._output.info.is_image):
-            self._window = window_of(frame)
-        picture = scatter(frame, window=self._window) if self._window else grid(frame)
+        picture = grid(frame) if self._output.info.is_image else self._points(frame)
         if not self._steps:
             self._output.file.write(gif_header(picture))
             if self._output.protocol is not None:
                 self._output.file.write(gif_comment(protocol_text(self._output.protocol)))
         self._output.file.write(gif_frame(picture))
+
+    def _points(self, frame: Tensor) -> Picture:
+        """Return points in the plane, and the window of the first frame."""
+        if self._view is None:
+            plane = Plane.of(frame, self._output.info)
+            self._view = plane, window_of(plane.points(frame))
+        plane, window = self._view
+        return scatter(plane.points(frame), window=window, title=plane.label)
 
     def _end(self) -> None:
         self._output.file.write(GIF_TRAILER)
@@ -231,9 +233,3 @@ def _close_quietly(part: IO[bytes] | zipfile.ZipFile) -> None:
     """Close an archive or a member now: its finalizer would run later, on a file that is already closed."""
     with contextlib.suppress(OSError, ValueError):
         part.close()
-
-
-def _panels(frames: Tensor) -> Picture:
-    """Draw frames `(F, N, 2)` as scatter plots of the same window."""
-    window = window_of(frames.flatten(0, 1))
-    return tile(np.stack([scatter(frame, window=window, size=PANEL) for frame in frames]), scale=1)

@@ -21,7 +21,8 @@ from walkback.data import Batch, DataInfo
 from walkback.model import Model
 from walkback.operators import initial_state, visible
 from walkback.pictures.images import Picture, filmstrip, save_png, scatter, tile, window_of
-from walkback.pictures.titles import titled_columns
+from walkback.pictures.planes import Plane
+from walkback.pictures.titles import footed, titled_columns
 from walkback.sampling import anneal
 from walkback.sampling.finite import require_finite
 from walkback.schedules import Levels
@@ -52,7 +53,7 @@ def draw_walk(
     Args:
         path: The `.png` to write.
         model: Model, in evaluation mode.
-        info: Description of the data: images, of which `IMAGES` are shown, or points in the plane.
+        info: Description of the data: images, of which `IMAGES` are shown, or states to show as points of a `Plane`.
         data: Initial states `(N, *E)` of heating; cooling starts from N states of the prior with the same context.
         generator: Generator on the model's device.
         protocol: Written to the picture's metadata.
@@ -71,8 +72,13 @@ def draw_walk(
     cooled = _picked(model, cooling, [len(levels) - t for t in reversed(shown)])
     for states in (heated, cooled):
         require_finite(states, path.name)
-    draw = _strips if info.is_image else _plots
-    save_png(path, draw(info.values(heated), info.values(cooled), shown, levels), protocol)
+    up, down = info.values(heated), info.values(cooled)
+    if info.is_image:
+        save_png(path, _strips(up, down, shown, levels), protocol)
+        return
+    plane = Plane.of(up[0], info)
+    points = [torch.stack([plane.points(frame) for frame in frames]) for frames in (up, down)]
+    save_png(path, footed(_plots(points[0], points[1], shown, levels), plane.label), protocol)
 
 
 def steps_shown(num_steps: int) -> list[int]:
@@ -120,4 +126,4 @@ def _plots(heated: Tensor, cooled: Tensor, shown: list[int], levels: Levels) -> 
         scatter(frame, heated[0], window, _PANEL, title)
         for frame, title in zip((*heated, *cooled), (*up, *down), strict=True)
     ]
-    return tile(np.stack(panels), len(shown), scale=1)
+    return tile(np.stack(panels), len(shown), scale=1, background=255)

@@ -57,6 +57,9 @@ SPACES: tuple[StateSpace, ...] = (
 )
 """Spaces to try if a case names none: points and images, real and binary."""
 
+SYMBOLS: tuple[StateSpace, ...] = (Space((3, 4), "one-hot"),)
+"""Spaces that are tried where a component refuses all of `SPACES`."""
+
 
 class ConformanceError(PluginError):
     """A component breaks a law of its kind; the message says which one, and how to fix it."""

@@ -17,7 +17,7 @@ from walkback.errors import ConfigurationError
 from walkback.state import Space, State, StateSpace, leaves, map_state, spaces
 from walkback.storage.tensorfile import read_tensors, save_tensors
 from walkback.support.seeding import generator
-from walkback.testing.cases import Case, ConformanceError
+from walkback.testing.cases import SPACES, SYMBOLS, Case, ConformanceError
 
 _Answer = TypeVar("_Answer")
 
@@ -63,7 +63,10 @@ def accepted(
     """
     refusal: ConfigurationError | None = None
     works = False
-    for space in case.spaces if choices is None else choices:
+    usual = case.spaces if choices is None else choices
+    for space in (*usual, *(SYMBOLS if case.spaces == SPACES else ())):
+        if works and space in SYMBOLS:
+            return
         try:
             part = build(space)
         except ConfigurationError as error:

@@ -11,7 +11,7 @@ from walkback.building.devices import autocast
 from walkback.building.preparation import Prepared
 from walkback.data import batch_of, states_of
 from walkback.model import Model
-from walkback.pictures.figures import can_draw, draw_chains, draw_samples, draw_walks
+from walkback.pictures.figures import draw_chains, draw_samples, draw_walks
 from walkback.sampling.finite import NotFiniteStatesError
 from walkback.state import State
 from walkback.storage.rundir import RunDirectory
@@ -42,9 +42,6 @@ class RunPictures:
     def draw(self, model: Model) -> tuple[Path, ...]:
         """The final pictures: samples, chains that go on from them, walks."""
         info, settings = self._prepared.dataset.info, self._prepared.config.samples
-        if not can_draw(info):
-            self._watch.note(f"No pictures: states of shape {info.shape} are neither images nor points.")
-            return ()
         samples, chains = self._directory.sample("annealed"), self._directory.sample("chain")
         drawn: list[Path] = []
         with self._skipping_the_lost():
@@ -68,9 +65,7 @@ class RunPictures:
             self._watch.warn(str(error))
 
     def draw_midway(self, model: Model, step: int) -> Path | None:
-        """Samples after `step` walks, where states can be drawn."""
-        if not can_draw(self._prepared.dataset.info):
-            return None
+        """Samples after `step` walks; None if they are not finite."""
         path = self._directory.sample(f"step-{step}")
         with self._skipping_the_lost():
             self._draw_samples(model, path)
