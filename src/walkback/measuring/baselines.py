@@ -84,8 +84,9 @@ def baseline_figures(
         mixture = _mixture_of_bits if info.support == "binary" else _mixture
         models.append(mixture(first, second, seed, components))
     figures: list[Figure] = []
+    slopes = info.log_slopes(test.detach().cpu())
     for name, nats, meaning in models:
-        figures += nll_figures(f"baseline_{name}", nats, info, meaning)
+        figures += nll_figures(f"baseline_{name}", nats + slopes, info, meaning)
     return tuple(figures)
 
 

@@ -118,10 +118,23 @@ def path_bound(
 
 
 def heat(
-    model: Model, batch: Batch, levels: Levels, generator: torch.Generator, paths: int
+    model: Model, batch: Batch, info: DataInfo, levels: Levels, generator: torch.Generator, paths: int
 ) -> Iterator[PathWork]:
-    """Heat each example of a batch `paths` times, all rows at once, with one stream of noise; one path at a time."""
-    return (heating_work(model, batch.states, levels, generator, batch.context) for _ in range(paths))
+    """Heat each example of a batch `paths` times, all rows at once, with one stream of noise; one path at a time.
+
+    Works count the slopes of transforms, see `in_units`.
+    """
+    for _ in range(paths):
+        path = heating_work(model, batch.states, levels, generator, batch.context)
+        yield in_units(path, batch.states, info)
+
+
+def in_units(path: PathWork, states: Tensor, info: DataInfo) -> PathWork:
+    """Return the work of paths from, or to, states `(B, *E)` for the density of their values.
+
+    The same for all states, `DataInfo.log_volume`, is added to figures.
+    """
+    return replace(path, boundary=path.boundary + info.log_slopes(states))
 
 
 def estimate_bound(
@@ -144,7 +157,7 @@ def estimate_bound(
     with model.evaluating():
         # Works stay on the device until all paths are drawn: reading one would wait for it after every path.
         works = [
-            torch.stack([path.work for path in heat(model, batch, levels, generator, paths)], 1)
+            torch.stack([path.work for path in heat(model, batch, info, levels, generator, paths)], 1)
             for batch in batches
         ]
     return BoundEstimate.of(torch.cat(works), info, len(levels))

@@ -48,7 +48,7 @@ def simple_nats(train: Tensor, test: Tensor, info: DataInfo, seed: int) -> dict[
 
     try:
         return {
-            name: float(nats.mean()) + info.log_volume
+            name: float((nats + info.log_slopes(test.cpu())).mean()) + info.log_volume
             for name, nats, _ in moment_models(train, test, info, seed)
             if name in _GAUSSIANS
         }

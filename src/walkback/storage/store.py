@@ -133,7 +133,7 @@ class CheckpointStore:
         return problem
 
     def never_completed(self) -> bool:
-        """Whether no checkpoint has been completed here: there is none, or what a kill left of the first one.
+        """Return whether no checkpoint has been completed here: there is none, or what a kill left of the first one.
 
         A best model may be saved before the first step; a step is completed by its manifest.
         """
@@ -169,7 +169,7 @@ class CheckpointStore:
         self._delete_best(best for best in self._numbers("best") if best not in named)
 
     def has_later(self, step: int) -> bool:
-        """Whether there is any file of a later step."""
+        """Return whether there is any file of a later step."""
         return any(number > step for kind in ("step", "best") for number in self._numbers(kind))
 
     def move_after(self, step: int, place: Path) -> None:
