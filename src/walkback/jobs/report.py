@@ -23,6 +23,7 @@ from walkback.pictures.figures import draw_chains, draw_samples
 from walkback.reporting.content import content_of, read_png
 from walkback.reporting.page import PageContent, Picture, page
 from walkback.storage.files import require_target, write_text
+from walkback.storage.hub import fetch, is_hub_name
 from walkback.support.seeding import generator
 from walkback.support.watch import Watch
 
@@ -91,6 +92,8 @@ class ReportJob:
             CheckpointError: The checkpoint cannot be read.
         """
         require_target(self.out, HTML, overwrite=self.overwrite)
+        if is_hub_name(self.source):
+            return replace(self, source=fetch(self.source)).check(registry, watch)
         if not self.source.exists():
             raise ConfigurationError(
                 f"{self.source} does not exist, expected a run directory or a checkpoint."
