@@ -218,8 +218,8 @@ class CheckpointStore:
 def checkpoint_in(path: Path) -> Path:
     """Return `path` if it is a checkpoint file, or the checkpoint in it if it is a run directory.
 
-    The latter is the trained model, `final.safetensors`, or the newest complete checkpoint of an unfinished run. Of a model
-    on the hub, `hf://USER/MODEL`, it is the file in the cache, see `walkback.storage.hub`.
+    The latter is the trained model, `final.safetensors`, or the newest complete checkpoint of an unfinished run.
+    For a model on the hub, `hf://USER/MODEL`, it is the file in the cache, see `walkback.storage.hub`.
 
     Raises:
         CheckpointError: The directory has neither, or the model cannot be fetched.
