@@ -49,6 +49,7 @@ def prepare_data(
     """Download, decode and cache a dataset now, and show what it is."""
     from walkback.configuration.components import component_table
     from walkback.configuration.layering import resolve_data
+    from walkback.data import prepare_data
     from walkback.extensions.attribution import naming_plugins
 
     registry, output = registry_of(ctx), Output()
@@ -57,7 +58,7 @@ def prepare_data(
     dataset = registry.load(registry.find("dataset", config.name))(**config.options)
     with output.progress() as watch, naming_plugins(registry):
         watch.stage(f"Preparing {config.name}", 0)
-        dataset.prepare()
+        prepare_data(dataset, watch)
     if json:
         output.emit_json({"data": component_table(config), "info": dataset.info.to_dict()})
     else:
