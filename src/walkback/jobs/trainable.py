@@ -66,7 +66,7 @@ def _require_weights(prepared: Prepared) -> None:
     if not any(weight.requires_grad for weight in prepared.model.operator.parameters()):
         raise ConfigurationError(
             f"Got the operator '{prepared.operator_name}', which has no weights to learn, expected some that require "
-            "gradients: it can be sampled and measured from Python, but not trained."
+            "gradients: make a checkpoint of it with `walkback chain new`, or wb.chain, and sample or diagnose that."
         )
 
 
