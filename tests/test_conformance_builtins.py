@@ -36,7 +36,7 @@ SMALL = {
     "mog": {"num": 500, "num_held_out": 100},
     "potts": {"sites": 24, "num": 500, "num_held_out": 100},
     "symbols": {"path": "symbols.npy"},
-    "markov": {"matrix": [[0.1, 0.7, 0.2], [0.3, 0.3, 0.4], [0.5, 0.2, 0.3]]},
+    "markov": {"matrix": [[0.1, 0.8, 0.1], [0.1, 0.1, 0.8], [0.7, 0.1, 0.2]]},
     "celeba": {"size": 12},
     "celeba-faces": {"size": 12},
     "hub": {"id": "somebody/pictures"},

@@ -10,7 +10,9 @@ from io import BytesIO
 from pathlib import Path
 from typing import Any, final
 
+import numpy as np
 import torch
+from PIL import Image
 from torch import Tensor
 
 from walkback.building.assembly import LoadedModel
@@ -18,20 +20,24 @@ from walkback.data import DataInfo, Dataset
 from walkback.errors import ConfigurationError
 from walkback.measuring.bound import BoundEstimate
 from walkback.model import Model
-from walkback.pictures.figures import can_draw
 from walkback.pictures.frames import open_sink
 from walkback.pictures.sinks import FilmstripSink, Output
+from walkback.reporting.curves import training_series
 from walkback.storage.checkpoint import Checkpoint, save_checkpoint
 from walkback.storage.files import require_target
 from walkback.support import html as markup
+from walkback.support.curves import drawn
+from walkback.support.extras import require
 from walkback.support.formats import SAFETENSORS
 from walkback.support.text import printable
 
 _NEEDED = ("operator", "schedule", "process", "prior")
 """The sections without which nobody could build the model of a checkpoint."""
 
-_MOST_SAMPLES, _MOST_CHAINS, _MOST_FRAMES = 100, 10, 20
+_MOST_SAMPLES, _MOST_POINTS, _MOST_CHAINS, _MOST_FRAMES = 100, 1000, 10, 20
 """What a notebook shows; files have all."""
+
+_DPI = 100
 
 
 @final
@@ -106,6 +112,19 @@ class Trained:
         save_checkpoint(target, self.checkpoint)
         return target
 
+    def plot(self) -> Any:
+        """Draw loss and validation bound over the walks as a matplotlib figure (extra viz).
+
+        Raises:
+            ConfigurationError: There is no history, as of a checkpoint without its run, or no matplotlib.
+        """
+        series = training_series(self.history)
+        if not series:
+            raise ConfigurationError(
+                f"{self.name} has no history of its training: load the directory of its run."
+            )
+        return drawn("training", series)
+
     def __repr__(self) -> str:
         return printable(
             f"Trained({self.operator_name} on {self.info.name}, {self.num_parameters:,} parameters, "
@@ -160,7 +179,7 @@ class Samples:
         """Write the frames as `.png`, `.gif`, `.npz` or `.safetensors`, with the protocol, as `walkback sample` does.
 
         Raises:
-            ConfigurationError: The ending is unknown, the file exists, or the states cannot be drawn.
+            ConfigurationError: The ending is unknown, the file exists, or there are too many frames for one picture.
             WalkbackError: It cannot be written.
         """
         target, (num_frames, num_chains) = Path(path), self.frames.shape[:2]
@@ -178,20 +197,14 @@ class Samples:
         return target
 
     def png(self) -> bytes:
-        """A picture: a grid or a scatter plot of one frame; of several, a filmstrip. Not more than fits a screen.
+        """A picture that fits a screen: of one frame a grid, a scatter plot or a pair plot; of several, a filmstrip.
 
         It holds the protocol, as the file of `save` does.
-
-        Raises:
-            ConfigurationError: States are neither images nor points.
         """
-        if not can_draw(self.info):
-            raise ConfigurationError(
-                f"Cannot draw states of shape {self.info.shape}, only images and points."
-            )
-        shown = self.frames[:, :_MOST_SAMPLES]
+        every = -(-len(self.frames) // _MOST_FRAMES)
+        most = _MOST_SAMPLES if self.info.is_image else _MOST_POINTS
+        shown, steps = self.frames[::every, :most], self.steps[::every]
         if len(shown) > 1:
-            shown = shown[:: -(-len(shown) // _MOST_FRAMES)]
             shown = shown[:, :_MOST_CHAINS] if self.info.is_image else shown
         buffer = BytesIO()
         with ExitStack() as cleanup:
@@ -199,15 +212,26 @@ class Samples:
                 Path("samples.png"), buffer, self.info, tuple(shown.shape), cleanup, self.protocol or None
             )
             sink = FilmstripSink(output)
-            for step, frame in enumerate(shown):
+            for step, frame in zip(steps, shown, strict=True):
                 sink.add(step, frame)
             sink.end()
         return buffer.getvalue()
+
+    def plot(self) -> Any:
+        """Draw `png` as a matplotlib figure (extra viz)."""
+        picture = np.asarray(Image.open(BytesIO(self.png())).convert("RGB"))
+        figure = require("matplotlib.figure", "viz").Figure(
+            figsize=(picture.shape[1] / _DPI, picture.shape[0] / _DPI), dpi=_DPI
+        )
+        axes = figure.add_axes((0, 0, 1, 1))
+        axes.imshow(picture)
+        axes.set_axis_off()
+        return figure
 
     def __repr__(self) -> str:
         num_frames, num = self.frames.shape[:2]
         return printable(f"Samples({num} states of shape {self.info.shape}, {num_frames} frame(s))")
 
     def _repr_html_(self) -> str:
-        drawn = markup.picture(self.png(), repr(self)) if can_draw(self.info) else markup.notes([repr(self)])
+        drawn = markup.picture(self.png(), repr(self))
         return drawn + markup.folded("protocol", markup.table(self.protocol.items()))

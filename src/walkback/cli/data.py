@@ -86,9 +86,14 @@ def _columns(info: DataInfo) -> dict[str, str]:
     names = fit.columns or (
         tuple(f"x{index}" for index in range(len(fit.mean))) if len(fit.mean) > 1 else ("all",)
     )
+    straight = [f" after {found}" * (found.kind != "none") for found in fit.transforms] or [""] * len(
+        fit.mean
+    )
     rows = [
-        f"{plain(name)}: {mean:.4g} ± {deviation:.3g}{' (whole numbers)' if whole else ''}"
-        for name, mean, deviation, whole in zip(names, fit.mean, fit.deviation, fit.whole, strict=True)
+        f"{plain(name)}: {mean:.4g} ± {deviation:.3g}{after}{' (whole numbers)' if whole else ''}"
+        for name, mean, deviation, whole, after in zip(
+            names, fit.mean, fit.deviation, fit.whole, straight, strict=True
+        )
     ]
     more = [f"… ({len(rows) - 20} more)"] if len(rows) > 20 else []
     return {"mean ± deviation": "\n".join([*rows[:20], *more])}

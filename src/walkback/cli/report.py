@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from walkback.cli.common import Device, Force, carry_out
+from walkback.cli.common import Device, Force, TrustData, carry_out, completion
 from walkback.cli.console import Output
 
 
@@ -19,15 +19,34 @@ def report(
     out: Annotated[Path, typer.Option("--out", "-o", metavar="FILE.html", help="The page to write.")] = Path(
         "report.html"
     ),
+    evaluate: Annotated[
+        bool, typer.Option("--evaluate", help="Measure the likelihood of held-out data, beside baselines.")
+    ] = False,
+    samples: Annotated[
+        int, typer.Option(min=0, help="With --evaluate: compare so many samples with the data.")
+    ] = 0,
+    diagnose: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="NAME",
+            help="Carry out this diagnostic; may be repeated.",
+            autocompletion=completion("diagnostic"),
+        ),
+    ] = None,
+    trust_data: TrustData = False,
     force: Force = False,
     device: Device = "auto",
 ) -> None:
     """Write one self-contained HTML page on a run: curves, samples, chains, measurements, configuration.
 
+    walkback report runs/wide -o wide.html --evaluate --diagnose reversibility --diagnose mixing
+
     Reports in the run directory (`walkback evaluate RUN --json > RUN/evaluate.json`) are part of the page.
     """
-    from walkback.jobs.report import ReportJob
+    from walkback.jobs.job import flags
+    from walkback.jobs.report import MeasureRequest, ReportJob
 
     output = Output()
-    written = carry_out(ctx, output, ReportJob(source, out, force, device))
+    measure = MeasureRequest(evaluate, samples, tuple(diagnose or ()), trust_data, flags)
+    written = carry_out(ctx, output, ReportJob(source, out, force, device, measure))
     output.note(f"Wrote {written}.")

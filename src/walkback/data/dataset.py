@@ -75,6 +75,10 @@ class DataInfo:
         """What to add to -log p of a state for -log p of its values, in nats; 0 if states are not standardized."""
         return 0.0 if self.standardized is None else self.standardized.log_volume(self.space.size)
 
+    def log_slopes(self, states: Tensor) -> Tensor | float:
+        """What to add beside `log_volume` for each of states `(N, *E)`, `(N,)`, in nats; 0 without transforms."""
+        return 0.0 if self.standardized is None else self.standardized.log_slopes(states)
+
     def values(self, states: Tensor) -> Tensor:
         """Return states `(N, *E)` in the units of the data: float64 if they are standardized, else unchanged."""
         return states if self.standardized is None else self.standardized.values(states)

@@ -36,6 +36,7 @@ from walkback.data.densities import require_density
 from walkback.data.pixels import GrayLevels
 from walkback.data.standardization import Standardization
 from walkback.data.tables import Table, table_of
+from walkback.data.transforms import require_inside, transforms_of
 from walkback.errors import DataError
 from walkback.report import FEWEST
 from walkback.support.seeding import generator
@@ -56,12 +57,14 @@ class RowOptions:
         condition: Whether a model is told the class of each row.
         like: Moments of other data to standardize with instead of those of the training rows.
         given: Whether `like` counts.
+        transform: Of all columns, or of some by name, see `walkback.data.transforms`.
     """
 
     standardize: Standardize = "auto"
     condition: Condition = "none"
     like: Standardization | None = None
     given: bool = False
+    transform: str | Mapping[str, str] = "none"
 
 
 class RowData(Dataset, Centred, Labelled, Standardized):
@@ -99,20 +102,29 @@ class RowData(Dataset, Centred, Labelled, Standardized):
 
     def _fitted(self) -> Standardization | None:
         values, options = self._table.values, self._options
-        if not values.is_floating_point() or options.given:
+        transforms = transforms_of(options.transform, self._table)
+        plain = options.standardize == "none" or not values.is_floating_point()
+        if plain and any(found.kind != "none" for found in transforms):
+            raise DataError(
+                f"Got a transform of {self._table.name}, whose values are not standardized: leave out data.transform."
+            )
+        if options.given or plain:
             return options.like
-        if options.standardize == "none":
-            return None
         train = replace(self._table, values=values[self._rows["train"]])
         require_density(train)
         by_column = values.dim() == 2
         whole = self._table.whole
         whole = whole * values.shape[1] if by_column and len(whole) == 1 else whole
-        return Standardization.fitted(train.values, self._table.columns, whole, by_column=by_column)
+        require_inside(transforms, self._table)
+        return Standardization.fitted(
+            train.values, self._table.columns, whole, by_column=by_column, transforms=transforms
+        )
 
     def _stored(self, values: Tensor) -> Tensor:
         if not values.is_floating_point():
             return values.to(torch.uint8)
+        if self._standardized is not None:
+            require_inside(self._standardized.transforms, self._table)
         return values.float() if self._standardized is None else self._standardized.states(values)
 
     @override
@@ -154,6 +166,8 @@ class RowData(Dataset, Centred, Labelled, Standardized):
         steps = [table.note, "held out: a random tenth for validation, another for test"]
         if self._grey is not None:
             steps.append(self._grey.step)
+        if fit is not None and fit.transforms:
+            steps.append(f"transformed: {', '.join(map(str, fit.transforms))}")
         if fit is not None:
             each = "each column" if len(fit.mean) > 1 else "all values"
             steps.append(f"standardized: {each} less the mean of training, over the deviation")
@@ -233,9 +247,11 @@ class TableData(RowData):
         columns: Columns of numbers, in order; None takes all but the label.
         label: Column of classes.
         condition: Whether a model is told the class of each row.
+        transform: Of all columns, or of some by name: "log", "logit(0, 100)", "asinh", see `walkback.data.transforms`.
 
     Raises:
         DataError: The values cannot be used; the message names the column.
+        ConfigurationError: There is no such transform.
     """
 
     def __init__(
@@ -245,8 +261,10 @@ class TableData(RowData):
         columns: tuple[str, ...] | None = None,
         label: str | None = None,
         condition: Condition = "none",
+        transform: str | Mapping[str, str] = "none",
     ) -> None:
-        super().__init__(table_of(data, name, columns, label), RowOptions(condition=condition))
+        options = RowOptions(condition=condition, transform=transform)
+        super().__init__(table_of(data, name, columns, label), options)
 
 
 def _require_channels_first(rows: Tensor) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Mapping
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -45,13 +46,9 @@ def content_of(path: Path) -> PageContent:
         description = read_description(path)
         return PageContent(read_run(path), facts=_facts(description))
     left_out: list[str] = []
-    history: list[Mapping[str, Any]] = []
+    history: tuple[Mapping[str, Any], ...] = ()
     try:
-        if (path / FILE_NAME).is_file():
-            history = [
-                record
-                for record, _ in zip(read_records(path / FILE_NAME), range(_MOST_RECORDS), strict=False)
-            ]
+        history = history_in(path)
     except OSError as error:
         left_out.append(f"{FILE_NAME} cannot be read: {error.strerror}.")
     facts: list[tuple[str, str]] = []
@@ -67,6 +64,16 @@ def content_of(path: Path) -> PageContent:
         facts=facts,
         left_out=left_out,
     )
+
+
+def history_in(directory: Path) -> tuple[Mapping[str, Any], ...]:
+    """Return the records of `metrics.jsonl`, at most 200,000; none without the file.
+
+    Raises:
+        OSError: It cannot be read.
+    """
+    path = directory / FILE_NAME
+    return tuple(islice(read_records(path), _MOST_RECORDS)) if path.is_file() else ()
 
 
 def _facts(description: Description) -> list[tuple[str, str]]:

@@ -6,16 +6,16 @@ The page loads nothing and runs no script; its content security policy forbids b
 
 from __future__ import annotations
 
-import math
 import struct
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from walkback.report import Report, number
+from walkback.report import Figure, Report, number
+from walkback.reporting.curves import is_number
 from walkback.reporting.record import RunRecord, bound_text
 from walkback.reporting.style import STYLE
-from walkback.reporting.svg import Line, chart
+from walkback.reporting.svg import Line, chart, dots
 from walkback.support import html as markup
 
 _CURVES = (
@@ -25,17 +25,22 @@ _CURVES = (
 )
 """Title, figures of `metrics.jsonl` and label of each chart of training."""
 
-_FEW_PIXELS, _FILM = 480, 1.25
-"""Width in pixels up to which a picture is magnified; width by height from which it is a film."""
+_FEW_PIXELS, _WIDE, _FILM = 480, 800, 1.25
+"""Widths in pixels up to which a picture is magnified, and from which it is shown across the page; width by height of
+a film."""
 
 _KNOWN = {"step", "seconds", "nonfinite", "best_step", "skipped", "rollbacks"}
 """Figures of `metrics.jsonl` that have no chart of their own."""
+
+_SIMPLE, _HEADER = "baseline_", ("model", "-log p", "unit")
+_BESIDE = {"is_nll": "importance sampling"}
+"""What is shown beside the headline, with its title."""
 
 _MOST_COLUMNS = 20
 """Most columns of metrics of plugins that are drawn."""
 
 CAPTIONS = {
-    "annealed": "Samples: drawn from the prior and cooled through the schedule to T = 1",
+    "annealed": "Samples: drawn from the prior and cooled through the schedule to T = 1 (data in gray, if shown)",
     "chain": "Chains at T = 1, which start at samples; frames in order of time",
     "walk": "A heating walk from data, and a cooling walk from the prior",
     "field": "Where a step at T = 1 leads: E[s′ | s] - s over the data",
@@ -173,15 +178,10 @@ def _training(history: Sequence[Mapping[str, Any]]) -> str:
 
 
 def _line(history: Sequence[Mapping[str, Any]], name: str, shown: str, error: str = "") -> Line:
-    points = [(r["step"], r[name], r.get(error)) for r in history if _finite(r.get(name))]
-    errors = [float(e) for _, _, e in points if e is not None and _finite(e)]
+    points = [(r["step"], r[name], r.get(error)) for r in history if is_number(r.get(name))]
+    errors = [float(e) for _, _, e in points if e is not None and is_number(e)]
     whole = bool(points) and len(errors) == len(points)
     return Line(shown, [x for x, _, _ in points], [y for _, y, _ in points], errors if whole else None)
-
-
-def _finite(value: object) -> bool:
-    # Text and truth values in the place of numbers come from files that walkback did not write.
-    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
 
 
 def _titled(title: str, svg: str) -> str:
@@ -211,7 +211,7 @@ def _figure(picture: Picture) -> str:
         ">II", picture.png[16:24]
     )  # of the header chunk, which comes first in every PNG
     # Small pictures are shown larger, pixel by pixel; films need the whole width.
-    look = "pixels" if width <= _FEW_PIXELS else "across" if width > _FILM * height else ""
+    look = "pixels" if width <= _FEW_PIXELS else "across" if width > _FILM * height or width > _WIDE else ""
     return (
         f'<figure class="{look}">{markup.picture(picture.png, caption)}'
         f"<figcaption>{markup.text(caption)}</figcaption></figure>"
@@ -219,21 +219,63 @@ def _figure(picture: Picture) -> str:
 
 
 def _report(report: Report) -> str:
-    rows = [
-        (figure.name.replace("_", " "), number(figure), figure.unit, figure.meaning)
-        for figure in report.figures
-    ]
     panels: dict[tuple[str, str], list[Line]] = {}
     for series in report.series:
         line = Line(series.name.replace("_", " "), series.x, series.y, series.error, series.marks)
         panels.setdefault((series.x_label, series.y_label), []).append(line)
     charts = _grid(f"<div>{chart(lines, *labels)}</div>" for labels, lines in panels.items())
+    figures = _figures(report.figures)
+    simple = _baselines(report)
     return (
-        _table(rows, ("figure", "value", "unit", "meaning"))
+        simple
+        + _quality(report)
+        + (markup.folded("All figures", figures) if simple else figures)
         + markup.notes(f"Warning: {warning}" for warning in report.warnings)
         + charts
         + markup.folded("Protocol", _table(report.protocol.items(), ()))
     )
+
+
+def _figures(figures: Iterable[Figure]) -> str:
+    rows = [(_words(each.name), number(each), each.unit, each.meaning) for each in figures]
+    return f'<div class="figures">{_table(rows, ("figure", "value", "unit", "meaning"))}</div>'
+
+
+def _baselines(report: Report) -> str:
+    """The headline beside simple models of the same examples, in bits/dim where there are such."""
+    names = {figure.name: figure for figure in report.figures}
+    ending = "_bits" if f"{report.headline}_bits" in names else ""
+    own = [name for name in (report.headline, *_BESIDE) if f"{name}{ending}" in names]
+    simple = [
+        name.removesuffix(ending)
+        for name in names
+        if name.startswith(_SIMPLE) and (not ending or name.endswith(ending))
+    ]
+    if not simple:
+        return ""
+    shown = [names[f"{name}{ending}"] for name in (*own, *simple)]
+    titles = [_BESIDE.get(name, _words(name.removeprefix(_SIMPLE))) for name in (*own, *simple)]
+    rows = [
+        (title, figure.value, figure.error)
+        for title, figure in zip(titles, shown, strict=True)
+        if figure.unit == shown[0].unit
+    ]
+    drawn = dots(rows, f"-log p of held-out data ({shown[0].unit}), lower is better")
+    table = _table([(title, number(f), f.unit) for title, f in zip(titles, shown, strict=True)], _HEADER)
+    return _grid([_titled("Bound beside simple models", drawn), f"<div>{table}</div>"])
+
+
+def _quality(report: Report) -> str:
+    """Distances of samples to data, beside those of training data in their place."""
+    names = {figure.name: figure for figure in report.figures}
+    both = [(names[name], names[f"{name}_reference"]) for name in names if f"{name}_reference" in names]
+    rows = [(_words(own.name), number(own), number(other), own.meaning) for own, other in both]
+    header = ("samples beside data", "model", "training data", "meaning")
+    return f'<div class="figures">{_table(rows, header)}</div>' if rows else ""
+
+
+def _words(name: str) -> str:
+    return name.replace("_", " ")
 
 
 def _configuration(options: Mapping[str, Any]) -> str:

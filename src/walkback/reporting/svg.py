@@ -8,8 +8,9 @@ from dataclasses import dataclass
 
 from walkback.support.html import text
 
-_WIDTH, _HEIGHT = 640, 300
-_LEFT, _RIGHT, _TOP, _BOTTOM = 64, 16, 12, 44
+_WIDTH, _HEIGHT = 480, 270
+_LEFT, _RIGHT, _TOP, _BOTTOM = 62, 14, 12, 44
+_ROW, _NAMES = 24, 150
 
 _MOST_POINTS = 400
 """Points of a line; more are averaged in groups of neighbors."""
@@ -83,7 +84,8 @@ class _Frame:
 def _drawn(frame: _Frame, line: Line, color: int) -> str:
     points = [(frame.x(x), frame.y(y)) for x, y in zip(line.x, line.y, strict=True)]
     if line.marks or len(points) == 1:
-        dots = "".join(f'<circle cx="{x:.1f}" cy="{y:.1f}" r="2.5"/>' for x, y in points)
+        radius = 2.5 if line.marks else 4
+        dots = "".join(f'<circle cx="{x:.1f}" cy="{y:.1f}" r="{radius}"/>' for x, y in points)
         return f'<g class="dots line{color}">{dots}</g>'
     band = ""
     if line.error is not None:
@@ -115,6 +117,46 @@ def _axes(frame: _Frame, x_label: str, y_label: str) -> str:
         f'<text transform="translate(14 {middle_y}) rotate(-90)" text-anchor="middle">{text(y_label)}</text>'
     )
     return "".join(parts)
+
+
+def dots(rows: Sequence[tuple[str, float, float | None]], label: str) -> str:
+    """Draw values with bars of one standard error on a common axis, one row each, the first one highlighted.
+
+    Args:
+        rows: Name, value and error, None where there is none.
+        label: Label of the axis.
+    """
+    if not rows:
+        return ""
+    height = _TOP + _ROW * len(rows) + _BOTTOM
+    spans = [(value - (error or 0.0), value + (error or 0.0)) for _, value, error in rows]
+    low, high = _widened(min(a for a, _ in spans), max(b for _, b in spans))
+    room = 0.04 * (high - low)
+    low, high = low - room, high + room
+
+    def place(value: float) -> float:
+        return _NAMES + (value - low) / (high - low) * (_WIDTH - _NAMES - _RIGHT)
+
+    parts = []
+    for tick in ticks(low, high, 5):
+        x = place(tick)
+        parts.append(
+            f'<line class="grid" x1="{x:.1f}" x2="{x:.1f}" y1="{_TOP}" y2="{height - _BOTTOM}"/>'
+            f'<text x="{x:.1f}" y="{height - _BOTTOM + 16}" text-anchor="middle">{tick:.6g}</text>'
+        )
+    for number, ((name, value, _), (start, end)) in enumerate(zip(rows, spans, strict=True)):
+        y, color = _TOP + _ROW * (number + 0.5), int(number > 0)
+        parts.append(f'<text x="{_NAMES - 8}" y="{y + 4:.1f}" text-anchor="end">{text(name)}</text>')
+        parts.append(
+            f'<line class="line line{color}" x1="{place(start):.1f}" x2="{place(end):.1f}" y1="{y}" y2="{y}"/>'
+        )
+        parts.append(f'<circle class="dots line{color}" cx="{place(value):.1f}" cy="{y:.1f}" r="4"/>')
+    middle = (_NAMES + _WIDTH - _RIGHT) / 2
+    parts.append(f'<text x="{middle}" y="{height - 8}" text-anchor="middle">{text(label)}</text>')
+    return (
+        f'<figure><svg viewBox="0 0 {_WIDTH} {height}" role="img" aria-label="{text(label)}">'
+        f"{''.join(parts)}</svg></figure>"
+    )
 
 
 def ticks(low: float, high: float, most: int = 6) -> list[float]:

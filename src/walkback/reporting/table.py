@@ -12,8 +12,10 @@ from typing import Any, final
 
 from walkback.configuration.overrides import parse_value
 from walkback.errors import ConfigurationError, escaped
+from walkback.report import Series
 from walkback.reporting.record import RunRecord, bound_text, is_run, read_run
 from walkback.support import html as markup
+from walkback.support.curves import drawn
 from walkback.support.text import nearest, printable
 
 _DEPTH = 3
@@ -152,6 +154,23 @@ class RunTable:
         used = [index for index in range(len(header)) if index < 3 or any(row[index] for row in rows)]
         return [header[index] for index in used], [[row[index] for index in used] for row in rows]
 
+    def plot(self) -> Any:
+        """Draw the best validation bound and the final bound of each run as a matplotlib figure (extra viz).
+
+        Bounds are in bits/dim where all runs have those, else in nats. The runs are numbered as in the table.
+        """
+        unit = "bits_per_dimension" if all(_in_bits(run) for run in self.runs) else "nats"
+        label = "bound on -log p (bits/dim)" if unit != "nats" else "bound on -log p (nats)"
+        series = []
+        for name in ("best", "final"):
+            found = [(n, getattr(run, name)) for n, run in enumerate(self.runs) if getattr(run, name)]
+            x, y = [float(n) for n, _ in found], [float(getattr(bound, unit)) for _, bound in found]
+            if x:
+                series.append(
+                    Series(f"{name} bound", tuple(x), tuple(y), "run (row of the table)", label, marks=True)
+                )
+        return drawn("runs", series)
+
     def __len__(self) -> int:
         return len(self.runs)
 
@@ -190,6 +209,10 @@ def _runs_in(place: Path, depth: int) -> list[Path]:
     return [run for path in below for run in _runs_in(path, depth - 1)]
 
 
+def _in_bits(run: RunRecord) -> bool:
+    return all(bound is None or bound.bits_per_dimension is not None for bound in (run.best, run.final))
+
+
 def _flat(run: RunRecord) -> dict[str, Any]:
     record: dict[str, Any] = {
         "run": run.name,
@@ -223,7 +246,7 @@ def _value(run: RunRecord, path: str) -> Any:
 
 
 def _matches(value: Any, wanted: str) -> bool:
-    """Whether a value is the one asked for, as text or as TOML: 0.05 is 5e-2."""
+    """Return whether a value is the one asked for, as text or as TOML: 0.05 is 5e-2."""
     return str(value) == wanted or (value is not None and value == parse_value(wanted))
 
 
