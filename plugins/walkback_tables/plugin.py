@@ -47,6 +47,18 @@ Online updates reach the same bound in half the time of one update a walk. The c
 tables have clusters: with a single one, the table with two modes of docs/tables.md stays 0.3 nats from its law.
 """
 
+_OF_ARRAYS: Mapping[str, Mapping[str, Any]] = {
+    "prior": {"name": "gaussian", "basis": "auto"},
+    "training": {
+        "steps": 3000,
+        "batch_size": 128,
+        "lr": 1e-3,
+        "lr_schedule": "cosine",
+        "warmup": 100,
+    },
+}
+"""Of arrays of any shape: the operator is the default recipe's, and the prior has its directions."""
+
 
 @hookimpl
 def walkback_datasets() -> Iterator[Component]:
@@ -62,7 +74,8 @@ def walkback_datasets() -> Iterator[Component]:
     yield Component(
         "array",
         target,
-        "Images, volumes or other arrays (N, …) in a .npy or .npz file (option path).",
+        "Series, images, volumes or other arrays (N, …) in a .npy or .npz file (option path).",
+        defaults=_OF_ARRAYS,
         instances=(f"{_ROWS}:TensorData",),
     )
 
