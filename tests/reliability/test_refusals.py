@@ -117,7 +117,7 @@ def test_an_operator_without_weights(install: Install, tmp_path: Path) -> None:
     install("weightless", WEIGHTLESS)
     refused(
         *("run", "--operator", "weightless", "--data", "swiss-roll", "--out", tmp_path / "a"),
-        words="the operator 'weightless', which has no weights to learn",
+        words="the operator 'weightless' without trainable weights",
     )
     assert not (tmp_path / "a").exists()
 

@@ -15,8 +15,9 @@ def load(path: str | os.PathLike[str], *, device: str = "auto") -> Trained:
     """The model in a checkpoint file; no code named in the file is run.
 
     Args:
-        path: A `.safetensors` checkpoint of `walkback run` or `Trained.save`; or the directory of a run, whose trained
-            model, or newest whole checkpoint where it has not ended, is taken.
+        path: A `.safetensors` checkpoint of `walkback run` or `Trained.save`; the directory of a run, whose trained
+            model, or newest whole checkpoint where it has not ended, is taken; or `hf://USER/MODEL`, a model on the
+            Hugging Face hub, whose `final.safetensors` is fetched.
         device: "auto" (CUDA where there is one), "cpu" or "cuda[:i]".
 
     Raises:

@@ -65,7 +65,7 @@ def data_for(
 
 
 def is_as_trained_on(dataset: Dataset, loaded: LoadedModel) -> bool:
-    """Whether prepared data of the name of the model's own have the content that it was trained on."""
+    """Return whether prepared data of the name of the model's own have the content that it was trained on."""
     return dataset.info.fingerprint == loaded.info.fingerprint
 
 
@@ -132,12 +132,12 @@ def _unprepared(
 
 
 def _names(value: object) -> TypeGuard[str]:
-    """Whether an option may say where data are."""
+    """Return whether an option may say where data are."""
     return isinstance(value, str) and ("/" in value or "\\" in value or "." in value)
 
 
 def _is_of_own_run(file: Path | None, recorded: ComponentConfig, registry: Registry) -> bool:
-    """Whether a checkpoint lies in a run directory of this user, whose configuration has the same data."""
+    """Return whether a checkpoint lies in a run directory of this user, whose configuration has the same data."""
     if file is None:
         return False
     file = file.resolve()
@@ -153,5 +153,5 @@ def _is_of_own_run(file: Path | None, recorded: ComponentConfig, registry: Regis
 
 
 def _is_own(file: Path) -> bool:
-    """Whether a file belongs to the user of this process; true on systems that do not tell."""
+    """Return whether a file belongs to the user of this process; true on systems that do not tell."""
     return not hasattr(os, "getuid") or file.stat().st_uid == os.getuid()

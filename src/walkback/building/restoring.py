@@ -181,6 +181,6 @@ def _empty(spec: TensorSpec) -> Tensor:
 
 
 def _castable(found: str, expected: str) -> bool:
-    """Whether a stored type may be loaded as another: floating-point numbers of any size, or the same type."""
+    """Return whether a stored type may be loaded as another: floating-point numbers of any size, or the same type."""
     floats = ("F64", "F32", "F16", "BF16")
     return found == expected or (found in floats and expected in floats)

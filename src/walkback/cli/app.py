@@ -35,6 +35,7 @@ COMMANDS = (
     Command("bench", "walkback.cli.bench:bench", "Measure how fast a configuration is here."),
     Command("runs", "walkback.cli.runs:app", "List and compare runs."),
     Command("report", "walkback.cli.report:report", "Write one HTML page on a run."),
+    Command("push", "walkback.cli.push:push", "Publish a model on the Hugging Face hub."),
     Command("info", "walkback.cli.info:info", "Show what a checkpoint contains."),
     Command("data", "walkback.cli.data:app", "List and prepare datasets."),
     Command("config", "walkback.cli.config:app", "List the options of runs."),

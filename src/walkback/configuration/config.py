@@ -174,7 +174,7 @@ def with_moved_options(document: Mapping[str, Any], registry: Registry, prefer: 
 
 
 def is_edited(text: str) -> bool:
-    """Whether a `config.toml` was changed after it was written; comments and layout do not count.
+    """Return whether a `config.toml` was changed after it was written; comments and layout do not count.
 
     False for files of older versions, which have no digest.
     """

@@ -64,7 +64,7 @@ def _too_deep(origin: str) -> ConfigurationError:
 
 
 def _has_long_key(text: str) -> bool:
-    """Whether more than `_MOST_DEPTH` parts that could be those of a key follow one another."""
+    """Return whether more than `_MOST_DEPTH` parts that could be those of a key follow one another."""
     run = 0
     for part in text.split("."):
         run = run + 1 if _KEY_PART.fullmatch(part) else 0

@@ -63,7 +63,7 @@ def moved_component(
 
 
 def _at(table: Mapping[str, Any], path: str) -> tuple[bool, Any]:
-    """Whether there is something at a dotted path, and what."""
+    """Return whether there is something at a dotted path, and what."""
     value: Any = table
     for step in path.split("."):
         if not isinstance(value, Mapping) or step not in value:

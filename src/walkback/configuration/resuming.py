@@ -45,7 +45,7 @@ class ResumeRequest:
     accepted: Collection[str] = ()
 
     def names(self, path: str) -> bool:
-        """Whether the request sets an option, or a table that contains it."""
+        """Return whether the request sets an option, or a table that contains it."""
         tables = parse_overrides(self.overrides, SECTIONS)
         named = [
             *_paths(tables),
@@ -129,7 +129,7 @@ def _refuse_unknown(accepted: Collection[str]) -> None:
 
 
 def _contains(path: str, other: str) -> bool:
-    """Whether `other` is `path`, or an option inside it."""
+    """Return whether `other` is `path`, or an option inside it."""
     return other == path or other.startswith(f"{path}.")
 
 

@@ -131,7 +131,7 @@ class Standardization:
         )
 
     def suits(self, shape: tuple[int, ...]) -> bool:
-        """Whether this may standardize states of an event shape: as many finite numbers as there are columns."""
+        """Return whether this may standardize states of an event shape: as many finite numbers as there are columns."""
         size = len(self.mean)
         return (
             (size == 1 or shape == (size,))

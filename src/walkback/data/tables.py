@@ -199,7 +199,7 @@ def _columns_of(
 
 
 def _is_row_number(frame: Any, column: str) -> bool:
-    """Whether a column is the index that pandas writes: without a name, and counting the rows."""
+    """Return whether a column is the index that pandas writes: without a name, and counting the rows."""
     if not (column.startswith("Unnamed: ") or column == "" or column == "__index_level_0__"):
         return False
     values = frame[column].to_numpy()

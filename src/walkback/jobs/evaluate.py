@@ -1,4 +1,4 @@
-"""The request to evaluate a model: the likelihood of data, with errors, and what it is compared with."""
+"""The request to evaluate a model: the likelihood of data with errors, and baselines to compare with."""
 
 from __future__ import annotations
 
@@ -35,13 +35,13 @@ class EvaluateJob:
     """Evaluate a model.
 
     Attributes:
-        model: The model; "auto" precision is fp32.
-        data: What it is evaluated on.
-        plan: What is computed.
-        cache: Directory of finished batches, to go on from; None keeps none.
-        plot: File that the report is to be drawn into.
-        overwrite: Whether it may be there already.
-        say: How refusals name options.
+        model: The model; "auto" precision means fp32.
+        data: Data to evaluate it on.
+        plan: The quantities to compute.
+        cache: Directory of finished batches, to resume from; None keeps none.
+        plot: File to plot the report to; None writes none.
+        overwrite: Whether an existing plot may be replaced.
+        say: Spells options in error messages.
     """
 
     model: ModelRequest
@@ -53,7 +53,7 @@ class EvaluateJob:
     say: Say = keywords
 
     def check(self, registry: Registry, watch: Watch) -> CheckedEvaluation:
-        """See `Job`."""
+        """Check the request, load the model and prepare the data; see `Job.check`."""
         self._require_consistent()
         self._require_libraries()
         plan, seed = self.plan, self.plan.seed
@@ -89,7 +89,7 @@ class EvaluateJob:
                 )
 
     def _require_libraries(self) -> None:
-        """Those of figures that were asked for; the others are left out with a warning where theirs are missing."""
+        """Require the libraries of requested figures; default figures are omitted with a warning without theirs."""
         if self.plan.samples:
             require("geomloss", "eval")
         if self.plan.classifier:
@@ -124,15 +124,15 @@ class EvaluateJob:
 
 @dataclass(frozen=True, slots=True)
 class CheckedEvaluation:
-    """An evaluation that can be made.
+    """A checked evaluation.
 
     Attributes:
         loaded: The model.
-        dataset: What it is evaluated on.
-        plan: What is computed.
-        levels: Of the heating paths.
+        dataset: Data to evaluate it on.
+        plan: The quantities to compute.
+        levels: Levels of the heating paths.
         protocol: How the figures are made.
-        cache: Of finished batches.
+        cache: Cache of finished batches.
     """
 
     loaded: LoadedModel
@@ -143,7 +143,7 @@ class CheckedEvaluation:
     cache: WorkCache
 
     def run(self, watch: Watch) -> Report:
-        """Evaluate."""
+        """Evaluate and return the report."""
         with self.cache.noted():
             return evaluate_model(
                 self.loaded, self.dataset, self.plan, self.levels, self.protocol, self.cache, watch

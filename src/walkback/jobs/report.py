@@ -1,4 +1,4 @@
-"""The request for a page on a run or a checkpoint."""
+"""The request to write a page about a run or a checkpoint."""
 
 from __future__ import annotations
 
@@ -23,6 +23,7 @@ from walkback.pictures.figures import draw_chains, draw_samples
 from walkback.reporting.content import content_of, read_png
 from walkback.reporting.page import PageContent, Picture, page
 from walkback.storage.files import require_target, write_text
+from walkback.storage.hub import fetch, is_hub_name
 from walkback.support.seeding import generator
 from walkback.support.watch import Watch
 
@@ -31,14 +32,14 @@ HTML = (".html", ".htm")
 
 @dataclass(frozen=True, slots=True)
 class MeasureRequest:
-    """What is measured for a page, as the commands of these names do without further options.
+    """Measurements for a page, like those of the commands of the same names with default options.
 
     Attributes:
-        evaluate: Whether the likelihood of held-out data is, beside baselines.
-        samples: Samples compared with the data; 0: none.
+        evaluate: Whether to evaluate the likelihood of held-out data, with baselines.
+        samples: Number of samples to compare with the data; 0 omits the comparison.
         diagnose: Names of diagnostics.
-        trusted: Whether the data that a checkpoint names may be read and fetched.
-        say: How refusals name options.
+        trusted: Whether the data named by the checkpoint may be read and downloaded.
+        say: Spells options in error messages.
     """
 
     evaluate: bool = False
@@ -48,7 +49,7 @@ class MeasureRequest:
     say: Say = keywords
 
     def check(self, source: Path, device: str, registry: Registry, watch: Watch) -> tuple[Measurement, ...]:
-        """Check each measurement; see `Job`."""
+        """Check each measurement; see `Job.check`."""
         if self.samples and not self.evaluate:
             compares, evaluation = self.say("samples"), self.say("evaluate", True)
             raise ConfigurationError(f"{compares} compares samples in an evaluation: add {evaluation}.")
@@ -67,14 +68,14 @@ Measurement: TypeAlias = CheckedEvaluation | CheckedDiagnosis
 
 @dataclass(frozen=True, slots=True)
 class ReportJob:
-    """Write a page.
+    """Write a page about a run or a checkpoint.
 
     Attributes:
-        source: A run directory, or a checkpoint, of which samples and chains are drawn for the page.
+        source: A run directory; or a checkpoint, for which the page shows new samples and chains.
         out: The `.html` file.
-        overwrite: Whether a file that is there may be replaced.
-        device: Where samples of a checkpoint are drawn, and measurements made.
-        measure: What is measured for the page.
+        overwrite: Whether an existing file may be replaced.
+        device: Device of measurements, and of the samples of a checkpoint.
+        measure: Measurements to make for the page.
     """
 
     source: Path
@@ -84,13 +85,15 @@ class ReportJob:
     measure: MeasureRequest = field(default_factory=MeasureRequest)
 
     def check(self, registry: Registry, watch: Watch) -> CheckedReport:
-        """Read the run; see `Job`.
+        """Read the run; see `Job.check`.
 
         Raises:
-            ConfigurationError: There is no run, or the file cannot be written.
+            ConfigurationError: There is no such run, or the file cannot be written.
             CheckpointError: The checkpoint cannot be read.
         """
         require_target(self.out, HTML, overwrite=self.overwrite)
+        if is_hub_name(self.source):
+            return replace(self, source=fetch(self.source)).check(registry, watch)
         if not self.source.exists():
             raise ConfigurationError(
                 f"{self.source} does not exist, expected a run directory or a checkpoint."
@@ -104,7 +107,7 @@ class ReportJob:
 
 @dataclass(frozen=True, slots=True)
 class CheckedReport:
-    """A page that can be written."""
+    """A checked request for a page."""
 
     job: ReportJob
     content: PageContent
@@ -112,7 +115,7 @@ class CheckedReport:
     measurements: tuple[Measurement, ...] = ()
 
     def run(self, watch: Watch) -> Path:
-        """Write the page; returns its path.
+        """Write the page and return its path.
 
         Raises:
             WalkbackError: The file cannot be written, or samples cannot be drawn.
@@ -130,11 +133,11 @@ class CheckedReport:
         return self.job.out
 
     def _drawn(self, watch: Watch) -> tuple[Picture, ...]:
-        """Samples and chains of a checkpoint, as a run draws them at its end."""
+        """Draw samples and chains of a checkpoint, as at the end of a run."""
         watch.stage("Drawing samples", 0)
         loaded = ModelRequest(self.job.source, self.job.device, "auto").open(self.registry, watch)
         model, info = loaded.model, loaded.info
-        # Only how states are shown comes from the file: sizes of its own could take hours.
+        # Only the readout is taken from the file, which is not trusted: its numbers of samples and steps could be huge.
         settings = _settings(loaded.checkpoint.description.config.get("samples"))
         noise = generator(loaded.device, 0, "samples")
         with (
@@ -149,7 +152,7 @@ class CheckedReport:
 
 
 def _settings(samples: object) -> SampleSettings:
-    """Settings with the readout of a checkpoint, if it has one that can be used."""
+    """Return default settings with the readout of a checkpoint, if that is valid."""
     try:
         return SampleSettings.model_validate(
             {"readout": samples["readout"]} if isinstance(samples, dict) else {}

@@ -1,8 +1,8 @@
 """Pair plots: the marginals of columns, the plane of every two of them, and the Gaussian energy.
 
-On the diagonal a histogram of each column; below it, every two columns as points. Samples are blue, data gray. States
-of more than `MOST` columns are shown by their leading principal components. In the upper right corner is the
-histogram of the energy, see `walkback.pictures.planes`.
+The diagonal holds a histogram of each column; below it, each pair of columns is a scatter plot. Samples are blue, data
+gray. States with more than `MOST` columns are represented by their leading principal components. The upper right corner
+holds a histogram of the energy, see `walkback.pictures.planes`.
 """
 
 from __future__ import annotations
@@ -21,27 +21,27 @@ from walkback.pictures.images import Picture
 from walkback.pictures.planes import Directions
 
 MOST = 6
-"""Largest number of columns that are drawn by themselves."""
+"""Largest number of columns that are drawn directly."""
 
 _COMPONENTS = 4
-"""Number of principal components that are drawn of states with more columns."""
+"""Number of principal components drawn if there are more columns."""
 
 _BINS = 30
 _MOST_POINTS = 2000
 _GAP, _LEFT, _TOP, _BOTTOM = 14, 26, 26, 34  # pixels
 _TAIL = 0.001
-"""Part of the data on each side that an axis may leave out, so that single values do not decide it."""
+"""Share of the data at each end that an axis may omit, so that outliers do not determine its range."""
 
 _WHITE, _FRAME, _TEXT = (255, 255, 255), (190, 190, 190), (60, 60, 60)
 _DATA, _DATA_FILL, _SAMPLES = (170, 170, 170), (214, 214, 214), (31, 90, 180)
 _FONT = 12
 _MOST_NAME = 60
-"""Characters of a name that are measured at most: a file may hold names of any length."""
+"""Maximum length of a name whose width is measured: files may contain names of any length."""
 
 
 @dataclass(frozen=True, slots=True)
 class _Column:
-    """One axis: its name, samples, data (empty: none), and the range that is shown."""
+    """One axis: its name, samples, data (possibly empty), and range."""
 
     name: str
     values: npt.NDArray[np.float64]
@@ -50,7 +50,7 @@ class _Column:
     high: float
 
     def unit(self, values: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
-        """Positions in [0, 1]; others are outside."""
+        """Return positions along the axis; those of values in range are in [0, 1]."""
         place: npt.NDArray[np.float64] = (values - self.low) / (self.high - self.low)
         return place
 
@@ -92,7 +92,7 @@ def pairs(values: Tensor, info: DataInfo, reference: Tensor | None = None) -> Pi
 def _columns(
     values: Tensor, over: Tensor, info: DataInfo, directions: Directions
 ) -> tuple[list[_Column], str]:
-    """The axes, and what the title says of them."""
+    """Return the axes, and their description in the title."""
     size = values[0].numel()
     if size <= MOST:
         names: Sequence[str] = info.columns or [f"x{index}" for index in range(size)]
@@ -117,7 +117,7 @@ def _column(
 
 
 def _histogram(draw: ImageDraw.ImageDraw, corner: tuple[int, int], cell: int, column: _Column) -> None:
-    """Data as filled bars, samples as a line, both as densities at one scale."""
+    """Draw the densities of data (filled bars) and samples (line) at the same scale."""
     x, y = corner
     draw.rectangle((x, y, x + cell, y + cell), outline=_FRAME)
     heights = [_density(column, own) for own in (column.data, column.values)]
@@ -153,7 +153,7 @@ def _points(
 def _labels(
     draw: ImageDraw.ImageDraw, picture: Image.Image, cell: int, index: int, num: int, column: _Column
 ) -> None:
-    """The name and range of an axis below its column, and the name left of its row."""
+    """Draw the name and range of an axis below its column, and its name to the left of its row."""
     name = _fitting(draw, column.name, cell)
     x, below = _LEFT + index * (cell + _GAP), _TOP + num * (cell + _GAP) - _GAP
     draw.text((x + cell / 2, below + 16), name, _TEXT, anchor="ma", font_size=_FONT)
@@ -176,7 +176,7 @@ def _range_below(
 
 
 def _fitting(draw: ImageDraw.ImageDraw, text: str, width: int) -> str:
-    """The text, shortened to a width in pixels."""
+    """Shorten a text to a width in pixels."""
     line = shortened(" ".join(text.split()), _MOST_NAME)
     if draw.textlength(line, font_size=_FONT) <= width:
         return line

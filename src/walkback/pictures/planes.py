@@ -1,11 +1,11 @@
-"""States of any shape in the plane: two columns as they are, or the leading principal components.
+"""Projection of states of any shape to the plane: points unchanged, others to their leading principal components.
 
     z = (x - m) / d          columns of mean 0 and deviation 1, moments of the data
-    u_k = z · a_k            a_1, a_2, …: eigenvectors of the covariance of z, by falling eigenvalue
+    u_k = z · a_k            a_1, a_2, …: eigenvectors of the covariance of z, by decreasing eigenvalue
 
-Gaussian energy, a projection that sees tails and correlations in any dimension:
+Gaussian energy, a projection that is sensitive to tails and correlations in any dimension:
 
-    E(x) = ½ Σ_k u_k² / λ_k      nats; for Gaussian data, χ² with as many degrees of freedom as directions, over 2
+    E(x) = ½ Σ_k u_k² / λ_k      nats; for Gaussian data, ½ χ² with one degree of freedom per direction
 """
 
 from __future__ import annotations
@@ -18,18 +18,18 @@ from torch import Tensor
 from walkback.data import DataInfo
 
 _MOST_ROWS = 2000
-"""Most states that directions are computed from."""
+"""Maximum number of states from which directions are computed."""
 
 _ROWS_A_DIRECTION = 20
-"""States that a direction of the energy needs: of fewer, its variance would be too uncertain."""
+"""Number of states required per direction of the energy: with fewer, its variance is too uncertain."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Directions:
-    """Directions of states, by falling variance.
+    """Principal directions of states, by decreasing variance.
 
     Attributes:
-        mean: m, `(D,)`, float64 on the CPU, as are the others.
+        mean: m, `(D,)`; all tensors are float64 on the CPU.
         deviation: d, `(D,)`.
         axes: a_k, `(D, K)`.
         variances: λ_k, `(K,)`.
@@ -45,7 +45,7 @@ class Directions:
         """Compute the directions of values `(N, *E)`; at most N / 20 of them, and at least 2 if D ≥ 2."""
         rows = _rows(values[:_MOST_ROWS])
         mean, deviation = rows.mean(0), rows.std(0, correction=0)
-        # A constant column has no direction. Division by 1 leaves it out.
+        # A constant column has no direction: it is 0 after centering, so dividing by 1 gives it no weight.
         deviation = torch.where(deviation > 1e-12 * mean.abs(), deviation, 1.0)
         scaled = (rows - mean) / deviation
         _, singular, axes = torch.linalg.svd(scaled, full_matrices=False)
@@ -63,7 +63,7 @@ class Directions:
 
     @property
     def shares(self) -> list[float]:
-        """Part of the variance that each direction has."""
+        """Share of the total variance of each direction."""
         whole = max(float((self.deviation > 0).sum()), 1.0)
         return [float(variance) / whole for variance in self.variances]
 
@@ -82,8 +82,8 @@ class Plane:
     """A projection of values `(N, *E)` to points `(N, 2)`.
 
     Attributes:
-        directions: Where states are projected; None for points, which are shown as they are.
-        label: What the axes are; empty for points.
+        directions: Directions to project to; None for points, which are shown unchanged.
+        label: Description of the axes; empty for points.
     """
 
     directions: Directions | None = None
@@ -91,7 +91,7 @@ class Plane:
 
     @classmethod
     def of(cls, values: Tensor, info: DataInfo) -> Plane:
-        """Choose the plane of values `(N, *E)`: points without names are in it already."""
+        """Choose the plane of values `(N, *E)`; points with unnamed columns are shown unchanged."""
         if info.shape == (2,) and not info.columns:
             return cls()
         directions = Directions.of(values)
@@ -103,7 +103,7 @@ class Plane:
         )
 
     def points(self, values: Tensor) -> Tensor:
-        """Return points `(N, 2)`, of states with one dimension `(u, 0)`."""
+        """Return points `(N, 2)`; states with one dimension become `(u, 0)`."""
         if self.directions is None:
             return values.flatten(1)
         found = self.directions.components(values)[:, :2]

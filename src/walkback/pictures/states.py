@@ -1,4 +1,4 @@
-"""States in the way that suits their data: a grid of images, points in the plane, or a pair plot of columns."""
+"""Pictures of states, depending on the data: a grid of images, points in the plane, or a pair plot of columns."""
 
 from __future__ import annotations
 
@@ -24,9 +24,9 @@ def draw_states(values: Tensor, info: DataInfo, reference: Tensor | None = None)
     """Draw values `(N, *E)` in the units of the data.
 
     Args:
-        values: At least one.
-        info: What the data are.
-        reference: Data `(M, *E)` to draw points over; images are drawn without.
+        values: At least one state.
+        info: Description of the data.
+        reference: Data `(M, *E)` to draw below points, in gray; ignored for images.
     """
     if info.is_image:
         return grid(values)
@@ -36,10 +36,10 @@ def draw_states(values: Tensor, info: DataInfo, reference: Tensor | None = None)
 
 
 def draw_frames(frames: Tensor, info: DataInfo, steps: Sequence[int]) -> Picture:
-    """Draw frames `(F, N, *E)` of N chains, the steps taken above each.
+    """Draw frames `(F, N, *E)` of N chains, with the number of steps above each.
 
-    Images have a row for each chain. Other states are points of one `Plane`, that of all frames, over
-    those of all frames in gray.
+    Images have one row per chain. Other states are projected to a `Plane` common to all frames, and drawn over the
+    states of all frames in gray.
     """
     titles = [f"t = {step}" for step in steps]
     if info.is_image:

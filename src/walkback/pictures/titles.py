@@ -11,18 +11,18 @@ from walkback.pictures.images import Picture
 
 _LINE = 12  # pixels
 _FOOTER = 20  # pixels
-_GREY = 128  # as between the images of a filmstrip
+_GREY = 128  # same as the background of a filmstrip
 
 
 def titled_columns(strip: Picture, titles: Sequence[str], pad: int = 4) -> Picture:
-    """Put a title above each column of a picture of `tile`.
+    """Put a title above each column of a picture made by `tile`.
 
-    Titles of several parts, "t = 4, T = 2.8", have a line for each. Where they are wider than a column, "t = " is left
-    out; where even that does not fit, so are all titles: the step of a column then follows from its neighbors.
+    The parts of a title, as in "t = 4, T = 2.8", are on separate lines. If a title is wider than its column, "t = " and
+    "T = " are dropped from all titles; if that does not help, all titles are omitted.
 
     Args:
-        strip: `(H, W, C)`, of `len(titles)` columns that are `pad` pixels apart.
-        titles: From left to right.
+        strip: Picture `(H, W, C)` of `len(titles)` columns that are `pad` pixels apart.
+        titles: Titles, from left to right.
         pad: Pixels between two columns.
     """
     width = (strip.shape[1] - pad) / len(titles)

@@ -106,7 +106,7 @@ def bound_text(bound: Bound | None) -> str:
 
 
 def is_run(path: Path) -> bool:
-    """Whether a directory is that of a run, complete or damaged."""
+    """Return whether a directory is that of a run, complete or damaged."""
     return any((path / name).exists() for name in (CONFIG_FILE, FILE_NAME, RESULT_FILE, FINAL, "checkpoints"))
 
 

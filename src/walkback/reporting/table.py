@@ -246,7 +246,7 @@ def _value(run: RunRecord, path: str) -> Any:
 
 
 def _matches(value: Any, wanted: str) -> bool:
-    """Whether a value is the one asked for, as text or as TOML: 0.05 is 5e-2."""
+    """Return whether a value is the one asked for, as text or as TOML: 0.05 is 5e-2."""
     return str(value) == wanted or (value is not None and value == parse_value(wanted))
 
 

@@ -48,7 +48,7 @@ class FileKind:
         return {"kind": self.name, "format": self.format}
 
     def requires_digest(self, document: Mapping[str, Any]) -> bool:
-        """Whether a file with this document must contain its digest."""
+        """Return whether a file with this document must contain its digest."""
         written = document.get("format")
         return self.digest_since is not None and type(written) is int and written >= self.digest_since
 

@@ -199,7 +199,7 @@ def _is_content(entry: Path) -> bool:
 
 
 def is_locked(path: Path) -> bool:
-    """Whether a process is working in the run directory `path`; nothing is written, and no lock is waited for.
+    """Return whether a process is working in the run directory `path`; nothing is written, and no lock is waited for.
 
     The kernel knows: it releases the lock of a process that has died. Without its help (Windows, file systems without
     locks), no run is taken to be working.

@@ -23,6 +23,7 @@ from typing import TYPE_CHECKING, Any, final
 
 from walkback.errors import CheckpointError, ConfigurationError
 from walkback.storage.files import sha256, write_bytes, write_json, writing_to
+from walkback.storage.hub import fetch, is_hub_name
 from walkback.storage.migrations import STEP
 
 if TYPE_CHECKING:
@@ -132,7 +133,7 @@ class CheckpointStore:
         return problem
 
     def never_completed(self) -> bool:
-        """Whether no checkpoint has been completed here: there is none, or what a kill left of the first one.
+        """Return whether no checkpoint has been completed here: there is none, or what a kill left of the first one.
 
         A best model may be saved before the first step; a step is completed by its manifest.
         """
@@ -168,7 +169,7 @@ class CheckpointStore:
         self._delete_best(best for best in self._numbers("best") if best not in named)
 
     def has_later(self, step: int) -> bool:
-        """Whether there is any file of a later step."""
+        """Return whether there is any file of a later step."""
         return any(number > step for kind in ("step", "best") for number in self._numbers(kind))
 
     def move_after(self, step: int, place: Path) -> None:
@@ -217,11 +218,14 @@ class CheckpointStore:
 def checkpoint_in(path: Path) -> Path:
     """Return `path` if it is a checkpoint file, or the checkpoint in it if it is a run directory.
 
-    That is the trained model, `final.safetensors`, or the newest complete checkpoint of an unfinished run.
+    That is the trained model, `final.safetensors`, or the newest complete checkpoint of an unfinished run. Of a model
+    on the hub, `hf://USER/MODEL`, it is the file in the cache, see `walkback.storage.hub`.
 
     Raises:
-        CheckpointError: The directory has neither.
+        CheckpointError: The directory has neither, or the model cannot be fetched.
     """
+    if is_hub_name(path):
+        return fetch(path)
     if not os.path.isdir(path):  # noqa: PTH112  false for a name that is too long, where Path.is_dir raises
         return path
     if (path / FINAL).is_file():

@@ -257,7 +257,7 @@ def _entry(name: str, entry: Any) -> tuple[int, int, str, TensorSpec]:
 
 
 def _is_count(number: Any) -> bool:
-    """Whether `number` is an integer that can be a size in a file."""
+    """Return whether `number` is an integer that can be a size in a file."""
     return type(number) is int and 0 <= number < 2**63
 
 

@@ -1,4 +1,4 @@
-"""Small text files of unknown origin: recipes, configurations, manifests."""
+"""Small text files that are not trusted: recipes, configurations, manifests."""
 
 from __future__ import annotations
 
@@ -9,18 +9,18 @@ from pathlib import Path
 from walkback.errors import ConfigurationError
 
 MOST_BYTES = 2**20
-"""Largest text file that is read. A recipe takes a few thousand bytes."""
+"""Largest text file to read. A recipe has a few thousand bytes."""
 
 
 def read_text(path: Path, most: int = MOST_BYTES) -> str:
-    """The text of a regular file in UTF-8, with or without a byte order mark.
+    """Return the text of a regular file in UTF-8, with or without a byte order mark.
 
     Args:
         path: The file.
-        most: Largest size in bytes.
+        most: Maximum size in bytes.
 
     Raises:
-        ConfigurationError: It does not exist, cannot be read, is larger, is not a regular file or is not in UTF-8.
+        ConfigurationError: The file does not exist, cannot be read, is larger, is not regular, or is not in UTF-8.
     """
     try:
         return _read(path, most).decode("utf-8-sig")
@@ -34,7 +34,7 @@ def read_text(path: Path, most: int = MOST_BYTES) -> str:
 
 
 def _read(path: Path, most: int) -> bytes:
-    # Opening a named pipe would wait for a writer, and reading a device may never end.
+    # Opening a named pipe would block until there is a writer, and reading from a device may never end.
     with open(path, "rb", opener=_without_waiting) as file:
         content = file.read(most + 1)
     if len(content) > most:

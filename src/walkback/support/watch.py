@@ -7,7 +7,7 @@ from typing import Protocol, final
 
 
 class Watch(Protocol):
-    """Receiver of progress; `ProgressBar` displays it."""
+    """A receiver of progress; `ProgressBar` displays it."""
 
     def stage(self, text: str, total: int, done: int = 0) -> None:
         """Begin a stage of `total` units (0 if unknown), `done` of which are already done."""
@@ -27,13 +27,13 @@ class Silent:
     """A `Watch` that ignores everything."""
 
     def stage(self, text: str, total: int, done: int = 0) -> None:
-        """Nothing."""
+        """Do nothing."""
 
     def advance(self, done: int, figures: Mapping[str, float]) -> None:
-        """Nothing."""
+        """Do nothing."""
 
     def note(self, text: str) -> None:
-        """Nothing."""
+        """Do nothing."""
 
     def warn(self, text: str) -> None:
-        """Nothing."""
+        """Do nothing."""

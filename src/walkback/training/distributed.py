@@ -72,7 +72,7 @@ class World:
         return torch.cat(parts)
 
     def any(self, flag: bool) -> bool:
-        """Whether `flag` is set on any process."""
+        """Return whether `flag` is set on any process."""
         if self.size == 1:
             return flag
         value = torch.tensor(float(flag))  # on the CPU: asking on the device would wait for it, at every walk

@@ -129,7 +129,7 @@ def _rewind(path: Path, step: int) -> int:
 
 
 def _judge(file: BinaryIO, step: int) -> tuple[bool, int]:
-    """Whether any line is to be dropped, and the number of those that are damaged and not the last."""
+    """Return whether any line is to be dropped, and the number of those that are damaged and not the last."""
     changed, damaged, last = False, 0, False
     for line in _lines(file):
         damaged += last
@@ -160,6 +160,6 @@ def _record(line: bytes) -> dict[str, Any] | None:
 
 
 def _belongs(line: bytes, step: int) -> bool:
-    """Whether a line is whole and not later than `step`."""
+    """Return whether a line is whole and not later than `step`."""
     record = _record(line)
     return record is not None and bool(record["step"] <= step)
