@@ -34,7 +34,7 @@ def refused(*arguments: str | Path, words: str, code: int = 2) -> None:
 
 
 SETTINGS = [
-    ("operator.network.hidden=" + "9" * 23, "expected an integer of 64 bits at most"),
+    ("operator.network.hidden=" + "9" * 23, "expected an integer of at most 64 bits"),
     (
         "operator.network.hidden=9999999999",
         "operator.network.hidden: got 1e+10, expected an integer of at most",

@@ -87,7 +87,7 @@ def test_usual_documents_and_values_are_read() -> None:
     assert parse_value("1.2.3.4") == "1.2.3.4"
     floats = [0.25 * n for n in range(200)]
     assert parse_value(str(floats)) == floats
-    with pytest.raises(NotTomlError, match="It is no valid TOML"):
+    with pytest.raises(NotTomlError, match="It is not valid TOML"):
         parse_toml("a", "It")
 
 

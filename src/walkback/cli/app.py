@@ -32,6 +32,7 @@ COMMANDS = (
     Command("inpaint", "walkback.cli.inpaint:inpaint", "Fill in what is missing of images."),
     Command("evaluate", "walkback.cli.evaluate:evaluate", "Likelihood of held-out data, with errors."),
     Command("diagnose", "walkback.cli.diagnose:diagnose", "Measure how a trained operator behaves."),
+    Command("chain", "walkback.cli.chain:app", "Make checkpoints of known chains."),
     Command("bench", "walkback.cli.bench:bench", "Measure how fast a configuration is here."),
     Command("runs", "walkback.cli.runs:app", "List and compare runs."),
     Command("report", "walkback.cli.report:report", "Write one HTML page on a run."),
@@ -107,6 +108,8 @@ class Program(TyperGroup):
             if isinstance(error, WalkbackError | typer.Abort | KeyboardInterrupt) or hasattr(
                 error, "exit_code"
             ):
+                raise
+            if isinstance(error.__context__, BrokenPipeError):  # Rich's exit where the reader has gone
                 raise
             registry = ctx.find_root().obj
             if not isinstance(registry, Registry):

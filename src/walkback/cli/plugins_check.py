@@ -23,6 +23,22 @@ def check(
         list[str] | None,
         typer.Option("--set", metavar="OPTION=VALUE", help="Set an option of it; may be repeated."),
     ] = None,
+    spaces: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--space",
+            metavar="SUPPORT:SIZE,…",
+            help="Check on these states only, such as real:2 or one-hot:12,3; may be repeated.",
+        ),
+    ] = None,
+    expected: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--expect-failure",
+            metavar="CHECK[=REASON]",
+            help="Expect that a check fails, and complain if it passes; may be repeated.",
+        ),
+    ] = None,
     thorough: Annotated[
         bool, typer.Option("--thorough", help="Check what takes minutes too: compiled gradients.")
     ] = False,
@@ -33,6 +49,7 @@ def check(
     found = component_named(registry, name, None if kind is None else kind_named(kind))
 
     from walkback.configuration.overrides import parse_overrides
+    from walkback.data.spaces import parse_space
     from walkback.testing import check_component
 
     overrides = [f"{found.kind}.{assignment}" for assignment in assignments or ()]
@@ -44,7 +61,9 @@ def check(
             kind_named(found.kind),
             found.reference,
             options,
+            spaces=[parse_space(space) for space in spaces or ()],
             thorough=thorough,
+            expected=dict(_reason(text) for text in expected or ()),
             watch=lambda outcome: spinner.update(f"{outcome.name}: {outcome.status}"),
         )
     failed = sum(outcome.status == "failed" for outcome in outcomes)
@@ -67,3 +86,9 @@ def check(
     if failed:
         output.error(f"{failed} of {len(outcomes)} checks failed.")
         raise typer.Exit(_PLUGIN_AT_FAULT)
+
+
+def _reason(text: str) -> tuple[str, str]:
+    """`CHECK=REASON`, or `CHECK`."""
+    name, _, reason = text.partition("=")
+    return name.strip(), reason.strip() or "--expect-failure"

@@ -1,4 +1,4 @@
-"""Data: examples held in memory, and the states that walks start from.
+"""Data: examples in memory, and the states that walks start from.
 
 dataset   the interface `Dataset`, its capabilities, and the description `DataInfo`
 batches   examples of a split as states with their context

@@ -1,13 +1,13 @@
 """The map between values in their own units and standardized states.
 
-    s = (y - m) / d          states, which the operator acts on, of mean 0 and deviation 1
+    s = (y - m) / d          states, which the operator acts on, with mean 0 and deviation 1
     x = f(y), y = m + d s    values, which are shown, sampled and written; f is a column's transform (`transforms`)
     log p(x) = log p(s) - Σ log d - Σ log f'(y)
 
 m and d are fitted to the training split, per column of a table; arrays of higher rank have one m and one d for all
-entries. They are part of the description of the data (`DataInfo.standardized`) and so of every checkpoint. Columns of
-whole numbers become x + u with u ~ U(-½, ½) before they are transformed, so that the density of x + u bounds the
-probability of x, and are rounded on the way back.
+entries. They are part of the description of the data (`DataInfo.standardized`) and thus of every checkpoint. Columns of
+integers become x + u with u ~ U(-½, ½) before they are transformed, so that the density of x + u bounds the probability
+of x; they are rounded in the other direction.
 """
 
 from __future__ import annotations
@@ -22,8 +22,8 @@ from torch import Tensor
 
 from walkback.data.transforms import Transform
 
-_LEAST = 2.0**-24  # keeps x + u inside the bounds of a transform
-_GRID = 16  # values of u in [-½, ½] that stand for all, in fitting
+_LEAST = 2.0**-24  # distance of u from ±½, which keeps x + u strictly inside the bounds of a transform
+_GRID = 16  # number of values of u in [-½, ½] that represent its distribution in fitting
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,11 +31,11 @@ class Standardization:
     """Mean and deviation by which states are standardized; the equations are in the module's docstring.
 
     Attributes:
-        mean: m, one for each column, or a single one for all entries.
-        deviation: d, as many.
+        mean: m, one per column, or a single one for all entries.
+        deviation: d, in the same number.
         columns: Names of the columns; empty if they have none.
-        whole: Whether each column, or all entries, hold whole numbers.
-        transforms: The transform of each column, or a single one; empty if no column has one.
+        whole: Whether each column (or all entries) contains integers.
+        transforms: The transform of each column, or a single one; empty if no column is transformed.
     """
 
     mean: tuple[float, ...]
@@ -71,20 +71,20 @@ class Standardization:
         return cls(mean, deviation, columns, tuple(map(bool, flags)), maps)
 
     def states(self, values: Tensor) -> Tensor:
-        """Return s `(N, *E)`, float32, of values x `(N, *E)`, without the noise of whole numbers."""
+        """Return s `(N, *E)`, float32, for values x `(N, *E)`, without the noise of integers."""
         mean, deviation = self._moments(values)
         straight = self._by_column(Transform.forward, values.double())
         return ((straight - mean) / deviation).float()
 
     def values(self, states: Tensor) -> Tensor:
-        """Return x `(N, *E)`, float64, of states s `(N, *E)`."""
+        """Return x `(N, *E)`, float64, for states s `(N, *E)`."""
         values = self._unrounded(states)
         if not any(self.whole):
             return values
         return torch.where(torch.tensor(self.whole, device=states.device), values.round(), values)
 
     def dequantized(self, states: Tensor, generator: torch.Generator) -> Tensor:
-        """Add the noise u to the columns of whole numbers of states `(N, *E)` on the generator's device."""
+        """Add the noise u to the columns of integers of states `(N, *E)` on the generator's device."""
         if not any(self.whole):
             return states
         uniform = torch.rand(states.shape, generator=generator, device=states.device) - 0.5
@@ -95,11 +95,11 @@ class Standardization:
         return torch.where(whole, self.states(self.values(states) + inside).to(states.dtype), states)
 
     def log_volume(self, size: int) -> float:
-        """Return Σ log d over the `size` dimensions of a state: -log p(x) is that much larger than -log p(s)."""
+        """Return Σ log d over the `size` dimensions of a state, a part of -log p(x) + log p(s)."""
         return sum(map(math.log, self.deviation)) * (size / len(self.deviation))
 
     def log_slopes(self, states: Tensor) -> Tensor | float:
-        """Return Σ log f'(y) of states `(N, *E)`, `(N,)`, float64: -log p(x) is that much larger than -log p(s) too.
+        """Return Σ log f'(y) for states `(N, *E)`, the other part of -log p(x) + log p(s): `(N,)`, float64.
 
         0 without transforms.
         """
@@ -131,7 +131,7 @@ class Standardization:
         )
 
     def suits(self, shape: tuple[int, ...]) -> bool:
-        """Return whether this may standardize states of an event shape: as many finite numbers as there are columns."""
+        """Return whether this can standardize states of an event shape: one finite mean and deviation per column."""
         size = len(self.mean)
         return (
             (size == 1 or shape == (size,))
@@ -148,7 +148,7 @@ class Standardization:
         return self._by_column(Transform.inverse, mean + deviation * states.double())
 
     def _by_column(self, function: Callable[[Transform, Tensor], Tensor], numbers: Tensor) -> Tensor:
-        """Return `function` of each column and its transform; the numbers themselves without transforms."""
+        """Apply `function` to each column with its transform; returns the numbers unchanged without transforms."""
         if len(self.transforms) == 1:
             return function(self.transforms[0], numbers)
         if not self.transforms:
@@ -163,12 +163,12 @@ class Standardization:
 
 
 def _moments_of(column: Tensor, whole: bool, transform: Transform) -> tuple[float, float]:
-    """Return mean and deviation of y of a column `(N,)`, with the noise of whole numbers."""
+    """Return mean and deviation of y for a column `(N,)`, including the noise of integers."""
     if whole and transform.kind != "none":
         middles = (torch.arange(_GRID, dtype=torch.float64) + 0.5) / _GRID - 0.5
         column, whole = column[:, None] + middles, False
     straight = transform.forward(column)
-    # The two passes keep a mean far from 0 from cancelling the deviation.
+    # Two passes: with E[y²] - E[y]², the deviation would cancel if the mean is far from 0. The variance of u is 1/12.
     mean = straight.mean()
     variance = (straight - mean).square().mean() + whole / 12
     return float(mean), float(variance.sqrt())

@@ -1,4 +1,4 @@
-"""Symbols as one-hot states: whole numbers 0 … S - 1 in any number of places.
+"""Symbols as one-hot states: integers 0 … S - 1 at any number of positions.
 
 k → s,   s_j = [j = k]        stored (N, …) uint8 → states (N, …, S) float
 """
@@ -25,18 +25,18 @@ from walkback.support.seeding import generator
 MOST_SYMBOLS = 256
 """Largest S; examples are stored as uint8."""
 
-_FEWEST = 3 * FEWEST  # so many in each split, which a standard error needs
+_FEWEST = 3 * FEWEST  # `FEWEST` in each split, for standard errors
 
 
 @dataclass(frozen=True, slots=True)
 class SymbolRows:
-    """Splits of symbols, and what a dataset tells of them.
+    """Splits of symbols, with their description.
 
     Attributes:
-        name: For protocols.
-        symbols: S.
-        rows: Numbers `(N, …)`, uint8, by split.
-        steps: How they came about, see `DataInfo.preprocessing`.
+        name: Name for protocols.
+        symbols: Number of symbols, S.
+        rows: Symbols `(N, …)`, uint8, by split.
+        steps: Preprocessing steps, see `DataInfo.preprocessing`.
     """
 
     name: str
@@ -46,7 +46,7 @@ class SymbolRows:
 
     @property
     def info(self) -> DataInfo:
-        """The description of these data."""
+        """Description of these data."""
         content = hashlib.sha256("\n".join((*self.steps, str(self.symbols))).encode())
         for split in SPLITS:
             content.update(self.rows[split].numpy().tobytes())
@@ -69,12 +69,12 @@ class SymbolData(Dataset):
     """Symbols in memory: a random tenth is held out for validation, another for testing.
 
     Args:
-        numbers: Whole numbers `(N, …)` from 0 to S - 1, N at least 12; an array or a tensor.
-        symbols: S; None takes the largest number and one.
-        name: For protocols.
+        numbers: Integers `(N, …)` from 0 to S - 1 with N at least 12, as an array or a tensor.
+        symbols: Number of symbols, S; None takes the largest integer plus one.
+        name: Name for protocols.
 
     Raises:
-        DataError: They are no such numbers.
+        DataError: The numbers are not integers, or out of range, or there are too few.
     """
 
     def __init__(
@@ -102,7 +102,7 @@ class SymbolData(Dataset):
 
     @override
     def prepare(self) -> None:
-        """Nothing to do."""
+        """Do nothing: the data are in memory."""
 
     @property
     @override
@@ -119,10 +119,10 @@ class SymbolData(Dataset):
 
 
 def read_symbols(path: str, symbols: int | None) -> SymbolData:
-    """Read symbols from a .npy file of whole numbers; nothing is unpickled.
+    """Read symbols from a .npy file of integers, without unpickling anything.
 
     Raises:
-        DataError: There is no such file, or it holds something else.
+        DataError: The file does not exist, or contains something else.
     """
     try:
         numbers = np.load(path, allow_pickle=False)

@@ -1,12 +1,12 @@
-"""Transforms of columns with bounds or heavy tails: between the values x of a column and y, which is standardized.
+"""Transforms of columns with bounds or heavy tails, between the values x of a column and y, which is standardized.
 
     none           x = y
     log(a)         x = a + exp y                     x > a         log dx/dy = y
     logit(a, b)    x = a + (b - a) / (1 + exp -y)    a < x < b     log dx/dy = log (b - a) - |y| - 2 log (1 + exp -|y|)
     asinh(m, c)    x = m + c sinh y                  heavy tails   log dx/dy = log c + log cosh y
 
-`log` alone is `log(0)`, `logit` alone is `logit(0, 1)`, and `asinh` alone takes m and c from the data: those by which
-the column comes closest to a normal distribution.
+`log` means `log(0)`, `logit` means `logit(0, 1)`, and `asinh` fits m and c to the data, so that the distribution of y
+is closest to normal.
 """
 
 from __future__ import annotations
@@ -33,11 +33,11 @@ _WIDTHS = (0.05, 0.1, 0.2, 0.4, 0.7, 1.0, 1.5, 2.0, 3.0, 5.0, 10.0, 30.0)
 
 @dataclass(frozen=True, slots=True)
 class Transform:
-    """One row of the module's table.
+    """One of the module's transforms.
 
     Attributes:
-        kind: Which.
-        numbers: a, (a, b) or (m, c).
+        kind: Its name.
+        numbers: Its parameters: (a,), (a, b) or (m, c).
     """
 
     kind: Kind = "none"
@@ -45,10 +45,10 @@ class Transform:
 
     @classmethod
     def parsed(cls, text: str) -> Transform:
-        """Read "log", "logit(0, 100)", …; "asinh" alone has no numbers yet.
+        """Parse "log", "logit(0, 100)", …; "asinh" has no numbers until it is fitted.
 
         Raises:
-            ConfigurationError: It is none of these.
+            ConfigurationError: The text has another form, or its numbers are invalid.
         """
         found = re.fullmatch(r"\s*(none|log|logit|asinh)\s*(?:\(([^()]*)\))?\s*", text)
         try:
@@ -67,7 +67,7 @@ class Transform:
 
     @property
     def possible(self) -> bool:
-        """Whether the numbers are as many as the kind has, finite, with a < b and c > 0."""
+        """Whether there are as many numbers as the kind needs, all finite, with a < b and c > 0."""
         count = {"none": 0, "log": 1, "logit": 2, "asinh": 2}
         if self.kind not in get_args(Kind) or len(self.numbers) != count[self.kind]:
             return False
@@ -79,13 +79,13 @@ class Transform:
 
     @property
     def bounds(self) -> tuple[float, float]:
-        """Return the open interval that values lie in."""
+        """The open interval of values."""
         if self.kind == "logit":
             return self.numbers[0], self.numbers[1]
         return (self.numbers[0] if self.kind == "log" else -math.inf), math.inf
 
     def forward(self, values: Tensor) -> Tensor:
-        """Return y of values x, float64."""
+        """Return y for values x, float64."""
         x = values.double()
         if self.kind == "log":
             return (x - self.numbers[0]).log()
@@ -97,7 +97,7 @@ class Transform:
         return x
 
     def inverse(self, straight: Tensor) -> Tensor:
-        """Return x of y, float64."""
+        """Return x for y, float64."""
         y = straight.double()
         if self.kind == "log":
             return self.numbers[0] + y.exp()
@@ -116,15 +116,15 @@ class Transform:
         if self.kind == "logit":
             return math.log(self.numbers[1] - self.numbers[0]) - y.abs() - 2 * softplus(-y.abs())
         if self.kind == "asinh":
-            # log cosh y without overflow
+            # log cosh y = |y| + log (1 + exp(-2|y|)) - log 2, which does not overflow
             return math.log(self.numbers[1]) + y.abs() + softplus(-2 * y.abs()) - math.log(2)
         return torch.zeros_like(y)
 
     def fitted(self, column: Tensor) -> Transform:
-        """Return the transform with its numbers; of `asinh` without any, those that suit a column `(N,)` best.
+        """Return the transform, with numbers fitted to a column `(N,)` if it is `asinh` without any.
 
-        m is the median, and c maximizes the likelihood of a normal y, -log deviation(y) - mean log dx/dy, among
-        multiples of the distance of the quartiles.
+        m is the median. c maximizes the likelihood of a normal y, -log deviation(y) - mean log dx/dy, among multiples
+        of the interquartile range.
         """
         if self.numbers or self.kind != "asinh":
             return self
@@ -147,12 +147,12 @@ def transforms_of(wanted: str | Mapping[str, str], table: Table) -> tuple[Transf
     """Return the transform of each column of a table, or a single one for all entries.
 
     Args:
-        wanted: For all, or by the name of a column.
-        table: `(N, *E)`.
+        wanted: A transform for all columns, or transforms by column.
+        table: A table `(N, *E)`.
 
     Raises:
-        ConfigurationError: There is no such transform.
-        DataError: There is no such column.
+        ConfigurationError: A transform does not exist.
+        DataError: A column does not exist.
     """
     count = table.values.shape[1] if table.values.dim() == 2 else 1
     if isinstance(wanted, str):
@@ -166,10 +166,10 @@ def transforms_of(wanted: str | Mapping[str, str], table: Table) -> tuple[Transf
 
 
 def require_inside(transforms: Sequence[Transform], table: Table) -> None:
-    """Refuse values outside the bounds of their transforms; whole numbers x stand for x - ½ to x + ½.
+    """Check that values are inside the bounds of their transforms; an integer x represents x - ½ to x + ½.
 
     Raises:
-        DataError: There is one; the message names the column.
+        DataError: A value is outside; the message names the column.
     """
     columns = table.values.unbind(1) if table.values.dim() == 2 else (table.values,)
     for index, transform in enumerate(transforms):
@@ -191,7 +191,7 @@ def require_inside(transforms: Sequence[Transform], table: Table) -> None:
 
 
 def _wider(transform: Transform, least: float, most: float) -> str:
-    """Return bounds that values from `least` to `most` have room in."""
+    """Return a transform, as text, whose bounds contain values from `least` to `most` with a margin."""
     room = 0.01 * (most - least)
     low, high = transform.bounds
     low = low if low < least else least - room

@@ -86,7 +86,7 @@ def page(content: PageContent) -> str:
         f"<header><h1>{markup.text(title)}</h1><p>{markup.text(run.path)}</p></header>",
         _cards(run),
         markup.notes([run.problem] if run.problem else []),
-        _section("Training", _training(content.history)),
+        _section("Training", _training(content.history) + markup.notes(_units(content))),
         _section("Samples and chains", _pictures(content.pictures)),
         *(_section(report.name, _report(report)) for report in content.reports),
         _section("Configuration", _configuration(run.options)),
@@ -152,6 +152,15 @@ def _duration(seconds: float) -> str:
         return f"{seconds:.2g} s"
     minutes, rest = divmod(round(seconds), 60)
     return f"{minutes} min {rest} s" if minutes < 60 else f"{minutes // 60} h {minutes % 60} min"
+
+
+def _units(content: PageContent) -> tuple[str, ...]:
+    """Say of which values the loss is, where they are not those of the data."""
+    if not content.history or "standardized" not in dict(content.facts):
+        return ()
+    return (
+        "The loss is that of standardized states. Bounds, samples and chains are in the units of the data.",
+    )
 
 
 def _training(history: Sequence[Mapping[str, Any]]) -> str:
