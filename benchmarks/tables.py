@@ -54,7 +54,8 @@ def _gaussian(num: int, rng: np.random.Generator) -> np.ndarray:
 
 
 def _gaussian_log_density(rows: np.ndarray) -> np.ndarray:
-    return stats.multivariate_normal(5 * SCALE, SCALE[:, None] * CORRELATION * SCALE).logpdf(rows)
+    # In units of the scales: SciPy takes covariances of numbers this different for singular.
+    return stats.multivariate_normal(cov=CORRELATION).logpdf(rows / SCALE - 5) - np.log(SCALE).sum()
 
 
 def _modes(num: int, rng: np.random.Generator) -> np.ndarray:

@@ -1,4 +1,4 @@
-"""`train` and `bench`: `walkback run` and `walkback bench` from Python; parts may be instances.
+"""`train`, `chain` and `bench`: `walkback run`, `chain new` and `bench` from Python; parts may be instances.
 
 names, instances → Choices → TrainJob → Trained
 """
@@ -16,6 +16,7 @@ from walkback.configuration.overrides import assignments
 from walkback.data import Dataset
 from walkback.errors import ConfigurationError
 from walkback.jobs.bench import BenchJob
+from walkback.jobs.chain import ChainJob
 from walkback.jobs.configuration import PARTS, Choices, choices_of
 from walkback.jobs.inputs import PrecisionName
 from walkback.jobs.train import TrainJob
@@ -127,6 +128,44 @@ def train(
         directory=run.directory,
         history=run.history,
         bound=run.result.bound,
+    )
+
+
+def chain(
+    operator: str | TransitionOperator,
+    *,
+    data: Data | None = None,
+    prior: str | Prior | None = None,
+    schedule: str | Schedule | None = None,
+    seed: int | None = None,
+    settings: Mapping[str, Any] | None = None,
+) -> Trained:
+    """Return a model of an operator as it is, without training, as `walkback chain new` writes it.
+
+    Args:
+        operator: Name or instance. A model of an instance cannot be saved.
+        data: A space, such as "real:2", "binary:5" or "one-hot:12,3"; or data to compare the chain with, see `train`.
+            None takes what the operator's component proposes.
+        prior: Where chains start.
+        schedule: First steps from there; a known chain takes them at T = 1.
+        seed: Of weights, if the operator has any.
+        settings: Any option, as `--set`.
+
+    Raises:
+        ConfigurationError: The request is wrong: an unknown name or option, no states, parts that do not fit.
+        DataError: The data cannot be had.
+        PluginError: A component cannot be built.
+    """
+    choices = _choices((operator, data, schedule, prior, None, None), None, {"seed": seed}, settings)
+    found = carry_out(ChainJob(choices), progress=False)
+    prepared = found.prepared
+    return Trained(
+        model=prepared.model,
+        info=prepared.dataset.info,
+        checkpoint=found.checkpoint,
+        device=prepared.device,
+        name="a known chain",
+        dataset=prepared.dataset,
     )
 
 

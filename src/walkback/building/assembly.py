@@ -164,7 +164,12 @@ def _require_told(operator: TransitionOperator, data_space: StateSpace) -> None:
 
 
 def fit_to_data(model: Model, dataset: Dataset, seed: int) -> None:
-    """Fit operator, process and prior to at most 5,000 training examples; the model must be on the CPU."""
+    """Fit operator, process and prior to (at most 5,000) training examples, if there are any.
+
+    The model must be on the CPU.
+    """
+    if not len(dataset.examples("train")):
+        return
     order = generator("cpu", seed, "fit-order")
     some = torch.randperm(len(dataset.examples("train")), generator=order)[:_FIT_EXAMPLES]
     noise = generator("cpu", seed, "fit")

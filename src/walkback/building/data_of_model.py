@@ -12,11 +12,12 @@ from walkback.building.origins import recorded_component
 from walkback.configuration.components import ComponentConfig
 from walkback.configuration.config import component, parse_document
 from walkback.configuration.layering import resolve_data
-from walkback.data import Batch, Dataset, Split, Standardized, batch_of, require_examples
+from walkback.data import Batch, Dataset, Split, Standardized, batch_of, prepare_data, require_examples
 from walkback.errors import ConfigurationError, WalkbackError, shortened
 from walkback.extensions.registry import Registry
 from walkback.support.seeding import generator
 from walkback.support.textfile import read_text
+from walkback.support.watch import Silent, Watch
 
 
 def data_for(
@@ -26,6 +27,7 @@ def data_for(
     overrides: Sequence[str] = (),
     *,
     trusted: bool = False,
+    watch: Watch | None = None,
 ) -> Dataset:
     """Return a prepared dataset whose states are of the model's kind.
 
@@ -39,6 +41,7 @@ def data_for(
         source: A name, path, hub id or dataset; None takes the data that the model was trained on.
         overrides: `data.option=value` assignments for data given by name.
         trusted: Whether any data named by the checkpoint may be read and downloaded.
+        watch: Receives progress of a long preparation.
 
     Raises:
         CheckpointError: The dataset of the checkpoint is not installed.
@@ -49,7 +52,7 @@ def data_for(
     dataset = _unprepared(loaded, registry, source, overrides, trusted)
     if isinstance(dataset, Standardized):
         dataset = dataset.standardized_as(loaded.info)
-    dataset.prepare()
+    prepare_data(dataset, watch or Silent())
     found, expected = dataset.info, loaded.info
     if (found.shape, found.support) != (expected.shape, expected.support):
         raise ConfigurationError(

@@ -18,6 +18,7 @@ from walkback.configuration.config import COMPONENT_SECTIONS, RunConfig, compone
 from walkback.configuration.renaming import moved_component
 from walkback.configuration.schema import component_options, nested_in
 from walkback.errors import CheckpointError, ConfigurationError, shortened
+from walkback.extensions.loader import OF_A_FILE
 from walkback.extensions.registry import Registry
 from walkback.storage.description import ComponentOrigin, Description
 
@@ -118,11 +119,17 @@ def _refuse_missing(registry: Registry, kind: Kind, origin: ComponentOrigin, wha
         status.distribution == origin.distribution and status.status == "broken"
         for status in registry.plugins
     )
-    if not registry.matches(kind, f"{origin.distribution}:{origin.name}") and not broken:
+    if registry.matches(kind, f"{origin.distribution}:{origin.name}") or broken:
+        return
+    if origin.version == OF_A_FILE:
         raise CheckpointError(
-            f"Got {what}, which needs the {spoken(kind)} '{origin.name}' of {origin.distribution} {origin.version}: "
-            f"if you trust that distribution, install it with pip install {origin.distribution}=={origin.version}."
+            f"Got {what}, which needs the {spoken(kind)} '{origin.name}' of {origin.distribution}.py: name that file "
+            "in WALKBACK_PLUGINS, if you have and trust it."
         )
+    raise CheckpointError(
+        f"Got {what}, which needs the {spoken(kind)} '{origin.name}' of {origin.distribution} {origin.version}: "
+        f"if you trust that distribution, install it with pip install {origin.distribution}=={origin.version}."
+    )
 
 
 def _nested(registry: Registry, registered: Any) -> dict[str, Kind]:

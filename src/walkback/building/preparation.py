@@ -22,7 +22,7 @@ from walkback.building.assembly import (
 from walkback.building.devices import Precision, resolve_device, resolve_precision
 from walkback.building.origins import origins
 from walkback.configuration.config import RunConfig
-from walkback.data import Dataset
+from walkback.data import Dataset, prepare_data
 from walkback.extensions.registry import Registry
 from walkback.loggers import Logger
 from walkback.metrics import Metric
@@ -32,6 +32,7 @@ from walkback.operators import TransitionOperator
 from walkback.priors import Prior
 from walkback.processes import Process
 from walkback.schedules import Schedule
+from walkback.support.watch import Silent, Watch
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,6 +105,7 @@ def prepare(
     registry: Registry,
     device_name: str | None = None,
     instances: Instances | None = None,
+    watch: Watch | None = None,
 ) -> Prepared:
     """Build the parts of a configuration on this machine.
 
@@ -112,6 +114,7 @@ def prepare(
         registry: The plugins.
         device_name: Device that overrides the configuration's, for one of several processes.
         instances: Instances that replace parts; operator, process and prior are fitted to the data in place.
+        watch: Receives progress of long preparations.
 
     Raises:
         ConfigurationError: The device does not exist, or components do not fit one another or the data.
@@ -123,7 +126,9 @@ def prepare(
     metrics, loggers = build_metrics(config, registry), build_loggers(config, registry)
     objective = build_objective(config.objective, registry) if given.objective is None else given.objective
     dataset = build_dataset(config.data, registry) if given.data is None else given.data
-    dataset.prepare()
+    watch = watch or Silent()
+    prepare_data(dataset, watch)
+    watch.stage("Building the model, and fitting it to moments of the data", 0)
     sections = ("operator", "schedule", "process", "prior")
     model = build_model(
         {section: getattr(config, section) for section in sections},

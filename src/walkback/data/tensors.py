@@ -167,7 +167,9 @@ class RowData(Dataset, Centred, Labelled, Standardized):
         if self._grey is not None:
             steps.append(self._grey.step)
         if fit is not None and fit.transforms:
-            steps.append(f"transformed: {', '.join(map(str, fit.transforms))}")
+            names = table.shown if len(fit.transforms) > 1 or table.values.dim() == 2 else ("all values",)
+            changed = zip(names, fit.transforms, strict=True)
+            steps.append(f"transformed: {', '.join(f'{n} by {f}' for n, f in changed if f.kind != 'none')}")
         if fit is not None:
             each = "each column" if len(fit.mean) > 1 else "all values"
             steps.append(f"standardized: {each} less the mean of training, over the deviation")

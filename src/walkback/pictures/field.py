@@ -8,6 +8,7 @@ The displacement vanishes at fixed points; elsewhere the arrows point back to th
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,9 +16,11 @@ import torch
 from torch import Tensor
 
 from walkback.data import DataInfo
+from walkback.data.tables import quoted
 from walkback.kernels import expectation
 from walkback.operators import Latent, TransitionOperator, initial_state, visible
 from walkback.pictures.images import Window, quiver, save_png, window_of
+from walkback.pictures.titles import footed
 from walkback.sampling import COLD
 
 GRID = 24
@@ -63,24 +66,28 @@ def draw_field(
     generator: torch.Generator,
     protocol: Mapping[str, Any],
 ) -> None:
-    """Draw `v` on a grid around states `(N, 2)`, over the states in gray, in the units of the data.
+    """Draw `v` on a grid around states `(N, 2)`, over the states in gray.
 
-    All arrows have the same scale, which the title states.
+    All arrows have the same scale, which the title states. Points are in the units of the data. Two columns of a table
+    have different units: they are standardized, which a line below states.
 
     Raises:
         WalkbackError: The file cannot be written.
     """
-    shown = info.values(data)
+    units = replace(info, standardized=None) if info.columns else info
+    shown = units.values(data)
     window = _wider(window_of(shown))
     points = grid_points(window, GRID).to(shown)
-    start = info.states(points).to(data)
+    start = units.states(points).to(data)
     inside = start.isfinite().all(1)  # points beyond the bounds of a column have no state
     points, start = points[inside], start[inside]
-    arrows = info.values(start + mean_step(operator, start, generator)) - info.values(start)
+    arrows = units.values(start + mean_step(operator, start, generator)) - units.values(start)
     longest = float(arrows.norm(dim=1).max())
     scale = _MOST * window[2] / GRID / longest if 0 < longest < float("inf") else 1.0
     title = f"E[s' | s] - s at T = 1, drawn {scale:.3g} times as long"
-    save_png(path, quiver(points, scale * arrows, shown, window, size=640, title=title), protocol)
+    picture = quiver(points, scale * arrows, shown, window, size=640, title=title)
+    below = f"across and up: standardized {' and '.join(map(quoted, info.columns))}" if info.columns else ""
+    save_png(path, footed(picture, below), protocol)
 
 
 def grid_points(window: Window, num: int) -> Tensor:

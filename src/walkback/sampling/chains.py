@@ -57,11 +57,8 @@ def steps(
         target = drawn.sample(generator)
         require_like(target, state, drawn, conditional, operator)
         state = target
-        del (
-            conditional,
-            drawn,
-            target,
-        )  # they may reference the previous state, and a chain keeps only one alive
+        # These may reference the previous state, and a chain keeps only one state alive.
+        del conditional, drawn, target
         if hold is not None:
             state = hold(state)
         yield state
