@@ -91,7 +91,7 @@ def _columns(info: DataInfo) -> dict[str, str]:
         for name, mean, deviation, whole in zip(names, fit.mean, fit.deviation, fit.whole, strict=True)
     ]
     more = [f"… ({len(rows) - 20} more)"] if len(rows) > 20 else []
-    return {"mean ± deviation": "\n".join([*rows[:20], *more])}
+    return {"mean ± deviation": "; ".join([*rows[:20], *more])}
 
 
 def _mirror(mirror: str | None) -> str:

@@ -23,6 +23,7 @@ from typing import Any, BinaryIO
 from walkback.errors import CheckpointError, ConfigurationError, WalkbackError, shortened
 from walkback.storage.migrations import CHECKPOINT, TRAINING_STATE
 from walkback.storage.tensorheader import read_metadata
+from walkback.support.textfile import open_regular
 
 TEMPORARY = ".walkback-*.tmp"
 """Pattern of the names of temporary files."""
@@ -255,6 +256,6 @@ def write_json(path: Path, document: Mapping[str, Any]) -> None:
 
 
 def sha256(path: Path) -> str:
-    """SHA-256 of a file's content, in hexadecimal; raises OSError where it cannot be read."""
-    with path.open("rb") as file:
+    """SHA-256 of a file's content, in hexadecimal; raises OSError, or ConfigurationError if it is no regular file."""
+    with open_regular(path) as file:
         return hashlib.file_digest(file, "sha256").hexdigest()

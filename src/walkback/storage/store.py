@@ -24,6 +24,7 @@ from typing import TYPE_CHECKING, Any, final
 from walkback.errors import CheckpointError, ConfigurationError
 from walkback.storage.files import sha256, write_bytes, write_json, writing_to
 from walkback.storage.migrations import STEP
+from walkback.support.textfile import read_text
 
 if TYPE_CHECKING:
     from walkback.storage.checkpoint import Checkpoint, TrainingState
@@ -121,7 +122,7 @@ class CheckpointStore:
         if step is None:
             return None
         best = self.best(step)
-        digest = json.loads(saved.manifest.read_bytes())["sha256"].get(best.name)
+        digest = _document(saved.manifest)["sha256"].get(best.name)
         problem = _unlike(best, digest)
         if problem is None:
             return None
@@ -245,11 +246,16 @@ def _manifest(saved: SavedStep, best: int | None) -> dict[str, Any]:
     return STEP.stamp() | {"step": saved.step, "sha256": digests} | ({} if best is None else {"best": best})
 
 
+def _document(manifest: Path) -> Any:
+    """What a manifest says; raises ConfigurationError where it cannot be read or is no small file."""
+    return json.loads(read_text(manifest))
+
+
 def _best_of(manifest: Path) -> int | None:
     """The step of the best model that a manifest names; None where it names none, or cannot be read."""
     try:
-        document = json.loads(manifest.read_bytes())
-    except (OSError, ValueError, RecursionError):
+        document = _document(manifest)
+    except (ConfigurationError, ValueError, RecursionError):
         return None
     match document:
         case {"best": int(best)}:
@@ -260,18 +266,16 @@ def _best_of(manifest: Path) -> int | None:
 
 def _problem(saved: SavedStep) -> str | None:
     """Why a step cannot be resumed from; None if its own files are those that were saved."""
+    if not os.path.lexists(saved.manifest):
+        return f"{saved.manifest.name} is missing"
     try:
-        manifest = STEP.migrated(json.loads(saved.manifest.read_bytes()), saved.manifest.name)
+        manifest = STEP.migrated(_document(saved.manifest), saved.manifest.name)
         digests = manifest["sha256"]
         if manifest["step"] != saved.step:
             return f"{saved.manifest.name} is of another step"
         problems = (_unlike(path, digests.get(path.name)) for path in (saved.checkpoint, saved.state))
         return next((problem for problem in problems if problem is not None), None)
-    except FileNotFoundError as error:
-        return f"{Path(error.filename).name} is missing"
-    except OSError as error:
-        return f"it cannot be read ({error.strerror})"
-    except CheckpointError as error:
+    except (CheckpointError, ConfigurationError) as error:
         return str(error).removeprefix("Got ").rstrip(".")
     except (ValueError, RecursionError, AttributeError, LookupError, TypeError):
         return f"{saved.manifest.name} cannot be read"
@@ -283,5 +287,7 @@ def _unlike(path: Path, digest: object) -> str | None:
         return None if sha256(path) == digest else f"{path.name} is not the file that was saved"
     except FileNotFoundError:
         return f"{path.name} is missing"
+    except ConfigurationError:
+        return f"{path.name} is not a regular file"
     except OSError as error:
         return f"{path.name} cannot be read ({error.strerror})"
