@@ -129,6 +129,19 @@ def test_one_signal_ends_the_final_evaluation_and_the_run_goes_on_from_it(
         assert digest(tmp_path / "a" / name) == digest(tmp_path / "b" / name)
 
 
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_run_that_had_not_begun_leaves_its_directory_free(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, number: signal.Signals
+) -> None:
+    import walkback.training.run as module
+
+    with monkeypatch.context() as patch:
+        sent(patch, number, module, "write_text")  # of the configuration, the first file of a run
+        assert run(tmp_path / "a", "--resume", "auto", steps=1).code == 128 + number
+    assert [path.name for path in (tmp_path / "a").rglob("*") if path.is_file()] == [".lock"]
+    assert run(tmp_path / "a", "--resume", "auto", steps=1).code == 0
+
+
 def test_finished_pieces_survive_and_are_used_again(
     checkpoint: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:

@@ -64,7 +64,12 @@ def _outcome(result: RunResult) -> Outcome:
 
 
 def _leave(directory: RunDirectory, outcome: Outcome) -> None:
-    """Write what can be written: the error that ended the run matters more than one of this file."""
+    """Write what can be written: the error that ended the run matters more than one of this file.
+
+    A run that has not begun, of which nothing is there yet, leaves its directory free.
+    """
+    if not directory.config.exists():
+        return
     with suppress(WalkbackError, OSError):
         directory.require_held()
         outcome.write(directory.path)
