@@ -221,7 +221,7 @@ def test_recipe_file(registry: Registry, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("[operator\n", r"no valid TOML: .*line 1"),
+        ("[operator\n", r"not valid TOML: .*line 1"),
         ("[opperator]\n", r"Unknown section 'opperator' in .*did you mean 'operator'"),
         ("training = 3\n", r"has training = 3, expected a table \[training\]"),
         ("[operator]\nname = 3\n", r"operator.name: got 3, expected the name of a component"),
@@ -245,7 +245,7 @@ def test_missing_recipes(registry: Registry, tmp_path: Path) -> None:
 
 
 def test_torn_recipe_is_the_fault_of_its_plugin(registry: Registry) -> None:
-    with pytest.raises(PluginError, match=r"'toys:torn' is no valid TOML"):
+    with pytest.raises(PluginError, match=r"'toys:torn' is not valid TOML"):
         resolve(registry, recipe="torn")
 
 

@@ -23,6 +23,7 @@ from walkback.configuration.layering import resolve_data
 from walkback.configuration.schema import component_options
 from walkback.errors import ConfigurationError, DataError
 from walkback.extensions.registry import Registry
+from walkback.support import reach
 from walkback_hf import hub
 from walkback_hf.named import TABLE
 from walkback_hf.plugin import walkback_datasets
@@ -269,8 +270,8 @@ def test_a_refusal_of_the_hub_is_told_in_one_sentence(monkeypatch, endpoint):
 
 def test_a_hub_out_of_reach_is_tried_once_and_the_way_out_is_told(downloads, monkeypatch):
     attempts: list[str] = []
-    head = hub._head
-    monkeypatch.setattr(hub, "_head", lambda url, patience: attempts.append(url) or head(url, patience))
+    head = reach._head
+    monkeypatch.setattr(reach, "_head", lambda url, patience: attempts.append(url) or head(url, patience))
     with pytest.raises(DataError) as caught:
         Named(source="mnist").prepare()
     message = str(caught.value)
@@ -305,13 +306,13 @@ def test_a_server_that_accepts_and_stays_silent_is_given_up(monkeypatch):
     with socket.socket() as silent:
         silent.bind(("127.0.0.1", 0))
         silent.listen()
-        assert not hub._answers(f"http://127.0.0.1:{silent.getsockname()[1]}", 0.2)
+        assert not reach.answers(f"http://127.0.0.1:{silent.getsockname()[1]}", 0.2)
 
 
 def test_a_name_lookup_that_hangs_is_left_behind(monkeypatch):
     hanging = threading.Event()
-    monkeypatch.setattr(hub, "_head", lambda url, patience: 200 if hanging.wait() else 503)
-    assert not hub._answers("http://hub.invalid", 0.2)
+    monkeypatch.setattr(reach, "_head", lambda url, patience: 200 if hanging.wait() else 503)
+    assert not reach.answers("http://hub.invalid", 0.2)
     hanging.set()
 
 

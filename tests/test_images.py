@@ -12,10 +12,8 @@ import torch
 from PIL import Image
 
 from walkback.data import DataInfo
-from walkback.errors import ConfigurationError
 from walkback.pictures.images import (
     Picture,
-    draw_states,
     filmstrip,
     grid,
     save_png,
@@ -24,6 +22,7 @@ from walkback.pictures.images import (
     to_uint8,
     window_of,
 )
+from walkback.pictures.states import draw_states
 
 BYTES = torch.arange(256).reshape(1, 1, 16, 16)
 
@@ -119,15 +118,6 @@ def test_states_are_drawn_as_suits_their_data() -> None:
     images, points = random_images(4, 3, 8), torch.rand(5, 2, generator=torch.Generator().manual_seed(0))
     assert (draw_states(images, DataInfo("a", (3, 8, 8))) == grid(images)).all()
     assert (draw_states(points, DataInfo("b", (2,))) == scatter(points)).all()
-
-
-@pytest.mark.parametrize("shape", [(3,), (2, 2), (2, 8, 8)])
-def test_other_states_are_refused(shape: tuple[int, ...]) -> None:
-    with pytest.raises(
-        ConfigurationError,
-        match=r"Cannot draw states of shape .* \.npz, \.safetensors, \.csv, \.npy or \.parquet",
-    ):
-        draw_states(torch.zeros(1, *shape), DataInfo("a", shape))
 
 
 @pytest.mark.parametrize("channels", [1, 3])

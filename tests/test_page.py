@@ -12,10 +12,12 @@ from typing import Any
 import pytest
 from tests.program import run, tree, walkback
 
+import walkback as wb
+from walkback.errors import ConfigurationError
 from walkback.report import Figure, Report, Series
 from walkback.reporting.content import content_of, report_from
 from walkback.reporting.page import page
-from walkback.reporting.svg import Line, chart, ticks
+from walkback.reporting.svg import Line, chart, dots, ticks
 
 MEASURED = Report(
     "evaluate",
@@ -147,6 +149,50 @@ def test_what_is_no_run_is_refused(tmp_path: Path, name: str) -> None:
     assert not (tmp_path / "report.html").exists()
 
 
+def test_measurements_made_for_a_page_are_shown_beside_baselines(trained: Path, tmp_path: Path) -> None:
+    out, before = tmp_path / "report.html", tree(trained)
+    asked = ("--evaluate", "--samples", "40", "--diagnose", "reversibility")
+    done = walkback("report", trained, "-o", out, *asked)
+    assert (done.code, done.out) == (0, ""), done.err
+    assert tree(trained) == before
+    text = out.read_text("utf-8")
+    for words in (
+        "Bound beside simple models",
+        "diagonal gaussian",
+        "samples beside data",
+        "entropy production",
+    ):
+        assert words in text
+    Page(text)
+
+
+def test_measurements_are_refused_before_any_work(trained: Path, tmp_path: Path) -> None:
+    out = tmp_path / "report.html"
+    done = walkback("report", trained, "-o", out, "--samples", "40")
+    assert (done.code, done.err) == (
+        2,
+        "error: --samples compares samples in an evaluation: add --evaluate.\n",
+    )
+    with pytest.raises(ConfigurationError, match="Unknown diagnostic"):
+        wb.save_report(trained, out, diagnose=["mixin"], progress=False)
+    assert not out.exists()
+
+
+def test_the_page_from_python_is_that_of_the_command(trained: Path, tmp_path: Path) -> None:
+    written = wb.save_report(trained, tmp_path / "a.html", progress=False)
+    assert walkback("report", trained, "-o", tmp_path / "b.html").code == 0
+    assert written.read_bytes() == (tmp_path / "b.html").read_bytes()
+
+
+def test_dots_are_where_their_values_are() -> None:
+    drawn = dots([("a", 1.0, 0.5), ("<b>", 3.0, None)], "nats")
+    places = [float(x) for x in re.findall(r'cx="([\d.]+)"', drawn)]
+    ends = [float(x) for x in re.findall(r'class="line line0" x1="([\d.]+)" x2="([\d.]+)"', drawn)[0]]
+    assert "&lt;b&gt;" in drawn
+    assert sum(ends) / 2 == pytest.approx(places[0], abs=0.1)
+    assert (ends[1] - ends[0]) * 2 == pytest.approx(places[1] - places[0], abs=0.3)
+
+
 def test_reports_come_back_as_they_were() -> None:
     assert report_from(json.loads(json.dumps(MEASURED.to_dict()))) == MEASURED
 
@@ -156,8 +202,8 @@ def test_charts_draw_points_where_they_are() -> None:
     found = re.search(r'<polyline class="line line0" points="([^"]+)"', drawing)
     assert found is not None
     points = [tuple(map(float, pair.split(","))) for pair in found[1].split()]
-    # The frame is 560 wide from 64, and 244 high to 256: values 1 to 3.
-    assert points == [(64.0, 256.0), (344.0, 12.0), (624.0, 134.0)]
+    # The frame is 404 wide from 62, and 214 high to 226: values 1 to 3.
+    assert points == [(62.0, 226.0), (264.0, 12.0), (466.0, 119.0)]
     assert chart([Line("a", (), ())], "x", "y") == ""
     constant = chart([Line("a", (0, 1), (2.0, 2.0))], "x", "y")
     assert "nan" not in constant.lower()

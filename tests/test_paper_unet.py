@@ -9,14 +9,14 @@ import warnings
 import pytest
 import torch
 from tests.toy.paper import bernoulli_unet, gaussian_unet
-from torch.nn.functional import interpolate, silu
+from torch.nn.functional import interpolate, pixel_unshuffle, silu
 
 from walkback.errors import ConfigurationError
 from walkback.networks import Ports, Told
 from walkback.schedules import Level
 from walkback.state import Space
 from walkback.support.seeding import generator
-from walkback_networks.unet import ResidualUNet, doubled
+from walkback_networks.unet import ResidualUNet, doubled, folded_patches, unfolded_patches
 
 
 def network(
@@ -46,6 +46,10 @@ def network(
         ((3, 32, 32), {"patch": 4, "blocks": 2}),
         ((3, 30, 22), {"patch": 2, "channels": (8, 8, 8)}),  # odd sizes on the way down
         ((1, 8, 8), {"patch": 1, "attention": False}),
+        ((2, 13), {"patch": 1}),  # a series
+        ((2, 12), {"patch": 3}),
+        ((1, 4, 6, 5), {"patch": 1}),  # a volume
+        ((2, 4, 6, 8), {"patch": 2}),
     ],
 )
 def test_every_head_has_the_shape_of_the_state(shape: tuple[int, ...], changes: dict[str, object]) -> None:
@@ -79,9 +83,20 @@ def test_without_attention_the_view_is_limited() -> None:
     assert state.grad[0, 0, 40:, 40:].abs().max() < 0.05 * state.grad[0, 0, :8, :8].abs().max()
 
 
-@pytest.mark.parametrize("size", [(4, 6), (3, 5), (3, 6)])
-def test_doubling_is_nearest_interpolation(size: tuple[int, int]) -> None:
-    features = torch.randn(2, 3, 2, 3)
+@pytest.mark.parametrize("axes", [(6,), (4, 6), (2, 4, 6)])
+def test_patches_are_folded_into_channels_and_back(axes: tuple[int, ...]) -> None:
+    state = torch.randn(2, 3, *axes)
+    folded = folded_patches(state, 2)
+    assert torch.equal(unfolded_patches(folded, 2), state)
+    if len(axes) == 2:
+        assert torch.equal(folded, pixel_unshuffle(state, 2))
+    # Channel 0 has the first corner of every patch of the first channel.
+    assert torch.equal(folded[:, 0], state[:, 0][(slice(None), *(slice(None, None, 2) for _ in axes))])
+
+
+@pytest.mark.parametrize("size", [(4, 6), (3, 5), (3, 6), (3,), (4,), (4, 3, 5)])
+def test_doubling_is_nearest_interpolation(size: tuple[int, ...]) -> None:
+    features = torch.randn(2, 3, *((length + 1) // 2 for length in size))
     expected = interpolate(features, size=size, mode="nearest")
     assert torch.equal(doubled(features, torch.empty(2, 3, *size)), expected)
 
@@ -171,9 +186,9 @@ def test_the_binary_twin_starts_as_plain_flips() -> None:
 
 
 def test_wrong_data_are_refused() -> None:
-    with pytest.raises(ConfigurationError, match="expected images"):
+    with pytest.raises(ConfigurationError, match="expected series"):
         gaussian_unet(Space((2,)))
-    with pytest.raises(ConfigurationError, match="expected a divisor of both"):
+    with pytest.raises(ConfigurationError, match="expected a divisor of each"):
         gaussian_unet(Space((1, 27, 28)), patch=2)
     with pytest.raises(ConfigurationError, match="binary"):
         gaussian_unet(Space((1, 8, 8), "binary"))

@@ -210,7 +210,7 @@ def test_show_a_component(install: Install) -> None:
 
 @pytest.mark.parametrize(
     ("target", "words"),
-    [("no_such_module:Thing", "No module named 'no_such_module'"), ("math:pi", "math:pi is no class")],
+    [("no_such_module:Thing", "No module named 'no_such_module'"), ("math:pi", "math:pi is not a class")],
 )
 def test_show_a_component_that_cannot_be_imported(install: Install, target: str, words: str) -> None:
     install("other", OPERATOR.format(target=target, defaults="{}"))

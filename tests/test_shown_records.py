@@ -2,8 +2,14 @@
 
 from __future__ import annotations
 
-import pytest
+from io import BytesIO
+from pathlib import Path
 
+import pytest
+from PIL import Image
+from tests.program import TINY_BATCH, TINY_SETTINGS
+
+import walkback as wb
 from walkback.errors import ConfigurationError
 from walkback.report import Figure, Report, Series
 
@@ -44,3 +50,20 @@ def test_plot_draws_the_series() -> None:
 def test_nothing_to_plot_is_said() -> None:
     with pytest.raises(ConfigurationError, match="no series"):
         Report("a", "b", (Figure("b", 1.0, "1"),)).plot()
+
+
+def test_a_trained_model_plots_its_training_and_samples_plot_themselves(tmp_path: Path) -> None:
+    settings = {**TINY_SETTINGS, "training.log_every": 2, "training.validate_every": 2}
+    out = tmp_path / "run"
+    trained = wb.train(
+        data="swiss-roll", steps=4, batch_size=TINY_BATCH, settings=settings, out=out, progress=False
+    )
+    labels = [axes.get_ylabel() for axes in trained.plot().axes]
+    assert labels == ["loss (nats/step)", "upper bound (nats per example)"]
+    assert len(wb.load(out).plot().axes) == 2
+    with pytest.raises(ConfigurationError, match=r"final\.safetensors has no history"):
+        wb.load(out / "final.safetensors").plot()
+    drawn = wb.sample(trained, 20, chain=4, every=2, progress=False)
+    (axes,) = drawn.plot().axes
+    with Image.open(BytesIO(drawn.png())) as picture:
+        assert axes.images[0].get_size() == picture.size[::-1]

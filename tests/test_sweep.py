@@ -6,7 +6,19 @@ import signal
 from pathlib import Path
 
 import pytest
-from tests.program import TINY, Done, digest, records, run, running, tree, wait_until, walkback
+from tests.program import (
+    TINY,
+    TINY_BATCH,
+    TINY_SETTINGS,
+    Done,
+    digest,
+    records,
+    run,
+    running,
+    tree,
+    wait_until,
+    walkback,
+)
 
 import walkback as wb
 from walkback.errors import ConfigurationError
@@ -102,6 +114,19 @@ def test_a_dry_run_lists_directories(tmp_path: Path) -> None:
     assert done.code == 0
     assert [line.rpartition("/")[2] for line in done.out.split()] == ["seed=0", "seed=1", "seed=2"]
     assert not (tmp_path / "sweep").exists()
+
+
+def test_a_sweep_from_python_resumes_that_of_the_command(tmp_path: Path) -> None:
+    place, values = tmp_path / "sweep", {"operator.sigma": [0.03, 0.05]}
+    assert sweep(place, "--sweep", "operator.sigma=0.03,0.05").code == 0
+    before = tree(place)
+    settings = {**TINY_SETTINGS, "training.batch_size": TINY_BATCH, "samples.pictures": False}
+    found = wb.sweep(values, out=place, steps=4, settings=settings, progress=False)
+    assert [run.options["operator.sigma"] for run in found.runs] == [0.03, 0.05]
+    assert tree(place) == before
+    axes = found.plot().axes
+    assert len(axes) == 1
+    assert "bound" in axes[0].get_ylabel()
 
 
 def test_values_read_as_those_of_set() -> None:

@@ -6,9 +6,10 @@
     implied timescale       t = -lag / log σ         σ the largest singular value of the propagator (VAMP)
     spectral gap            1 - exp(-1/t)
 
-Statistics are projections on the principal axes of the data, squared distance to their mean, and log p(s' | s). τ and
-ESS are Geyer's estimates over split chains, and R-hat is rank-normalized (Vehtari et al. 2021), both from arviz-stats.
-Burn-in maximizes the number of effective samples left (Chodera 2016), from pymbar; VAMP is deeptime's.
+Statistics are projections on the principal axes of the data (the first coordinates where there are no data), squared
+distance to their mean, and log p(s' | s) if the kernel has a density. τ and ESS are Geyer's estimates over split
+chains, and R-hat is rank-normalized (Vehtari et al. 2021), both from arviz-stats. Burn-in maximizes the number of
+effective samples left (Chodera 2016), from pymbar; VAMP is deeptime's.
 
 R-hat of mixed chains is above 1, by √(1 + 2 τ / N) on average, so a test that accounts for chance decides whether
 chains have mixed (`walkback_diagnostics.correlation`). What chains cannot determine is given as a bound: τ of chains
@@ -26,6 +27,7 @@ from torch import Tensor
 from walkback.data import has_classes
 from walkback.diagnostics import ChainStart, Diagnostic, Subject
 from walkback.errors import ConfigurationError
+from walkback.known import has_density
 from walkback.measuring.estimates import require_enough
 from walkback.measuring.traces import cold_level, settle, trace
 from walkback.operators import visible
@@ -94,6 +96,7 @@ class Mixing(Diagnostic):
         """Returns figures over independent chains; see `Diagnostic.measure`."""
         require_libraries(timescales=self._timescales)
         values, names, num_classes, every = self._run(subject)
+        axes = sum(name.startswith("axis_") for name in names)
         looks = burn_in(values[..., : len(names)]) if self._burn_in == "auto" else 0
         first = min(looks, len(values) // 2)
         kept = values[first:]
@@ -106,7 +109,7 @@ class Mixing(Diagnostic):
                     "short to tell; raise --set steps=…."
                 )
         if self._timescales:
-            figures += figures_of_timescales(kept[..., : len(names) - 2], self._lag, every)
+            figures += figures_of_timescales(kept[..., :axes], self._lag, every)
         if num_classes:
             further, lines = figures_of_classes(kept[..., -1].long(), num_classes, every)
             figures += further
@@ -116,7 +119,7 @@ class Mixing(Diagnostic):
             "steps": len(values) * every,
             "burn_in": first * every if self._burn_in == "auto" else self._burn_in,
             "every": every,
-            "axes": len(names) - 2,
+            "axes": axes,
             "start": self._start,
             "temperature": self._temperature,
             "lag": self._lag if self._timescales else None,
@@ -130,27 +133,37 @@ class Mixing(Diagnostic):
         level, operator = cold_level(subject, self._temperature), subject.model.operator
         mean, axes = principal_axes(subject, self._axes)
         known: Neighbours | None = neighbours(subject) if has_classes(subject.data()) else None
+        start = subject.start(self._start, self._chains)
+        density = has_density(operator(start.state, level, start.context).cooling(level))
 
         def statistics(step: Transition) -> Tensor:
             states = visible(operator, step.target)
             rows = states.double().flatten(1) - mean
-            columns = [rows @ axes, rows.square().sum(1, keepdim=True), step.log_q.double()[:, None]]
+            columns = [rows @ axes, rows.square().sum(1, keepdim=True)]
+            if density:
+                columns.append(step.log_q.double()[:, None])
             if known is not None:
                 columns.append(known.nearest(states)[1].double()[:, None])
             return torch.cat(columns, 1)
 
-        start = subject.start(self._start, self._chains)
         if self._burn_in != "auto":
             start = settle(subject, start, level, self._burn_in)
         ran = trace(
             subject, start, level, self._steps, statistics, name="mixing", blocks=self._frames, reduce="last"
         )
-        names = (*(f"axis_{i + 1}" for i in range(axes.shape[1])), "squared_norm", "log_probability")
+        names = (*(f"axis_{i + 1}" for i in range(axes.shape[1])), "squared_norm")
+        names = (*names, "log_probability") if density else names
         return ran.values, names, 0 if known is None else known.num_classes, ran.block
 
 
 def principal_axes(subject: Subject, num: int) -> tuple[Tensor, Tensor]:
-    """Returns mean `(D,)` and leading principal axes `(D, num)` of training states, float64; fewer if D < num."""
+    """Returns mean `(D,)` and leading principal axes `(D, num)` of training states, float64; fewer if D < num.
+
+    Without data, these are 0 and the first coordinates.
+    """
+    if not len(subject.data().examples("train")):
+        every = torch.eye(subject.info.space.size, dtype=torch.float64, device=subject.device)
+        return torch.zeros_like(every[0]), every[:, :num]
     states = subject.training(_FOR_AXES, "axes")[1].double().flatten(1)
     mean = states.mean(0)
     axes: Tensor = torch.linalg.svd(states - mean, full_matrices=False)[2].T

@@ -7,14 +7,12 @@ downloaded, after a quick check that the hub answers, because `datasets` retries
 from __future__ import annotations
 
 import os
-import threading
-import urllib.error
-import urllib.request
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from walkback.errors import DataError
+from walkback.support.reach import answers
 from walkback_hf.columns import image_column
 from walkback_hf.encoded import EncodedImages, Found
 from walkback_hf.folders import find_local
@@ -120,34 +118,4 @@ def _obstacle() -> str | None:
         if os.environ.get(switch, "").upper() in ("1", "ON", "YES", "TRUE"):
             return f"switched off ({switch})"
     endpoint = os.environ.get("HF_ENDPOINT") or "https://huggingface.co"
-    return None if _answers(endpoint, _PATIENCE) else f"out of reach ({endpoint})"
-
-
-def _answers(url: str, patience: float) -> bool:
-    """Returns whether a server answers at `url` within `patience` seconds, through a proxy if one is configured.
-
-    Runs in a thread, because neither the name lookup nor trying several addresses in turn respects a timeout.
-    """
-    answered = threading.Event()
-
-    def ask() -> None:
-        if url.startswith(("http://", "https://")) and _head(url, patience) < 500:
-            answered.set()
-
-    thread = threading.Thread(target=ask, daemon=True)
-    thread.start()
-    thread.join(patience)
-    return answered.is_set()
-
-
-def _head(url: str, patience: float) -> int:
-    """Returns the status of a HEAD request; 503 if there is no answer."""
-    request = urllib.request.Request(url, method="HEAD", headers={"User-Agent": "walkback"})
-    try:
-        with urllib.request.urlopen(request, timeout=patience) as reply:
-            return int(reply.status)
-    except urllib.error.HTTPError as refusal:
-        with refusal:
-            return refusal.code
-    except (OSError, ValueError):
-        return 503
+    return None if answers(endpoint, _PATIENCE) else f"out of reach ({endpoint})"

@@ -97,7 +97,7 @@ class Table(Logger):
 
 
 def _is_before(row: Row, step: int) -> bool:
-    """Whether a line is whole and earlier than `step`."""
+    """Return whether a line is whole and earlier than `step`."""
     try:
         return None not in row.values() and int(row[_STEP]) < step
     except (KeyError, TypeError, ValueError):

@@ -13,7 +13,7 @@ Positive: TypeAlias = Annotated[float, Field(gt=0.0, allow_inf_nan=False)]
 Share: TypeAlias = Annotated[float, Field(ge=0.0, lt=1.0)]
 Widths: TypeAlias = Annotated[tuple[PositiveInt, ...], Field(min_length=1)]
 
-Linear = TypeVar("Linear", nn.Linear, nn.Conv2d, nn.ConvTranspose2d)
+Linear = TypeVar("Linear", bound=nn.Linear | nn.Conv1d | nn.Conv2d | nn.Conv3d | nn.ConvTranspose2d)
 
 
 @final

@@ -22,4 +22,4 @@ def walkback_networks() -> Iterable[Component]:
         "walkback_networks.encoder_decoder:EncoderDecoder",
         "The paper's convolutional encoder-decoder, for images (Tables 2 to 5)",
     )
-    yield Component("unet", "walkback_networks.unet:UNet", "Residual U-Net, for images")
+    yield Component("unet", "walkback_networks.unet:UNet", "Residual U-Net, for series, images and volumes")

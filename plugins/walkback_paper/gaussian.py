@@ -33,6 +33,7 @@ from collections.abc import Mapping
 from typing import Literal, final
 
 import torch
+from pydantic import PositiveInt
 from torch import Tensor, nn
 from torch.nn.functional import softplus
 
@@ -219,6 +220,8 @@ class Gaussian(Parametrized, DataAware):
         mean: Form of the mean; "mix" is the paper's, "linear" starts at the best Gaussian of the data.
         basis: Directions whose variances the linear mean knows: "eigenvectors" of the data's covariance, for tables and
             small images, "cosine" for larger images, or "auto".
+        mixture: Number of normal distributions in the cooling kernel of a linear mean, see `walkback_paper.mixtures`;
+            several learn data of several modes.
         alpha: α of the mixing mean.
         learn_alpha: Whether α is learned, starting from `alpha`.
         smoothed: Whether the noise that data are smoothed by (data.noise) scales what a preconditioned network learns.
@@ -240,6 +243,7 @@ class Gaussian(Parametrized, DataAware):
         sigma_share: Positive | None = None,
         mean: Mean | Literal["linear"] = "preconditioned",
         basis: BasisName = "pixels",
+        mixture: PositiveInt = 1,
         alpha: Fraction = 0.5,
         learn_alpha: bool = False,
         smoothed: bool = False,
@@ -262,16 +266,24 @@ class Gaussian(Parametrized, DataAware):
                 f"operator.basis = '{basis}' has no effect on operator.mean = '{mean}': set operator.mean = 'linear' "
                 "too, or leave out operator.basis."
             )
+        if mixture > 1 and mean != "linear":
+            raise ConfigurationError(
+                f"operator.mixture = {mixture} has no effect on operator.mean = '{mean}': set operator.mean = 'linear' "
+                "too, or leave out operator.mixture."
+            )
         noise = Noise(sigma, sigma_share, variance, temperature_law or VARIANCE_LAW)
         # The linear mean has no α either: one that is learned is refused as for the preconditioned mean.
         mixing = Mixing("preconditioned" if mean == "linear" else mean, alpha, learn_alpha)
         smoothing = leaf.noise if smoothed else 0.0
         parametrization = (
-            LinearGaussian(leaf.shape, basis, noise)
+            LinearGaussian(leaf.shape, basis, noise, mixture)
             if mean == "linear"
             else GaussianParametrization(leaf.shape, mixing, noise, smoothing)
         )
-        super().__init__(leaf, parametrization, network, heads=1 if variance == "fixed" else 2)
+        heads = 1 if variance == "fixed" else 2
+        if isinstance(parametrization, LinearGaussian):
+            heads = parametrization.heads
+        super().__init__(leaf, parametrization, network, heads)
 
     def fit_data(self, data: Tensor) -> None:
         """Estimates the data's moments; see the parametrization's `fit_data`."""

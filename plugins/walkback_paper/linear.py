@@ -18,12 +18,19 @@ the same basis), and so is the law of its chain at T = 1. The network learns wha
 with F, G = network(U z/√max(v, λ), log T), whose heads begin at 0; its input has variance 1 in all directions, whatever
 the scales of the data. The linear part of the mean is that of the level a kernel is asked for: heating from s_{t-1} at
 level t with the mean of level t - 1 would cost 0.16 bits/dim on images at a factor of 1.3. F is of the state's level.
+
+For data of several modes cooling may be a mixture of J such kernels (`mixtures`), with F_j and G_j of their own and
+
+    weights   π = softmax(Σ_d H_jd / √D)
+
+Heating then has the mean m + U (a z + c Σ_j π_j F_j).
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import final
 
 import torch
@@ -37,30 +44,61 @@ from walkback.schedules import Level
 from walkback.state import Context
 from walkback.support.constraints import Constrained, Constraint, positive
 from walkback_paper.bases import BasisName, RotatedNormalKernel, basis, fit
+from walkback_paper.mixtures import MixtureKernel, average
 from walkback_paper.parametrized import Noise, Numbers, Parametrization, told
 
 _MIN_RATIO = 1e-6
+_OFFSET = 0.02
 _BIAS = math.log(math.expm1(1 - _MIN_RATIO))  # softplus of this, and _MIN_RATIO, are 1
+
+
+@dataclass(frozen=True, slots=True)
+class Learned:
+    """What a network adds at a state, of each of the J parts of the cooling kernel.
+
+    Attributes:
+        correction: c F_j, coordinates, `(J, B, *E)`.
+        ratio: Of the variance of cooling to w, `(J, B, *E)`; None where it is not learned.
+        log_weights: log π_j, `(J, B)`; None for a single part.
+    """
+
+    correction: Tensor
+    ratio: Tensor | None
+    log_weights: Tensor | None
+
+    @property
+    def average(self) -> Tensor:
+        """Returns Σ_j π_j c F_j, `(B, *E)`."""
+        return self.correction[0] if self.log_weights is None else average(self.correction, self.log_weights)
+
+    def guided(self, untold: Learned, scale: float) -> Learned:
+        """Returns corrections and weights extrapolated from `untold` to these."""
+        correction = torch.lerp(untold.correction, self.correction, scale)
+        weights = self.log_weights
+        if weights is not None and untold.log_weights is not None:
+            weights = torch.lerp(untold.log_weights, weights, scale).log_softmax(0)
+        return Learned(correction, self.ratio, weights)
 
 
 @final
 class LinearConditional(Conditional, Guidable):
-    """What the network adds at a state, `c F` and the ratio of variances, and the linear operator around it."""
+    """The linear operator at a state, of which the coordinates are z, and what the network adds."""
 
-    def __init__(
-        self, linear: LinearGaussian, state: Tensor, correction: Tensor, ratio: Tensor | None
-    ) -> None:
+    def __init__(self, linear: LinearGaussian, coordinates: Tensor, learned: Learned) -> None:
         self._linear = linear
-        self._state = state
-        self._correction = correction
-        self._ratio = ratio
+        self._coordinates = coordinates
+        self._learned = learned
 
     def cooling(self, level: Level) -> Kernel:
-        """Returns N(μ, U diag(w r) Uᵀ)."""
-        variance = self._linear.cooling_variance(level)
-        if self._ratio is not None:
-            variance = variance * self._ratio
-        return RotatedNormalKernel(self._mean(level), variance, self._linear.basis)
+        """Returns N(μ, U diag(w r) Uᵀ), or the mixture of several."""
+        linear, learned = self._linear, self._learned
+        variance = linear.cooling_variance(level)
+        if learned.log_weights is None:
+            variance = variance if learned.ratio is None else variance * learned.ratio[0]
+            return RotatedNormalKernel(self._mean(level), variance, linear.basis)
+        variance = variance if learned.ratio is None else variance * learned.ratio
+        means = linear.share(level) * self._coordinates + learned.correction
+        return MixtureKernel(means, variance, learned.log_weights, linear.data_mean, linear.basis)
 
     def heating(self, level: Level) -> Kernel:
         """Returns N(μ, v)."""
@@ -70,11 +108,12 @@ class LinearConditional(Conditional, Guidable):
         """Returns what the network adds, extrapolated from `untold` to this; see `walkback.sampling.guidance`."""
         if not isinstance(untold, LinearConditional):
             raise TypeError(f"Got {type(untold).__name__}, expected a LinearConditional.")
-        correction = torch.lerp(untold._correction, self._correction, scale)
-        return LinearConditional(self._linear, self._state, correction, self._ratio)
+        return LinearConditional(
+            self._linear, self._coordinates, self._learned.guided(untold._learned, scale)
+        )
 
     def _mean(self, level: Level) -> Tensor:
-        return self._linear.mean(self._state, level) + self._correction
+        return self._linear.event(self._linear.share(level) * self._coordinates + self._learned.average)
 
 
 @final
@@ -85,6 +124,7 @@ class LinearGaussian(Parametrization, Constrained):
         shape: Event shape E.
         basis_name: The basis U.
         noise: σ, and whether the variance of cooling is learned ("reverse") or w ("fixed").
+        parts: J.
 
     Raises:
         ConfigurationError: The basis does not support the shape, or the variance is to have another form.
@@ -95,7 +135,7 @@ class LinearGaussian(Parametrization, Constrained):
     variances: Tensor
     max_variance: Tensor
 
-    def __init__(self, shape: tuple[int, ...], basis_name: BasisName, noise: Noise) -> None:
+    def __init__(self, shape: tuple[int, ...], basis_name: BasisName, noise: Noise, parts: int = 1) -> None:
         super().__init__()
         if noise.form not in ("fixed", "reverse"):
             raise ConfigurationError(
@@ -108,7 +148,17 @@ class LinearGaussian(Parametrization, Constrained):
         self.register_buffer("data_mean", torch.zeros(shape))
         self.register_buffer("variances", torch.ones(shape))
         self.register_buffer("max_variance", torch.ones(()))
+        self._parts = parts
+        if parts > 1:
+            # Parts that begin alike would stay alike. Their offsets average to 0 and change the kernel in fourth order.
+            offsets = torch.randn(parts, 1, *shape, generator=torch.Generator().manual_seed(0))
+            self.register_buffer("offsets", _OFFSET * (offsets - offsets.mean(0)))
         self._numbers = Numbers()
+
+    @property
+    def heads(self) -> int:
+        """Returns the number of outputs of the network: J of F, of G where it is learned, of π if there are several."""
+        return self._parts * (1 + (self._noise.form == "reverse") + (self._parts > 1))
 
     @property
     def constraints(self) -> Mapping[str, Constraint]:
@@ -137,32 +187,44 @@ class LinearGaussian(Parametrization, Constrained):
         """Runs `network` on `state` `(B, *E)`."""
         noise = self.noise(level)
         with torch.autocast(state.device.type, enabled=False):
-            scaled = (
-                self.basis.coordinates(state - self.data_mean) / torch.maximum(noise, self.variances).sqrt()
-            )
-            white = self.basis.event(scaled)
+            z = self.basis.coordinates(state - self.data_mean)
+            white = self.basis.event(z / torch.maximum(noise, self.variances).sqrt())
         outputs = [head.to(state.dtype) for head in network(white, told(state, level, context))]
         size = torch.minimum(noise, self.variances).sqrt()
-        with torch.autocast(state.device.type, enabled=False):
-            correction = self.basis.event(size * self.basis.coordinates(outputs[0]))
-        learned = self._noise.form == "reverse"
-        ratio = softplus(outputs[1] + _BIAS) + _MIN_RATIO if learned else None
-        return LinearConditional(self, state, correction, ratio)
+        return LinearConditional(self, z, self._learned(outputs, size))
+
+    def _learned(self, outputs: list[Tensor], size: Tensor) -> Learned:
+        """Takes the network's outputs apart; `size` is c."""
+        count = self._parts
+        with torch.autocast(size.device.type, enabled=False):
+            added = torch.stack([self.basis.coordinates(head) for head in outputs[:count]])
+            correction = size * (added + self.get_buffer("offsets") if count > 1 else added)
+        ratio = None
+        if self._noise.form == "reverse":
+            ratio = softplus(torch.stack(outputs[count : 2 * count]) + _BIAS) + _MIN_RATIO
+        if count == 1:
+            return Learned(correction, ratio, None)
+        logits = torch.stack(outputs[-count:]).flatten(2)
+        return Learned(correction, ratio, (logits.sum(2) / math.sqrt(logits.shape[2])).log_softmax(0))
 
     def noise(self, level: Level) -> Tensor:
         """Returns v, `(1 or B, 1, …)`."""
         return self._noise.law.variance(self.noise_variance, level)
 
-    def mean(self, state: Tensor, level: Level) -> Tensor:
-        """Returns m + U a Uᵀ (s - m), `(B, *E)`."""
-        share = (1 - self.noise(level) / self.variances).clamp(min=0).sqrt()
-        with torch.autocast(state.device.type, enabled=False):
-            return self.data_mean + self.basis.event(share * self.basis.coordinates(state - self.data_mean))
+    def share(self, level: Level) -> Tensor:
+        """Returns a, `(1 or B, *E)`."""
+        return (1 - self.noise(level) / self.variances).clamp(min=0).sqrt()
+
+    def event(self, coordinates: Tensor) -> Tensor:
+        """Returns m + U z for z `(B, *E)`."""
+        with torch.autocast(coordinates.device.type, enabled=False):
+            return self.data_mean + self.basis.event(coordinates)
 
     def cooling_variance(self, level: Level) -> Tensor:
         """Returns w, `(1 or B, *E)`."""
         noise = self.noise(level)
-        before = torch.maximum(
-            self.variances, self._noise.law.variance(self.noise_variance, level.colder_level())
-        )
+        colder = level.colder_level()
+        before = self.variances
+        if colder is not None:
+            before = torch.maximum(before, self._noise.law.variance(self.noise_variance, colder))
         return torch.where(noise < self.variances, noise, before)

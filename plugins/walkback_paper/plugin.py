@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
+from typing import Any
 
 from walkback.component import Component, Recipe
 from walkback.hookspecs import hookimpl
@@ -14,6 +15,19 @@ _GAUSSIAN = {
     "objective": {"name": "walkback"},
 }
 _BERNOULLI = {**_GAUSSIAN, "prior": {"name": "bernoulli"}, "data": {"binarize": "stochastic"}}
+
+_CATEGORICAL: Mapping[str, Mapping[str, Any]] = {
+    **_GAUSSIAN,
+    "prior": {"name": "categorical"},
+    "training": {
+        "updates": "stacked",
+        "steps": 1000,
+        "batch_size": 256,
+        "lr": 3e-3,
+        "lr_schedule": "cosine",
+        "ema": 0.99,
+    },
+}
 
 _RENAMED = {
     "smoothing": "smoothed",
@@ -62,6 +76,13 @@ def walkback_operators() -> Iterable[Component]:
     ):
         yield _gaussian(f"gaussian-{name}", network, f"Gaussian operator, {words}")
         yield _bernoulli(f"bernoulli-{name}", network, f"Bernoulli operator for binary data, {words}")
+    yield Component(
+        "categorical",
+        "walkback_paper.categorical:Categorical",
+        "Categorical operator for one-hot data with any network (option network)",
+        defaults=_CATEGORICAL,
+        preset={"network": {"name": "mlp", "hidden": 128, "depth": 2}},
+    )
 
 
 def _gaussian(name: str, network: str, summary: str) -> Component:
@@ -132,6 +153,13 @@ def walkback_priors() -> Iterable[Component]:
         "Fixed isotropic Gaussian with the data's mean and its largest variance",
     )
     yield Component("fair-bits", "walkback_paper.priors:FairBitsPrior", "Fixed independent fair coins")
+    symbols = "walkback_paper.symbol_priors"
+    yield Component(
+        "categorical",
+        f"{symbols}:CategoricalPrior",
+        "Independent symbols with the tracked frequencies of s_K",
+    )
+    yield Component("uniform-symbols", f"{symbols}:UniformSymbolsPrior", "Fixed equally likely symbols")
 
 
 @hookimpl

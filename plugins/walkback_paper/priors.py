@@ -31,7 +31,7 @@ from walkback_paper.bases import fit as fit_basis
 from walkback_paper.moments import largest_variance
 from walkback_paper.parametrized import Positive, single_tensor
 
-_Momentum: TypeAlias = Annotated[float, Field(gt=0.0, le=1.0)]
+Momentum: TypeAlias = Annotated[float, Field(gt=0.0, le=1.0)]
 
 _MIN_VARIANCE = 1e-10
 _MIN_PROBABILITY = 1e-4
@@ -41,7 +41,7 @@ def _single(space: StateSpace, support: Support, name: str) -> Space:
     return single_tensor(space, support, f"the prior '{name}'", "choose another prior")
 
 
-class _Tracker(torch.nn.Module, Constrained):
+class Tracker(torch.nn.Module, Constrained):
     """Running average of batch statistics with weight max(1/count, momentum)."""
 
     count: Tensor
@@ -82,7 +82,7 @@ class GaussianPrior(Prior, Constrained):
         space: StateSpace,
         *,
         track: bool = True,
-        momentum: _Momentum = 0.01,
+        momentum: Momentum = 0.01,
         scale: Positive = 1.0,
         basis: BasisName = "pixels",
     ) -> None:
@@ -91,7 +91,7 @@ class GaussianPrior(Prior, Constrained):
         self.basis = make_basis(basis, shape)
         self._track = track
         self._scale = scale
-        self.tracker = _Tracker(momentum)
+        self.tracker = Tracker(momentum)
         self.register_buffer("mean", torch.zeros(shape))
         self.register_buffer("variance", torch.ones(shape))
 
@@ -135,12 +135,12 @@ class GaussianPrior(Prior, Constrained):
             return
         (x,) = leaves(state)
         weight = self.tracker.weight().to(self.mean.dtype)
-        centred = self.basis.coordinates(x - self.mean)
-        shift = centred.mean(0)
+        shift = x.mean(0) - self.mean
         # The variance of a mixture: that within both parts plus that of their means.
-        within = torch.lerp(self.variance, centred.var(0, correction=0), weight)
-        self.variance.copy_((within + weight * (1 - weight) * shift.square()).clamp(min=_MIN_VARIANCE))
-        self.mean.add_(weight * self.basis.event(shift[None])[0])
+        within = torch.lerp(self.variance, self.basis.coordinates(x).var(0, correction=0), weight)
+        between = weight * (1 - weight) * self.basis.coordinates(shift[None])[0].square()
+        self.variance.copy_((within + between).clamp(min=_MIN_VARIANCE))
+        self.mean.add_(weight * shift)
 
 
 @final
@@ -155,11 +155,11 @@ class BernoulliPrior(Prior, Constrained):
 
     mean: Tensor
 
-    def __init__(self, space: StateSpace, *, track: bool = True, momentum: _Momentum = 0.01) -> None:
+    def __init__(self, space: StateSpace, *, track: bool = True, momentum: Momentum = 0.01) -> None:
         super().__init__(space)
         shape = _single(space, "binary", "bernoulli").shape
         self._track = track
-        self.tracker = _Tracker(momentum)
+        self.tracker = Tracker(momentum)
         self.register_buffer("mean", torch.full(shape, 0.5))
 
     @property

@@ -32,6 +32,7 @@ class TableFile(Dataset, Centred, Labelled, Standardized):
         condition: Condition = "none",
         standardize: Standardize = "auto",
         array: str | None = None,
+        transform: str | dict[str, str] = "none",
     ) -> None:
         """Initializes the dataset; nothing is read before `prepare`.
 
@@ -43,6 +44,8 @@ class TableFile(Dataset, Centred, Labelled, Standardized):
             condition: Whether a model is told the class of each row ("label").
             standardize: "auto" learns real values less their mean, over their deviation; "none" as they are.
             array: Name of the array in a .npz file with several.
+            transform: Of values with bounds or heavy tails, for all columns or by the name of each: "log", "log(a)",
+                "logit", "logit(a, b)" or "asinh".
 
         Raises:
             ConfigurationError: There is no path, or a model is to be told classes without a label.
@@ -55,7 +58,7 @@ class TableFile(Dataset, Centred, Labelled, Standardized):
         self._columns: Sequence[str] | None = columns
         self._label = label
         self._array = array
-        self._options = RowOptions(standardize, condition)
+        self._options = RowOptions(standardize, condition, transform=transform)
         self._trained_on: DataInfo | None = None
         self._found: RowData | None = None
 

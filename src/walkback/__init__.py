@@ -1,8 +1,6 @@
 """walkback: learn transition operators, stochastic maps s → s' whose repeated application samples the data.
 
-One training step goes through the modules in this order::
-
-    data → walk (operators, kernels, schedules, processes) → objectives → training → checkpoint
+Training: data → walk (operators, kernels, schedules, processes) → objectives → training → checkpoint.
 
 Components that are chosen by name come from plugins (see `hookspecs` and `extensions.registry`). `import walkback`
 is cheap: the names below are imported on first access::
@@ -23,9 +21,9 @@ if TYPE_CHECKING:
     from walkback.api.measuring import diagnose, evaluate
     from walkback.api.models import load
     from walkback.api.records import Samples, Trained
-    from walkback.api.runs import runs
+    from walkback.api.runs import runs, save_report, sweep
     from walkback.api.sampling import inpaint, sample
-    from walkback.api.training import bench, train
+    from walkback.api.training import bench, chain, train
     from walkback.report import Report
 else:
 
@@ -36,10 +34,10 @@ else:
         places = {
             **dict.fromkeys(("diagnose", "evaluate"), "api.measuring"),
             **dict.fromkeys(("Samples", "Trained"), "api.records"),
-            "runs": "api.runs",
+            **dict.fromkeys(("runs", "save_report", "sweep"), "api.runs"),
             **dict.fromkeys(("inpaint", "sample"), "api.sampling"),
             "load": "api.models",
-            **dict.fromkeys(("bench", "train"), "api.training"),
+            **dict.fromkeys(("bench", "chain", "train"), "api.training"),
             "Report": "report",
         }
         if name not in places:
@@ -58,11 +56,14 @@ __all__ = [
     "Samples",
     "Trained",
     "bench",
+    "chain",
     "diagnose",
     "evaluate",
     "inpaint",
     "load",
     "runs",
     "sample",
+    "save_report",
+    "sweep",
     "train",
 ]

@@ -58,9 +58,11 @@ class Level:
         """
         return _like(self.temperature, leaf)
 
-    def colder_level(self) -> Level:
-        """Return the level of the colder state; its temperature is a tensor, and 0 where that state is data."""
-        return Level(self.step, torch.as_tensor(self.colder, dtype=torch.float64).reshape(-1))
+    def colder_level(self) -> Level | None:
+        """Return the level of the colder state, or None where it is data; a tensor's temperature may be 0 there."""
+        if isinstance(self.colder, Tensor) or self.colder > 0:
+            return Level(self.step, self.colder)
+        return None
 
 
 def _like(temperature: float | Tensor, leaf: Tensor) -> Tensor:

@@ -34,7 +34,7 @@ def refused(*arguments: str | Path, words: str, code: int = 2) -> None:
 
 
 SETTINGS = [
-    ("operator.network.hidden=" + "9" * 23, "expected an integer of 64 bits at most"),
+    ("operator.network.hidden=" + "9" * 23, "expected an integer of at most 64 bits"),
     (
         "operator.network.hidden=9999999999",
         "operator.network.hidden: got 1e+10, expected an integer of at most",
@@ -124,7 +124,7 @@ def test_an_operator_without_weights(install: Install, tmp_path: Path) -> None:
     install("weightless", WEIGHTLESS)
     refused(
         *("run", "--operator", "weightless", "--data", "swiss-roll", "--out", tmp_path / "a"),
-        words="the operator 'weightless', which has no weights to learn",
+        words="the operator 'weightless' without trainable weights",
     )
     assert not (tmp_path / "a").exists()
 

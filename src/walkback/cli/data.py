@@ -1,4 +1,4 @@
-"""`walkback data`: the datasets there are, and preparing one before a run."""
+"""`walkback data`: list datasets, and prepare one before a run."""
 
 from __future__ import annotations
 
@@ -13,6 +13,8 @@ from walkback.cli.console import Output, plain, table
 
 if TYPE_CHECKING:
     from walkback.data import DataInfo
+
+_MOST_COLUMNS = 20
 
 app = typer.Typer(no_args_is_help=True, help="List and prepare datasets.")
 
@@ -46,9 +48,10 @@ def prepare_data(
     ] = None,
     json: Json = False,
 ) -> None:
-    """Download, decode and cache a dataset now, and show what it is."""
+    """Download, decode and cache a dataset now, and show its description."""
     from walkback.configuration.components import component_table
     from walkback.configuration.layering import resolve_data
+    from walkback.data import prepare_data
     from walkback.extensions.attribution import naming_plugins
 
     registry, output = registry_of(ctx), Output()
@@ -57,7 +60,7 @@ def prepare_data(
     dataset = registry.load(registry.find("dataset", config.name))(**config.options)
     with output.progress() as watch, naming_plugins(registry):
         watch.stage(f"Preparing {config.name}", 0)
-        dataset.prepare()
+        prepare_data(dataset, watch)
     if json:
         output.emit_json({"data": component_table(config), "info": dataset.info.to_dict()})
     else:
@@ -65,33 +68,36 @@ def prepare_data(
 
 
 def _table(info: DataInfo) -> Any:
-    lines = {
-        "name": info.name,
-        "shape": " × ".join(str(size) for size in info.shape),
-        "support": info.support,
-        "gray levels": "not quantized" if info.bins is None else str(info.bins),
-        **_columns(info),
-        "examples": ", ".join(f"{count:,} {split}" for split, count in info.splits.items()),
-        "preprocessing": "; ".join(info.preprocessing) or "none",
-        "fingerprint": info.fingerprint,
-    }
-    return table(("", ""), list(lines.items()))
+    lines = [
+        ("name", info.name),
+        ("shape", " × ".join(str(size) for size in info.shape)),
+        ("support", info.support),
+        ("gray levels", "not quantized" if info.bins is None else str(info.bins)),
+        *_columns(info),
+        ("examples", ", ".join(f"{count:,} {split}" for split, count in info.splits.items())),
+        ("preprocessing", "; ".join(info.preprocessing) or "none"),
+        ("fingerprint", info.fingerprint),
+    ]
+    return table(("", ""), lines)
 
 
-def _columns(info: DataInfo) -> dict[str, str]:
-    """Mean and deviation of each column of a table."""
+def _columns(info: DataInfo) -> list[tuple[str, str]]:
+    """Return rows with mean and deviation of each column of a table."""
     fit = info.standardized
     if fit is None:
-        return {}
-    names = fit.columns or (
-        tuple(f"x{index}" for index in range(len(fit.mean))) if len(fit.mean) > 1 else ("all",)
-    )
+        return []
+    num = len(fit.mean)
+    names = fit.columns or (tuple(f"x{index}" for index in range(num)) if num > 1 else ("all",))
+    transforms = [f" after {found}" * (found.kind != "none") for found in fit.transforms] or [""] * num
     rows = [
-        f"{plain(name)}: {mean:.4g} ± {deviation:.3g}{' (whole numbers)' if whole else ''}"
-        for name, mean, deviation, whole in zip(names, fit.mean, fit.deviation, fit.whole, strict=True)
+        f"{plain(name)}: {mean:.4g} ± {deviation:.3g}{after}{' (whole numbers)' if whole else ''}"
+        for name, mean, deviation, after, whole in zip(
+            names, fit.mean, fit.deviation, transforms, fit.whole, strict=True
+        )
     ]
-    more = [f"… ({len(rows) - 20} more)"] if len(rows) > 20 else []
-    return {"mean ± deviation": "; ".join([*rows[:20], *more])}
+    more = [f"… ({num - _MOST_COLUMNS} more)"] if num > _MOST_COLUMNS else []
+    first, *others = (*rows[:_MOST_COLUMNS], *more)
+    return [("mean ± deviation", first), *(("", row) for row in others)]
 
 
 def _mirror(mirror: str | None) -> str:

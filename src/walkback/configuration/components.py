@@ -1,4 +1,4 @@
-"""Components with their options: chosen by name, in layers, components inside components included.
+"""Components with their options: chosen by name, in layers, including nested components.
 
     [operator]                  ComponentConfig("gaussian", {"sigma": 0.05, "network": ComponentConfig("unet", {…})})
     name = "gaussian"
@@ -6,8 +6,8 @@
     [operator.network]
     name = "unet"
 
-Layers come from weak to strong. A component inside another is named by the strongest layer that names one, and takes
-the options of all layers that mean it: an option that was set for another component is dropped with it.
+Layers are ordered from weak to strong. The strongest layer that names a nested component determines it. The component
+takes the options of all layers that refer to it; options that were set for another component are dropped.
 """
 
 from __future__ import annotations
@@ -34,9 +34,9 @@ from walkback.extensions.registry import Registry
 
 @dataclass(frozen=True, slots=True)
 class ComponentConfig:
-    """A chosen component: its name, and all of its options as its `__init__` takes them.
+    """A chosen component: its name, and all of its options for its `__init__`.
 
-    An option that is a component is a ComponentConfig itself; see `building.assembly.build_part`.
+    A nested component is itself a ComponentConfig; see `building.assembly.build_part`.
     """
 
     name: str
@@ -49,8 +49,8 @@ class Options:
 
     Attributes:
         table: Plain values by option.
-        distribution: The distribution whose names these are: its claim to a name beats the others'.
-        proposed: Whether options count only where the component has them.
+        distribution: The distribution that takes precedence for names in this layer.
+        proposed: Whether to ignore options that the component does not have.
     """
 
     table: Mapping[str, Any]
@@ -61,13 +61,13 @@ class Options:
 def configure(
     registry: Registry, path: str, registered: Registered[Component], layers: Sequence[Options]
 ) -> ComponentConfig:
-    """A component with its options.
+    """Return a component with its options.
 
     Args:
-        registry: Where components inside this one are looked up.
-        path: Where in the configuration it is, for messages: "operator", "operator.network".
+        registry: Resolves the names of nested components.
+        path: Its path in the configuration, for messages: "operator", "operator.network".
         registered: The component.
-        layers: Its options from weak to strong; what is called `name` in them is no option.
+        layers: Its options from weak to strong; an entry `name` is ignored.
 
     Raises:
         ConfigurationError: An option is unknown, missing or ill-typed.
@@ -98,17 +98,17 @@ def configure(
 
 
 def component_table(part: ComponentConfig) -> dict[str, Any]:
-    """Plain JSON types: the name beside the options, a table for each component inside."""
+    """Convert to plain JSON types: the name and the options, with a table for each nested component."""
     return {"name": part.name, **options_table(part)}
 
 
 def options_table(part: ComponentConfig) -> dict[str, Any]:
-    """The options alone as plain JSON types."""
+    """Convert the options, without the name, to plain JSON types."""
     return {option: _plain(value) for option, value in part.options.items()}
 
 
 def without_none(table: Mapping[str, Any]) -> dict[str, Any]:
-    """Tables without what is None, for TOML, which has no null."""
+    """Return tables without None values, for TOML, which has no null."""
     return {
         key: without_none(value) if isinstance(value, Mapping) else value
         for key, value in table.items()
@@ -125,12 +125,12 @@ def _options(layer: Options, known: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _of_option(layers: Sequence[Options], option: str) -> list[tuple[Any, Options]]:
-    """What the layers say of one option, from weak to strong."""
+    """Return the values of one option in the layers, from weak to strong."""
     return [(layer.table[option], layer) for layer in layers if option in layer.table]
 
 
 def _inner(registry: Registry, path: str, nested: Nested, said: Sequence[tuple[Any, Options]]) -> Any:
-    """The component, or components, of an option."""
+    """Return the component or components of an option."""
     strongest, layer = said[-1]
     if not nested.many:
         return _one(registry, path, nested.kind, said)
@@ -147,7 +147,7 @@ def _inner(registry: Registry, path: str, nested: Nested, said: Sequence[tuple[A
 def _one(
     registry: Registry, path: str, kind: Kind, said: Sequence[tuple[Any, Options]]
 ) -> ComponentConfig | None:
-    """The component that layers mean: the strongest name, with the options that were set for it."""
+    """Return the component with the strongest name, and the options that were set for it."""
     said = [(_table(path, value), layer) for value, layer in said]
     cleared = max((number for number, (table, _) in enumerate(said) if table is None), default=-1)
     layers = [

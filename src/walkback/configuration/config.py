@@ -7,8 +7,8 @@
     [training]
     steps = 2000
 
-A section chooses a component and sets its options, holds any number of components by name (`[loggers.tensorboard]`), or
-has settings of the engine. How a configuration comes from recipes, flags and defaults is in `layering.py`.
+A section chooses a component and sets its options, contains any number of components by name (`[loggers.tensorboard]`),
+or contains general settings. `layering.py` makes configurations from recipes, flags and defaults.
 """
 
 from __future__ import annotations
@@ -56,10 +56,10 @@ COMPONENT_SECTIONS: Mapping[str, Kind] = {
     "objective": "objective",
     "data": "dataset",
 }
-"""The kind of component that each of these sections chooses."""
+"""Sections that choose one component, with its kind."""
 
 COLLECTIONS: Mapping[str, Kind] = {"loggers": "logger", "metrics": "metric"}
-"""The kind of component of which each of these sections holds any number, `[loggers.NAME]`."""
+"""Sections that contain any number of components, `[loggers.NAME]`, with their kind."""
 
 SETTINGS_SECTIONS: Mapping[str, type[Settings]] = {
     "training": TrainingSettings,
@@ -67,14 +67,14 @@ SETTINGS_SECTIONS: Mapping[str, type[Settings]] = {
     "samples": SampleSettings,
     "run": RunSettings,
 }
-"""The sections that belong to the engine."""
+"""Sections of general settings."""
 
 SECTIONS: tuple[str, ...] = (*COMPONENT_SECTIONS, *SETTINGS_SECTIONS, *COLLECTIONS)
 
 
 @dataclass(frozen=True, slots=True)
 class RunConfig:
-    """Everything that determines a run; `recipe` says where it started from, and is None where it did not."""
+    """Everything that determines a run; `recipe` is the recipe that it is based on, if any."""
 
     operator: ComponentConfig
     schedule: ComponentConfig
@@ -91,7 +91,7 @@ class RunConfig:
     recipe: str | None = None
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain JSON types: tables by section, a component's name beside its options."""
+        """Convert to plain JSON types: tables by section, with the name of a component among its options."""
         document: dict[str, Any] = {} if self.recipe is None else {"recipe": self.recipe}
         for section in SECTIONS:
             part = getattr(self, section)
@@ -105,10 +105,10 @@ class RunConfig:
 
     @classmethod
     def from_dict(cls, document: Mapping[str, Any], registry: Registry) -> RunConfig:
-        """Inverse of `to_dict`.
+        """Invert `to_dict`.
 
         Raises:
-            ConfigurationError: A component is missing or unknown, or an option is.
+            ConfigurationError: A component or an option is missing or unknown.
             PluginError: A component cannot be imported.
         """
         refuse_unknown_tables(document, "The configuration", SECTIONS, extra={"recipe"})
@@ -126,27 +126,27 @@ class RunConfig:
         return assemble({**parts, **settings, **collections}, document.get("recipe"))
 
     def to_toml(self) -> str:
-        """TOML, which has no null: what is None is left out, and None again when it is read."""
+        """Convert to TOML, which has no null: options that are None are omitted, and None again when read."""
         document = CONFIGURATION.stamp() | without_none(self.to_dict())
         return tomli_w.dumps({"digest": _digest(tomllib.loads(tomli_w.dumps(document))), **document})
 
     @classmethod
     def from_toml(cls, text: str, registry: Registry) -> RunConfig:
-        """Inverse of `to_toml`, also of an older version's; raises as `from_dict`."""
+        """Invert `to_toml`, also for files of older versions; raises the errors of `from_dict`."""
         return cls.from_dict(parse_document(text, "The configuration", registry), registry)
 
 
 def parse_document(text: str, origin: str, registry: Registry, prefer: str = "") -> dict[str, Any]:
-    """Read a configuration or a recipe of any format as tables by section of this version's, and "recipe".
+    """Parse a configuration or a recipe of any format; returns tables by section in the current format, and "recipe".
 
     Args:
         text: TOML.
-        origin: Where it came from, for messages.
-        registry: Where components are looked up that have renamed options.
-        prefer: A distribution whose claim to names beats the others'.
+        origin: Source of the text, for messages.
+        registry: Resolves the names of components with renamed options.
+        prefer: Distribution that takes precedence for names.
 
     Raises:
-        ConfigurationError: It is no TOML, has something else in it, or is of a newer format.
+        ConfigurationError: The text is not TOML, has unknown entries, or is of a newer format.
         PluginError: A component cannot be imported.
     """
     parsed = parse_tables(text, origin, SECTIONS, extra={"kind", "format", "recipe", "digest"})
@@ -156,11 +156,11 @@ def parse_document(text: str, origin: str, registry: Registry, prefer: str = "")
 
 
 def with_moved_options(document: Mapping[str, Any], registry: Registry, prefer: str = "") -> dict[str, Any]:
-    """Tables by section with the options of components where this version has them.
+    """Return tables by section, with renamed options of components moved to their current places.
 
     Args:
-        document: A configuration of today's format, as a checkpoint contains it.
-        registry: Where components are looked up that have renamed options.
+        document: A configuration of the current format, as in a checkpoint.
+        registry: Resolves the names of components with renamed options.
         prefer: See `parse_document`.
 
     Raises:
@@ -174,7 +174,7 @@ def with_moved_options(document: Mapping[str, Any], registry: Registry, prefer: 
 
 
 def is_edited(text: str) -> bool:
-    """Whether a `config.toml` was changed after it was written; comments and layout do not count.
+    """Return whether a `config.toml` was edited after it was written; comments and layout are ignored.
 
     False for files of older versions, which have no digest.
     """
@@ -184,7 +184,7 @@ def is_edited(text: str) -> bool:
 
 
 def _digest(document: Mapping[str, Any]) -> str:
-    """SHA-256 of a TOML document."""
+    """Return the SHA-256 of a TOML document."""
     return hashlib.sha256(json.dumps(document, sort_keys=True, default=str).encode()).hexdigest()
 
 
@@ -194,13 +194,13 @@ def component(
     """Read one component section, `{"name": …, **options}`.
 
     Args:
-        registry: Where the name is looked up.
+        registry: Resolves the name.
         section: One of `COMPONENT_SECTIONS`.
         table: Plain values.
-        prefer: A distribution whose claim to the name beats the others', see `Registry.find`.
+        prefer: Distribution that takes precedence for the name, see `Registry.find`.
 
     Raises:
-        ConfigurationError: The name is missing or unknown, or an option is.
+        ConfigurationError: The name or an option is missing or unknown.
         PluginError: The component cannot be imported.
     """
     name = table.get("name")
@@ -214,10 +214,10 @@ def collection(registry: Registry, section: str, layers: Sequence[Options]) -> t
     """Read one section of components by name, `{NAME: {**options}, …}`.
 
     Args:
-        registry: Where the names are looked up.
+        registry: Resolves the names.
         section: One of `COLLECTIONS`.
-        layers: Such tables, from weak to strong. In the place of options, true means none and false takes a component
-            out that a weaker layer has.
+        layers: Such tables, from weak to strong. Instead of a table of options, true stands for no options, and false
+            removes a component of a weaker layer.
 
     Raises:
         ConfigurationError: A name or an option is unknown, or an option is ill-typed.
@@ -245,5 +245,5 @@ def collection(registry: Registry, section: str, layers: Sequence[Options]) -> t
 
 
 def assemble(parts: Mapping[str, Any], recipe: str | None) -> RunConfig:
-    """A RunConfig from its parts by section."""
+    """Return a RunConfig made of parts by section."""
     return RunConfig(**{field.name: parts[field.name] for field in fields(RunConfig)[:-1]}, recipe=recipe)

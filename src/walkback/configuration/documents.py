@@ -1,6 +1,6 @@
-"""TOML of unknown origin: bounded before and after it is parsed.
+"""TOML that is not trusted: checked against limits before and after it is parsed.
 
-`tomllib` recurses into lists and tables, takes quadratic time for long dotted keys, and reads integers of any size.
+`tomllib` recurses into lists and tables, takes quadratic time for long dotted keys, and accepts integers of any size.
 """
 
 from __future__ import annotations
@@ -14,47 +14,47 @@ from walkback.errors import ConfigurationError, shortened
 from walkback.support.text import one_line
 
 _MOST_DEPTH = 32
-"""Deepest nesting of lists and tables; a configuration needs about six."""
+"""Maximum nesting depth of lists and tables; a configuration needs about six."""
 
 _LARGEST = 2**63
-"""TOML promises integers of 64 bits."""
+"""TOML guarantees integers of 64 bits."""
 
 _KEY_PART = re.compile(r"""[\w"' \t-]*""")
 
 
 class NotTomlError(ConfigurationError):
-    """The text is not TOML; what is TOML beyond the bounds raises ConfigurationError itself."""
+    """The text is not TOML. TOML that exceeds the limits raises ConfigurationError itself."""
 
 
 def parse_toml(text: str, origin: str) -> dict[str, Any]:
-    """Read a TOML document.
+    """Parse a TOML document.
 
     Args:
         text: The document.
-        origin: Where it came from; begins the message.
+        origin: Source of the document, the beginning of messages.
 
     Raises:
-        NotTomlError: It is not valid TOML.
-        ConfigurationError: It is nested too deeply, or has an integer that needs more than 64 bits.
+        NotTomlError: The text is not valid TOML.
+        ConfigurationError: The document is nested too deeply, or contains an integer of more than 64 bits.
     """
     if _has_long_key(text):
         raise _too_deep(origin)
     try:
         document = tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:
-        raise NotTomlError(f"{origin} is no valid TOML: {one_line(error)}.") from error
+        raise NotTomlError(f"{origin} is not valid TOML: {one_line(error)}.") from error
     except RecursionError as error:
         raise _too_deep(origin) from error
-    except ValueError as error:  # of `int`, which limits the number of digits
+    except ValueError as error:  # from `int`, which limits the number of digits
         raise ConfigurationError(
-            f"{origin} has a number of thousands of digits, expected 64 bits at most."
+            f"{origin} has a number of thousands of digits, expected at most 64 bits."
         ) from error
     for path, depth, value in _values(document):
         if depth > _MOST_DEPTH:
             raise _too_deep(origin)
         if isinstance(value, int) and not -_LARGEST <= value < _LARGEST:
             raise ConfigurationError(
-                f"{origin} has {path} = {shortened(str(value), 40)}, expected an integer of 64 bits at most."
+                f"{origin} has {path} = {shortened(str(value), 40)}, expected an integer of at most 64 bits."
             )
     return document
 
@@ -64,7 +64,7 @@ def _too_deep(origin: str) -> ConfigurationError:
 
 
 def _has_long_key(text: str) -> bool:
-    """Whether more than `_MOST_DEPTH` parts that could be those of a key follow one another."""
+    """Return whether more than `_MOST_DEPTH` consecutive parts of the text could form a dotted key."""
     run = 0
     for part in text.split("."):
         run = run + 1 if _KEY_PART.fullmatch(part) else 0
@@ -74,7 +74,7 @@ def _has_long_key(text: str) -> bool:
 
 
 def _values(document: dict[str, Any]) -> Iterator[tuple[str, int, Any]]:
-    """Every value with its key and its depth; without recursion, which could be too deep."""
+    """Yield every value with its key and depth; without recursion, which could overflow the stack."""
     left: list[tuple[str, int, Any]] = [("", 0, document)]
     while left:
         path, depth, value = left.pop()

@@ -1,14 +1,14 @@
-"""How a run's configuration comes about: in layers, each of which may change what is below it.
+"""The layers of a run's configuration; each takes precedence over those before it.
 
-    the options' own defaults < what the component presets (`Component.preset`)
-    < what the data component proposes (`Component.defaults`) < what the operator component proposes
+    defaults of options < presets of components (`Component.preset`)
+    < proposals of the data component (`Component.defaults`) < proposals of the operator component
     < recipe < flags (--operator, --data, …) < --set
 
-Each layer of a component's options is merged into those below it, tables of records and of components inside included
+Options of a component are merged layer by layer, including tables of records and nested components
 (`configuration.components`).
 
-Without recipe, operator and data the default recipe is used. With an operator or data alone, the other of the two comes
-from the default recipe, unless the data propose an operator, and everything else from what the components propose.
+Without a recipe, an operator and data, the default recipe is used. With only an operator or only data, the other of the
+two comes from the default recipe (unless the data propose an operator), and everything else from proposals.
 """
 
 from __future__ import annotations
@@ -46,17 +46,17 @@ def resolve(
     components: Mapping[str, str | None] | None = None,
     overrides: Sequence[str] = (),
 ) -> RunConfig:
-    """Resolve what the user asked for into a complete configuration.
+    """Resolve the user's choices to a complete configuration.
 
     Args:
         registry: The plugins.
         recipe: Name of a recipe, or path of a TOML file.
-        components: Component name (for "data" also a path or hub id) by section; None where not given.
-        overrides: `section.option=value` assignments; flags for settings go before those of `--set`.
+        components: Component names by section (for "data" also a path or hub id); None if not chosen.
+        overrides: `section.option=value` assignments; those of flags precede those of `--set`.
 
     Raises:
-        ConfigurationError: The request is wrong, or leaves a component open.
-        PluginError: A plugin that is wanted is at fault.
+        ConfigurationError: The choices are invalid, or leave a component open.
+        PluginError: A required plugin is broken.
     """
     changes = parse_overrides(overrides, SECTIONS)
     names = _names(components or {}, changes)
@@ -65,7 +65,7 @@ def resolve(
     request = _Request(registry, base, names, changes)
     proposed = _proposal(request.choose("data")) if "data" in names else Layer({})
     if recipe is None and "name" in proposed.tables.get("operator", {}):
-        base = Layer({})  # what suits these data, rather than the default recipe's operator
+        base = Layer({})  # use the operator proposed by the data instead of the default recipe
     request = _Request(registry, base, names, changes, proposals=(proposed,))
     operator, data = request.choose("operator"), request.choose("data")
     request = _Request(registry, base, names, changes, proposals=(_proposal(data), _proposal(operator)))
@@ -82,7 +82,7 @@ def resolve(
 
 
 def resolve_data(registry: Registry, source: str, overrides: Sequence[str] = ()) -> ComponentConfig:
-    """Resolve a dataset alone from a name, path or hub id and `data.option=value`; raises as `resolve`."""
+    """Resolve only a dataset from a name, path or hub id and `data.option=value`; raises the errors of `resolve`."""
     changes = parse_overrides(overrides, ("data",))
     request = _Request(registry, Layer({}), _names({"data": source}, changes), changes)
     return request.component("data", request.choose("data"))
@@ -90,7 +90,7 @@ def resolve_data(registry: Registry, source: str, overrides: Sequence[str] = ())
 
 @dataclass(frozen=True, slots=True)
 class _Choice:
-    """A component, the options that its choice implies, and whether it is the one that the base means."""
+    """A component, the options implied by its choice, and whether it is also the component of the base layer."""
 
     registered: Registered[Component]
     options: Mapping[str, Any] = field(default_factory=dict)
@@ -100,7 +100,7 @@ class _Choice:
 @final
 @dataclass(frozen=True, slots=True)
 class _Request:
-    """All layers; `proposals` from weak to strong."""
+    """All layers; `proposals` are ordered from weak to strong."""
 
     registry: Registry
     base: Layer
@@ -109,7 +109,7 @@ class _Request:
     proposals: tuple[Layer, ...] = ()
 
     def choose(self, section: str) -> _Choice:
-        """The component of a section, without its options."""
+        """Return the component of a section, without its options."""
         kind = COMPONENT_SECTIONS[section]
         fallback = next(self._fallbacks(section), None)
         if section in self.names:
@@ -125,9 +125,9 @@ class _Request:
         return _Choice(self.registry.find(kind, name, prefer=distribution))
 
     def component(self, section: str, choice: _Choice) -> ComponentConfig:
-        """A chosen component with its options."""
-        # From weak to strong: proposals of components, recipe, what the choice implies (such as a path), --set. Options
-        # count only where the layer means this component and not another one of the section.
+        """Return a chosen component with its options."""
+        # From weak to strong: proposals of components, recipe, options implied by the choice (such as a path), --set.
+        # Options count only if the layer refers to this component, and not to another one of the section.
         layers = []
         for proposal in self.proposals:
             table = proposal.tables.get(section, {})
@@ -140,7 +140,7 @@ class _Request:
         return configure(self.registry, section, choice.registered, layers)
 
     def layers(self, section: str) -> list[Options]:
-        """What all layers say of a section of settings, or of components by name."""
+        """Return the values of a section of settings, or of components by name, in all layers."""
         proposed = [
             Options(layer.tables.get(section, {}), layer.distribution, proposed=True)
             for layer in self.proposals
@@ -149,7 +149,7 @@ class _Request:
         return [*proposed, base, Options(self.changes.get(section, {}))]
 
     def settings(self, section: str) -> tuple[Any, dict[str, Any]]:
-        """The model of a section of settings, and its values."""
+        """Return the model of a section of settings, and its values."""
         model = SETTINGS_SECTIONS[section]
         known = annotations_of(model)
         values: dict[str, Any] = {}
@@ -158,8 +158,8 @@ class _Request:
         return model, values
 
     def _fallbacks(self, section: str) -> Iterator[tuple[str, str]]:
-        """Who names this section's component where the user does not: (name, preferred distribution)."""
-        # The recipe decides before the operator, and the operator before the data.
+        """Yield (name, preferred distribution) of the section's component in each layer that names one."""
+        # The recipe takes precedence over the operator, and the operator over the data.
         for source in (self.base, *reversed(self.proposals)):
             name = source.tables.get(section, {}).get("name")
             if name is not None:
@@ -181,7 +181,7 @@ class _Request:
 
 
 def _names(components: Mapping[str, str | None], changes: Tables) -> dict[str, str]:
-    """The components asked for by section; `--set operator.name=…` is moved out of the changes, and wins."""
+    """Return the requested components by section; `--set operator.name=…` wins and is removed from the changes."""
     names = {section: name for section, name in components.items() if name is not None}
     for section in COMPONENT_SECTIONS:
         if "name" in changes.get(section, {}):

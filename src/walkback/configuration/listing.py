@@ -1,4 +1,4 @@
-"""All options of a run by dotted name, in words."""
+"""All options of a run by dotted name, with descriptions."""
 
 from __future__ import annotations
 
@@ -13,15 +13,15 @@ from walkback.support.text import nearest
 
 
 def all_options(registry: Registry, beginning: str = "") -> tuple[Option, ...]:
-    """The options of all sections, those of components for the choice of the default recipe.
+    """Return the options of all sections; for components, those of the default recipe's choice.
 
     Args:
         registry: The plugins.
-        beginning: A section or an option; only options that are it or inside it are listed. Empty for all.
+        beginning: A section or an option, to list only that and options inside it; empty lists all.
 
     Raises:
         ConfigurationError: There is no such section or option.
-        PluginError: A component of the default recipe is at fault.
+        PluginError: A component of the default recipe is broken.
     """
     wanted = beginning.rstrip(".")
     section = wanted.partition(".")[0]

@@ -1,4 +1,4 @@
-"""The options of a component in words: type, default, and what its docstring says of each.
+"""Descriptions of the options of a component: type, default, and help from its docstring.
 
     sigma              number > 0         0.03     σ, standard deviation of the noise at T = 1
     network            "mlp" or "unet"    "unet"   What learns
@@ -23,7 +23,7 @@ from walkback.configuration.schema import Nested, component_options, nested_in, 
 from walkback.extensions.registry import Registry
 
 REQUIRED = "required"
-"""What stands in the place of a default where there is none."""
+"""Shown if an option has no default."""
 
 _MISSING = object()
 
@@ -53,13 +53,13 @@ _ENTRY = re.compile(r"\*{0,2}(\w+)(?:\s*\(.*?\))?:\s*(.*)")
 
 @dataclass(frozen=True, slots=True)
 class Option:
-    """One option of a component, or of a record or a component among its options.
+    """One option of a component, or of a record or component nested in it.
 
     Attributes:
-        name: As users type it, dotted where it is inside another.
-        type: What values it takes, in words.
-        default: The default as TOML writes it, "none", or `REQUIRED`.
-        help: One line; empty where the docstring says nothing.
+        name: The name that users type, dotted if the option is nested.
+        type: Description of its values.
+        default: The default in TOML, "none", or `REQUIRED`.
+        help: One line; empty if the docstring does not describe it.
     """
 
     name: str
@@ -71,21 +71,21 @@ class Option:
 def options_of(
     cls: type, preset: Mapping[str, Any] | None = None, registry: Registry | None = None
 ) -> tuple[Option, ...]:
-    """The options of a component class, in the order of its `__init__`; each is followed by those inside it.
+    """Return the options of a component class in the order of its `__init__`, each followed by nested options.
 
     Args:
         cls: The class.
-        preset: What the component sets of them, see `Component.preset`.
-        registry: Where components inside are looked up; None lists none of their options.
+        preset: Values set by the component, see `Component.preset`.
+        registry: Resolves nested components; None omits their options.
 
     Raises:
-        PluginError: The annotations cannot be read, or a component inside cannot be imported.
+        PluginError: The annotations cannot be read, or a nested component cannot be imported.
     """
     return _options_in(component_options(cls), documented(cls), preset or {}, registry)
 
 
 def options_of_settings(model: type[BaseModel]) -> tuple[Option, ...]:
-    """The options of a section of settings, in order; each is followed by those inside it."""
+    """Return the options of a section of settings in order, each followed by nested options."""
     return _options_in(model, {}, {}, None)
 
 
@@ -117,7 +117,7 @@ def _plain(
     value: Any,
     help_text: str,
 ) -> Iterator[Option]:
-    """A plain option; or a record, and its fields."""
+    """Yield a plain option, or a record and its fields."""
     record = record_fields(annotation)
     if record is None:
         yield Option(name, describe(schema, definitions), _written(value), help_text)
@@ -141,7 +141,7 @@ def _plain(
 def _component(
     name: str, nested: Nested, value: Any, optional: bool, help_text: str, registry: Registry | None
 ) -> Iterator[Option]:
-    """An option that is a component; and the options of the one that it is by default."""
+    """Yield an option that is a component, and the options of its default component."""
     offers = () if registry is None else registry.components(nested.kind)
     names = " or ".join(offer.reference for offer in offers) or spoken(nested.kind)
     kind = f"list of {names}" if nested.many else f"{names}, or none" if optional else names
@@ -157,9 +157,9 @@ def _component(
 
 
 def documented(cls: type) -> dict[str, str]:
-    """What the `Args:` sections of a class and of its `__init__` say, each argument in one line.
+    """Return the descriptions in the `Args:` sections of a class and its `__init__`, one line per argument.
 
-    Base classes that take some of its options count as well, where the class itself says nothing.
+    Arguments that the class does not describe are taken from base classes that accept them.
 
     >>> class Example:
     ...     '''Does nothing.
@@ -175,13 +175,13 @@ def documented(cls: type) -> dict[str, str]:
     texts = [
         text for owner in option_owners(cls) for text in (owner.__doc__, vars(owner)["__init__"].__doc__)
     ]
-    for text in (*reversed(texts), cls.__doc__):  # what a class says itself counts most
+    for text in (*reversed(texts), cls.__doc__):  # the class's own descriptions take precedence
         found |= _arguments(inspect.cleandoc(text or ""))
     return found
 
 
 def describe(schema: Mapping[str, Any], definitions: Mapping[str, Any] | None = None) -> str:
-    """A JSON schema in words.
+    """Describe a JSON schema in words.
 
     >>> describe({"type": "integer", "exclusiveMinimum": 0})
     'integer > 0'
@@ -221,7 +221,7 @@ def _written(value: Any) -> str:
 
 
 def _properties(schema: Mapping[str, Any], definitions: Mapping[str, Any]) -> Mapping[str, Any]:
-    """The fields of a record's schema, which may be one of a union with null."""
+    """Return the fields of a record's schema, which may be part of a union with null."""
     for branch in (schema, *schema.get("anyOf", ()), *schema.get("allOf", ())):
         found = definitions.get(branch.get("$ref", "").rpartition("/")[2], branch)
         if "properties" in found:
@@ -231,7 +231,7 @@ def _properties(schema: Mapping[str, Any], definitions: Mapping[str, Any]) -> Ma
 
 
 def _arguments(docstring: str) -> dict[str, str]:
-    """The entries of the `Args:` section of a cleaned docstring."""
+    """Return the entries of the `Args:` section of a cleaned docstring."""
     lines = docstring.splitlines()
     if "Args:" not in lines:
         return {}

@@ -1,6 +1,6 @@
-"""Settings as users write them: TOML documents, and `--set section.option=value`.
+"""Parsing of settings: TOML documents, and `--set section.option=value`.
 
-The path of an option may go on into tables, `operator.network.channels`. Names with dots in them are quoted, as in
+The path of an option may extend into tables, `operator.network.channels`. Names that contain dots are quoted, as in
 TOML: `loggers."a.b".project`.
 """
 
@@ -18,34 +18,34 @@ from walkback.errors import ConfigurationError, shortened
 from walkback.support.text import nearest
 
 Tables: TypeAlias = dict[str, dict[str, Any]]
-"""Plain values by section and option; a value may be a table itself."""
+"""Plain values by section and option; a value may itself be a table."""
 
 _STEP = re.compile(r'"([^"]+)"|([^."]+)')
 
 
 def parse_value(text: str) -> Any:
-    """A TOML value where the text is one, else the text itself.
+    """Return the text as a TOML value if it is one, else unchanged.
 
     >>> parse_value("1e-3"), parse_value("[1, 2]"), parse_value("true"), parse_value("cuda:0")
     (0.001, [1, 2], True, 'cuda:0')
 
     Raises:
-        ConfigurationError: It is nested too deeply, or has an integer that needs more than 64 bits.
+        ConfigurationError: The value is nested too deeply, or contains an integer of more than 64 bits.
     """
     try:
-        # TOML, so that numbers, lists and tables read the same as in a recipe.
+        # As TOML, so that numbers, lists and tables have the same meaning as in a recipe.
         document = parse_toml(f"value = {text}", f"The value {shortened(text, 40)!r}")
     except NotTomlError:
         return text
-    # A text with a line break could contain further keys; then it is text and not a value.
+    # Text with a line break could define further keys: it is then not a single value.
     return document["value"] if document.keys() == {"value"} else text
 
 
 def parse_overrides(assignments: Iterable[str], sections: Collection[str]) -> Tables:
-    """Read `section.option=value` assignments; the last one for an option counts.
+    """Parse `section.option=value` assignments; the last one for an option wins.
 
     Raises:
-        ConfigurationError: One is not of this form, or its section does not exist.
+        ConfigurationError: An assignment has another form, or its section does not exist.
     """
     tables: Tables = {}
     for assignment in assignments:
@@ -60,22 +60,22 @@ def parse_overrides(assignments: Iterable[str], sections: Collection[str]) -> Ta
 
 
 def assignments(settings: Mapping[str, Any]) -> list[str]:
-    """`section.option=value`, as `--set` takes them, of Python values.
+    """Convert Python values to assignments `section.option=value` for `--set`.
 
     >>> assignments({"training.ema": 0.99, "operator.network.channels": (16, 32), "run.compile": False})
     ['training.ema=0.99', 'operator.network.channels=[16, 32]', 'run.compile=false']
 
     Raises:
-        ConfigurationError: A value is none that TOML has: text, numbers, booleans, lists and tables of them.
+        ConfigurationError: TOML cannot represent a value. It has text, numbers, booleans, and lists and tables of them.
     """
     return [f"{name}={_toml(name, value)}" for name, value in settings.items()]
 
 
 def assign(table: dict[str, Any], path: Sequence[str], value: Any) -> None:
-    """Put a value into a table, and tables on the way to it where there are none.
+    """Set a value in a table at a path, creating tables along the path.
 
-    A component may be named by a string in the place of its table, and goes on to be one where an option of it follows;
-    the options of another component than the one named are dropped.
+    A component may be given by its name instead of a table; the name becomes a table when one of its options is set.
+    Naming another component drops the options of the previous one.
 
     >>> table = {}
     >>> assign(table, ["network"], "unet")
@@ -92,20 +92,20 @@ def assign(table: dict[str, Any], path: Sequence[str], value: Any) -> None:
         assign(inner, rest, value)
         table[first] = inner
     elif isinstance(below, Mapping) and isinstance(value, str):
-        # Options of one component mean nothing to another, so a new name drops them.
+        # Options of one component have no meaning for another, so a new name drops them.
         table[first] = {**below, "name": value} if below.get("name", value) == value else {"name": value}
     else:
         table[first] = value
 
 
 def _steps(path: str) -> list[str]:
-    """The names of a dotted path; none where it is no such path.
+    """Split a dotted path into names; returns [] if it is malformed.
 
     >>> _steps("operator.network.channels"), _steps('loggers."a.b".project'), _steps("a..b")
     (['operator', 'network', 'channels'], ['loggers', 'a.b', 'project'], [])
     """
     steps = [quoted or bare for quoted, bare in _STEP.findall(path)]
-    # Whatever the pattern has skipped (empty names, stray quotes) is missing here.
+    # Whatever the pattern skipped (empty names, stray quotes) is missing here.
     whole = ".".join(match[0] for match in _STEP.finditer(path))
     return steps if whole == path else []
 
@@ -113,16 +113,16 @@ def _steps(path: str) -> list[str]:
 def parse_tables(
     text: str, origin: str, sections: Collection[str], extra: Collection[str] = ()
 ) -> dict[str, Any]:
-    """Read a TOML document of sections.
+    """Parse a TOML document of sections.
 
     Args:
         text: The document.
-        origin: Where it came from, for messages.
-        sections: The sections it may have; each is a table.
-        extra: Other keys it may have.
+        origin: Source of the document, for messages.
+        sections: Allowed sections; each is a table.
+        extra: Other allowed keys.
 
     Raises:
-        ConfigurationError: It is no TOML, or has something else in it.
+        ConfigurationError: The text is not TOML, or contains other entries.
     """
     document = parse_toml(text, origin)
     refuse_unknown_tables(document, origin, sections, extra)
@@ -132,7 +132,7 @@ def parse_tables(
 def refuse_unknown_tables(
     document: Mapping[str, Any], origin: str, sections: Collection[str], extra: Collection[str] = ()
 ) -> None:
-    """Raise ConfigurationError unless the document has tables for `sections`, and `extra` keys, only."""
+    """Raise ConfigurationError unless the document contains only tables for `sections` and `extra` keys."""
     for section, table in document.items():
         if section in extra:
             continue
@@ -142,7 +142,7 @@ def refuse_unknown_tables(
 
 
 def _refuse_unknown_section(section: str, sections: Collection[str], origin: str = "") -> None:
-    """Raise ConfigurationError for a section that does not exist, with the nearest name."""
+    """Raise ConfigurationError for a section that does not exist, suggesting the nearest name."""
     if section not in sections:
         where = f" in {origin}" if origin else ""
         listing = ", ".join(sections)

@@ -1,7 +1,7 @@
-"""Ranges that hold for every number among options, beside the range of each.
+"""General ranges of all numbers among options, in addition to the range of each option.
 
-integers    at most 10^9: they are sizes and counts; seeds have 63 bits
-numbers     0, or 10^-18 to 10^18 in size: states are in single precision, and so are the squares of such numbers
+integers    at most 10^9, because they are sizes and counts; seeds have 63 bits
+numbers     0, or of magnitude 10^-18 to 10^18, so that their squares fit into single precision, like states
 """
 
 from __future__ import annotations
@@ -20,14 +20,14 @@ _SMALLEST, _LARGEST = 1e-18, 1e18
 
 
 def require_in_range(path: str, value: object) -> None:
-    """Check the numbers in an option's value, also those in lists, tables and records.
+    """Check the numbers in the value of an option, including those in lists, tables and records.
 
     Args:
-        path: Of the option, for messages.
-        value: What it is set to.
+        path: Path of the option, for messages.
+        value: Its value.
 
     Raises:
-        ConfigurationError: One is outside of the range.
+        ConfigurationError: A number is out of range.
     """
     if isinstance(value, bool | str):
         return
@@ -60,7 +60,7 @@ def _require_number(path: str, value: float) -> None:
 
 
 def _record(value: object) -> dict[str, Any]:
-    """The fields of a record; nothing of any other object."""
+    """Return the fields of a record; empty for any other object."""
     if isinstance(value, BaseModel):
         return {name: getattr(value, name) for name in type(value).model_fields}
     if is_dataclass(value):

@@ -1,4 +1,4 @@
-"""Where a configuration starts: a recipe of a plugin, a recipe file, or parts of the default recipe."""
+"""The base of a configuration: a recipe of a plugin, a recipe file, or parts of the default recipe."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ class Layer:
     """Plain values by section and option.
 
     Attributes:
-        tables: The values; a component section names its component in `name`.
-        distribution: The distribution whose names these are: its claim to a name beats the others'.
-        recipe: The recipe that this is, if it is one as a whole.
+        tables: The values; `name` in a component section is the name of its component.
+        distribution: The distribution that takes precedence for names in this layer.
+        recipe: Name of the recipe, if the layer is a complete recipe.
     """
 
     tables: Mapping[str, Mapping[str, Any]]
@@ -30,15 +30,15 @@ class Layer:
 
 
 def starting_layer(registry: Registry, recipe: str | None, asked: Collection[str]) -> Layer:
-    """The layer that a run starts from.
+    """Return the base layer of a run.
 
     Args:
         registry: The plugins.
-        recipe: Name or file of the recipe; None for the default recipe, or what is needed of it.
-        asked: The sections whose component the user names.
+        recipe: Name or file of the recipe; None for the default recipe, or the required parts of it.
+        asked: Sections whose component the user names.
 
     Raises:
-        ConfigurationError: The recipe does not exist, or is no TOML.
+        ConfigurationError: The recipe does not exist, or is not valid.
         PluginError: A plugin's recipe cannot be read.
     """
     if recipe is not None:
@@ -60,7 +60,7 @@ def starting_layer(registry: Registry, recipe: str | None, asked: Collection[str
 def _read_file(registry: Registry, path: str) -> Layer:
     try:
         file = Path(path).expanduser()
-    except RuntimeError as error:  # of an unknown user
+    except RuntimeError as error:  # ~user of an unknown user
         raise ConfigurationError(f"Recipe file {path!r} cannot be read: {error}.") from error
     if not os.path.lexists(file):
         raise ConfigurationError(f"No such recipe file: {path!r}.")

@@ -1,4 +1,4 @@
-"""Options of older files: moved to where they are now.
+"""Options of older files, moved to their current places.
 
 hidden = 256        [network]              with `Component.renamed = {"hidden": "network.hidden"}`
                     hidden = 256
@@ -16,7 +16,7 @@ from walkback.extensions.registry import Registry
 
 
 def moved(table: Mapping[str, Any], renamed: Mapping[str, str]) -> dict[str, Any]:
-    """The table with former options at their new places; those that are there already stay as they are.
+    """Return the table with former options at their new places; options already there are kept.
 
     >>> moved({"name": "gaussian-mlp", "hidden": 8, "sigma": 0.1}, {"hidden": "network.hidden"})
     {'name': 'gaussian-mlp', 'sigma': 0.1, 'network': {'hidden': 8}}
@@ -36,18 +36,18 @@ def moved(table: Mapping[str, Any], renamed: Mapping[str, str]) -> dict[str, Any
 def moved_component(
     registry: Registry, kind: Kind, table: Mapping[str, Any], prefer: str = ""
 ) -> dict[str, Any]:
-    """The table of a component section as this version writes it.
+    """Return the table of a component section with the options of this version.
 
-    Where the new option is true or false and the former one a number, it is whether that is not 0.
+    If the new option is a boolean and the former one a number, it becomes true if the number is not 0.
 
     Args:
-        registry: Where the component is looked up.
-        kind: Of the component.
-        table: Plain values by option, and its name.
-        prefer: A distribution whose claim to the name beats the others'.
+        registry: Resolves the name of the component.
+        kind: Kind of the component.
+        table: Plain values by option, with its name.
+        prefer: Distribution that takes precedence for the name.
 
     Returns:
-        The table as it is where nobody, or more than one distribution, offers the name.
+        The new table; unchanged if no distribution, or more than one, provides the name.
 
     Raises:
         PluginError: The component cannot be imported.
@@ -63,7 +63,7 @@ def moved_component(
 
 
 def _at(table: Mapping[str, Any], path: str) -> tuple[bool, Any]:
-    """Whether there is something at a dotted path, and what."""
+    """Return whether there is a value at a dotted path, and the value."""
     value: Any = table
     for step in path.split("."):
         if not isinstance(value, Mapping) or step not in value:
@@ -73,7 +73,7 @@ def _at(table: Mapping[str, Any], path: str) -> tuple[bool, Any]:
 
 
 def _without(table: Mapping[str, Any], paths: Mapping[str, str], prefix: str = "") -> dict[str, Any]:
-    """The table without what is at the dotted paths; tables inside are copied."""
+    """Return a copy of a table, and of tables inside it, without the values at the dotted paths."""
     return {
         name: _without(value, paths, f"{prefix}{name}.") if isinstance(value, Mapping) else value
         for name, value in table.items()

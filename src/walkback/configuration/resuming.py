@@ -1,8 +1,8 @@
-"""Resuming a run: under the configuration that it was trained with, changed only by name.
+"""The configuration of a resumed run: the one that it was trained with, except for explicitly named changes.
 
-Three configurations are compared: that of the checkpoint, that of `config.toml`, and what is asked for, which is
-`config.toml` with the command line on top. `config.toml` contains a digest of itself, so edits of the file can be told
-from changes that an earlier command line has named.
+Three configurations are compared: that of the checkpoint, that of `config.toml`, and the requested one, which is
+`config.toml` overridden by the command line. `config.toml` contains its own digest, so that edits of the file can be
+distinguished from changes named by an earlier command line.
 """
 
 from __future__ import annotations
@@ -26,17 +26,17 @@ from walkback.extensions.registry import Registry
 from walkback.support.textfile import read_text
 
 _FIXED = (*COMPONENT_SECTIONS, "run.seed")
-"""What the weights depend on: sections and options that change only if `accepted` names them."""
+"""Sections and options that weights depend on: they change only if `accepted` names them."""
 
 
 @dataclass(frozen=True, slots=True)
 class ResumeRequest:
-    """What is asked of a run that is resumed.
+    """Requested changes of a resumed run.
 
     Attributes:
-        components: As in `resolve`.
-        overrides: As in `resolve`.
-        accepted: Sections and options whose changes are accepted although the weights depend on them: "data",
+        components: See `resolve`.
+        overrides: See `resolve`.
+        accepted: Sections and options whose changes are accepted although weights depend on them: "data",
             "operator.sigma".
     """
 
@@ -45,7 +45,7 @@ class ResumeRequest:
     accepted: Collection[str] = ()
 
     def names(self, path: str) -> bool:
-        """Whether the request sets an option, or a table that contains it."""
+        """Return whether the request sets an option, or a table that contains it."""
         tables = parse_overrides(self.overrides, SECTIONS)
         named = [
             *_paths(tables),
@@ -60,10 +60,10 @@ def resumed_config(
     request: ResumeRequest,
     trained: Mapping[str, Any] | None = None,
 ) -> RunConfig:
-    """The configuration with which the run in `directory` is resumed.
+    """Return the configuration with which the run in `directory` is resumed.
 
-    Number of steps, rates, logging, pictures and execution may change if the request names them; components and the
-    seed only if it accepts the change, because weights and the order of the data depend on them.
+    The number of steps, rates, logging, pictures and execution may change if the request names them. Components and the
+    seed may change only if the request accepts the change, because weights and the order of data depend on them.
 
     Args:
         registry: The plugins.
@@ -72,9 +72,8 @@ def resumed_config(
         trained: The configuration of the checkpoint to resume from; None if there is none.
 
     Raises:
-        ConfigurationError: The configuration differs from that of the
-            checkpoint in something that is not named.
-        PluginError: A plugin that is wanted is at fault.
+        ConfigurationError: The configuration differs from that of the checkpoint in an option that is not named.
+        PluginError: A required plugin is broken.
     """
     path = directory / "config.toml"
     _refuse_unknown(request.accepted)
@@ -94,7 +93,7 @@ def resumed_config(
 
 @dataclass(frozen=True, slots=True)
 class _Change:
-    """An option: dotted path, value that the run was trained with, value now."""
+    """A changed option: dotted path, value that the run was trained with, current value."""
 
     path: str
     before: Any
@@ -129,12 +128,12 @@ def _refuse_unknown(accepted: Collection[str]) -> None:
 
 
 def _contains(path: str, other: str) -> bool:
-    """Whether `other` is `path`, or an option inside it."""
+    """Return whether `other` is `path`, or an option inside it."""
     return other == path or other.startswith(f"{path}.")
 
 
 def _paths(table: Mapping[str, Any], prefix: str = "") -> Iterator[str]:
-    """Dotted paths of the values in nested tables."""
+    """Yield the dotted paths of the values in nested tables."""
     for name, value in table.items():
         if isinstance(value, Mapping):
             yield from _paths(value, f"{prefix}{name}.")
@@ -143,7 +142,7 @@ def _paths(table: Mapping[str, Any], prefix: str = "") -> Iterator[str]:
 
 
 def _changes(path: str, old: Mapping[str, Any], new: Mapping[str, Any]) -> Iterator[tuple[str, Any, Any]]:
-    """Options that differ: dotted path, value before, value now (None where there is none)."""
+    """Yield dotted path, old value and new value of options that differ; None stands for a missing value."""
     for option in {**new, **old}:
         before, value = old.get(option), new.get(option)
         if isinstance(before, Mapping) and isinstance(value, Mapping):

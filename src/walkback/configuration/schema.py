@@ -1,15 +1,15 @@
-"""Options: arguments of a component's `__init__`, checked against their annotations.
+"""Options: arguments of a component's `__init__`, validated against their annotations.
 
     def __init__(self, space, network: Network, *, sigma: PositiveFloat = 0.03, mean: Literal["mix", "plain"] = "mix")
 
-The keyword-only arguments are options, and so are the others that are components themselves, such as `network`. A
-class that takes `**keywords` passes them on to its base class, whose options it has too.
+Keyword-only arguments are options, and so are other arguments that are components, such as `network`. A class that
+takes `**keywords` passes them to its base class, and has the options of that class too.
 
 An option is a plain value, a record (a dataclass or pydantic model: a table inside the section), or a component (a
 table with a name, see `configuration.components`).
 
-TOML, JSON and the command line carry the same plain values, so all are checked as strict JSON: a list may be
-a tuple and a string a path, but a string is no number, 1.0 no integer and 1 no boolean.
+TOML, JSON and the command line carry the same plain values, so all are validated as strict JSON: a list is accepted for
+a tuple and a string for a path, but not a string for a number, 1.0 for an integer or 1 for a boolean.
 """
 
 from __future__ import annotations
@@ -41,8 +41,8 @@ class Nested:
     """An option that is a component.
 
     Attributes:
-        kind: Of the component.
-        many: Whether the option is a list of such components.
+        kind: Kind of the component.
+        many: Whether the option is a list of components.
     """
 
     kind: Kind
@@ -50,10 +50,10 @@ class Nested:
 
 
 def component_options(cls: type) -> type[BaseModel]:
-    """The options of a component class as a pydantic model; other positional arguments come from the engine.
+    """Return the options of a component class as a pydantic model; other positional arguments are no options.
 
     Raises:
-        PluginError: The annotations cannot be read, or an option has a name that a configuration cannot hold.
+        PluginError: The annotations cannot be read, or the name of an option is reserved.
     """
     try:
         return _options_model(cls)
@@ -64,12 +64,12 @@ def component_options(cls: type) -> type[BaseModel]:
 
 
 def nested_in(field: FieldInfo) -> Nested | None:
-    """What kind of component an option is; None for plain values and records."""
+    """Return the kind of component that an option is; None for plain values and records."""
     return next((note for note in field.metadata if isinstance(note, Nested)), None)
 
 
 def record_fields(annotation: Any) -> Mapping[str, Any] | None:
-    """Annotations by field of a record, a dataclass or pydantic model, or None; None for all else."""
+    """Return the annotations of the fields of a record (dataclass or pydantic model, or None); None for other types."""
     annotation = _without_none(annotation)
     if not isinstance(annotation, type):
         return None
@@ -82,10 +82,10 @@ def record_fields(annotation: Any) -> Mapping[str, Any] | None:
 
 
 def merge(options: dict[str, Any], table: Mapping[str, Any], known: Mapping[str, Any]) -> None:
-    """Put the values of a table over options; tables of records go into one another.
+    """Override options by the values of a table; tables of records are merged.
 
     Args:
-        options: Changed in place.
+        options: Options, modified in place.
         table: Plain values.
         known: Annotations by option.
     """
@@ -100,25 +100,25 @@ def merge(options: dict[str, Any], table: Mapping[str, Any], known: Mapping[str,
 
 
 def annotations_of(model: type[BaseModel]) -> dict[str, Any]:
-    """Annotations by option of a model."""
+    """Return the annotations of a model by option."""
     return {name: field.annotation for name, field in model.model_fields.items()}
 
 
 def validate(section: str, cls: type, options: Mapping[str, Any], name: str = "") -> dict[str, Any]:
-    """Check the options of a component whose options are no components, and fill in defaults.
+    """Validate the options of a component without nested components, and fill in defaults.
 
     Args:
         section: The section of the configuration, for messages.
         cls: The component's class.
         options: Plain values by option.
-        name: The component's name, which a message about an unknown option names.
+        name: The component's name, for the message about an unknown option.
 
     Returns:
-        Every option, as the types of the annotations.
+        All options, in the types of the annotations.
 
     Raises:
         ConfigurationError: An option is unknown, missing or ill-typed.
-        PluginError: The class is at fault: its annotations, or a default that they do not allow.
+        PluginError: The annotations of the class cannot be read, or do not allow a default.
     """
     model = check(section, component_options(cls), options, name)
     return {name: getattr(model, name) for name in type(model).model_fields}
@@ -131,18 +131,18 @@ def check(
     name: str = "",
     renamed: Mapping[str, str] | None = None,
 ) -> Model:
-    """Check options against a pydantic model.
+    """Validate options with a pydantic model.
 
     Args:
         section: The section of the configuration, for messages.
-        model: Of the options.
+        model: Model of the options.
         options: Plain values by option.
-        name: The component's name, which a message about an unknown option names.
-        renamed: Where former options are now, dotted, from the section on.
+        name: The component's name, for the message about an unknown option.
+        renamed: New dotted paths of former options.
 
     Raises:
         ConfigurationError: An option is unknown, missing or ill-typed.
-        PluginError: A default is none that the annotations allow, or no value of a file.
+        PluginError: A default does not match its annotation, or cannot be written to a file.
     """
     known = annotations_of(model)
     _refuse_unknown(section, options, known, name, renamed or {})
@@ -168,7 +168,7 @@ def check(
 
 
 def option_owners(cls: type) -> Iterator[type]:
-    """The classes whose `__init__` takes the options of `cls`: its own, and those that get its `**keywords`."""
+    """Yield the classes whose `__init__` takes options of `cls`: itself, and those that receive its `**keywords`."""
     for owner in cls.__mro__:
         if "__init__" in vars(owner):
             yield owner
@@ -181,7 +181,7 @@ def _signature(owner: type) -> Iterable[inspect.Parameter]:
 
 
 def _parameters(cls: type) -> Iterator[tuple[inspect.Parameter, Any]]:
-    """The parameters of all `option_owners` with their annotations; of one name, the first counts."""
+    """Yield the parameters of all `option_owners` with their annotations; the first of equal names takes precedence."""
     for owner in option_owners(cls):
         hints = typing.get_type_hints(vars(owner)["__init__"], include_extras=True)
         for parameter in _signature(owner):
@@ -209,12 +209,12 @@ def _options_model(cls: type) -> type[BaseModel]:
     with warnings.catch_warnings():
         warnings.simplefilter(
             "ignore", UserWarning
-        )  # an option may be called `copy`, as BaseModel's method is
+        )  # an option may have the name of a method of BaseModel, such as `copy`
         return create_model(cls.__name__, __config__=config, **options)
 
 
 def _nested(hint: Any) -> Nested | None:
-    """Which component an annotation asks for: an interface, one or None, or a tuple of them."""
+    """Return the component that an annotation stands for: an interface, an interface or None, or a tuple of them."""
     hint = _without_none(hint)
     if typing.get_origin(hint) is tuple:
         first, *rest = typing.get_args(hint) or (None,)
@@ -227,7 +227,7 @@ def _nested(hint: Any) -> Nested | None:
 
 
 def _without_none(hint: Any) -> Any:
-    """X of `X`, `Annotated[X, …]`, `X | None` and unions of one interface's classes; else the annotation itself."""
+    """Return X for `X`, `Annotated[X, …]` and `X | None`; other unions are returned unchanged."""
     if typing.get_origin(hint) is Annotated:
         return _without_none(typing.get_args(hint)[0])
     if typing.get_origin(hint) in (Union, types.UnionType):
@@ -243,7 +243,7 @@ def _refuse_unknown(
     component: str,
     renamed: Mapping[str, str],
 ) -> None:
-    """Refuse options that do not exist, also inside records."""
+    """Raise ConfigurationError for options that do not exist, including those inside records."""
     refuse_unknown(section, options, known, component, renamed)
     for name, value in options.items():
         inner = record_fields(known[name])

@@ -1,4 +1,4 @@
-"""What is wrong with options, in one sentence: dotted path, what was got, what was expected, the nearest name."""
+"""Error messages about options, in one sentence: dotted path, actual and expected value, nearest name."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from walkback.errors import ConfigurationError
 from walkback.support.text import nearest
 
 _RecordFields: TypeAlias = Callable[[Any], Mapping[str, Any] | None]
-"""Annotations by field of an annotation that is a record, else None."""
+"""Maps the annotation of a record to those of its fields, and any other annotation to None."""
 
 _EXPECTED = {
     "int_type": "an integer",
@@ -37,14 +37,14 @@ def refuse_unknown(
     component: str = "",
     renamed: Mapping[str, str] | None = None,
 ) -> None:
-    """Raise ConfigurationError for an option that does not exist, with the nearest name, or its new one.
+    """Raise ConfigurationError for an option that does not exist, suggesting the nearest or the new name.
 
     Args:
-        section: Where the options are, for messages.
-        options: Names.
-        known: The names that there are.
-        component: Whose options they are, where they are a component's.
-        renamed: Paths of former options by name.
+        section: Path of the options, for messages.
+        options: Names of the given options.
+        known: Names of existing options.
+        component: Name of the component that the options belong to, if any.
+        renamed: New paths of former options.
     """
     more = f" (see walkback plugins show {component})" if component and known else ""
     for name in options:
@@ -60,13 +60,13 @@ def refuse_unknown(
 def sentence(
     section: str, error: ValidationError, known: Mapping[str, Any], record_fields: _RecordFields
 ) -> str:
-    """What is wrong with the first option at fault; the branches of a union are joined by "or".
+    """Return a sentence about the first invalid option; the branches of a union are joined by "or".
 
     Args:
-        section: Where the options are.
-        error: Of pydantic.
+        section: Path of the options.
+        error: The error of pydantic.
         known: Annotations by option.
-        record_fields: Tells records from other annotations.
+        record_fields: Returns the fields of records.
     """
     problems = error.errors(include_url=False)
     paths = [_path(section, problem, known, record_fields) for problem in problems]
@@ -78,7 +78,7 @@ def sentence(
             _complaint(problem) for problem, path in zip(problems, paths, strict=True) if path == where
         ]
         expected = " or ".join(dict.fromkeys(branches)).replace(" or expected ", " or ")
-        # A validator of a component may say itself what it got.
+        # The message of a component's own validator may already contain the value.
         got = "" if expected.startswith("got ") else f"got {to_json(first['input']).decode():.80}, "
         said = f"{where}: {got}{expected}"
     others = len({problem["loc"][0] for problem in problems}) - 1
@@ -87,7 +87,7 @@ def sentence(
 
 
 def _path(section: str, problem: ErrorDetails, known: Mapping[str, Any], record_fields: _RecordFields) -> str:
-    """`section.option`, on into records, with the index of a list's item; what follows names branches of a union."""
+    """Return the path of the invalid option, into records and lists; further steps of `loc` are branches of a union."""
     path, within = section, known
     for number, step in enumerate(problem["loc"]):
         if isinstance(step, int):

@@ -1,4 +1,4 @@
-"""Batches: rows of a split as starting states on the device, together with what they are conditioned on."""
+"""Batches: rows of a split as starting states on the device, with their context (e.g. class labels)."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ class Batch:
 
     Attributes:
         states: Starting states, `(B, *E)`.
-        context: What the rows are conditioned on, `(B, …)`; None if unconditional.
+        context: The context that rows are conditioned on, `(B, …)`; None if unconditional.
     """
 
     states: Tensor
@@ -58,7 +58,7 @@ def context_of(dataset: Dataset, split: Split, rows: Tensor | slice, device: tor
 def draw_labels(info: DataInfo, num: int, generator: torch.Generator) -> Context:
     """Draw labels `(num,)` with the class frequencies of training, on the generator's device; None without classes.
 
-    Samples are conditioned on them, as data are on their own labels.
+    Samples are conditioned on drawn labels, just as data are conditioned on their own.
     """
     if not info.classes:
         return None

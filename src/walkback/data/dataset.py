@@ -19,10 +19,11 @@ from torch import Tensor
 from walkback.data.standardization import Standardization
 from walkback.errors import DataError
 from walkback.state import Space, Support
+from walkback.support.watch import Watch
 
 Split: TypeAlias = Literal["train", "validation", "test"]
 Condition: TypeAlias = Literal["none", "label"]
-"""What a model is told of an example beside its state: nothing, or its class."""
+"""What a model is conditioned on: nothing, or the class of an example."""
 SPLITS: tuple[Split, ...] = ("train", "validation", "test")
 
 
@@ -72,8 +73,12 @@ class DataInfo:
 
     @property
     def log_volume(self) -> float:
-        """What to add to -log p of a state for -log p of its values, in nats; 0 if states are not standardized."""
+        """The difference between -log p of values and of their state, in nats; 0 if states are not standardized."""
         return 0.0 if self.standardized is None else self.standardized.log_volume(self.space.size)
+
+    def log_slopes(self, states: Tensor) -> Tensor | float:
+        """Return the part of that difference that depends on the state, `(N,)`, in nats; 0 without transforms."""
+        return 0.0 if self.standardized is None else self.standardized.log_slopes(states)
 
     def values(self, states: Tensor) -> Tensor:
         """Return states `(N, *E)` in the units of the data: float64 if they are standardized, else unchanged."""
@@ -87,7 +92,7 @@ class DataInfo:
         """Return (nats / D + log bins) / log 2; None for data that are not quantized, where bits/dim is undefined.
 
         Binary data are already discrete: nats / D / log 2. For one-hot states most combinations of entries are
-        impossible, so bits/dim is undefined as well: None.
+        impossible, so bits/dim is undefined too: None.
 
         Args:
             nats: A negative log-likelihood, or a bound on it, in nats per example.
@@ -136,7 +141,7 @@ class DataInfo:
         return info
 
     def _require_possible(self) -> None:
-        """Raise ValueError for values that no dataset has."""
+        """Raise ValueError for values that no dataset can have."""
         possible = {
             "shape": min(self.shape, default=1) >= 1 and math.prod(self.shape) <= _MOST_DIMENSIONS,
             "support": self.support in get_args(Support),
@@ -185,8 +190,24 @@ class Dataset(ABC):
         """Make starting states `(B, *E)`, float, from stored rows `(B, *E)` on the generator's device."""
 
 
+class Watched(ABC):
+    """Capability of a dataset: it reports the progress of a preparation that takes long."""
+
+    @abstractmethod
+    def prepare_watched(self, watch: Watch) -> None:
+        """Do what `Dataset.prepare` does, and report stages to `watch`, for instance with `counted`."""
+
+
+def prepare_data(dataset: Dataset, watch: Watch) -> None:
+    """Prepare a dataset; raises as `Dataset.prepare`."""
+    if isinstance(dataset, Watched):
+        dataset.prepare_watched(watch)
+    else:
+        dataset.prepare()
+
+
 class Standardized(ABC):
-    """Capability of a dataset: its values can be standardized as those of other data, that a model was trained on."""
+    """Capability of a dataset: its values can be standardized like the training data of a model."""
 
     @abstractmethod
     def standardized_as(self, trained_on: DataInfo) -> Dataset:

@@ -1,4 +1,4 @@
-"""Values that have a density: constant columns, and those that follow from others, have no bound on -log p."""
+"""Checks that values have a density: if columns are constant or depend on others, -log p has no lower bound."""
 
 from __future__ import annotations
 
@@ -12,17 +12,18 @@ from walkback.errors import DataError
 
 _LARGEST_CHECKED = 1024
 _DEPENDENT = 1e-10
-"""Smallest eigenvalue of the correlations below which columns count as dependent; rounding leaves about 1e-14."""
+"""Smallest eigenvalue of the correlation matrix below which columns count as dependent; rounding leaves about 1e-14."""
 
 _CONSTANT = 1e-12
-"""Deviation below which a column is constant, relative to its largest value: float64 has 16 digits."""
+"""Deviation, relative to the largest value, below which a column counts as constant: float64 has 16 digits."""
 
 
 def require_density(table: Table) -> None:
-    """Refuse training values that have no density, since no bound on -log p exists for them.
+    """Check that training values have a density; otherwise, -log p has no lower bound.
 
     Raises:
-        DataError: A column is constant, too large, equal to another up to scale and shift, or a sum of others.
+        DataError: A column is constant, has an infinite variance, equals another one up to scale and shift, or is a
+            linear combination of others.
     """
     rows = table.values.double()
     if rows.dim() != 2:

@@ -3,11 +3,11 @@
 x = (v + u) / L,   u ~ U[0, 1)       dequantized: the density of x bounds the probability of v
 x = v / (L - 1)                      not dequantized: a grid, on which densities are meaningless
 x = 1 if v / (L - 1) ≥ ½ else 0      binarized at the middle
-x ~ Bernoulli(v / (L - 1))           binarized at random, drawn anew each time
+x ~ Bernoulli(v / (L - 1))           binarized at random, with new draws each time
 x + ω ε,   ε ~ N(0, 1)               smoothed: the density no longer bounds the probability of gray levels
 
-A step of an operator adds noise σ in every direction, so the distribution of its chain has at least that spread
-everywhere. Data smoothed by ω = σ have it too; raw gray levels, with a background that never varies, do not.
+A step of an operator adds noise σ in every direction, so the distribution of its chain has at least that spread in
+every direction. So have data smoothed by ω = σ, but not raw gray levels with a constant background.
 """
 
 from __future__ import annotations

@@ -1,8 +1,7 @@
-"""Tables: columns of numbers, and one of classes, checked before anything is learned from them.
+"""Tables: columns of numbers, and optionally one of classes, checked before training.
 
-DataFrame, ndarray or `datasets.Dataset` → `Table`: values `(N, *E)`, names of columns, which of them hold whole
-numbers, and classes. What has no density is refused by the name of its column: text, missing values, constant columns,
-and columns that are functions of others.
+DataFrame, ndarray or `datasets.Dataset` → `Table`: values `(N, *E)`, names of columns, which of them contain integers,
+and classes. Errors name the column that cannot be used because it contains text, missing values or the like.
 """
 
 from __future__ import annotations
@@ -26,16 +25,16 @@ _MOST_CLASSES = 1000
 
 @dataclass(frozen=True, slots=True)
 class Table:
-    """Values and what they are called.
+    """Values with names.
 
     Attributes:
-        values: `(N, *E)` on the CPU: float64, or uint8 (gray levels), or bool (binary states).
-        name: For messages and protocols.
+        values: `(N, *E)` on the CPU: float64, uint8 (gray levels), or bool (binary states).
+        name: Name for messages and protocols.
         columns: Names of the columns of `(N, D)`; empty if they have none.
-        whole: Whether each column holds whole numbers; a single one for all entries.
+        whole: Whether each column contains integers; a single flag if it is for all entries.
         classes: Names of the classes; empty if there are none.
-        labels: The class of each row, `(N,)`, int64.
-        note: What was left out, for the description of the data; empty if nothing.
+        labels: Class of each row, `(N,)`, int64.
+        note: A note on omitted columns, for the description of the data; empty if there are none.
     """
 
     values: Tensor
@@ -48,14 +47,14 @@ class Table:
 
     @property
     def shown(self) -> tuple[str, ...]:
-        """Names of the columns, or `x0`, `x1`, … where they have none."""
+        """Names of the columns, or `x0`, `x1`, … if they have none."""
         return self.columns or tuple(f"x{index}" for index in range(self.values.shape[1]))
 
     def chosen(self, columns: Sequence[str]) -> Table:
         """Return the table with these columns, in this order.
 
         Raises:
-            DataError: There is no such column, or it is named twice.
+            DataError: A column does not exist or is named twice.
         """
         if self.values.dim() != 2:
             raise DataError(
@@ -86,16 +85,16 @@ def position(name: str, names: Sequence[str], place: str) -> int:
 
 
 def table_of(data: Any, name: str, columns: Sequence[str] | None = None, label: str | None = None) -> Table:
-    """Read an array, a tensor, or a table as pandas and `datasets` have them.
+    """Convert an array, a tensor, or a table of pandas or `datasets`.
 
     Args:
-        data: `(N, *E)` or `(N,)`: ndarray or tensor; or DataFrame, Series or `datasets.Dataset`.
-        name: For messages and protocols.
-        columns: Columns of numbers, in order; None takes all but the label.
+        data: ndarray or tensor `(N, *E)` or `(N,)`; or a DataFrame, Series or `datasets.Dataset`.
+        name: Name for messages and protocols.
+        columns: Columns of numbers, in order; None takes all except the label.
         label: Column of classes.
 
     Raises:
-        DataError: It is none of these, or its values cannot be used; the message names the column.
+        DataError: The data are none of these, or their values cannot be used; the message names the column.
     """
     if isinstance(data, Tensor):
         return _of_tensor(data, name, columns, label)
@@ -132,7 +131,7 @@ def _of_array(array: np.ndarray, name: str, columns: Sequence[str] | None, label
             f"Got {name} of shape {array.shape} as data, expected (N, *E) with a row for each example."
         )
     levels = array.dtype in (np.uint8, np.bool_)
-    # Copied: torch cannot share memory of reversed or read-only arrays, or of another byte order.
+    # Copy: torch cannot share the memory of reversed or read-only arrays, or of arrays in another byte order.
     values = torch.from_numpy(np.array(array, dtype=array.dtype.type if levels else np.float64, order="C"))
     table = Table(values, name, whole=(array.dtype.kind in "iu" and not levels,))
     if label is None:
@@ -175,7 +174,7 @@ def _of_frame(
 def _columns_of(
     frame: Any, name: str, columns: Sequence[str] | None, label: str | None
 ) -> tuple[Sequence[str], str]:
-    """Return the columns of numbers of a frame that are asked for, and a note on what is left out."""
+    """Return the requested columns of numbers of a frame, and a note on an omitted column."""
     names = list(frame.columns)
     for column in names:
         if names.count(column) > 1:
@@ -199,7 +198,7 @@ def _columns_of(
 
 
 def _is_row_number(frame: Any, column: str) -> bool:
-    """Whether a column is the index that pandas writes: without a name, and counting the rows."""
+    """Return whether a column is the index that pandas writes: it has no name and counts the rows."""
     if not (column.startswith("Unnamed: ") or column == "" or column == "__index_level_0__"):
         return False
     values = frame[column].to_numpy()
@@ -207,7 +206,7 @@ def _is_row_number(frame: Any, column: str) -> bool:
 
 
 def _numbers(series: Any, column: str, place: str) -> tuple[np.ndarray, bool]:
-    """Return the values of a column as float64, and whether it holds whole numbers."""
+    """Return the values of a column as float64, and whether it contains integers."""
     missing = series.isna().to_numpy()
     count = int(missing.sum())
     if count:
@@ -224,11 +223,11 @@ def _numbers(series: Any, column: str, place: str) -> tuple[np.ndarray, bool]:
     if kind not in "biuf":
         wrong = [(row, item) for row, item in enumerate(series) if not _is_number(item)]
         if wrong or kind == "c":
-            # Of a column of numbers with a word among them, the word.
+            # Report a word among numbers (stored as text) rather than the first of these numbers.
             words = ((row, item) for row, item in wrong if not _reads_as_number(item))
             row, item = next(words, (wrong or [(0, series.iloc[0])])[0])
             raise DataError(
-                f"Column {quoted(column)} of {place} is no column of numbers: row {row + 1:,} holds "
+                f"Column {quoted(column)} of {place} does not contain numbers only: row {row + 1:,} holds "
                 f"{quoted(str(item))}. Leave it out with data.columns, or make it the classes with data.label."
             )
     return series.to_numpy().astype(np.float64), kind in "biu"
@@ -249,16 +248,16 @@ def _reads_as_number(item: object) -> bool:
 def class_numbers(
     values: np.ndarray, label: str, place: str, classes: Sequence[str] | None = None
 ) -> tuple[tuple[str, ...], Tensor]:
-    """Return the names of classes and the number of each row, -1 for a missing one.
+    """Return the names of classes and the class of each row, -1 if it is missing.
 
     Args:
-        values: A column of whole numbers, bool or text.
-        label: Its name.
-        place: What it is a column of.
+        values: A column of integers, booleans or text.
+        label: Name of the column.
+        place: Name of the table, for messages.
         classes: Names of the classes by number, if the table has them.
 
     Raises:
-        DataError: It holds other numbers, one class, or too many.
+        DataError: The column contains other numbers, a single class, or too many classes.
     """
     import pandas as pd
 
@@ -285,7 +284,7 @@ def class_numbers(
 
 
 def _checked(table: Table) -> Table:
-    """Refuse values that are not finite."""
+    """Return the table; raises DataError if values are not finite."""
     if not table.values.is_floating_point():
         return table
     bad = ~table.values.isfinite()
@@ -303,6 +302,6 @@ def _checked(table: Table) -> Table:
 
 
 def quoted(name: object) -> str:
-    """Return a name of unknown origin for messages, in quotation marks."""
+    """Quote and truncate an untrusted name for messages."""
     text = printable(str(name))
     return f"'{text[:60]}{'…' if len(text) > 60 else ''}'"

@@ -1,10 +1,10 @@
 """Arrays and tables as datasets: rows in a fixed random order, a tenth for validation and a tenth for testing.
 
-float, int    states s = (x - m) / d with the moments of training, see `walkback.data.standardization`
+float, int    states s = (x - m) / d with the moments of the training split, see `walkback.data.standardization`
 bool          binary states
-uint8         gray levels v = 0 … 255, dequantized: (v + u) / 256, u ~ U[0, 1); of 0 and 1 alone: (v + u) / 2
+uint8         gray levels v = 0 … 255, dequantized: (v + u) / 256, u ~ U[0, 1); if all are 0 or 1: (v + u) / 2
 
-The way of data from a file or an object to a figure in their own units::
+From a file or an object to a figure in the units of the data::
 
     file, DataFrame, … → tables.Table → RowData.examples (standardized) → states → operator → states → DataInfo.values
                                           DataInfo.standardized → checkpoint          -log p(s) + DataInfo.log_volume
@@ -36,6 +36,7 @@ from walkback.data.densities import require_density
 from walkback.data.pixels import GrayLevels
 from walkback.data.standardization import Standardization
 from walkback.data.tables import Table, table_of
+from walkback.data.transforms import require_inside, transforms_of
 from walkback.errors import DataError
 from walkback.report import FEWEST
 from walkback.support.seeding import generator
@@ -43,36 +44,38 @@ from walkback.support.seeding import generator
 Standardize: TypeAlias = Literal["auto", "none"]
 """Whether real values are standardized."""
 
-_CHANNELS = (1, 3, 4)  # of images: gray, color, color with transparency
-_FEWEST = 3 * FEWEST  # so many in each split, which a standard error needs
+_CHANNELS = (1, 3, 4)  # gray, color, color with transparency
+_FEWEST = 3 * FEWEST  # `FEWEST` in each split, for standard errors
 
 
 @dataclass(frozen=True, slots=True)
 class RowOptions:
-    """How rows become states.
+    """Options of the conversion of rows to states.
 
     Attributes:
-        standardize: "auto" standardizes real values; "none" takes them as states.
-        condition: Whether a model is told the class of each row.
-        like: Moments of other data to standardize with instead of those of the training rows.
-        given: Whether `like` counts.
+        standardize: "auto" standardizes real values; "none" uses them as states.
+        condition: Whether models are conditioned on the class of each row.
+        like: Moments of other data, to use instead of those of the training rows.
+        given: Whether to use `like`, even if it is None.
+        transform: Transform of all columns, or of some by name, see `walkback.data.transforms`.
     """
 
     standardize: Standardize = "auto"
     condition: Condition = "none"
     like: Standardization | None = None
     given: bool = False
+    transform: str | Mapping[str, str] = "none"
 
 
 class RowData(Dataset, Centred, Labelled, Standardized):
     """Rows of a table in memory. Splits do not depend on the run's seed.
 
     Args:
-        table: At least 12 rows.
-        options: How they become states.
+        table: A table with at least 12 rows.
+        options: Options of the conversion to states.
 
     Raises:
-        DataError: Rows are too few, have no density, or seem to be images whose channels are last.
+        DataError: There are too few rows, they have no density, or they seem to be images with their channels last.
     """
 
     def __init__(self, table: Table, options: RowOptions) -> None:
@@ -99,25 +102,34 @@ class RowData(Dataset, Centred, Labelled, Standardized):
 
     def _fitted(self) -> Standardization | None:
         values, options = self._table.values, self._options
-        if not values.is_floating_point() or options.given:
+        transforms = transforms_of(options.transform, self._table)
+        plain = options.standardize == "none" or not values.is_floating_point()
+        if plain and any(found.kind != "none" for found in transforms):
+            raise DataError(
+                f"Got a transform of {self._table.name}, whose values are not standardized: leave out data.transform."
+            )
+        if options.given or plain:
             return options.like
-        if options.standardize == "none":
-            return None
         train = replace(self._table, values=values[self._rows["train"]])
         require_density(train)
         by_column = values.dim() == 2
         whole = self._table.whole
         whole = whole * values.shape[1] if by_column and len(whole) == 1 else whole
-        return Standardization.fitted(train.values, self._table.columns, whole, by_column=by_column)
+        require_inside(transforms, self._table)
+        return Standardization.fitted(
+            train.values, self._table.columns, whole, by_column=by_column, transforms=transforms
+        )
 
     def _stored(self, values: Tensor) -> Tensor:
         if not values.is_floating_point():
             return values.to(torch.uint8)
+        if self._standardized is not None:
+            require_inside(self._standardized.transforms, self._table)
         return values.float() if self._standardized is None else self._standardized.states(values)
 
     @override
     def prepare(self) -> None:
-        """Nothing to do."""
+        """Do nothing: the data are in memory."""
 
     @property
     @override
@@ -136,7 +148,7 @@ class RowData(Dataset, Centred, Labelled, Standardized):
             and not wanted.suits(tuple(self._table.values.shape[1:]))
             and not wanted.columns
         ):
-            return self  # another shape, which is refused where shapes are compared
+            return self  # another shape, which is refused when shapes are compared
         table = self._table
         if wanted is not None and wanted.columns and table.columns:
             table = table.chosen(wanted.columns)
@@ -154,6 +166,10 @@ class RowData(Dataset, Centred, Labelled, Standardized):
         steps = [table.note, "held out: a random tenth for validation, another for test"]
         if self._grey is not None:
             steps.append(self._grey.step)
+        if fit is not None and fit.transforms:
+            names = table.shown if len(fit.transforms) > 1 or table.values.dim() == 2 else ("all values",)
+            changed = zip(names, fit.transforms, strict=True)
+            steps.append(f"transformed: {', '.join(f'{n} by {f}' for n, f in changed if f.kind != 'none')}")
         if fit is not None:
             each = "each column" if len(fit.mean) > 1 else "all values"
             steps.append(f"standardized: {each} less the mean of training, over the deviation")
@@ -206,13 +222,13 @@ class TensorData(RowData):
     """Examples `(N, *E)` in memory.
 
     Args:
-        rows: At least 12 examples, finite; copied to the CPU.
-        name: For protocols.
-        standardize: "auto" standardizes floats; "none" takes them as states.
+        rows: At least 12 finite examples, which are copied to the CPU.
+        name: Name for protocols.
+        standardize: "auto" standardizes floats; "none" uses them as states.
 
     Raises:
-        DataError: They are too few, have no event dimension, are of another type, not finite, or seem to be images
-            whose channels are last.
+        DataError: There are too few rows, they have no event dimension, an unsupported type or values that are not
+            finite, or they seem to be images with their channels last.
     """
 
     def __init__(self, rows: Tensor, name: str = "tensor", standardize: Standardize = "auto") -> None:
@@ -225,17 +241,20 @@ class TensorData(RowData):
 
 @final
 class TableData(RowData):
-    """Columns of numbers `(N, D)` in memory, from an array or a table as pandas and `datasets` have them.
+    """Columns of numbers `(N, D)` in memory, from an array or a table of pandas or `datasets`.
 
     Args:
         data: See `walkback.data.tables.table_of`.
-        name: For protocols.
-        columns: Columns of numbers, in order; None takes all but the label.
+        name: Name for protocols.
+        columns: Columns of numbers, in order; None takes all except the label.
         label: Column of classes.
-        condition: Whether a model is told the class of each row.
+        condition: Whether models are conditioned on the class of each row.
+        transform: Transform of all columns, or of some by name: "log", "logit(0, 100)", "asinh", see
+            `walkback.data.transforms`.
 
     Raises:
         DataError: The values cannot be used; the message names the column.
+        ConfigurationError: A transform does not exist.
     """
 
     def __init__(
@@ -245,8 +264,10 @@ class TableData(RowData):
         columns: tuple[str, ...] | None = None,
         label: str | None = None,
         condition: Condition = "none",
+        transform: str | Mapping[str, str] = "none",
     ) -> None:
-        super().__init__(table_of(data, name, columns, label), RowOptions(condition=condition))
+        options = RowOptions(condition=condition, transform=transform)
+        super().__init__(table_of(data, name, columns, label), options)
 
 
 def _require_channels_first(rows: Tensor) -> None:
@@ -262,7 +283,7 @@ def _require_channels_first(rows: Tensor) -> None:
 
 
 def _like_pixels(rows: Tensor) -> bool:
-    """Whether floats lie as pixels do: in [0, 1], in [-1, 1] with either end near, or whole numbers up to 255."""
+    """Return whether floats look like pixels: in [0, 1], nearly filling [-1, 1], or integers up to 255."""
     low, high = float(rows.min()), float(rows.max())
     if low >= -1 and high <= 1:
         return low >= 0 or min(-low, high) > 0.9

@@ -1,1 +1,1 @@
-"""Finding plugins, each in isolation, and looking up what they offer by name."""
+"""Discovery of plugins, each in isolation, and lookup of their components by name."""

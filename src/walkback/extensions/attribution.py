@@ -1,10 +1,10 @@
-"""Whose fault an error is: that of the third-party plugin whose code raised it, or that gave what it is about.
+"""Attribution of errors to third-party plugins: the plugin whose code raised the error, or whose object caused it.
 
     exception       → the innermost frame of its traceback in a module of a plugin; else the components in use
-    WalkbackError   → the first of its suspects whose class is of a plugin (`WalkbackError.suspecting`)
+    WalkbackError   → the first of its suspects whose class belongs to a plugin (`WalkbackError.suspecting`)
 
-Components of walkback's own distribution are never blamed: what fails there are the user's numbers, or a bug of
-walkback.
+Components of walkback's own distribution are never blamed: their errors come from the user's options and data, or from
+a bug in walkback.
 """
 
 from __future__ import annotations
@@ -27,9 +27,9 @@ from walkback.support.text import one_line
 
 @contextmanager
 def naming_plugins(registry: Registry) -> Iterator[None]:
-    """Turn what third-party plugins raise in the block into an error that names the plugin.
+    """Turn exceptions that third-party plugins raise in the block into an error that names the plugin.
 
-    Errors of walkback pass, unless they suspect a part of a plugin. So do signals and lack of memory.
+    Signals, out-of-memory errors, and errors of walkback that suspect no part of a plugin pass unchanged.
 
     Raises:
         PluginError: A plugin is at fault.
@@ -40,11 +40,11 @@ def naming_plugins(registry: Registry) -> Iterator[None]:
         found = _owner_of(error.suspects, registry)
         if found is None:
             raise
-        # Advice on settings does not help where a plugin is at fault.
+        # If a plugin is at fault, the message's advice on settings (after the colon) does not help.
         said = str(error).rpartition(": ")[0] or str(error).rstrip(".")
         raise PluginError(f"{said}: {_named(*found)} is at fault, or the options given to it.") from error
     except BaseException as error:  # third-party code may raise SystemExit, or a class of its own
-        closed = isinstance(error, GeneratorExit)  # this very generator
+        closed = isinstance(error, GeneratorExit)  # this generator itself is being closed
         blamed = None if closed or is_not_of_code(error) else _blamed(error, registry)
         if blamed is None:
             raise
@@ -52,7 +52,7 @@ def naming_plugins(registry: Registry) -> Iterator[None]:
 
 
 def _blamed(error: BaseException, registry: Registry) -> str | None:
-    """What happened, where, and whose code it was; None where it was not a third party's."""
+    """Return a message that says what failed, where, and in whose code; None if no third party is involved."""
     packages = _packages(registry)
     calls = list(traceback.walk_tb(error.__traceback__))
     frames = [frame for frame, _ in calls]
@@ -75,7 +75,7 @@ def _blamed(error: BaseException, registry: Registry) -> str | None:
 
 
 def _component_in(frames: list[FrameType], offers: list[Registered[Any]]) -> Registered[Any] | None:
-    """The component whose method the innermost of these frames is."""
+    """Return the component that owns the innermost method among the frames."""
     for frame in reversed(frames):
         found = _offer_of(frame.f_locals.get("self"), offers)
         if found is not None:
@@ -84,7 +84,7 @@ def _component_in(frames: list[FrameType], offers: list[Registered[Any]]) -> Reg
 
 
 def _only_one(registry: Registry, offers: list[Registered[Any]]) -> Registered[Any] | None:
-    """The component in use among these, such as the network whose layers have failed; None if several are."""
+    """Return the only component of these that is in use, e.g. the network whose layers failed; None if several are."""
     used = [offer for offer in registry.third_parties if offer in offers]
     return used[0] if len(used) == 1 else None
 
@@ -92,10 +92,10 @@ def _only_one(registry: Registry, offers: list[Registered[Any]]) -> Registered[A
 def _owner_of(
     suspects: Iterable[object], registry: Registry
 ) -> tuple[Registered[Any], Registered[Any] | None] | None:
-    """The plugin of the first suspect that is a third party's, and which of its components it is."""
+    """Return the plugin of the first third-party suspect, and which of the plugin's components it is."""
     packages = _packages(registry)
     for suspect in suspects:
-        # A built-in operator may have a network of a third party inside.
+        # A built-in operator may contain a third-party network.
         modules = getattr(suspect, "modules", None)
         parts = [suspect, *(modules() if callable(modules) else ())]
         for part in parts:
@@ -118,7 +118,7 @@ def _named(owner: Registered[Any], part: Registered[Any] | None = None) -> str:
 
 
 def _packages(registry: Registry) -> Mapping[str, list[Registered[Any]]]:
-    """What third parties offer, by the top-level package that it is in."""
+    """Return the components of third parties by their top-level package."""
     found: dict[str, list[Registered[Any]]] = {}
     own: set[str] = {"walkback", "torch"}
     for kind in RECORDS:

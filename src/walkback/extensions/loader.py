@@ -1,15 +1,16 @@
-"""Finding plugins, each in isolation: whatever a plugin does wrong is recorded and touches nothing else.
+"""Discovery of plugins, each in isolation: a broken plugin is recorded and affects nothing else.
 
     installed distributions → entry points of the group `walkback` → one `Plugin` record each
 
-pluggy's own loader lets one broken plugin stop every command, and drops the second of two entry points with
-the same name. Here every plugin has a manager of its own: neither its hooks nor its failures meet another's.
+With pluggy's own loader, one broken plugin would stop every command, and the second of two entry points with the same
+name would be dropped. Here each plugin has its own manager, so plugins share neither hooks nor failures.
 """
 
 from __future__ import annotations
 
 import contextlib
 import importlib.metadata
+import importlib.util
 import os
 import re
 import signal
@@ -17,9 +18,11 @@ import sys
 import threading
 import time
 import traceback
-from collections.abc import Collection, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
-from types import FrameType
+from functools import partial
+from pathlib import Path
+from types import FrameType, ModuleType
 from typing import Any, Literal, TypeAlias
 
 import pluggy
@@ -34,16 +37,19 @@ from walkback.support.text import nearest, one_line
 CORE_DISTRIBUTION = "walkback"
 """The distribution whose plugins are always loaded."""
 
+OF_A_FILE = "file"
+"""The version of a plugin that is a file, whose distribution is called like it."""
+
 Record: TypeAlias = Component | Recipe | Command
 RECORDS: Mapping[str, type[Record]] = {
     **dict.fromkeys(KINDS, Component),
     "recipe": Recipe,
     "command": Command,
 }
-"""What each kind of hook yields: the component kinds, "recipe" and "command"."""
+"""The type of record that each kind of hook yields: the component kinds, "recipe" and "command"."""
 
 _VERSION_NAME = "WALKBACK_API"
-"""The name under which a plugin's module may say which `API_VERSION` it is written for."""
+"""Optional attribute of a plugin's module: the `API_VERSION` that it was written for."""
 
 _NAME = re.compile(r"\w[\w.+-]*")
 _TARGET = re.compile(r"[\w.]+:.+")
@@ -51,16 +57,16 @@ _TARGET = re.compile(r"[\w.]+:.+")
 
 @dataclass(frozen=True, slots=True)
 class PluginStatus:
-    """How loading one plugin went.
+    """The result of loading one plugin.
 
     Attributes:
         name: `distribution:entry-point`.
-        distribution: Name of the distribution that brings it.
+        distribution: Name of its distribution.
         version: Version of that distribution.
-        status: "ok"; "broken" (see `error` and `traceback`); or "blocked", which is left out on request.
-        error: What went wrong, in one line.
-        traceback: The same with its traceback.
-        seconds: How long loading took, which every command waits for.
+        status: "ok"; "broken" (see `error` and `traceback`); or "blocked" if it was excluded on request.
+        error: The error, in one line.
+        traceback: The error with its traceback.
+        seconds: Time it took to load, which delays every command.
     """
 
     name: str
@@ -72,14 +78,14 @@ class PluginStatus:
     seconds: float = 0.0
 
     def broken(self, error: BaseException) -> PluginStatus:
-        """The same plugin after it failed with `error`."""
+        """Return the status of the same plugin after it failed with `error`."""
         details = "".join(traceback.format_exception(error))
         return replace(self, status="broken", error=one_line(error), traceback=details)
 
 
 @dataclass(frozen=True, slots=True)
 class Plugin:
-    """A plugin and what it offers, by kind (the keys of `RECORDS`): nothing unless its status is "ok"."""
+    """A plugin and its records by kind (the keys of `RECORDS`); without records unless its status is "ok"."""
 
     status: PluginStatus
     offers: Mapping[str, tuple[Record, ...]] = field(default_factory=dict)
@@ -87,7 +93,7 @@ class Plugin:
 
 
 def hook_name(kind: str) -> str:
-    """Name of the hook through which plugins offer a kind.
+    """Return the name of the hook through which plugins offer a kind.
 
     >>> hook_name("operator"), hook_name("process")
     ('walkback_operators', 'walkback_processes')
@@ -96,45 +102,62 @@ def hook_name(kind: str) -> str:
 
 
 def canonical(distribution: str) -> str:
-    """The normal form of a distribution's name: `My_Plugin` and `my-plugin` are the same."""
+    """Normalize the name of a distribution: `My_Plugin` and `my-plugin` are equivalent."""
     return re.sub(r"[-_.]+", "-", distribution).lower()
 
 
 def chosen() -> list[str] | None:
-    """The plugins named by the environment variable `WALKBACK_PLUGINS`, comma-separated; None where it is not set."""
+    """Return the plugins listed, separated by commas, in the variable `WALKBACK_PLUGINS`; None if it is not set.
+
+    A name that ends with .py is a plugin in a file.
+    """
     names = os.environ.get("WALKBACK_PLUGINS")
     return None if names is None else [name.strip() for name in names.split(",") if name.strip()]
 
 
 def discover(only: Collection[str] | None = None, enabled: bool = True) -> tuple[Plugin, ...]:
-    """Load every installed plugin: those of walkback first, then the others by name.
+    """Load every installed plugin: those of walkback first, then the others in alphabetical order.
 
     Args:
-        only: Names (`entry-point` or `distribution:entry-point`) of the third-party plugins to load; None for
-            all.
+        only: Names (`entry-point` or `distribution:entry-point`) of the third-party plugins to load, and files of
+            plugins (`.py`), which are loaded only if they are named; None for all that are installed.
         enabled: Whether third-party plugins are loaded at all.
     """
     found = sorted(_entry_points(), key=lambda item: (not _is_core(item[0]), item[0].name))
     plugins = []
     for status, entry_point in found:
         wanted = _is_core(status) or (enabled and (only is None or is_named(status, only)))
-        plugins.append(_load(status, entry_point) if wanted else Plugin(replace(status, status="blocked")))
+        plugins.append(
+            _load(status, entry_point.load) if wanted else Plugin(replace(status, status="blocked"))
+        )
+    files = filter(is_file, only or () if enabled else ())
+    plugins += [_load(_status_of_file(file), partial(import_file, file)) for file in files]
     return tuple(plugins)
 
 
 def is_named(status: PluginStatus, names: Collection[str]) -> bool:
-    """Whether a plugin is among `names`, each an `entry-point` or a `distribution:entry-point`."""
+    """Return whether a plugin is among `names`, each an `entry-point` or a `distribution:entry-point`."""
     own, entry_point = canonical(status.distribution), status.name.partition(":")[2]
     pairs = (name.rpartition(":") for name in names)
     return any(name == entry_point and (not colon or canonical(dist) == own) for dist, colon, name in pairs)
 
 
+def is_file(name: str) -> bool:
+    """Whether the name of a plugin is that of a file."""
+    return name.endswith(".py")
+
+
+def _status_of_file(file: str) -> PluginStatus:
+    stem = canonical(Path(file).stem)
+    return PluginStatus(f"{stem}:{stem}", stem, OF_A_FILE)
+
+
 def load_plugin(plugin: object, status: PluginStatus) -> Plugin:
-    """Make the record of an imported plugin (a module, or any object that has hooks).
+    """Return the record of an imported plugin (a module, or any object with hooks).
 
     Raises:
-        PluginError: It breaks the contract: another version of the interface, no hook, an unknown hook, or not
-            the records that a hook gives.
+        PluginError: It breaks the contract: it requires another version of the interface, has no hook or an unknown
+            one, or a hook returns something other than the expected records.
     """
     _refuse_other_version(plugin, status)
     manager = pluggy.PluginManager("walkback")
@@ -147,10 +170,10 @@ def load_plugin(plugin: object, status: PluginStatus) -> Plugin:
 
 @contextlib.contextmanager
 def quiet_stdout() -> Iterator[None]:
-    """Run third-party code in the block: what it prints goes to stderr, since stdout is for results.
+    """Run third-party code in the block with its output redirected to stderr, because stdout is for results.
 
     Raises:
-        RuntimeError: The code raised KeyboardInterrupt itself, and the user did not press Ctrl-C.
+        RuntimeError: The code raised KeyboardInterrupt although the user did not press Ctrl-C.
     """
     with contextlib.redirect_stdout(sys.stderr), _interruptions() as arrived:
         try:
@@ -163,7 +186,7 @@ def quiet_stdout() -> Iterator[None]:
 
 @contextlib.contextmanager
 def _interruptions() -> Iterator[list[int]]:
-    """The signals of Ctrl-C that arrive in the block, where Python's own handler is in charge of them."""
+    """Record the Ctrl-C signals that arrive in the block, if Python's default handler is installed."""
     arrived: list[int] = []
     default = signal.default_int_handler
     in_main_thread = threading.current_thread() is threading.main_thread()
@@ -183,14 +206,14 @@ def _interruptions() -> Iterator[list[int]]:
 
 
 def _entry_points() -> Iterator[tuple[PluginStatus, importlib.metadata.EntryPoint]]:
-    """The walkback entry points of every distribution; the first on the path wins, as it does for imports."""
+    """Yield the walkback entry points of every distribution; the first one on the path wins, as for imports."""
     seen = set()
     for distribution in importlib.metadata.distributions():
         try:
             entry_points = [e for e in distribution.entry_points if e.group == hookspecs.ENTRY_POINT_GROUP]
             name, version = (distribution.name, distribution.version) if entry_points else ("", "")
         except Exception:
-            continue  # metadata that cannot be read belong to no plugin that could be named
+            continue  # without readable metadata there is no name to report
         if not entry_points or canonical(name or "unknown") in seen:
             continue
         seen.add(canonical(name or "unknown"))
@@ -201,15 +224,40 @@ def _entry_points() -> Iterator[tuple[PluginStatus, importlib.metadata.EntryPoin
             yield status, entry_point
 
 
+def import_file(file: str) -> ModuleType:
+    """Import a file under its own name, so that its components are found as `name:Class`.
+
+    Raises:
+        PluginError: There is no such file, or its name is that of a module.
+    """
+    name, path = Path(file).stem, Path(file).resolve()
+    known = sys.modules.get(name)
+    if known is not None and getattr(known, "__file__", None) == str(path):
+        return known
+    if not name.isidentifier() or (known or importlib.util.find_spec(name)) is not None:
+        raise PluginError(f"its file {name!r} is called like a module, or not as one can be: rename it")
+    spec = importlib.util.spec_from_file_location(name, path)
+    if not path.is_file() or spec is None or spec.loader is None:
+        raise PluginError(f"there is no file {file!r}: check the path")
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[name] = module
+    try:
+        spec.loader.exec_module(module)
+    except BaseException:
+        del sys.modules[name]
+        raise
+    return module
+
+
 def _is_core(status: PluginStatus) -> bool:
     return canonical(status.distribution) == CORE_DISTRIBUTION
 
 
-def _load(status: PluginStatus, entry_point: importlib.metadata.EntryPoint) -> Plugin:
+def _load(status: PluginStatus, load: Callable[[], object]) -> Plugin:
     start = time.perf_counter()
     try:
         with quiet_stdout():
-            plugin = load_plugin(entry_point.load(), status)
+            plugin = load_plugin(load(), status)
     except BaseException as error:  # a plugin may raise SystemExit, or a class of its own
         if is_not_of_code(error):
             raise
@@ -218,7 +266,7 @@ def _load(status: PluginStatus, entry_point: importlib.metadata.EntryPoint) -> P
 
 
 def _refuse_other_version(plugin: object, status: PluginStatus) -> None:
-    """Compare `WALKBACK_API`, which a plugin may declare; hooks of another version may mean something else."""
+    """Raise PluginError if the plugin declares another `WALKBACK_API`, whose hooks may have another meaning."""
     declared = getattr(plugin, _VERSION_NAME, API_VERSION)
     if not isinstance(declared, int) or isinstance(declared, bool):
         raise PluginError(
@@ -227,7 +275,7 @@ def _refuse_other_version(plugin: object, status: PluginStatus) -> None:
     if declared != API_VERSION:
         newer = CORE_DISTRIBUTION if declared > API_VERSION else status.distribution
         raise PluginError(
-            f"it is written for version {declared} of walkback's plugin interface and this walkback has version "
+            f"it was written for version {declared} of walkback's plugin interface, and this walkback has version "
             f"{API_VERSION}: install a newer {newer} with pip install --upgrade {newer}"
         )
 
@@ -245,7 +293,7 @@ def _refuse_unknown_hooks(manager: pluggy.PluginManager, plugin: object) -> None
 
 
 def _records(manager: pluggy.PluginManager, kind: str) -> Iterator[Record]:
-    """Consume one kind of hook; a generator runs, and may fail, only here."""
+    """Yield the records of one kind of hook; hooks may be generators, which run (and may fail) only here."""
     hook, expected = hook_name(kind), RECORDS[kind]
     names: set[str] = set()
     for answer in getattr(manager.hook, hook)():
@@ -260,7 +308,7 @@ def _records(manager: pluggy.PluginManager, kind: str) -> Iterator[Record]:
 
 
 def _check(hook: str, record: Any, expected: type[Record]) -> None:
-    """Types are not enforced when a record is made, and the rest of the program relies on them."""
+    """Check the types of a record: dataclasses do not enforce them, and the rest of the program relies on them."""
     if not isinstance(record, expected):
         raise PluginError(f"{hook} gave {record!r:.80}, expected {expected.__name__}")
     if not (isinstance(record.name, str) and _NAME.fullmatch(record.name)):

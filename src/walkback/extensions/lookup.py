@@ -1,4 +1,4 @@
-"""Components and kinds by the words that users type."""
+"""Lookup of components and kinds by the names that users type."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from walkback.support.text import nearest
 
 
 def kind_named(name: str) -> Kind:
-    """The kind of component called `name`; raises ConfigurationError for any other word."""
+    """Return the kind of component called `name`; raises ConfigurationError if there is none."""
     for kind in KINDS:
         if name.replace("-", "_") == kind:
             return kind
@@ -18,10 +18,10 @@ def kind_named(name: str) -> Kind:
 
 
 def component_named(registry: Registry, reference: str, kind: Kind | None) -> Registered[Component]:
-    """The component called `reference`, of any kind where none is given.
+    """Return the component called `reference`, of any kind if `kind` is None.
 
     Raises:
-        ConfigurationError: Nobody offers it, several distributions do, or it exists in several kinds.
+        ConfigurationError: No plugin provides it, several distributions do, or it exists in several kinds.
         PluginError: The distribution in `reference` has a broken plugin.
     """
     if kind is not None:
@@ -29,12 +29,14 @@ def component_named(registry: Registry, reference: str, kind: Kind | None) -> Re
     kinds = [kind for kind in KINDS if registry.matches(kind, reference)]
     if len(kinds) > 1:
         choices = " or ".join(f"--kind {kind}" for kind in kinds)
-        raise ConfigurationError(f"Got {reference!r}, which several kinds of component have: add {choices}.")
+        raise ConfigurationError(f"Got {reference!r}, a name of several kinds of component: add {choices}.")
     if kinds:
         return registry.find(kinds[0], reference)
     distribution = reference.rpartition(":")[0]
     if distribution and any(status.distribution == distribution for status in registry.plugins):
-        return registry.find(KINDS[0], reference)  # which says what is wrong with the distribution
+        return registry.find(
+            KINDS[0], reference
+        )  # raises an error that says what is wrong with the distribution
     names = sorted({offer.reference for kind in KINDS for offer in registry.components(kind)})
     raise ConfigurationError(
         f"Unknown component {reference!r}{nearest(reference, names)}; `walkback plugins list` shows all names."

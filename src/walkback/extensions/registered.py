@@ -1,4 +1,4 @@
-"""The records of plugins with their origin; importing what they name, where failures name who is at fault."""
+"""Records of plugins with their origin, and import of their targets; errors name the plugin at fault."""
 
 from __future__ import annotations
 
@@ -20,15 +20,15 @@ Spec = TypeVar("Spec", bound=Record)
 
 @dataclass(frozen=True, slots=True)
 class Registered(Generic[Spec]):
-    """A record and the plugin it came from.
+    """A record and the plugin that provides it.
 
     Attributes:
         kind: A component kind, "recipe" or "command".
-        spec: The record as the plugin gave it.
+        spec: The record, as returned by the plugin.
         plugin: `distribution:entry-point`.
         distribution: Name of the distribution.
         version: Version of the distribution.
-        rivals: Qualified names of the others that claim the same name.
+        rivals: Qualified names of other records with the same name.
     """
 
     kind: str
@@ -40,17 +40,17 @@ class Registered(Generic[Spec]):
 
     @property
     def qualified_name(self) -> str:
-        """`distribution:name`, which says which one is meant where several claim the name."""
+        """`distribution:name`, which is unambiguous if several distributions use the name."""
         return f"{self.distribution}:{self.spec.name}"
 
     @property
     def reference(self) -> str:
-        """The shortest name that means this one: the bare name unless it is claimed by others too."""
+        """The shortest unambiguous name: the bare name, unless other distributions use it too."""
         return self.qualified_name if self.rivals else self.spec.name
 
 
 def offered(kind: str, plugins: Sequence[Plugin]) -> tuple[Registered[Any], ...]:
-    """Everything of one kind that plugins offer, sorted by name."""
+    """Return the records of one kind of all plugins, sorted by name."""
     claims = [(record, plugin.status) for plugin in plugins for record in plugin.offers.get(kind, ())]
     found = []
     for record, status in claims:
@@ -71,7 +71,7 @@ def import_object(target: str) -> Any:
 
 
 def import_target(registered: Registered[Component] | Registered[Command]) -> Any:
-    """Import the target of a record, whatever it is.
+    """Import the target of a record, which may be any object.
 
     Raises:
         PluginError: It cannot be imported.
@@ -89,11 +89,11 @@ def import_class(registered: Registered[Component]) -> type:
     """Import the class of a component.
 
     Raises:
-        PluginError: It cannot be imported, or is no class.
+        PluginError: It cannot be imported, or is not a class.
     """
     target = import_target(registered)
     if not isinstance(target, type):
-        _blame(registered, f"{registered.spec.target} is no class")
+        _blame(registered, f"{registered.spec.target} is not a class")
     return target
 
 

@@ -1,7 +1,7 @@
-"""What all plugins offer, by kind and name.
+"""The components of all plugins, by kind and name.
 
-Names are looked up here and nowhere else. A name that nobody offers, that two distributions claim or whose
-plugin is broken becomes an error only when somebody asks for that name.
+All lookups of names happen here. A name that is unknown, claimed by two distributions, or whose plugin is broken is an
+error only when it is requested.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from walkback.support.text import nearest
 
 @final
 class Registry:
-    """The plugins that were found and what they offer."""
+    """The installed plugins and their components."""
 
     def __init__(self, plugins: Sequence[Plugin], complaints: Sequence[str] = ()) -> None:
         self._hooks = {plugin.status.name: plugin.hooks for plugin in plugins if plugin.hooks is not None}
@@ -39,42 +39,43 @@ class Registry:
             enabled: Whether third-party plugins are loaded at all.
         """
         plugins = loader.discover(only, enabled)
-        unknown = [name for name in only or () if not any(loader.is_named(p.status, [name]) for p in plugins)]
+        named = [name for name in only or () if not loader.is_file(name)]
+        unknown = [name for name in named if not any(loader.is_named(p.status, [name]) for p in plugins)]
         return cls(plugins, [f"No installed plugin is called {name!r}." for name in unknown])
 
     @property
     def plugins(self) -> tuple[PluginStatus, ...]:
-        """How loading went, plugin by plugin."""
+        """The status of each plugin."""
         return tuple(self._statuses.values())
 
     def warnings(self) -> list[str]:
-        """One line for each plugin that is broken and each that was asked for and not found."""
+        """Return one line for each broken plugin, and for each requested plugin that was not found."""
         broken = [status for status in self.plugins if status.status == "broken"]
         return [*self._complaints, *(f"Plugin {s.name} ({s.version}) is broken: {s.error}." for s in broken)]
 
     def offers(self, kind: str) -> tuple[Registered[Any], ...]:
-        """Everything of one kind (a component kind, "recipe" or "command"), sorted by name."""
+        """Return all records of one kind (a component kind, "recipe" or "command"), sorted by name."""
         return self._offers[kind]
 
     def components(self, kind: Kind) -> tuple[Registered[Component], ...]:
-        """Everything of one kind, sorted by name."""
+        """Return all components of one kind, sorted by name."""
         return self._offers[kind]
 
     def recipes(self) -> tuple[Registered[Recipe], ...]:
-        """All recipes, sorted by name."""
+        """Return all recipes, sorted by name."""
         return self._offers["recipe"]
 
     def commands(self) -> tuple[Registered[Command], ...]:
-        """All commands of plugins, sorted by name."""
+        """Return all commands of plugins, sorted by name."""
         return self._offers["command"]
 
     def matches(self, kind: str, reference: str, prefer: str = "") -> tuple[Registered[Any], ...]:
-        """All that `reference` can mean: none, one, or several that claim the same name.
+        """Return all records that match `reference`: none, one, or several with the same name.
 
         Args:
             kind: A component kind, "recipe" or "command".
             reference: `name`, or `distribution:name`.
-            prefer: A distribution whose claim to a bare name beats the others': plugins mean their own.
+            prefer: Distribution that takes precedence for a bare name, such as that of the plugin that refers to it.
         """
         distribution, _, name = reference.rpartition(":")
         named = tuple(offer for offer in self._offers[kind] if offer.spec.name == name)
@@ -83,36 +84,36 @@ class Registry:
         return tuple(offer for offer in named if canonical(offer.distribution) == canonical(prefer)) or named
 
     def find(self, kind: Kind, reference: str, *, prefer: str = "", hint: str = "") -> Registered[Component]:
-        """The component called `reference`, see `matches`.
+        """Return the component called `reference`, see `matches`.
 
         Args:
             kind: The kind of component.
             reference: `name`, or `distribution:name`.
-            prefer: A distribution whose claim to a bare name beats the others'.
-            hint: What else the user could have given; ends the message about an unknown name.
+            prefer: Distribution that takes precedence for a bare name.
+            hint: Alternatives for the user; appended to the message about an unknown name.
 
         Raises:
-            ConfigurationError: Nobody offers the name, or several distributions do.
+            ConfigurationError: No plugin provides the name, or several distributions do.
             PluginError: The distribution in `reference` has a broken plugin.
         """
         found: Registered[Component] = self._one(kind, reference, prefer, hint)
         return found
 
     def find_recipe(self, reference: str) -> Registered[Recipe]:
-        """The recipe called `reference`; raises as `find`."""
+        """Return the recipe called `reference`; raises the errors of `find`."""
         found: Registered[Recipe] = self._one("recipe", reference)
         return found
 
     def find_command(self, reference: str) -> Registered[Command]:
-        """The command called `reference`; raises as `find`."""
+        """Return the command called `reference`; raises the errors of `find`."""
         found: Registered[Command] = self._one("command", reference)
         return found
 
     def default_recipe(self) -> Registered[Recipe] | None:
-        """The recipe of `walkback run` without options; walkback's own where others claim to be it too.
+        """Return the recipe of `walkback run` without options; walkback's own takes precedence over others.
 
         Raises:
-            ConfigurationError: Several distributions claim it, and walkback is not among them.
+            ConfigurationError: Several distributions other than walkback provide a default recipe.
         """
         found = [recipe for recipe in self.recipes() if recipe.spec.default]
         own = [recipe for recipe in found if canonical(recipe.distribution) == loader.CORE_DISTRIBUTION]
@@ -127,7 +128,7 @@ class Registry:
         """Import the class of a component.
 
         Raises:
-            PluginError: It cannot be imported, or is no class.
+            PluginError: It cannot be imported, or is not a class.
         """
         if canonical(registered.distribution) != loader.CORE_DISTRIBUTION:
             self._third_parties[f"{registered.kind} {registered.qualified_name}"] = registered
@@ -135,7 +136,7 @@ class Registry:
 
     @property
     def third_parties(self) -> tuple[Registered[Component], ...]:
-        """The components of other distributions than walkback's that have been loaded."""
+        """The loaded components of distributions other than walkback."""
         return tuple(self._third_parties.values())
 
     def load_command(self, registered: Registered[Command]) -> Any:
@@ -147,7 +148,7 @@ class Registry:
         return import_target(registered)
 
     def recipe_text(self, registered: Registered[Recipe]) -> str:
-        """The TOML text of a recipe.
+        """Return the TOML text of a recipe.
 
         Raises:
             PluginError: The plugin does not contain it.
@@ -155,13 +156,13 @@ class Registry:
         return read_resource(registered)
 
     def dataset_source(self, source: str) -> tuple[Registered[Component], Mapping[str, Any]] | None:
-        """The data component that reads `source`, and the options that make it; None where no plugin can.
+        """Return the dataset component that reads `source` and its options, or None if no plugin can read it.
 
-        Third-party plugins are asked first, and the first answer counts. A plugin that fails is passed over
-        and listed as broken.
+        Third-party plugins are asked first, and the first answer is used. A plugin that fails is skipped and listed as
+        broken.
 
         Raises:
-            ConfigurationError: A plugin knows the source, and says that it cannot be read.
+            ConfigurationError: A plugin recognizes the source and reports that it cannot be read.
         """
         for plugin, hooks in reversed(self._hooks.items()):
             try:
@@ -170,7 +171,7 @@ class Registry:
                 if answer is not None:
                     return self._source(plugin, answer)
             except ConfigurationError:
-                raise  # the plugin knows the source and says what is wrong with it
+                raise  # the plugin recognizes the source and says what is wrong with it
             except BaseException as error:
                 if is_not_of_code(error):
                     raise
@@ -227,4 +228,4 @@ class Registry:
 
     def _suspicion(self) -> str:
         broken = ", ".join(status.name for status in self.plugins if status.status == "broken")
-        return f"more may come from what is broken: {broken}" if broken else ""
+        return f"these plugins are broken and may provide it: {broken}" if broken else ""

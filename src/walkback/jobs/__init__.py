@@ -1,1 +1,1 @@
-"""One request a verb, the same for the command line and for Python: what can be refused is refused before any work."""
+"""One request per verb, shared by the command line and Python; invalid requests are refused before work begins."""

@@ -1,4 +1,4 @@
-"""The request to measure how fast a configuration is on its device."""
+"""The request to measure the speed of a configuration on its device."""
 
 from __future__ import annotations
 
@@ -20,9 +20,9 @@ class BenchJob:
     """Measure how fast a configuration trains and samples.
 
     Attributes:
-        choices: What is measured.
-        plan: How.
-        say: How refusals name options.
+        choices: The configuration to measure.
+        plan: The number and length of the measurements.
+        say: Spells options in error messages.
     """
 
     choices: Choices = field(default_factory=Choices)
@@ -30,29 +30,29 @@ class BenchJob:
     say: Say = keywords
 
     def check(self, registry: Registry, watch: Watch) -> CheckedBenchmark:
-        """See `Job`."""
+        """Check the request and prepare the configuration; see `Job.check`."""
         at_least(1, self.say, repeats=self.plan.repeats)
         config, instances = self.choices.resolve(registry), self.choices.instances
         require_consistent(config, registry, instances)
         watch.stage(f"Preparing {config.data.name}", 0)
-        prepared = prepare(config, registry, instances=instances.copied())
+        prepared = prepare(config, registry, instances=instances.copied(), watch=watch)
         require_trainable(prepared)
         return CheckedBenchmark(prepared, self.plan)
 
 
 @dataclass(frozen=True, slots=True)
 class CheckedBenchmark:
-    """A measurement that can be made.
+    """A checked measurement.
 
     Attributes:
-        prepared: What is measured, of which copies train.
-        plan: How.
+        prepared: The prepared configuration; copies of its model are trained.
+        plan: The number and length of the measurements.
     """
 
     prepared: Prepared
     plan: BenchmarkPlan
 
     def run(self, watch: Watch) -> Report:
-        """Measure; raises WalkbackError where the configuration cannot train: its loss is not finite."""
+        """Measure and return a report; raises WalkbackError if the loss of the configuration is not finite."""
         timings = time_configuration(self.prepared, self.plan, watch)
         return benchmark_report(self.prepared, self.plan, timings)

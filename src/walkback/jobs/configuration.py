@@ -1,4 +1,4 @@
-"""What is to be trained, as it is asked for: a recipe, components by name or as instances, settings."""
+"""The user's choice of what to train: a recipe, components by name or as instances, and settings."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from walkback.errors import ConfigurationError
 from walkback.extensions.registry import Registry
 
 PARTS = ("operator", "data", "schedule", "prior", "process", "objective")
-"""The sections of parts, by which callers give them."""
+"""The sections of components, under which callers pass them."""
 
 _FLAGS = {
     "steps": "training.steps",
@@ -29,18 +29,18 @@ _FLAGS = {
     "nproc": "run.nproc",
     "pictures": "samples.pictures",
 }
-"""Settings that have a flag of their own."""
+"""Settings with a dedicated flag."""
 
 
 @dataclass(frozen=True, slots=True)
 class Choices:
-    """What is chosen; the rest comes from the recipe, from what components propose, and from defaults.
+    """Explicit choices; all else comes from the recipe, the defaults that components propose, and general defaults.
 
     Attributes:
         recipe: Name of a recipe, or path of a TOML file.
-        components: Component name (of data also a path or hub id) by section; None where none is chosen.
-        settings: `section.option=value` assignments; the last one for an option counts.
-        instances: Parts in the place of components.
+        components: Component names by section (for data, also a path or hub id); None if not chosen.
+        settings: `section.option=value` assignments; the last one for an option wins.
+        instances: Instances that replace components.
     """
 
     recipe: str | None = None
@@ -49,14 +49,14 @@ class Choices:
     instances: Instances = field(default_factory=Instances)
 
     def resolve(self, registry: Registry) -> RunConfig:
-        """The complete configuration.
+        """Return the complete configuration.
 
-        A part that is an instance has the configuration of the component that its class is, or of the default recipe's,
-        which others follow where they are not chosen.
+        In the configuration, an instance is represented by the component registered for its class, or else by that of
+        the default recipe. Components that are not chosen may depend on it.
 
         Raises:
-            ConfigurationError: The choice is wrong, leaves a component open, or sets an option of an instance.
-            PluginError: A plugin that is wanted is at fault.
+            ConfigurationError: The choices are invalid, leave a component open, or set an option of an instance.
+            PluginError: A required plugin is broken.
         """
         for assignment in self.settings:
             name = assignment.partition("=")[0].strip()
@@ -69,7 +69,7 @@ class Choices:
         return resolve(registry, recipe=self.recipe, components=names, overrides=self.settings)
 
     def _stand_ins(self, registry: Registry) -> dict[str, str]:
-        """Names in the place of instances; they are not built."""
+        """Return the names of components that represent instances in the configuration; they are not built."""
         found: dict[str, str] = {}
         if not self.instances.sections:
             return found
@@ -88,13 +88,13 @@ class Choices:
 def choices_of(
     given: Mapping[str, Any], more: Iterable[str] = (), instances: Instances | None = None
 ) -> Choices:
-    """Return the choices among named values, which may hold others as well.
+    """Return the choices among named values; other values are ignored.
 
     Args:
-        given: `recipe`, the names of `PARTS`, and settings that have a flag of their own (`lr`, `seed`, …); None or
-            missing where not given.
-        more: `section.option=value` assignments, which win over flags.
-        instances: Parts in the place of components.
+        given: `recipe`, the names of `PARTS`, and settings with a dedicated flag (`lr`, `seed`, …); None or missing if
+            not given.
+        more: `section.option=value` assignments, which take precedence over flags.
+        instances: Instances that replace components.
     """
     flags = {path: given[name] for name, path in _FLAGS.items() if given.get(name) is not None}
     parts = {section: given.get(section) for section in PARTS}
@@ -102,7 +102,7 @@ def choices_of(
 
 
 def _component_of(registry: Registry, section: str, cls: type) -> str | None:
-    """The component whose class this is, if one is offered that can stand without options."""
+    """Return the component registered for a class, if it has no required options."""
     place = f"{cls.__module__}:{cls.__qualname__}"
     for registered in registry.components(COMPONENT_SECTIONS[section]):
         if place in (registered.spec.target, *registered.spec.instances):

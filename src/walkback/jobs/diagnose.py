@@ -1,4 +1,4 @@
-"""The request to measure how a trained operator behaves, by a diagnostic."""
+"""The request to run a diagnostic on a trained operator."""
 
 from __future__ import annotations
 
@@ -27,12 +27,12 @@ from walkback.support.watch import Silent, Watch
 
 @dataclass(frozen=True, slots=True)
 class Diagnosis:
-    """What was measured.
+    """The result of a diagnostic.
 
     Attributes:
         report: The figures.
         beyond: A sentence for each figure above its threshold.
-        unknown: What is wrong with a threshold whose figure the report has not; "" if nothing is.
+        unknown: An error message if a threshold names a figure that is not in the report; "" otherwise.
     """
 
     report: Report
@@ -42,19 +42,19 @@ class Diagnosis:
 
 @dataclass(frozen=True, slots=True)
 class DiagnoseJob:
-    """Carry out a diagnostic.
+    """Run a diagnostic.
 
     Attributes:
         diagnostic: Its name, or an instance.
-        model: The model; "auto" precision is fp32.
-        options: Of a diagnostic given by name.
-        data: What it compares with, where it compares.
-        thresholds: Names of figures ("": the headline), and what they should not exceed.
-        cache: Directory of finished pieces, to go on from; None keeps none.
-        plot: File that the report is to be drawn into.
-        overwrite: Whether it may be there already.
-        seed: Of all randomness.
-        say: How refusals name options.
+        model: The model; "auto" precision means fp32.
+        options: Options of a diagnostic given by name.
+        data: Data to compare with, if the diagnostic uses any.
+        thresholds: Pairs of the name of a figure ("" for the headline) and its upper limit.
+        cache: Directory of finished parts, to resume from; None keeps none.
+        plot: File to plot the report to; None writes none.
+        overwrite: Whether an existing plot may be replaced.
+        seed: Seed of all randomness.
+        say: Spells options in error messages.
     """
 
     diagnostic: str | Diagnostic
@@ -69,7 +69,10 @@ class DiagnoseJob:
     say: Say = keywords
 
     def check(self, registry: Registry, watch: Watch) -> CheckedDiagnosis:
-        """See `Job`; the model's own data are prepared only if the diagnostic asks for them, which not all do."""
+        """Check the request and load the model; see `Job.check`.
+
+        The data of the checkpoint are prepared later, and only if the diagnostic uses them.
+        """
         at_least(0, self.say, seed=self.seed)
         self.data.check(self.say)
         for name, limit in self.thresholds:
@@ -92,7 +95,7 @@ class DiagnoseJob:
         return CheckedDiagnosis(loaded, diagnostic, provenance, data, pieces, self.thresholds)
 
     def _built(self, registry: Registry) -> tuple[Diagnostic, dict[str, Any]]:
-        """The diagnostic, and what the protocol says of it."""
+        """Return the diagnostic and its description in the protocol."""
         if isinstance(self.diagnostic, str):
             return build_diagnostic(registry, self.diagnostic, self.options)
         if self.options:
@@ -105,14 +108,14 @@ class DiagnoseJob:
 
 @dataclass(frozen=True, slots=True)
 class CheckedDiagnosis:
-    """A diagnostic that can be carried out.
+    """A checked diagnostic.
 
     Attributes:
         loaded: The model.
-        diagnostic: What measures it.
+        diagnostic: The diagnostic.
         provenance: How the figures are made.
-        data: Gives what is compared with.
-        cache: Of finished pieces.
+        data: Returns the data to compare with, prepared on the first call.
+        cache: Cache of finished parts.
         thresholds: See `DiagnoseJob`.
     """
 
@@ -124,7 +127,7 @@ class CheckedDiagnosis:
     thresholds: tuple[tuple[str, float], ...]
 
     def run(self, watch: Watch) -> Diagnosis:
-        """Measure, and compare with the thresholds."""
+        """Measure and compare the figures with the thresholds; raises WalkbackError if the diagnostic fails."""
         with self.cache.noted():
             report = diagnose_model(
                 self.loaded, self.diagnostic, self.provenance, self.data, self.cache, watch

@@ -1,4 +1,4 @@
-"""The request to evaluate a model: the likelihood of data, with errors, and what it is compared with."""
+"""The request to evaluate a model: the likelihood of data with errors, and baselines to compare with."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from walkback.errors import ConfigurationError
 from walkback.extensions.registry import Registry
 from walkback.jobs.inputs import DataRequest, ModelRequest
 from walkback.jobs.job import Say, at_least, keywords, one_of
+from walkback.known import require_density
 from walkback.measuring.estimates import FEWEST, require_error_of_mean
 from walkback.measuring.evaluate import evaluate_model, plan_facts
 from walkback.measuring.jackknife import FEWEST_ROWS
@@ -26,6 +27,7 @@ from walkback.schedules import Levels
 from walkback.storage.files import require_apart
 from walkback.storage.work_cache import WorkCache
 from walkback.support.extras import require
+from walkback.support.seeding import generator
 from walkback.support.sizes import require_room
 from walkback.support.watch import Watch
 
@@ -35,13 +37,13 @@ class EvaluateJob:
     """Evaluate a model.
 
     Attributes:
-        model: The model; "auto" precision is fp32.
-        data: What it is evaluated on.
-        plan: What is computed.
-        cache: Directory of finished batches, to go on from; None keeps none.
-        plot: File that the report is to be drawn into.
-        overwrite: Whether it may be there already.
-        say: How refusals name options.
+        model: The model; "auto" precision means fp32.
+        data: Data to evaluate it on.
+        plan: The quantities to compute.
+        cache: Directory of finished batches, to resume from; None keeps none.
+        plot: File to plot the report to; None writes none.
+        overwrite: Whether an existing plot may be replaced.
+        say: Spells options in error messages.
     """
 
     model: ModelRequest
@@ -53,11 +55,15 @@ class EvaluateJob:
     say: Say = keywords
 
     def check(self, registry: Registry, watch: Watch) -> CheckedEvaluation:
-        """See `Job`."""
+        """Check the request, load the model and prepare the data; see `Job.check`."""
         self._require_consistent()
         self._require_libraries()
         plan, seed = self.plan, self.plan.seed
         loaded = self.model.open(registry, watch, densities=True)
+        prior = loaded.model.prior
+        require_density(
+            loaded.model.operator, prior.sample(1, generator(loaded.device, 0, "look")), "a likelihood"
+        )
         require_readout(loaded.model, plan.readout)
         levels = loaded.model.levels() if plan.levels is None else loaded.model.levels_of_length(plan.levels)
         dataset = self.data.open(loaded, registry, watch, comparable=True)
@@ -89,7 +95,7 @@ class EvaluateJob:
                 )
 
     def _require_libraries(self) -> None:
-        """Those of figures that were asked for; the others are left out with a warning where theirs are missing."""
+        """Require the libraries of requested figures; default figures are omitted with a warning without theirs."""
         if self.plan.samples:
             require("geomloss", "eval")
         if self.plan.classifier:
@@ -124,15 +130,15 @@ class EvaluateJob:
 
 @dataclass(frozen=True, slots=True)
 class CheckedEvaluation:
-    """An evaluation that can be made.
+    """A checked evaluation.
 
     Attributes:
         loaded: The model.
-        dataset: What it is evaluated on.
-        plan: What is computed.
-        levels: Of the heating paths.
+        dataset: Data to evaluate it on.
+        plan: The quantities to compute.
+        levels: Levels of the heating paths.
         protocol: How the figures are made.
-        cache: Of finished batches.
+        cache: Cache of finished batches.
     """
 
     loaded: LoadedModel
@@ -143,7 +149,7 @@ class CheckedEvaluation:
     cache: WorkCache
 
     def run(self, watch: Watch) -> Report:
-        """Evaluate."""
+        """Evaluate and return the report."""
         with self.cache.noted():
             return evaluate_model(
                 self.loaded, self.dataset, self.plan, self.levels, self.protocol, self.cache, watch

@@ -1,4 +1,4 @@
-"""The request to fill in what is missing of states, see `walkback.sampling.inpainting`."""
+"""The request to fill in the missing part of states, see `walkback.sampling.inpainting`."""
 
 from __future__ import annotations
 
@@ -30,14 +30,14 @@ from walkback.support.watch import Watch
 
 @dataclass(frozen=True, slots=True)
 class InpaintResult:
-    """What was filled in.
+    """The result of inpainting.
 
     Attributes:
         mask: True where states were kept; broadcasts to `(N, *E)`.
-        filled: `(N, *E)`.
-        original: `(N, *E)`.
-        protocol: How it was made, plain JSON types.
-        info: What the states are like.
+        filled: Inpainted states `(N, *E)`.
+        original: Original states `(N, *E)`.
+        protocol: How the states were made, as plain JSON types.
+        info: Description of the states.
     """
 
     mask: Tensor
@@ -49,25 +49,24 @@ class InpaintResult:
 
 @dataclass(frozen=True, slots=True)
 class InpaintJob:
-    """Keep a part of states as it is at every step, and let the chain draw the rest.
+    """Keep a part of each state fixed at every step of a chain that draws the rest.
 
     Attributes:
-        model: What draws it.
+        model: The model.
         keep: "top", "bottom", "left", "right" or an image file, white where kept; or a bool tensor that broadcasts to
             `(N, *E)`, true where kept.
         known: States `(N, *E)`; None takes examples.
-        data: The data that examples are of.
-        split: That examples are of.
-        num: Number of examples, the first ones of the split.
+        data: Data to take examples from.
+        split: Split to take examples from.
+        num: Number of examples, from the start of the split.
         extra: Steps at T = 1 after annealing.
         anneal: Whether to cool from the prior first.
-        readout: What is filled in, see `walkback.sampling.readout`.
-        labels: Which classes states are of, and guidance; examples are of their own, and others of none, unless one is
-            asked for.
+        readout: How the drawn part is shown, see `walkback.sampling.readout`.
+        labels: Class labels and guidance. Without a requested label, examples have their own, other states none.
         out: File to write; None writes none.
-        overwrite: Whether it may be there already.
-        seed: Of all randomness.
-        say: How refusals name options.
+        overwrite: Whether an existing file may be replaced.
+        seed: Seed of all randomness.
+        say: Spells options in error messages.
     """
 
     model: ModelRequest
@@ -86,7 +85,7 @@ class InpaintJob:
     say: Say = keywords
 
     def check(self, registry: Registry, watch: Watch) -> CheckedInpainting:
-        """See `Job`."""
+        """Check the request, load the model and read the states; see `Job.check`."""
         self._require_consistent()
         if self.out is not None:
             mask_file = () if isinstance(self.keep, Tensor) else (Path(self.keep),)
@@ -115,7 +114,7 @@ class InpaintJob:
             )
 
     def _known(self, loaded: LoadedModel, registry: Registry, watch: Watch) -> tuple[Batch, DataInfo | None]:
-        """States `(N, *E)` on the CPU, and the dataset that they are of."""
+        """Return states `(N, *E)` on the CPU, and the dataset that they are taken from, if any."""
         if self.known is not None:
             return unlabelled(require_states(self.known, loaded.info, "known")), None
         dataset = self.data.open(loaded, registry, watch, comparable=False)
@@ -137,15 +136,15 @@ class InpaintJob:
 
 @dataclass(frozen=True, slots=True)
 class CheckedInpainting:
-    """States that can be filled in.
+    """A checked request to inpaint.
 
     Attributes:
-        request: What was asked for.
-        loaded: What fills them in.
-        known: States `(N, *E)` on the CPU, and their labels for a model that is told any.
-        mask: True where they are kept.
-        levels: Cooled through first.
-        protocol: How it is made.
+        request: The request.
+        loaded: The model.
+        known: States `(N, *E)` on the CPU, with labels if the model is class-conditional.
+        mask: True where states are kept.
+        levels: Levels to cool through first.
+        protocol: How the states are made.
     """
 
     request: InpaintJob
@@ -156,7 +155,7 @@ class CheckedInpainting:
     protocol: Mapping[str, Any]
 
     def run(self, watch: Watch) -> InpaintResult:
-        """Fill in, and write the file."""
+        """Fill in the states and write the file; raises WalkbackError if it cannot be written."""
         request = self.request
         with self.loaded.computing():
             watch.stage("Inpainting", fill_steps(len(self.known), self.levels, request.extra))

@@ -1,4 +1,4 @@
-"""What jobs work on: a model from a file, from a run or in memory, and data beside it."""
+"""Inputs of jobs: a model from a file, from a run or in memory, and data."""
 
 from __future__ import annotations
 
@@ -25,12 +25,12 @@ PrecisionName: TypeAlias = Literal["auto", "fp32", "bf16"]
 
 @dataclass(frozen=True, slots=True)
 class ModelRequest:
-    """A trained model, and where and how it is to compute.
+    """A trained model, with the device and precision of its computations.
 
     Attributes:
         source: A checkpoint, the directory of a run, or a model in memory.
         device: "auto", "cpu" or "cuda[:i]".
-        precision: Of the networks, see `open`.
+        precision: Precision of the networks, see `open`.
     """
 
     source: Path | LoadedModel
@@ -39,24 +39,24 @@ class ModelRequest:
 
     @property
     def files(self) -> tuple[Path, ...]:
-        """The file that the model is read from; none for a model in memory."""
+        """The file that the model is read from; empty for a model in memory."""
         path = self.source.path if isinstance(self.source, LoadedModel) else checkpoint_in(self.source)
         return () if path is None else (path,)
 
     def open(self, registry: Registry, watch: Watch, *, densities: bool = False) -> LoadedModel:
-        """The model on its device.
+        """Return the model on its device.
 
         Args:
             registry: The plugins.
-            watch: Is told which file of a directory is taken.
-            densities: Whether log-densities are to be computed: these are sums of thousands of terms, for which
-                networks in bf16 are an approximation that must be asked for. "auto" is fp32 then, and otherwise bf16
-                on CUDA devices that have it.
+            watch: Notified of the checkpoint that is used if `source` is a directory.
+            densities: Whether log-densities will be computed. As sums of thousands of terms, they are only approximate
+                with networks in bf16, so "auto" then means fp32. Otherwise "auto" means bf16 on CUDA devices that
+                support it.
 
         Raises:
-            CheckpointError: The file is no usable checkpoint, or needs a plugin that is not installed.
-            ConfigurationError: There is no such device, or a model in memory is on another one.
-            PluginError: A plugin that it needs is broken.
+            CheckpointError: The file is not a usable checkpoint, or needs a plugin that is not installed.
+            ConfigurationError: The device does not exist, or a model in memory is on another one.
+            PluginError: A required plugin is broken.
         """
         device = resolve_device(self.device)
         loaded = self._loaded(registry, watch, device)
@@ -83,9 +83,9 @@ class DataRequest:
     """Data for a trained model.
 
     Attributes:
-        source: A name, a path or a hub id, or a dataset; None takes the data that the model was trained on.
-        settings: Options of data given by name, `OPTION=VALUE` or `data.OPTION=VALUE`.
-        trusted: Whether the data that the model's checkpoint names may be read and fetched, see `data_for`.
+        source: A name, path, hub id or dataset; None takes the data that the model was trained on.
+        settings: Options of a dataset given by name, as `OPTION=VALUE` or `data.OPTION=VALUE`.
+        trusted: Whether the data named by the checkpoint may be read and downloaded, see `data_for`.
     """
 
     source: str | Dataset | None = None
@@ -93,7 +93,7 @@ class DataRequest:
     trusted: bool = False
 
     def check(self, say: Say) -> None:
-        """Refuse options of data that no name is given of; raises ConfigurationError."""
+        """Raise ConfigurationError if options are given without the name of a dataset."""
         if self.settings and not isinstance(self.source, str):
             raise ConfigurationError(
                 f"{say('set', self.settings[0])} sets an option of data given by name: add {say('data')}."
@@ -101,36 +101,35 @@ class DataRequest:
 
     @property
     def name(self) -> str | None:
-        """As the caller named them; None where they are the model's own, or a dataset."""
+        """The name given by the caller; None for the model's own data, or a dataset."""
         return self.source if isinstance(self.source, str) else None
 
     @property
     def files(self) -> tuple[Path, ...]:
-        """The file or folder that the user names as data; none for other data."""
+        """The file or folder given as data; empty for other data."""
         if not isinstance(self.source, str):
             return ()
-        path = Path(os.path.expanduser(self.source))  # noqa: PTH111  leaves the name of an unknown user as it is
+        path = Path(os.path.expanduser(self.source))  # noqa: PTH111  keeps the name of an unknown user
         return (path,) if os.path.exists(path) else ()  # noqa: PTH110  false where Path.exists raises
 
     def open(self, loaded: LoadedModel, registry: Registry, watch: Watch, *, comparable: bool) -> Dataset:
-        """The dataset, prepared, with states of the model's kind.
+        """Return the prepared dataset, whose states are of the model's kind.
 
         Args:
             loaded: The model.
             registry: The plugins.
-            watch: Is told that data are prepared, and warned where the content of the model's own has changed since
-                training.
-            comparable: Whether log-densities of the data are to be measured: they must be quantized as the model's
-                own are then, and its own must not have changed.
+            watch: Notified of the preparation, and warned if the model's own data have changed since training.
+            comparable: Whether log-densities of the data will be measured. The data must then be quantized like the
+                model's own, and the model's own data must not have changed.
 
         Raises:
-            CheckpointError: The checkpoint's own dataset is not installed.
-            ConfigurationError: There are no such data, or they do not fit.
-            DataError: The data cannot be had.
+            CheckpointError: The dataset of the checkpoint is not installed.
+            ConfigurationError: The data do not exist or do not fit the model.
+            DataError: The data cannot be read or downloaded.
         """
         watch.stage(f"Preparing {self.name or loaded.info.name}", 0)
         overrides = [a if "." in a.partition("=")[0] else f"data.{a}" for a in self.settings]
-        dataset = data_for(loaded, registry, self.source, overrides, trusted=self.trusted)
+        dataset = data_for(loaded, registry, self.source, overrides, trusted=self.trusted, watch=watch)
         own = self.source is None
         if comparable:
             require_comparable(dataset, loaded, own=own)
@@ -142,10 +141,10 @@ class DataRequest:
 
 
 def require_states(states: object, info: DataInfo, name: str) -> Tensor:
-    """States `(N, *E)`, on the CPU in float32, of values that a caller gives in the units of the data.
+    """Convert values in the units of the data to states `(N, *E)`, on the CPU in float32.
 
     Raises:
-        ConfigurationError: They are no finite states of the model's kind.
+        ConfigurationError: The values are not finite, or not of the model's kind.
     """
     if not isinstance(states, Tensor) or states.shape[1:] != info.shape or not len(states):
         found = tuple(states.shape) if isinstance(states, Tensor) else type(states).__name__

@@ -1,4 +1,4 @@
-"""What all requests have in common.
+"""The interface of requests.
 
 request ──check──► checked job ──run──► result
 """
@@ -18,33 +18,33 @@ Result = TypeVar("Result", covariant=True)
 Value = TypeVar("Value")
 
 Say: TypeAlias = Callable[..., str]
-"""Names an option, with or without its value, as the one who asked would write it: `keywords`, or `flags`."""
+"""Spells an option, with or without a value, as the user would write it: `keywords` or `flags`."""
 
 
 class Checked(Protocol[Result]):
-    """A request that nothing speaks against, with all that it needs at hand."""
+    """A checked request with everything that it needs loaded."""
 
     def run(self, watch: Watch) -> Result:
-        """Do the work."""
+        """Do the work and return the result."""
 
 
 class Job(Protocol[Result]):
     """A request."""
 
     def check(self, registry: Registry, watch: Watch) -> Checked[Result]:
-        """Refuse what can be refused; models are loaded and data prepared for it, nothing is written.
+        """Check the request before any work: load models and prepare data as needed, but write nothing.
 
         Raises:
-            ConfigurationError: The request is wrong.
+            ConfigurationError: The request is invalid.
         """
 
 
 def carry_out(job: Job[Result], registry: Registry, watch: Watch) -> Result:
-    """Check a request, then do the work.
+    """Check a request, do the work, and return the result.
 
     Raises:
-        ConfigurationError: The request is wrong.
-        PluginError: A third-party plugin has failed.
+        ConfigurationError: The request is invalid.
+        PluginError: A third-party plugin failed.
     """
     with naming_plugins(registry):
         return job.check(registry, watch).run(watch)
@@ -56,7 +56,7 @@ _FLAGS = {"start": "from"}
 
 
 def keywords(name: str, value: object = _NOTHING) -> str:
-    """An option as Python has it.
+    """Spell an option as a Python keyword.
 
     >>> keywords("num"), keywords("num", 0), keywords("split", "tset")
     ('num', 'num = 0', "split = 'tset'")
@@ -66,7 +66,7 @@ def keywords(name: str, value: object = _NOTHING) -> str:
 
 
 def flags(name: str, value: object = _NOTHING) -> str:
-    """An option as the command line has it.
+    """Spell an option as a command-line flag.
 
     >>> flags("num"), flags("num", 0), flags("classifier", True), flags("anneal", False)
     ('--num', '--num 0', '--classifier', '--no-anneal')
@@ -78,7 +78,7 @@ def flags(name: str, value: object = _NOTHING) -> str:
 
 
 def at_least(smallest: int, say: Say, **numbers: int | None) -> None:
-    """Raise ConfigurationError for a number, not None, that is below `smallest`, or no size of anything."""
+    """Raise ConfigurationError for a number (other than None) below `smallest` or too large to be a count or a seed."""
     for name, number in numbers.items():
         if number is not None and number < smallest:
             raise ConfigurationError(f"Got {say(name, number)}, expected at least {smallest}.")
@@ -88,7 +88,7 @@ def at_least(smallest: int, say: Say, **numbers: int | None) -> None:
 
 
 def one_of(choices: tuple[str, ...], say: Say, **words: str | None) -> None:
-    """Raise ConfigurationError for a word, not None, that is none of `choices`."""
+    """Raise ConfigurationError for a word (other than None) that is not among `choices`."""
     for name, word in words.items():
         if word is not None and word not in choices:
             raise ConfigurationError(f"Got {say(name, word)}, expected one of {', '.join(choices)}.")
@@ -97,14 +97,14 @@ def one_of(choices: tuple[str, ...], say: Say, **words: str | None) -> None:
 def renamed(
     warn: Callable[[str], object], say: Say, old: str, value: Value | None, new: str, given: Value | None
 ) -> Value | None:
-    """Return the value of an option that may be given under its old name, with a warning; None if not given.
+    """Return the value of a renamed option; warns if it is given under its old name. None if not given.
 
     Raises:
-        ConfigurationError: Both are given.
+        ConfigurationError: Both names are given.
     """
     if value is None:
         return given
     if given is not None:
-        raise ConfigurationError(f"{say(old)} is the old name of {say(new)}: give {say(new)} alone.")
+        raise ConfigurationError(f"{say(old)} is the old name of {say(new)}: use {say(new)} only.")
     warn(f"{say(old)} has been renamed to {say(new)} and will be removed.")
     return value

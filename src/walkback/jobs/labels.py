@@ -1,8 +1,8 @@
-"""Labels of samples: which class each is to be of, for models that are told classes, and guidance towards it.
+"""Class labels of samples, for class-conditional models, and guidance towards the class.
 
-label       a class by name or number; "none" for no class; None: of the data where chains start there, else as the
-            training data have them
-guidance    w of `walkback.sampling.guidance`; None: none
+label       name or number of a class; "none" for unconditional; None for the labels of the data that chains start
+            from, or for labels drawn as in the training data
+guidance    w of `walkback.sampling.guidance`; None for no guidance
 """
 
 from __future__ import annotations
@@ -23,27 +23,27 @@ from walkback.support.seeding import generator
 from walkback.support.text import nearest
 
 NONE = "none"
-"""The label of samples that are to be of no class."""
+"""The label of unconditional samples."""
 
 
 @dataclass(frozen=True, slots=True)
 class LabelRequest:
-    """What samples are to be of.
+    """The requested class of samples.
 
     Attributes:
-        label: See the module.
-        guidance: See the module.
+        label: Name or number of a class, "none", or None, see the module.
+        guidance: Strength w of guidance; None for no guidance.
     """
 
     label: int | str | None = None
     guidance: float | None = None
 
     def check(self, loaded: LoadedModel, say: Say) -> CheckedLabels:
-        """Refuse what the model has not learned.
+        """Check the request against the classes of a model.
 
         Raises:
-            ConfigurationError: It is told no classes, or has no such class; or guidance is towards no class, or its
-                operator has none.
+            ConfigurationError: The model is unconditional or has no such class, guidance is requested without a class,
+                or the model's operator does not support it.
         """
         names = tuple(loaded.info.classes)
         for name, value in (("label", self.label), ("guidance", self.guidance)):
@@ -66,11 +66,11 @@ class LabelRequest:
 
 @dataclass(frozen=True, slots=True)
 class CheckedLabels:
-    """Labels that a model has learned.
+    """Labels that have been checked against a model.
 
     Attributes:
-        info: The data that it was trained on.
-        number: The class of all samples; -1: none; None: not asked for.
+        info: Description of the data that the model was trained on.
+        number: Class of all samples; -1 for unconditional; None if not requested.
         guidance: w, or None.
     """
 
@@ -79,9 +79,9 @@ class CheckedLabels:
     guidance: float | None
 
     def of(self, num: int, seed: int, own: Context) -> Tensor | None:
-        """Labels `(num,)` on the CPU: the one asked for, else `own`, those of the data that chains start from.
+        """Return labels `(num,)` on the CPU: the requested one, or else `own`, the labels of the initial states.
 
-        Where nothing is known of the starts, as from the prior, they are drawn; None for a model without classes.
+        If `own` is None, as for samples from the prior, labels are drawn. Returns None for an unconditional model.
         """
         if not self.info.classes:
             return None
@@ -91,28 +91,28 @@ class CheckedLabels:
         return None if drawn is None else leaves(drawn)[0].cpu()
 
     def guide(self, loaded: LoadedModel) -> LoadedModel:
-        """The model with its operator guided, where that was asked for."""
+        """Return the model, with a guided operator if guidance was requested."""
         if self.guidance is None:
             return loaded
         operator = guided(loaded.model.operator, self.guidance)
         return replace(loaded, model=replace(loaded.model, operator=operator))
 
     def facts(self, default: str) -> dict[str, Any]:
-        """What a protocol says: the class, or `default`, and the guidance; nothing for a model without classes."""
+        """Return entries of the protocol: class (or `default`) and guidance; empty for an unconditional model."""
         if not self.info.classes:
             return {}
-        names = (*self.info.classes, NONE)  # -1 is the last
+        names = (*self.info.classes, NONE)  # index -1 is the last one
         label = default if self.number is None else names[self.number]
         return {"label": label, **({} if self.guidance is None else {"guidance": self.guidance})}
 
 
 def unlabelled(states: Tensor) -> Batch:
-    """States `(N, *E)` of which no class is known."""
+    """Return states `(N, *E)` as a batch without labels (-1)."""
     return Batch(states, torch.full((len(states),), -1))
 
 
 def _number(label: int | str, names: tuple[str, ...], say: Say) -> int:
-    """The number of a class by its name, else as it is; -1 for none."""
+    """Return the number of a class given by name or number; -1 for "none"."""
     if label == NONE:
         return -1
     if isinstance(label, str) and label in names:

@@ -1,7 +1,7 @@
-"""`--nproc N`: this command line in N processes that train one operator together, started by torch's launcher.
+"""`--nproc N`: run the command line in N processes that train one operator together, started by torch's launcher.
 
-As `torchrun --nproc-per-node N -m walkback …` does, but for what is said: the first process talks, and what another one
-says is shown only if it failed for a reason of its own.
+Equivalent to `torchrun --nproc-per-node N -m walkback …`, except for the output: only the first process prints.
+The stderr of another process is shown if that process caused a failure.
 """
 
 from __future__ import annotations
@@ -20,18 +20,19 @@ from torch.distributed.launcher.api import LaunchConfig, elastic_launch
 
 from walkback.support.interrupts import Interrupted, handled_signals
 
-_SAVING = 120  # seconds, for the checkpoint of a large operator
+_SAVING = 120  # seconds to save the checkpoint of a large operator after a signal
 _STOPPED = tuple(128 + number for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP))
-"""Exit codes of a process that was asked to stop."""
+"""Exit codes of a process that was stopped by a signal."""
 
 
 def launch(nproc: int, arguments: Sequence[str]) -> int:
-    """Run `walkback` with `arguments` in `nproc` processes; returns the exit code of the one that failed first, or 0.
+    """Run `walkback` with `arguments` in `nproc` processes and return 0, or the exit code of the failed process.
 
-    A signal to this process reaches all of them, which are given time to save; when one fails, the others are ended.
+    A signal to this process is forwarded to all of them, and they have time to save. If one fails, the others are
+    terminated.
 
     Raises:
-        Interrupted: They were asked to stop, and have; the first one has said so.
+        Interrupted: The processes were stopped by a signal; the first one has reported it.
     """
     with TemporaryDirectory(prefix="walkback-") as place, _unheard():
         others: dict[int, Std] = dict.fromkeys(range(1, nproc), Std.ALL)
@@ -48,7 +49,7 @@ def launch(nproc: int, arguments: Sequence[str]) -> int:
             signals_to_handle=",".join(number.name for number in handled_signals()),
             shutdown_timeout=_SAVING,
         )
-        # The launcher fills in ${local_rank}; `$$` stands for `$`.
+        # The launcher substitutes ${local_rank} in arguments, so `$` is escaped as `$$`.
         words = [argument.replace("$", "$$") for argument in ("-m", "walkback", *arguments)]
         try:
             elastic_launch(config, sys.executable)(*words)
@@ -61,10 +62,10 @@ def launch(nproc: int, arguments: Sequence[str]) -> int:
 
 
 def _blamed(codes: Mapping[int, int]) -> int:
-    """The process that failed for a reason of its own, of exit codes by rank, in the order in which they were seen.
+    """Return the rank of the process that caused a failure, from exit codes by rank in the order of their arrival.
 
-    Others are ended by SIGTERM when one has failed. Code 1 may say no more than that another process was lost, and is
-    what the first process says then.
+    When a process fails, the launcher ends the others by SIGTERM, so SIGTERM is the weakest evidence. Code 1 is weaker
+    than others, since it may only mean that another process was lost, as the first process usually reports.
 
     >>> [_blamed(codes) for codes in ({1: -9, 0: 1}, {0: 1, 1: 2}, {0: 1, 1: 1}, {0: 2, 1: 2}, {1: 1, 0: -15})]
     [1, 1, 1, 0, 1]
@@ -80,7 +81,7 @@ def _blamed(codes: Mapping[int, int]) -> int:
 
 
 def _failed(codes: Mapping[int, int], nproc: int, place: Path) -> int:
-    """Say why, where the first process has not, and return the exit code."""
+    """Report the cause of a failure unless the first process has done so, and return the exit code."""
     rank = _blamed(codes)
     status = codes[rank]
     code = status if status > 0 else 128 - status
@@ -89,7 +90,7 @@ def _failed(codes: Mapping[int, int], nproc: int, place: Path) -> int:
     if status < 0:
         name = signal.Signals(-status).name
         sys.stderr.write(f"error: Process {rank + 1} of {nproc} was ended by {name}; go on with --resume.\n")
-    # With code 1 the first process may only say that it lost this one, instead of why.
+    # With code 1, the first process may have reported only that it lost this one, and not why.
     if rank and (code == 1 or codes.get(0) != code):
         for voice in place.rglob(f"{rank}/stderr.log"):
             sys.stderr.write(voice.read_text("utf-8", errors="replace"))
@@ -98,7 +99,7 @@ def _failed(codes: Mapping[int, int], nproc: int, place: Path) -> int:
 
 @contextmanager
 def _unheard() -> Iterator[None]:
-    """The launcher's own log is not shown, and its handlers of signals do not outlive it."""
+    """Suppress the launcher's log in the block, and restore the signal handlers that it replaces."""
     before = {number: signal.getsignal(number) for number in handled_signals()}
     logging.disable(logging.CRITICAL)
     try:

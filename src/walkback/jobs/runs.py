@@ -9,7 +9,7 @@ from pathlib import Path
 from walkback.reporting.table import RunTable, find_runs
 
 DEFAULT_PLACE = Path("runs")
-"""Where runs are, see `walkback.storage.rundir.default_stem`."""
+"""Default folder of runs, see `walkback.storage.rundir.default_stem`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -17,8 +17,8 @@ class RunsJob:
     """Find runs and compare them; no model is loaded, and nothing is written.
 
     Attributes:
-        places: Run directories, checkpoints and folders of runs; none: `runs`.
-        sort: What they are sorted by, see `RunTable.sorted`; None: by name.
+        places: Run directories, checkpoints and folders of runs; `runs` if empty.
+        sort: Column to sort by, see `RunTable.sorted`; None sorts by name.
         filters: Conditions, see `RunTable.filtered`.
     """
 
@@ -27,10 +27,10 @@ class RunsJob:
     filters: Sequence[str] = ()
 
     def run(self) -> RunTable:
-        """Find the runs.
+        """Find the runs and return them as a table.
 
         Raises:
-            ConfigurationError: A place does not exist, or no run has an option that is asked for.
+            ConfigurationError: A place does not exist, or no run has a requested option.
         """
         found = find_runs(self.places or (DEFAULT_PLACE,)).filtered(self.filters)
         return found if self.sort is None else found.sorted(self.sort)

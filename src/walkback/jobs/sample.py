@@ -1,7 +1,7 @@
 """The request to draw samples and chains.
 
 noise         s_K ~ p*, cooled to s_0, `extra` steps at T = 1, then the recorded chain
-data, file    s_0 as given, `extra` steps at T = 1, then the recorded chain
+data, file    given s_0, `extra` steps at T = 1, then the recorded chain
 """
 
 from __future__ import annotations
@@ -38,24 +38,24 @@ from walkback.support.sizes import require_room
 from walkback.support.watch import Watch
 
 NUM = 64
-"""Number of samples, where neither the request nor a file says how many."""
+"""Default number of samples, unless the initial states determine it."""
 
 _FRAMES = 20
-"""Number of recorded frames after the first, where the request does not say how often."""
+"""Default number of recorded frames after the first."""
 
 
 @dataclass(frozen=True, slots=True)
 class SampleResult:
-    """What was drawn.
+    """Drawn samples.
 
     Attributes:
         num: Number of samples, or of chains.
-        steps: Steps of the chain at T = 1 at each recorded frame.
-        protocol: How they were made, plain JSON types.
-        info: What the states are like.
-        frames: The states `(F, N, *E)` in the units of the data, on the CPU, float32, or float64 if states are
-            standardized; none, F = 0, where a file has them.
-        labels: The class of each sample, `(N,)`, -1 for none; None from a model that is told no classes.
+        steps: Number of steps at T = 1 before each recorded frame.
+        protocol: How the samples were made, as plain JSON types.
+        info: Description of the states.
+        frames: States `(F, N, *E)` in the units of the data, on the CPU in float32 (float64 if standardized); F = 0 if
+            they were written to a file.
+        labels: Class of each sample, `(N,)`, -1 for unconditional; None for an unconditional model.
     """
 
     num: int
@@ -71,24 +71,24 @@ class SampleJob:
     """Draw samples.
 
     Attributes:
-        model: What draws them.
-        num: Number of samples, or of chains; None: as many as the start has, else 64.
+        model: The model.
+        num: Number of samples, or of chains; None takes all initial states, or 64.
         start: "noise", "data" for held-out examples, a file of samples or an image, or states `(N, *E)` in the units of
             the data.
-        split: That "data" takes; None: test.
-        trust_data: Whether "data" may be read and fetched because the checkpoint names them, see `data_for`.
-        levels: Number of annealing levels; None: those of the schedule.
-        extra: Steps at T = 1 before anything is recorded.
-        chain: Steps at T = 1 that are recorded then.
-        every: Steps between two recorded frames; None: so many that there are 20.
-        readout: What is recorded of a state, see `walkback.sampling.readout`.
-        labels: Which classes samples are of, and guidance; unless one is asked for, chains from data are of the classes
-            of these, and those from a file of none.
+        split: Split of "data"; None means test.
+        trust_data: Whether "data" named by the checkpoint may be read and downloaded, see `data_for`.
+        levels: Number of annealing levels; None takes those of the schedule.
+        extra: Steps at T = 1 before the recorded chain.
+        chain: Length of the recorded chain at T = 1, in steps.
+        every: Steps between two recorded frames; None records about 20 frames.
+        readout: How states are shown, see `walkback.sampling.readout`.
+        labels: Class labels and guidance. Without a requested label, chains started from data have the labels of the
+            data, and chains started from a file none.
         out: File to stream frames to; None keeps them in memory.
-        overwrite: Whether it may be there already.
-        batch_size: Samples computed at a time; each batch has its own noise.
-        seed: Of all randomness.
-        say: How refusals name options.
+        overwrite: Whether an existing file may be replaced.
+        batch_size: Number of samples computed at a time; each batch has its own random stream.
+        seed: Seed of all randomness.
+        say: Spells options in error messages.
     """
 
     model: ModelRequest
@@ -109,7 +109,7 @@ class SampleJob:
     say: Say = keywords
 
     def check(self, registry: Registry, watch: Watch) -> CheckedSampling:
-        """See `Job`."""
+        """Check the request, load the model and read initial states; see `Job.check`."""
         self._require_consistent()
         if self.out is not None:
             started = () if isinstance(self.start, Tensor) else (Path(self.start),)
@@ -141,7 +141,7 @@ class SampleJob:
 
     @property
     def _origin(self) -> str:
-        """What chains start from, in a word."""
+        """The kind of initial states, in one word or as a file name."""
         if isinstance(self.start, Tensor):
             return "states"
         return self.start if self.start in ("noise", "data") else Path(self.start).name
@@ -171,7 +171,7 @@ class SampleJob:
         return model.levels() if self.levels is None else model.levels_of_length(self.levels)
 
     def _starts(self, loaded: LoadedModel, registry: Registry, watch: Watch) -> tuple[Batch, DataInfo | None]:
-        """Where chains start, `(num, *E)` on the CPU, with their classes, and the dataset that they are from."""
+        """Return initial states `(num, *E)` on the CPU with their labels, and the dataset they are from, if any."""
         if isinstance(self.start, Tensor):
             states = require_states(self.start, loaded.info, "start")
             if self.num is not None and self.num > len(states):
@@ -215,10 +215,10 @@ class SampleJob:
 
 
 class Recorder(Protocol):
-    """Takes recorded frames, in order."""
+    """A receiver of recorded frames, in order."""
 
     def add(self, step: int, state: Tensor) -> None:
-        """The states `(N, *E)`, in the units of the data, after `step` steps."""
+        """Add the states `(N, *E)`, in the units of the data, after `step` steps."""
 
 
 @final
@@ -229,23 +229,23 @@ class _Memory:
     frames: list[Tensor] = field(default_factory=list)
 
     def add(self, step: int, state: Tensor) -> None:
-        """The next frame."""
+        """Add the next frame."""
         self.frames.append(as_values(state))
 
 
 @dataclass(frozen=True, slots=True)
 class CheckedSampling:
-    """Samples that can be drawn.
+    """A checked request for samples.
 
     Attributes:
-        loaded: What draws them.
-        plan: How many.
-        levels: Cooled through first.
-        start: Where chains start, `(N, *E)`; None: at the prior.
-        labels: The class of each sample, `(N,)` on the CPU; None for a model that is told none.
-        readout: What is recorded of a state.
+        loaded: The model.
+        plan: Numbers of samples and steps.
+        levels: Levels to cool through first.
+        start: Initial states `(N, *E)`; None draws them from the prior.
+        labels: Class of each sample, `(N,)` on the CPU; None for an unconditional model.
+        readout: How states are shown.
         protocol: How the samples are made.
-        recorder: Takes the frames.
+        recorder: Receives the frames.
     """
 
     loaded: LoadedModel
@@ -258,7 +258,11 @@ class CheckedSampling:
     recorder: AbstractContextManager[Recorder]
 
     def run(self, watch: Watch) -> SampleResult:
-        """Draw, and record frames as they come."""
+        """Draw samples and record frames as they are computed.
+
+        Raises:
+            WalkbackError: A state is not finite, or the file cannot be written.
+        """
         model, steps = self.loaded.model, []
         with self.recorder as recorder, self.loaded.computing():
             watch.stage("Sampling", self.plan.total_steps(self.levels))

@@ -1,6 +1,6 @@
-"""The request to train one run per seed and per combination of values, one after the other.
+"""The request to train one run per seed and combination of values, one after another.
 
-DIR/sigma=0.03,seed=0    a run directory each; finished ones are skipped, interrupted ones resumed
+DIR/sigma=0.03,seed=0    one run directory per run; finished runs are skipped, interrupted runs resumed
 DIR/sigma=0.03,seed=1
 """
 
@@ -35,11 +35,10 @@ from walkback.training.finite import NotFiniteError
 SEED = "run.seed"
 
 _MOST = 1000
-"""Most runs of a sweep."""
+"""Maximum number of runs of a sweep."""
 
 _LONGEST = 120
-"""Most characters of the name of a run's directory."""
-
+"""Maximum length of the name of a run's directory, in characters."""
 
 _AGAIN = "the same command resumes the sweep"
 
@@ -49,9 +48,9 @@ class SweepJob:
     """Train several runs that differ in options.
 
     Attributes:
-        job: What all runs have in common; `out` is the directory of the run directories, None
+        job: The settings shared by all runs; `out` is the parent of the run directories, by default
             `runs/OPERATOR-DATA-sweep`.
-        seeds: Number of seeds, that of `job` and those that follow it; None: that of `job` alone.
+        seeds: Number of consecutive seeds, starting with that of `job`; None uses only that of `job`.
         sweeps: `SECTION.OPTION=VALUE,VALUE,…`; all combinations are trained.
     """
 
@@ -60,10 +59,10 @@ class SweepJob:
     sweeps: Sequence[str] = ()
 
     def check(self, registry: Registry, watch: Watch) -> CheckedSweep:
-        """Resolve the configuration of every run before the first one is trained; see `Job`.
+        """Resolve the configuration of every run before the first one is trained; see `Job.check`.
 
         Raises:
-            ConfigurationError: A sweep is wrong, a configuration is, or a directory contains another run.
+            ConfigurationError: A sweep or a configuration is invalid, or a directory contains another run.
         """
         say = self.job.say
         if self.job.resume is not None or self.job.accept:
@@ -83,14 +82,14 @@ class SweepJob:
         paths = [root / directory_name(values) for values in combinations]
         twice = next((path for path in paths if paths.count(path) > 1), None)
         if twice is not None:
-            raise ConfigurationError(f"Two runs of the sweep would be {twice}: leave out equal values.")
+            raise ConfigurationError(f"Two runs of the sweep would use {twice}: remove repeated values.")
         members = (
             self._member(registry, path, values) for path, values in zip(paths, combinations, strict=True)
         )
         return CheckedSweep(registry, tuple(members))
 
     def _axes(self, seed: int) -> dict[str, tuple[Any, ...]]:
-        """The values of each option that differs."""
+        """Return the values of each option that varies between runs."""
         say = self.job.say
         at_least(1, say, seeds=self.seeds)
         axes: dict[str, tuple[Any, ...]] = {}
@@ -101,7 +100,7 @@ class SweepJob:
         if self.seeds is not None:
             if SEED in axes:
                 raise ConfigurationError(
-                    f"{say('seeds')} and {say('sweep')} both give {SEED}: leave out one."
+                    f"{say('seeds')} and {say('sweep')} both set {SEED}: remove one of them."
                 )
             axes[SEED] = tuple(range(seed, seed + self.seeds))
         return axes
@@ -129,13 +128,13 @@ class Member:
 
     @property
     def ended(self) -> bool:
-        """Whether nothing is left to do: it has finished, or would diverge again."""
+        """Whether there is nothing left to do: the run has finished, or diverged and would diverge again."""
         return read_run(self.out).state in ("finished", "diverged") if self.out.exists() else False
 
 
 @dataclass(frozen=True, slots=True)
 class CheckedSweep:
-    """Runs that can begin.
+    """A checked sweep.
 
     Attributes:
         registry: The plugins.
@@ -146,11 +145,11 @@ class CheckedSweep:
     members: tuple[Member, ...]
 
     def run(self, watch: Watch) -> RunTable:
-        """Train what is left; a run that diverges does not stop the others.
+        """Train the unfinished runs; a run that diverges does not stop the others.
 
         Raises:
             Interrupted: A stop was requested; the same request resumes the sweep.
-            WalkbackError: A run failed in another way.
+            WalkbackError: A run failed for another reason.
         """
         for number, member in enumerate(self.members, start=1):
             place = f"Run {number} of {len(self.members)}"
@@ -171,12 +170,12 @@ class CheckedSweep:
         return self.table()
 
     def table(self) -> RunTable:
-        """Read what there is of the runs."""
+        """Read the runs that exist so far."""
         return RunTable(tuple(read_run(member.out) for member in self.members if member.out.exists()))
 
 
 def parse_sweep(text: str, say: Say = keywords) -> tuple[str, tuple[Any, ...]]:
-    """Read `SECTION.OPTION=VALUE,VALUE,…`; commas inside brackets, braces and quotes do not separate values.
+    """Parse `SECTION.OPTION=VALUE,VALUE,…`; commas inside brackets, braces and quotes do not separate values.
 
     >>> parse_sweep("operator.sigma=0.03,0.05"), parse_sweep("data.name=swiss-roll,circle")
     (('operator.sigma', (0.03, 0.05)), ('data.name', ('swiss-roll', 'circle')))
@@ -184,13 +183,13 @@ def parse_sweep(text: str, say: Say = keywords) -> tuple[str, tuple[Any, ...]]:
     ('operator.network.channels', ([16, 32], [32, 64]))
 
     Raises:
-        ConfigurationError: It has another form.
+        ConfigurationError: The text has another form.
     """
     path, equals, listed = (part.strip() for part in text.partition("="))
     if not equals or not path or "." not in path:
         raise ConfigurationError(f"Got {say('sweep', text)}, expected SECTION.OPTION=VALUE,VALUE,….")
     try:
-        # As elements of a TOML list, so that values read the same as in `--set`.
+        # Parse the values as a TOML list, so that they have the same meaning as in `--set`.
         values = parse_toml(f"value = [{listed}]", f"The values of {shortened(path, 40)}")["value"]
     except NotTomlError:
         values = [parse_value(value.strip()) for value in listed.split(",")]
@@ -200,7 +199,7 @@ def parse_sweep(text: str, say: Say = keywords) -> tuple[str, tuple[Any, ...]]:
 
 
 def directory_name(values: Mapping[str, Any]) -> str:
-    """The name of a run's directory, from its values by option.
+    """Return the name of a run's directory, made from its values by option.
 
     >>> directory_name({"operator.sigma": 0.03, "run.seed": 1})
     'sigma=0.03,seed=1'
@@ -217,7 +216,7 @@ def _short(value: Any) -> str:
 
 
 def _require_same(registry: Registry, path: Path, config: RunConfig) -> None:
-    """Raise ConfigurationError unless the run in `path` has this configuration, so that it can be resumed."""
+    """Raise ConfigurationError unless the run in `path` has this configuration and so can be resumed."""
     try:
         written = RunConfig.from_toml(read_text(path / CONFIG_FILE), registry)
     except ConfigurationError as error:

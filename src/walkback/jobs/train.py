@@ -49,15 +49,15 @@ from walkback.training.run_result import RunResult
 
 @dataclass(frozen=True, slots=True)
 class TrainedRun:
-    """What training leaves.
+    """The outcome of training.
 
     Attributes:
-        result: Where things are, the bound, seconds.
-        prepared: What was trained.
-        model: The model that is kept, on its device, in evaluation mode.
-        checkpoint: The same as it was written, on the CPU.
-        history: What was logged, one record a line of `metrics.jsonl`.
-        directory: Of the run, where it was kept.
+        result: Paths, bound, and duration.
+        prepared: The configuration that was trained.
+        model: The final model (averaged weights, if any), on its device, in evaluation mode.
+        checkpoint: The same model as written to its file, on the CPU.
+        history: Logged metrics, one record per line of `metrics.jsonl`.
+        directory: Directory of the run, if it is kept.
     """
 
     result: RunResult
@@ -70,17 +70,17 @@ class TrainedRun:
 
 @dataclass(frozen=True, slots=True)
 class TrainJob:
-    """Train.
+    """Train an operator.
 
     Attributes:
-        choices: What is trained.
-        out: New run directory; None: the next free one of `runs/OPERATOR-DATA`.
-        resume: A run directory to go on with, or DIR@STEP for an older checkpoint; or "auto": `out`, or the newest that
-            fits, where there is one.
-        accept: Changes to accept that the weights depend on: "data", or options.
-        kept: Whether the run's directory is kept: else it has no pictures, and nothing to go on from.
-        launched: Whether this may be one of several processes, started by a launcher, which train together.
-        say: How refusals name options.
+        choices: The configuration to train.
+        out: New run directory; None takes the next free one of `runs/OPERATOR-DATA`.
+        resume: Run directory to resume, DIR@STEP for an older checkpoint, or "auto" for `out` or the newest matching
+            run, if there is one.
+        accept: Accepted changes that affect what the weights mean: "data", or options.
+        kept: Whether to keep the run's directory; if not, no pictures and no checkpoints for resuming are written.
+        launched: Whether this may be one of several processes started by a launcher to train together.
+        say: Spells options in error messages.
     """
 
     choices: Choices = field(default_factory=Choices)
@@ -92,11 +92,11 @@ class TrainJob:
     say: Say = keywords
 
     def configure(self, registry: Registry) -> tuple[RunConfig, ResumePoint | None]:
-        """The configuration, and the checkpoint to go on from (None: a new run).
+        """Return the configuration, and the checkpoint to resume from (None for a new run).
 
         Raises:
-            ConfigurationError: The choices are wrong, or contradict the run to go on with; or `out` is not free.
-            PluginError: A plugin that is wanted is at fault.
+            ConfigurationError: The choices are invalid or contradict the run to resume, or `out` is not free.
+            PluginError: A required plugin is broken.
         """
         self._refuse_instances_on_disk()
         choices, resume = self.choices, self.resume
@@ -122,7 +122,7 @@ class TrainJob:
         return config, None
 
     def check(self, registry: Registry, watch: Watch) -> CheckedTraining:
-        """See `Job`."""
+        """Resolve the configuration, prepare the data and build the model; see `Job.check`."""
         config, resumed = self.configure(registry)
         processes = max(config.run.nproc, world_size())
         if processes > 1 and not self.launched:
@@ -134,7 +134,7 @@ class TrainJob:
         require_consistent(config, registry, instances)
         watch.stage(f"Preparing {config.data.name}", 0)
         with cpu_threads(config.run.threads):
-            prepared = prepare(config, registry, local_device(config.run.device), instances.copied())
+            prepared = prepare(config, registry, local_device(config.run.device), instances.copied(), watch)
             require_trainable(prepared)
         if prepared.dataset.info.standardized is not None:
             watch.note(
@@ -168,12 +168,12 @@ class TrainJob:
 
 @dataclass(frozen=True, slots=True)
 class CheckedTraining:
-    """A run that can begin.
+    """A checked run.
 
     Attributes:
-        prepared: What is trained.
+        prepared: The configuration to train.
         out: See `TrainJob`.
-        resumed: The checkpoint to go on from.
+        resumed: The checkpoint to resume from, if any.
         kept: See `TrainJob`.
     """
 
@@ -184,7 +184,7 @@ class CheckedTraining:
 
     @property
     def headline(self) -> str:
-        """What is about to happen, in a line."""
+        """Summary of the run in one line."""
         prepared, config = self.prepared, self.prepared.config
         return (
             f"{config.operator.name} ({prepared.num_parameters:,} parameters) on {config.data.name}, "
@@ -192,10 +192,10 @@ class CheckedTraining:
         )
 
     def run(self, watch: Watch) -> TrainedRun | None:
-        """Train, evaluate, draw; None on processes that do not write.
+        """Train, evaluate and draw samples; returns None in processes that do not write.
 
         Raises:
-            Interrupted: A stop was requested, and the directory is kept; a checkpoint has been saved.
+            Interrupted: A stop was requested and a checkpoint saved (only if the directory is kept).
             WalkbackError: Training diverged, or a file could not be written.
         """
         with (
@@ -221,7 +221,7 @@ class CheckedTraining:
 
     @contextmanager
     def _directory(self, writes: bool) -> Iterator[RunDirectory | None]:
-        """The run's directory, locked, for the process that writes."""
+        """Provide the locked run directory to the process that writes, and None to others."""
         config = self.prepared.config
         with ExitStack() as stack:
             if not writes:

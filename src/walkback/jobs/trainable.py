@@ -1,4 +1,4 @@
-"""What training refuses: settings that contradict each other, and parts that do not fit."""
+"""Checks before training: contradictory settings, and parts that do not fit together."""
 
 from __future__ import annotations
 
@@ -26,11 +26,11 @@ from walkback.walk import Start
 
 
 def require_consistent(config: RunConfig, registry: Registry, instances: Instances) -> None:
-    """Refuse settings before any data are prepared.
+    """Check settings before any data are prepared.
 
     Raises:
-        ConfigurationError: There are more persistent chains than there can be, updates that the objective has not got,
-            or an operator without weights to learn.
+        ConfigurationError: There are too many persistent chains, the objective does not support the chosen updates, or
+            the operator has no trainable weights.
         PluginError: The objective cannot be built.
     """
     chain_rows(config.training)
@@ -46,12 +46,12 @@ def require_consistent(config: RunConfig, registry: Registry, instances: Instanc
 
 
 def require_trainable(prepared: Prepared) -> None:
-    """Refuse parts that a run could not do with, before it begins.
+    """Check the prepared parts before a run begins.
 
     Raises:
-        ConfigurationError: There is nothing to learn, the data are too few, states do not fit into memory, the schedule
-            cannot reach T_max, states cannot be shown as they are to be, the objective cannot learn from the operator's
-            kernels, or the operator cannot learn from single rows.
+        ConfigurationError: There are no trainable weights, there are too few examples, states do not fit into memory,
+            the schedule cannot reach T_max, the readout does not apply to the operator, the objective does not support
+            the operator's kernels, or the operator does not support batches of one example.
     """
     _require_weights(prepared)
     _require_enough(prepared)
@@ -65,13 +65,13 @@ def require_trainable(prepared: Prepared) -> None:
 def _require_weights(prepared: Prepared) -> None:
     if not any(weight.requires_grad for weight in prepared.model.operator.parameters()):
         raise ConfigurationError(
-            f"Got the operator '{prepared.operator_name}', which has no weights to learn, expected some that require "
-            "gradients: it can be sampled and measured from Python, but not trained."
+            f"Got the operator '{prepared.operator_name}' without trainable weights, expected some that require "
+            "gradients: make a checkpoint of it with `walkback chain new`, or use wb.chain, and sample or diagnose it."
         )
 
 
 def _require_sizes(prepared: Prepared) -> None:
-    """States of one batch must fit into memory; whether a network's do is seen when they are computed."""
+    """Check that the states of one batch fit into memory; activations of networks are not considered."""
     config, dataset = prepared.config, prepared.dataset
     num = len(dataset.examples(config.evaluation.split))
     sizes = {
@@ -87,7 +87,7 @@ def _require_sizes(prepared: Prepared) -> None:
 
 @torch.no_grad()
 def _require_single_rows(prepared: Prepared) -> None:
-    """Batches of one example, in training mode: batch norms have no variance of one row."""
+    """Check that the operator supports batches of one example in training mode, unlike batch norms."""
     if prepared.config.training.batch_size > 1:
         return
     noise = generator(prepared.device, prepared.config.run.seed, "look")
@@ -105,10 +105,10 @@ def _require_single_rows(prepared: Prepared) -> None:
 
 @torch.no_grad()
 def _require_step(prepared: Prepared) -> None:
-    """Let the objective look at one step, and say now what it cannot learn from.
+    """Check that the objective supports the operator's kernels, by walking one step.
 
-    One of whole walks needs heating kernels that can be differentiated through. The bound that a run ends with needs
-    a walk step by step, whatever the objective.
+    An objective of whole walks requires reparametrized heating kernels. The bound at the end of a run requires a
+    process that can walk step by step, whatever the objective.
     """
     model, objective = prepared.model, prepared.objective
     noise = generator(prepared.device, prepared.config.run.seed, "look")
@@ -123,7 +123,7 @@ def _require_step(prepared: Prepared) -> None:
 
 
 def _require_enough(prepared: Prepared) -> None:
-    """The bounds of validations and of the final evaluation need an error."""
+    """Check that there are enough examples for the errors of the bounds of validation and final evaluation."""
     dataset, training, settings = prepared.dataset, prepared.config.training, prepared.config.evaluation
     require_error_of_mean(
         dataset, "validation", training.validation_examples, "training.validation_examples", None

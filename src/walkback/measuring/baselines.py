@@ -55,7 +55,7 @@ _STATES_A_DIMENSION = 5
 Rows = npt.NDArray[np.float64]
 
 _Judged: TypeAlias = tuple[str, Tensor, str]
-"""A model's name, -log p of held-out states `(M,)` in nats, and what it is."""
+"""A model's name, -log p of held-out states `(M,)` in nats, and its description."""
 
 
 def baseline_figures(
@@ -84,8 +84,9 @@ def baseline_figures(
         mixture = _mixture_of_bits if info.support == "binary" else _mixture
         models.append(mixture(first, second, seed, components))
     figures: list[Figure] = []
+    slopes = info.log_slopes(test.detach().cpu())
     for name, nats, meaning in models:
-        figures += nll_figures(f"baseline_{name}", nats, info, meaning)
+        figures += nll_figures(f"baseline_{name}", nats + slopes, info, meaning)
     return tuple(figures)
 
 
@@ -230,7 +231,7 @@ def _mixture_of_bits(train: Tensor, test: Tensor, seed: int, components: int) ->
 
 
 def _bits_log_prob(bits: Tensor, logits: Tensor) -> Tensor:
-    """log Π_d p_kd^x_d (1 - p_kd)^(1 - x_d), `(N, K)`, for bits `(N, D)` and logits `(K, D)`."""
+    """Return log Π_d p_kd^x_d (1 - p_kd)^(1 - x_d), `(N, K)`, for bits `(N, D)` and logits `(K, D)`."""
     return bits @ logits.T + torch.nn.functional.logsigmoid(-logits).sum(1)
 
 

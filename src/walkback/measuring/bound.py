@@ -2,11 +2,11 @@
 
     L(s_0) = Σ_t [ log p_{T_t}(s_{t-1} | s_t) - log q_{T_t}(s_t | s_{t-1}) ] + log p*(s_K)         (eq. 5)
 
-L of one heating path is an unbiased estimate of a lower bound on log p(s_0); -L is the work of the path. Where the
-operator has latent units, log q(h_0 | data) is subtracted.
+L of one heating path is an unbiased estimate of a lower bound on log p(s_0); -L is the work of the path. With latent
+units, log q(h_0 | data) is subtracted.
 
-Training validates with `estimate_bound`. An evaluation needs the works for more than the bound; it
-heats its examples with `heat` as well, and both make the same record of the works, `BoundEstimate`.
+Training validates with `estimate_bound`. An evaluation also heats its examples with `heat`, but needs the works for
+more than the bound. Both summarize them as a `BoundEstimate`.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ class BoundEstimate:
 
     Attributes:
         figures: `bound`, the mean over examples in nats per example, with its standard error over examples (of each
-            example's mean over its paths); and `bound_bits`, the same in bits/dim, unless the data are not quantized.
+            example's mean over its paths); and `bound_bits`, the same in bits/dim, if the data are quantized.
         examples: Number of examples.
         paths: Heating paths per example.
         levels: Number of levels K of the schedule.
@@ -51,7 +51,7 @@ class BoundEstimate:
         Raises:
             WalkbackError: A work is not finite, or there are too few examples for a standard error.
         """
-        # Validations are compared with one another, so the mean over paths must not round as float32 does.
+        # Validations are compared with one another: average in float64, so that rounding does not hide differences.
         nats = work.double().mean(1)
         meaning = f"variational bound, above the {likelihood_in_words(info)} (eq. 5)"
         figures = nll_figures("bound", nats, info, meaning, side="above")
@@ -79,7 +79,7 @@ class BoundEstimate:
         return self.figures[1].error if len(self.figures) > 1 else None
 
     def __str__(self) -> str:
-        """With errors, in nats and, where the data are quantized, in bits/dim."""
+        """Return the bound with its error, in nats and, if the data are quantized, in bits/dim."""
         return " = ".join(f"{number(replace(figure, side=None))} {figure.unit}" for figure in self.figures)
 
     def named(self, prefix: str) -> dict[str, float]:
@@ -106,22 +106,35 @@ class BoundEstimate:
 
 
 def likelihood_in_words(info: DataInfo) -> str:
-    """Return what is bounded: the NLL, of data given their labels if the model is conditioned on classes."""
+    """Return the name of the bounded quantity: the NLL, given the label if the model is class-conditional."""
     return "NLL given the label" if info.classes else "NLL"
 
 
 def path_bound(
     model: Model, data: Tensor, levels: Levels, generator: torch.Generator, context: Context = None
 ) -> Tensor:
-    """L of one heating path from each row of `data` `(B, *E)`, given its `context`: `(B,)`, nats."""
+    """Return L of one heating path from each row of `data` `(B, *E)`, given its `context`: `(B,)`, nats."""
     return -heating_work(model, data, levels, generator, context).work
 
 
 def heat(
-    model: Model, batch: Batch, levels: Levels, generator: torch.Generator, paths: int
+    model: Model, batch: Batch, info: DataInfo, levels: Levels, generator: torch.Generator, paths: int
 ) -> Iterator[PathWork]:
-    """Heat each example of a batch `paths` times, all rows at once, with one stream of noise; one path at a time."""
-    return (heating_work(model, batch.states, levels, generator, batch.context) for _ in range(paths))
+    """Heat each example of a batch `paths` times, one path after another for all rows, with one stream of noise.
+
+    Works include the slopes of transforms, see `in_units`.
+    """
+    for _ in range(paths):
+        path = heating_work(model, batch.states, levels, generator, batch.context)
+        yield in_units(path, batch.states, info)
+
+
+def in_units(path: PathWork, states: Tensor, info: DataInfo) -> PathWork:
+    """Convert the work of paths from, or to, states `(B, *E)` to densities of values in the units of the data.
+
+    Adds the part that depends on the state; the constant part, `DataInfo.log_volume`, is added to figures.
+    """
+    return replace(path, boundary=path.boundary + info.log_slopes(states))
 
 
 def estimate_bound(
@@ -134,7 +147,7 @@ def estimate_bound(
 ) -> BoundEstimate:
     """Estimate -E[L] over batches of data, `paths` heating paths each, on the schedule's fixed levels.
 
-    Of data that have a context, e.g. class labels, it is the bound of the data given their context.
+    If batches have a context, e.g. class labels, the result bounds the likelihood of data given their context.
 
     Raises:
         WalkbackError: A path's bound is not finite, or there are too few examples for a standard error.
@@ -142,9 +155,9 @@ def estimate_bound(
     require_enough(sum(len(batch) for batch in batches), "examples", "their number")
     levels = model.levels()
     with model.evaluating():
-        # Works stay on the device until all paths are drawn: reading one would wait for it after every path.
+        # Works stay on the device until all paths are drawn: reading one after each path would stall the device.
         works = [
-            torch.stack([path.work for path in heat(model, batch, levels, generator, paths)], 1)
+            torch.stack([path.work for path in heat(model, batch, info, levels, generator, paths)], 1)
             for batch in batches
         ]
     return BoundEstimate.of(torch.cat(works), info, len(levels))

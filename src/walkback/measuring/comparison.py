@@ -64,7 +64,7 @@ def _states(dataset: Dataset, split: Split, most: int, seed: int) -> Tensor:
 def _samples(
     model: Model, levels: Levels, plan: EvaluationPlan, device: torch.device, watch: Watch, context: Context
 ) -> Tensor:
-    """Annealed samples, on the CPU; where there are classes, of those of the examples that they are compared with."""
+    """Draw annealed samples, on the CPU, with the class labels (if any) of the examples that they are compared with."""
     wanted = SamplePlan(num=plan.samples, seed=plan.seed, batch_size=plan.batch_size)
     watch.stage("Sampling", wanted.total_steps(levels))
     found: Tensor | None = None

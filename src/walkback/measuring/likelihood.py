@@ -34,7 +34,7 @@ _EQUAL = 1e-3
 """Difference of the largest log-weights, in nats, up to which they count as equal."""
 
 _ROUNDING = 1e-6
-"""The same, relative to the works, which are sums of many terms in single precision."""
+"""The same, relative to the works, which are sums of many terms rounded to single precision."""
 
 DOMINANT = 0.5
 """Share of the total weight from which a single path counts as dominating."""
@@ -115,8 +115,8 @@ def pareto_k(work: Tensor) -> Tensor:
 def _has_tail(log_weights: Tensor) -> Tensor:
     """Return whether the largest weights, to which a tail is fitted, differ: `(N, P)` → `(N,)`."""
     paths = log_weights.shape[1]
-    # The size of the tail in Pareto-smoothed importance sampling. For weights that are equal up to rounding, k would
-    # describe the rounding errors.
+    # This is the size of the tail in Pareto-smoothed importance sampling. If its weights are equal up to rounding, k
+    # would describe the rounding errors.
     size = math.ceil(min(0.2 * paths, 3 * math.sqrt(paths)))
     largest = log_weights.topk(size + 1, 1).values
     equal = (_ROUNDING * log_weights.abs().amax(1)).clamp(min=_EQUAL)

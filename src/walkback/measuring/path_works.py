@@ -17,10 +17,11 @@ from torch import Tensor
 
 from walkback.data import DataInfo, Dataset, Split, batch_of, draw_labels
 from walkback.errors import ConfigurationError, WalkbackError
-from walkback.measuring.bound import heat
+from walkback.measuring.bound import heat, in_units
 from walkback.measuring.work import PathWork, cooling_work, reheating_work
 from walkback.model import Model
 from walkback.schedules import Levels
+from walkback.state import leaves
 from walkback.storage.work_cache import WorkCache
 from walkback.support.readouts import Readout
 from walkback.support.seeding import generator
@@ -99,7 +100,7 @@ def heat_data(
         # One stream per batch, so a batch that is read from the cache does not change the noise of the others.
         noise = generator(device, plan.seed, "evaluate", number)
         data = batch_of(dataset, plan.split, slice(first, first + size), noise)
-        return heat(model, data, levels, noise, plan.paths)
+        return heat(model, data, dataset.info, levels, noise, plan.paths)
 
     return _in_batches("Heating", num, plan, cache, watch or Silent(), one_batch)
 
@@ -119,9 +120,10 @@ def bracket_simulated(
         noise = generator(device, plan.seed, "simulate", number)
         context = draw_labels(info, num, noise)
         state, cooled = cooling_work(model, num, levels, noise, context)
-        yield cooled
+        values = leaves(state)[0]
+        yield in_units(cooled, values, info)
         for _ in range(plan.paths):
-            yield reheating_work(model, state, levels, noise, context)
+            yield in_units(reheating_work(model, state, levels, noise, context), values, info)
 
     return _in_batches(
         "Simulating", plan.simulated, plan, cache, watch or Silent(), one_batch, cooled_first=True

@@ -23,15 +23,16 @@ from walkback.state import State, batch_size, leaves
 from walkback.walk import Start, Transition, by_cooling, walk
 
 Statistics = Callable[[Transition], Tensor]
-"""A step of all chains → statistics `(C, S)`; `log_q` is log p(target | source), `log_p` scores the reverse step."""
+"""Maps a step of all chains to statistics `(C, S)`; `log_q` is log p(target | source), `log_p` that of the reverse."""
 
 _SAVE_SECONDS = 20.0
 """Least time between two writes to the cache."""
 
 _STRETCH = 50
-"""Steps of a stretch, unless a block is longer.
+"""Number of steps in a stretch, unless a block is longer.
 
-Longer is cheaper, because the network sees the first state of a stretch twice; shorter is interrupted sooner."""
+Longer stretches are cheaper, because the network sees the first state of each stretch twice. Shorter ones can be
+interrupted sooner."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,8 +41,8 @@ class Trace:
 
     Attributes:
         values: `(blocks, C, S)`, float64, on the CPU.
-        state: The last state of the chains, `(C, *E)`.
-        block: Steps in a block.
+        state: Last states of the chains, `(C, *E)`.
+        block: Number of steps in a block.
     """
 
     values: Tensor
@@ -51,7 +52,7 @@ class Trace:
 
 @dataclass(frozen=True, slots=True)
 class _Record:
-    """What is recorded of a step, how the steps of a block are reduced, and the check after each stretch."""
+    """Statistics of a step, their reduction over the steps of a block, and the check after each stretch."""
 
     statistics: Statistics
     reduce: Literal["mean", "last"]

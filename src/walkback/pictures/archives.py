@@ -1,4 +1,4 @@
-"""Arrays in `.npz` archives, for `numpy.load(path)`, which needs no pickle for them."""
+"""Arrays in `.npz` archives that `numpy.load(path)` reads without pickle."""
 
 from __future__ import annotations
 
@@ -15,6 +15,6 @@ def member(name: str) -> zipfile.ZipInfo:
 
 
 def add_array(archive: zipfile.ZipFile, name: str, array: npt.NDArray[Any]) -> None:
-    """Write a whole array of any size."""
+    """Add a complete array of any size to an archive."""
     with archive.open(member(name), "w", force_zip64=True) as file:
         np.lib.format.write_array(file, array, allow_pickle=False)

@@ -1,4 +1,4 @@
-"""The pictures that a run writes: samples, chains at T = 1 from them, walks, and the mean step of points."""
+"""The pictures that a run writes: samples, chains at T = 1 started from them, walks, and the mean step of points."""
 
 from __future__ import annotations
 
@@ -14,18 +14,14 @@ from walkback.data import Batch, DataInfo, labels_in_turn
 from walkback.model import Model
 from walkback.pictures.field import draw_field
 from walkback.pictures.frames import open_sink
-from walkback.pictures.images import draw_states, save_png
+from walkback.pictures.images import save_png
+from walkback.pictures.states import draw_states
 from walkback.pictures.walks import draw_walk
 from walkback.sampling import anneal, chain, last
 from walkback.sampling.finite import require_finite
 from walkback.sampling.readout import read_out
 from walkback.state import State, leaves, map_state
 from walkback.walk import Start
-
-
-def can_draw(info: DataInfo) -> bool:
-    """Whether states of these data are images or points in the plane."""
-    return info.is_image or info.shape == (2,)
 
 
 def draw_samples(
@@ -39,16 +35,16 @@ def draw_samples(
 ) -> State:
     """Anneal `settings.num` samples, add `settings.extra` steps at T = 1, and write them as one picture.
 
-    Where there are classes, samples are of class 0, 1, 2, … over and over, and so are the chains that go on from them.
+    If the data have classes, samples cycle through classes 0, 1, 2, …, and so do the chains started from them.
 
     Args:
         path: The `.png` to write.
-        model: In evaluation mode.
-        info: What the data are.
-        settings: How many samples and steps.
-        generator: On the model's device.
-        protocol: Written into the picture, with the readout.
-        reference: Data to draw points over.
+        model: Model, in evaluation mode.
+        info: Description of the data.
+        settings: Numbers of samples and steps.
+        generator: Generator on the model's device.
+        protocol: Written to the picture's metadata, with the readout.
+        reference: Data to draw below points, in gray.
 
     Returns:
         The drawn states, `(num, *E)`.
@@ -73,17 +69,17 @@ def draw_chains(
     protocol: Mapping[str, Any],
     on_step: Callable[[int], None] = lambda step: None,
 ) -> None:
-    """Run chains at T = 1 from the first rows of `start` `(B, *E)` and write a filmstrip: a row a chain.
+    """Run chains at T = 1 from the first rows of `start` `(B, *E)` and write a filmstrip with one row per chain.
 
     Args:
         path: The `.png` to write.
-        model: In evaluation mode.
-        info: What the data are.
+        model: Model, in evaluation mode.
+        info: Description of the data.
         settings: Number of chains, steps, and steps between frames.
-        start: Where the chains begin; also the first frame.
-        generator: On the model's device.
-        protocol: Written into the picture, with the readout.
-        on_step: Hears the number of steps taken after every frame.
+        start: Initial states of the chains, which are also the first frame.
+        generator: Generator on the model's device.
+        protocol: Written to the picture's metadata, with the readout.
+        on_step: Called after every frame with the number of steps taken.
     """
     state = map_state(lambda leaf: leaf[: settings.chains], start)
     num_chains = leaves(state)[0].shape[0]
@@ -111,21 +107,21 @@ def draw_walks(
     generator: torch.Generator,
     protocol: Mapping[str, Any],
 ) -> tuple[Path, ...]:
-    """Write `walk`, a walk up from the data and one down from the prior, and of points also `field`, see `draw_field`.
+    """Write `walk`, a heating walk from data and the cooling from the prior, and for points `field` (`draw_field`).
 
     Args:
-        place: The path of a picture by its name.
-        model: In evaluation mode.
-        info: What the data are.
-        data: `(N, *E)`, on the model's device.
-        generator: On the model's device.
-        protocol: Written into the pictures.
+        place: Maps the name of a picture to its path.
+        model: Model, in evaluation mode.
+        info: Description of the data.
+        data: States `(N, *E)`, on the model's device.
+        generator: Generator on the model's device.
+        protocol: Written to the metadata of the pictures.
 
     Returns:
-        What was written.
+        The written files.
     """
     draw_walk(place("walk"), model, info, data, generator, protocol)
-    if info.is_image:
+    if info.shape != (2,):
         return (place("walk"),)
     draw_field(place("field"), model.operator, info, data.states, generator, protocol)
     return place("walk"), place("field")
@@ -134,7 +130,7 @@ def draw_walks(
 def frames(
     model: Model, start: Start, num_steps: int, every: int, generator: torch.Generator
 ) -> Iterator[tuple[int, State]]:
-    """(steps taken, state) at the start and after every `every` steps of a chain at T = 1."""
+    """Yield (number of steps taken, state) at the start and after every `every` steps of a chain at T = 1."""
     yield 0, start.state
     steps = chain(model.operator, start.state, num_steps, generator, start.context, every=every)
     for number, frame in enumerate(steps, start=1):

@@ -1,13 +1,13 @@
 """Recording of chains frame by frame, in a format chosen by the file name.
 
-    .png            a filmstrip: a row a chain, a column a frame   in memory, so limited in size
+    .png            a filmstrip: row = chain, column = frame       in memory, so limited in size
                     (one frame: its states in a grid)
     .gif            a film: all chains in a grid, frame by frame   streamed
     .npz            arrays `steps` (F,) and `states` (F, N, *E)    streamed
     .safetensors    the same, as tensors                           streamed
-    .npy            states (N, *E), or (F, N, *E) of more frames   in memory
-    .csv, .parquet  columns by name; of more frames also the       in memory
-                    chain and the step of each row
+    .npy            states (N, *E); (F, N, *E) if F > 1            in memory
+    .csv, .parquet  named columns; if F > 1 also the chain         in memory
+                    and the step of each row
 
 Values are in the units of the data.
 
@@ -24,9 +24,7 @@ from typing import Any
 
 from walkback.data import DataInfo
 from walkback.errors import ConfigurationError
-from walkback.pictures.images import require_drawable
 from walkback.pictures.sinks import (
-    PANEL,
     FilmSink,
     FilmstripSink,
     FrameSink,
@@ -34,6 +32,7 @@ from walkback.pictures.sinks import (
     Output,
     SafetensorsSink,
 )
+from walkback.pictures.states import PANEL
 from walkback.pictures.values import CsvSink, NpySink, ParquetSink
 from walkback.storage.files import atomic_file, require_target, writing_to
 from walkback.support.formats import CSV, GIF, NPY, NPZ, PARQUET, PNG, SAFETENSORS, STATES, listed
@@ -61,27 +60,25 @@ def open_sink(
     overwrite: bool = False,
     protocol: Mapping[str, Any] | None = None,
 ) -> AbstractContextManager[FrameSink]:
-    """A sink for `num_frames` frames of `num_chains` chains, chosen by the extension of `path`.
+    """Return a sink for `num_frames` frames of `num_chains` chains, in the format of the extension of `path`.
 
-    The request is checked immediately. The `with` block opens the file, which appears when the block succeeds.
+    Arguments are checked immediately. The `with` block writes a temporary file, which is moved to `path` on success.
 
     Args:
         path: The file.
-        info: What the states are.
-        num_frames: F.
-        num_chains: N.
-        overwrite: Whether a file that is there may be replaced.
-        protocol: How the states were made, plain JSON types: a `.png` has it as its text chunk `walkback`, a
-            `.gif` as its comment, a `.npz` as the text `protocol`, `.safetensors` in the header.
+        info: Description of the states.
+        num_frames: Number of frames, F.
+        num_chains: Number of chains, N.
+        overwrite: Whether an existing file may be replaced.
+        protocol: How the states were made, as plain JSON types. It is stored in the text chunk `walkback` of a `.png`,
+            the comment of a `.gif`, the array `protocol` of a `.npz`, and the header of a `.safetensors`.
 
     Raises:
-        ConfigurationError: The file cannot be written, see `require_target`, or the states cannot be drawn or are too
-            many for a filmstrip.
+        ConfigurationError: The file cannot be written (see `require_target`), or there are too many states for a
+            filmstrip.
     """
     require_target(path, _FORMATS, overwrite=overwrite)
     kind = _FORMATS[path.suffix.lower()]
-    if kind in (FilmstripSink, FilmSink):
-        require_drawable(info)
     shape = (num_frames, num_chains, *info.shape)
     values = math.prod(shape) if info.is_image else num_frames * 3 * PANEL**2
     if kind is FilmstripSink and values > _MAX_FILMSTRIP_VALUES:

@@ -45,14 +45,14 @@ def gif_comment(text: str) -> bytes:
 def gif_frame(picture: Picture, milliseconds: int = 100) -> bytes:
     """Return one frame with its own color table of at most 256 colors.
 
-    It is cut out of a film of this frame alone, which consists of the header (13 bytes, the eleventh of which holds
-    the size of the color table), the color table, timing (8 bytes), frame header (10 bytes, the last one flags),
+    The frame is cut out of a film of this frame alone, which consists of the header (13 bytes; the eleventh holds the
+    size of the color table), the color table, timing (8 bytes), frame header (10 bytes; the last one holds flags),
     pixels and the trailer.
     """
     buffer = BytesIO()
     as_image(picture).save(buffer, "gif", duration=milliseconds, interlace=0)
     film = buffer.getvalue()
-    # The table of the film moves into the frame: a later frame may need other colors, and the header has been written.
+    # Move the color table from the film to the frame: the header has been written, and each frame needs its own colors.
     size_code = film[10] & 0b111
     end = 13 + 3 * 2 ** (size_code + 1)
     colors, timing_and_frame, pixels = film[13:end], film[end : end + 17], film[end + 18 : -1]

@@ -20,16 +20,13 @@ from PIL import Image, ImageDraw
 from PIL.PngImagePlugin import PngInfo
 from torch import Tensor
 
-from walkback.data import DataInfo
-from walkback.errors import ConfigurationError
 from walkback.storage.files import write_bytes
-from walkback.support.formats import STATES, VALUES, listed
 
 Picture: TypeAlias = npt.NDArray[np.uint8]
 Window: TypeAlias = tuple[float, float, float]
-"""A square of the plane: its left side, its lower side, their length."""
+"""A square of the plane: left edge, bottom edge, side length."""
 
-_WIDTH = 640  # aimed at when small images are enlarged, in pixels
+_WIDTH = 640  # approximate width of a grid of enlarged small images, in pixels
 _LARGEST_CELL = 128
 _OVERSAMPLING = 4
 _WHITE, _GREY, _BLACK = (255, 255, 255), (200, 200, 200), (60, 60, 60)
@@ -37,8 +34,8 @@ _BLUE = (31, 90, 180)
 
 
 def to_uint8(images: Tensor) -> Picture:
-    """Images `(N, C, H, W)` with values in [0, 1] as bytes `(N, H, W, C)`; clips others, NaN becomes 0."""
-    # ⌊256 x⌋ and not round(255 x), so that every level of dequantized data is met by an interval of equal length.
+    """Convert images `(N, C, H, W)` with values in [0, 1] to bytes `(N, H, W, C)`; clips others, NaN becomes 0."""
+    # ⌊256 x⌋ and not round(255 x): all gray levels of dequantized data have intervals of equal length.
     values = images.detach().float().nan_to_num(0.0, 1.0, 0.0).mul(256).clamp(0, 255)
     pixels: Picture = values.to(torch.uint8).permute(0, 2, 3, 1).cpu().numpy()
     return pixels
@@ -51,16 +48,16 @@ def tile(
     scale: int | None = None,
     background: int = 128,
 ) -> Picture:
-    """Put pictures `(N, H, W, C)` side by side, row by row, `pad` pixels apart on gray.
+    """Arrange pictures `(N, H, W, C)` in a grid, row by row, `pad` pixels apart on gray.
 
     Picture n starts at row `pad + (n // columns) (s H + pad)` and column `pad + (n % columns) (s W + pad)`.
 
     Args:
         pictures: At least one picture.
-        columns: Pictures in a row; None makes the grid about square.
-        pad: Pixels between two pictures and around all of them.
-        scale: Pixels drawn for each pixel, s; None enlarges small pictures to make a readable grid.
-        background: The gray, from 0 to 255.
+        columns: Pictures per row; None makes the grid roughly square.
+        pad: Pixels between pictures and around the grid.
+        scale: Enlargement s of each pixel; None enlarges small pictures to a readable size.
+        background: Gray level of the background, from 0 to 255.
     """
     num, height, width, channels = pictures.shape
     columns = columns or math.ceil(math.sqrt(num))
@@ -76,12 +73,12 @@ def tile(
 
 
 def grid(images: Tensor, columns: int | None = None, pad: int = 4, scale: int | None = None) -> Picture:
-    """Images `(N, C, H, W)` in a grid, see `tile`."""
+    """Arrange images `(N, C, H, W)` in a grid, see `tile`."""
     return tile(to_uint8(images), columns, pad, scale)
 
 
 def filmstrip(frames: Tensor, pad: int = 4, scale: int | None = None) -> Picture:
-    """Frames `(F, N, C, H, W)` of N chains: a row for each chain, a column for each recorded step."""
+    """Arrange frames `(F, N, C, H, W)` of N chains: a row for each chain, a column for each recorded step."""
     return tile(to_uint8(frames.transpose(0, 1).flatten(0, 1)), frames.shape[0], pad, scale)
 
 
@@ -92,16 +89,16 @@ def scatter(
     size: int = 480,
     title: str = "",
 ) -> Picture:
-    """Points `(N, 2)` in the plane, drawn over `(M, 2)` reference points in gray; `(size, size, 3)`.
+    """Plot points `(N, 2)` over `(M, 2)` reference points in gray; returns `(size, size, 3)`.
 
-    The labels are the title, the limits of the window, and the number of points that are not in it.
+    Labels show the title, the limits of the window, and the number of points outside it.
 
     Args:
-        points: What is drawn.
-        reference: What it is compared with, e.g. data.
-        window: What part of the plane is drawn; by default one that holds the reference, or else the points.
-        size: Width and height in pixels; pictures under 384 pixels have no labels of limits.
-        title: Stands above the plot.
+        points: Points to plot.
+        reference: Points to compare with, e.g. data.
+        window: Part of the plane to show; by default, one that contains the reference, or the points if there is none.
+        size: Width and height in pixels; below 384 pixels, limits are not labelled.
+        title: Title above the plot.
     """
     window = window or window_of(points if reference is None else reference)
     canvas = _canvas(size)
@@ -114,9 +111,9 @@ def scatter(
 def quiver(
     tails: Tensor, arrows: Tensor, reference: Tensor, window: Window, size: int = 480, title: str = ""
 ) -> Picture:
-    """Arrows `(N, 2)` from points `(N, 2)` of the plane over reference points `(M, 2)` in gray; `(size, size, 3)`.
+    """Plot arrows `(N, 2)` at points `(N, 2)` over reference points `(M, 2)` in gray; returns `(size, size, 3)`.
 
-    Arrows are drawn to scale; those that start outside the window, or are not finite, are not drawn.
+    Arrows are drawn to scale, except those that start outside the window or are not finite, which are omitted.
     """
     canvas = _canvas(size)
     _draw_dots(canvas, reference, window, _GREY)
@@ -126,7 +123,7 @@ def quiver(
 
 
 def window_of(points: Tensor) -> Window:
-    """A window that holds all finite points `(N, 2)`, with some room around them."""
+    """Return a window that contains all finite points `(N, 2)`, with a margin."""
     finite = _finite(points)
     if len(finite) == 0:
         return (-1.0, -1.0, 2.0)
@@ -136,46 +133,22 @@ def window_of(points: Tensor) -> Window:
     return (left, bottom, side)
 
 
-def draw_states(state: Tensor, info: DataInfo, reference: Tensor | None = None) -> Picture:
-    """States `(N, *E)` in the way that suits their data: a grid of images, or points in the plane.
-
-    Args:
-        state: At least one state.
-        info: What the data are.
-        reference: Data `(M, *E)` to draw points over; images are drawn without.
-
-    Raises:
-        ConfigurationError: The states are neither images nor points in the plane.
-    """
-    require_drawable(info)
-    return grid(state) if info.is_image else scatter(state, reference)
-
-
-def require_drawable(info: DataInfo) -> None:
-    """Raise ConfigurationError unless states are images or points in the plane."""
-    if not info.is_image and info.shape != (2,):
-        raise ConfigurationError(
-            f"Cannot draw states of shape {info.shape}, only images (1 or 3, H, W) and points (2,); "
-            f"write a {listed((*STATES, *VALUES))} file instead."
-        )
-
-
 def as_image(picture: Picture) -> Image.Image:
-    """A picture as Pillow's image, gray or RGB."""
+    """Convert a picture to a Pillow image, gray or RGB."""
     return Image.fromarray(picture[..., 0] if picture.shape[-1] == 1 else picture)
 
 
 def protocol_text(protocol: Mapping[str, Any]) -> str:
-    """The JSON text that a file of pictures or arrays carries."""
+    """Return a protocol as JSON text for the metadata of a file."""
     return json.dumps(protocol, sort_keys=True, ensure_ascii=False)
 
 
 def encode_png(picture: Picture, metadata: Mapping[str, Any] | None = None) -> bytes:
-    """A picture in PNG format, with a JSON document (e.g. the protocol) as its text chunk `walkback`."""
+    """Encode a picture in PNG format, with a JSON document (e.g. the protocol) in the text chunk `walkback`."""
     text = PngInfo()
     if metadata is not None:
         text.add_itxt("walkback", protocol_text(metadata))
-    buffer = BytesIO()  # Pillow does not say why it could not write to a file
+    buffer = BytesIO()  # Pillow's errors do not say why writing to a file failed
     as_image(picture).save(buffer, "png", pnginfo=text)
     return buffer.getvalue()
 
@@ -190,7 +163,7 @@ def save_png(path: Path, picture: Picture, metadata: Mapping[str, Any] | None = 
 
 
 def _readable_scale(columns: int, side: int) -> int:
-    """How much to enlarge images of `side` pixels so that `columns` of them fill the width."""
+    """Return the enlargement at which `columns` images of `side` pixels fill the width."""
     return max(1, min(round(_WIDTH / (columns * side)), _LARGEST_CELL // side))
 
 
@@ -200,17 +173,17 @@ def _finite(points: Tensor) -> npt.NDArray[np.float64]:
 
 
 def _canvas(size: int) -> Image.Image:
-    """White, several times larger than the inside of a plot of `size` pixels."""
+    """Return a white canvas, larger than the inside of a plot of `size` pixels: reducing it smooths edges."""
     return Image.new("RGB", 2 * ((size - 2 * _margin(size)) * _OVERSAMPLING,), _WHITE)
 
 
 def _margin(size: int) -> int:
-    """Pixels around a plot of `size` pixels."""
+    """Return the margin of a plot of `size` pixels."""
     return size // 16
 
 
 def _framed(canvas: Image.Image, size: int, window: Window, note: str, title: str) -> Picture:
-    """The plot of a canvas: reduced, framed, labelled."""
+    """Reduce a canvas to its final size, and add frame and labels."""
     picture = Image.new("RGB", (size, size), _WHITE)
     picture.paste(canvas.reduce(_OVERSAMPLING), 2 * (_margin(size),))
     _draw_frame(picture, _margin(size), window, note, title)
@@ -218,7 +191,7 @@ def _framed(canvas: Image.Image, size: int, window: Window, note: str, title: st
 
 
 def _draw_dots(canvas: Image.Image, points: Tensor, window: Window, color: tuple[int, int, int]) -> int:
-    """Draw those points that are in the window; returns their number."""
+    """Draw the points inside the window; returns their number."""
     left, bottom, side = window
     unit = (_finite(points) - (left, bottom)) / side
     inside = unit[((unit >= 0) & (unit <= 1)).all(1)]
@@ -232,7 +205,7 @@ def _draw_dots(canvas: Image.Image, points: Tensor, window: Window, color: tuple
 def _draw_arrow(
     canvas: Image.Image, tail: npt.NDArray[np.float64], arrow: npt.NDArray[np.float64], window: Window
 ) -> None:
-    """One arrow; of one shorter than its line is wide, a dot is left."""
+    """Draw an arrow, or a dot if it is shorter than the width of its line."""
     left, bottom, side = window
     start = np.array([tail[0] - left, bottom + side - tail[1]]) / side * canvas.width
     along = np.array([arrow[0], -arrow[1]]) / side * canvas.width
@@ -251,7 +224,7 @@ def _draw_arrow(
 
 
 def _draw_frame(picture: Image.Image, margin: int, window: Window, note: str, title: str) -> None:
-    """A frame `margin` pixels from the edge, the window's limits at its corners, title and note above it."""
+    """Draw a frame `margin` pixels from the edge, with the limits at its corners and title and note above."""
     left, bottom, side = window
     near, far = margin, picture.width - margin
     draw = ImageDraw.Draw(picture)

@@ -1,9 +1,9 @@
 """Inpainted images: reading masks and writing results.
 
-.png                   rows of masked, filled and original images, a column an image
+.png                   rows of masked, filled and original images, one column per image
 .npz, .safetensors     arrays `masked`, `filled`, `original` (N, C, H, W) and `mask` (H, W), true where kept
 
-Each holds its protocol: a picture and a .safetensors file in their metadata, a .npz as the JSON text `protocol`.
+Pictures and .safetensors files hold the protocol in their metadata, .npz files as the JSON text `protocol`.
 """
 
 from __future__ import annotations
@@ -29,21 +29,21 @@ from walkback.storage.tensorfile import save_tensors
 from walkback.support.formats import NPZ, PICTURES, PNG, SAFETENSORS
 
 GREY = 0.5
-"""Value of the pixels that are not known, in `masked`."""
+"""Value of unknown pixels in `masked`."""
 
 _SIDES = ("top", "bottom", "left", "right")
 """Halves that can be kept."""
 
-_COLUMNS, _WHITE = 16, 255  # images side by side, and what is between them
+_COLUMNS, _WHITE = 16, 255  # images per row, and gray level of the background
 
 
 def read_mask(keep: str, info: DataInfo) -> Tensor:
-    """The kept part `(H, W)`, bool, of images: one of `_SIDES`, or the white part of an image file.
+    """Return the mask `(H, W)`, bool, of kept pixels: one of `_SIDES`, or the white pixels of an image file.
 
-    Of an odd number of rows or columns the middle one belongs to the bottom or right half.
+    If the number of rows or columns is odd, the middle one belongs to the bottom or right half.
 
     Raises:
-        ConfigurationError: The states are no images, the file cannot be read or has another size, or it keeps all
+        ConfigurationError: The states are not images, the file cannot be read or has another size, or it keeps all
             pixels or none.
     """
     if not info.is_image:
@@ -62,21 +62,21 @@ def read_mask(keep: str, info: DataInfo) -> Tensor:
 
 
 def check_target(path: Path, overwrite: bool) -> None:
-    """Refuse, before any work, a file that `save_inpainted` could not write; raises as `require_target`."""
+    """Check, before any work, that `save_inpainted` can write a file; raises the errors of `require_target`."""
     require_target(path, _WRITERS, overwrite=overwrite)
 
 
 def save_inpainted(
     path: Path, mask: Tensor, filled: Tensor, original: Tensor, protocol: Mapping[str, Any]
 ) -> None:
-    """Write inpainted images atomically, in the format that the file's name asks for.
+    """Write inpainted images atomically, in the format given by the extension of `path`.
 
     Args:
-        path: See the module's first lines.
-        mask: True where kept, `(H, W)`.
-        filled: Images `(N, C, H, W)`.
-        original: What they were, `(N, C, H, W)`.
-        protocol: How the images were made, plain JSON types.
+        path: The file, `.png`, `.npz` or `.safetensors`.
+        mask: Mask `(H, W)`, true where pixels are kept.
+        filled: Inpainted images `(N, C, H, W)`.
+        original: Original images `(N, C, H, W)`.
+        protocol: How the images were made, as plain JSON types.
 
     Raises:
         WalkbackError: The file cannot be written.
@@ -90,10 +90,10 @@ def save_inpainted(
 
 
 def _draw_inpainted(images: Mapping[str, Tensor]) -> Picture:
-    """Rows of pictures, one for each of `images` `(N, C, H, W)`; after 16 columns another such band of rows."""
+    """Draw one row per entry of `images` `(N, C, H, W)`; after 16 columns, another band of rows follows."""
     rows = [to_uint8(part) for part in images.values()]
     columns = min(len(rows[0]), _COLUMNS)
-    # On white, so that gray pixels stand out; cells that no image is left for are white too.
+    # The background is white, to distinguish it from gray (unknown) pixels; unused cells are white too.
     missing = -len(rows[0]) % columns
     rows = [np.pad(row, ((0, missing), (0, 0), (0, 0), (0, 0)), constant_values=_WHITE) for row in rows]
     bands = np.stack(rows).reshape(len(rows), -1, columns, *rows[0].shape[1:]).swapaxes(0, 1)

@@ -18,17 +18,17 @@ from walkback.support.formats import PNG
 
 
 def check_plot_target(path: Path, overwrite: bool) -> None:
-    """Refuse a target before work starts.
+    """Check, before work starts, that a plot can be written.
 
     Raises:
-        ConfigurationError: It cannot be written, see `require_target`, or matplotlib is not installed.
+        ConfigurationError: The file cannot be written (see `require_target`), or matplotlib is not installed.
     """
     require_target(path, (PNG,), overwrite=overwrite)
     require("matplotlib", "viz")
 
 
 def save_plot(path: Path, report: Report) -> None:
-    """Write the picture of a report's series, with its protocol in the metadata.
+    """Plot the series of a report to a file, with its protocol in the metadata.
 
     Raises:
         ConfigurationError: There is nothing to draw, or matplotlib is not installed.

@@ -25,35 +25,31 @@ from walkback.pictures.gif import GIF_TRAILER, gif_comment, gif_frame, gif_heade
 from walkback.pictures.images import (
     Picture,
     Window,
-    draw_states,
     encode_png,
-    filmstrip,
     grid,
     protocol_text,
     scatter,
-    tile,
     window_of,
 )
+from walkback.pictures.planes import Plane
+from walkback.pictures.states import draw_frames, draw_states
 from walkback.sampling.finite import require_finite
 from walkback.storage.files import writing_to
 from walkback.storage.migrations import SAMPLES
 from walkback.storage.tensorheader import TensorSpec, encode_header
 
-PANEL = 240
-"""Side of a scatter plot in a filmstrip of points, in pixels."""
-
 
 @dataclass(frozen=True, slots=True)
 class Output:
-    """Where a sink writes, and what.
+    """The destination of a sink, and a description of what it writes.
 
     Attributes:
-        path: The name of the file, for messages.
-        file: Where the bytes go.
-        info: What the states are.
+        path: Name of the file, for messages.
+        file: Stream to write to.
+        info: Description of the states.
         shape: `(F, N, *E)`: frames, chains, event shape.
-        cleanup: Is run when the file is complete or given up.
-        protocol: How the states were made, plain JSON types; None writes nothing.
+        cleanup: Callbacks to run when the file is complete or writing fails.
+        protocol: How the states were made, as plain JSON types; None writes none.
     """
 
     path: Path
@@ -65,9 +61,9 @@ class Output:
 
 
 class FrameSink(ABC):
-    """Takes F frames of N chains, in order.
+    """Writes F frames of N chains, in order.
 
-    A format is a final subclass: `_write` takes one frame `(N, *E)`, see `as_values`; `_end` completes the file.
+    Each format is a final subclass: `_write` writes one frame `(N, *E)`, see `as_values`; `_end` completes the file.
     """
 
     def __init__(self, output: Output) -> None:
@@ -79,7 +75,8 @@ class FrameSink(ABC):
         """Add the next frame: the states `(N, *E)`, in the units of the data, after `step` steps.
 
         Raises:
-            WalkbackError: The frame has another shape, is one too many, is not finite, or cannot be written.
+            WalkbackError: The frame has another shape, exceeds the announced number, is not finite, or cannot be
+                written.
         """
         if tuple(state.shape) != self._output.shape[1:] or len(self._steps) == self._output.shape[0]:
             raise WalkbackError(
@@ -96,7 +93,7 @@ class FrameSink(ABC):
         """Complete the file after the last frame.
 
         Raises:
-            WalkbackError: There were fewer frames than announced, or the file cannot be written.
+            WalkbackError: Fewer frames than announced were added, or the file cannot be written.
         """
         if len(self._steps) != self._output.shape[0]:
             raise WalkbackError(f"Got {len(self._steps)} frames, expected {self._output.shape[0]}.")
@@ -112,9 +109,9 @@ class FrameSink(ABC):
 
 @final
 class FilmstripSink(FrameSink):
-    """A `.png`: of images, a row a chain; of points, a scatter plot a frame; of one frame, its states.
+    """A `.png`: for images, one row per chain; otherwise, one scatter plot per frame; for a single frame, its states.
 
-    The protocol is its text chunk `walkback`.
+    The protocol is stored in the text chunk `walkback`.
     """
 
     def __init__(self, output: Output) -> None:
@@ -122,7 +119,7 @@ class FilmstripSink(FrameSink):
         self._frames: list[Tensor] = []
 
     def _write(self, frame: Tensor) -> None:
-        self._frames.append(frame.clone())  # the chain may overwrite its state
+        self._frames.append(frame.clone())  # the chain may reuse the memory of its state
 
     def _end(self) -> None:
         picture = self._picture(torch.stack(self._frames))
@@ -131,26 +128,32 @@ class FilmstripSink(FrameSink):
     def _picture(self, frames: Tensor) -> Picture:
         if len(frames) == 1:
             return draw_states(frames[0], self._output.info)
-        return filmstrip(frames) if self._output.info.is_image else _panels(frames)
+        return draw_frames(frames, self._output.info, self._steps)
 
 
 @final
 class FilmSink(FrameSink):
-    """A `.gif`: every frame has its own colors, and is encoded when it comes; the protocol is its comment."""
+    """A `.gif`: each frame is encoded on arrival, with its own colors; the protocol is stored in the comment."""
 
     def __init__(self, output: Output) -> None:
         super().__init__(output)
-        self._window: Window | None = None
+        self._view: tuple[Plane, Window] | None = None
 
     def _write(self, frame: Tensor) -> None:
-        if not (self._window or self._output.info.is_image):
-            self._window = window_of(frame)
-        picture = scatter(frame, window=self._window) if self._window else grid(frame)
+        picture = grid(frame) if self._output.info.is_image else self._points(frame)
         if not self._steps:
             self._output.file.write(gif_header(picture))
             if self._output.protocol is not None:
                 self._output.file.write(gif_comment(protocol_text(self._output.protocol)))
         self._output.file.write(gif_frame(picture))
+
+    def _points(self, frame: Tensor) -> Picture:
+        """Return points in the plane, and the window of the first frame."""
+        if self._view is None:
+            plane = Plane.of(frame, self._output.info)
+            self._view = plane, window_of(plane.points(frame))
+        plane, window = self._view
+        return scatter(plane.points(frame), window=window, title=plane.label)
 
     def _end(self) -> None:
         self._output.file.write(GIF_TRAILER)
@@ -158,14 +161,14 @@ class FilmSink(FrameSink):
 
 @final
 class NpzSink(FrameSink):
-    """A `.npz` for `numpy.load(path)`, which needs no pickle; the protocol is the JSON text `protocol`."""
+    """A `.npz` that `numpy.load(path)` reads without pickle; the protocol is stored as the JSON text `protocol`."""
 
     def __init__(self, output: Output) -> None:
         super().__init__(output)
         self._archive = zipfile.ZipFile(output.file, "w")
         output.cleanup.callback(_close_quietly, self._archive)
-        # The size of the array is known, but its bytes come later: the header is written by hand, and the member as
-        # zip64, because a zip file cannot be changed to it when it turns out to be large.
+        # The shape of the array is known, but its values are streamed, so the header is written by hand. The member is
+        # zip64 from the start: a zip file cannot switch to it later if the member turns out to be large.
         self._states = self._archive.open(member("states"), "w", force_zip64=True)
         output.cleanup.callback(_close_quietly, self._states)
         header = {"descr": _dtype(output.info), "fortran_order": False, "shape": output.shape}
@@ -186,7 +189,7 @@ class NpzSink(FrameSink):
 
 @final
 class SafetensorsSink(FrameSink):
-    """A `.safetensors`: the steps stand before the states, and are filled in last; the protocol is metadata."""
+    """A `.safetensors`: steps precede the states and are filled in at the end; the protocol is in the metadata."""
 
     def __init__(self, output: Output) -> None:
         super().__init__(output)
@@ -194,7 +197,7 @@ class SafetensorsSink(FrameSink):
         metadata = {**SAMPLES.stamp(), "data": output.info.to_dict()}
         if output.protocol is not None:
             metadata["protocol"] = dict(output.protocol)
-        # Readers map tensors at fixed offsets, so the header has the final number of frames; `end` checks it.
+        # Readers map tensors at the offsets of the header, so it must hold the final number of frames; `end` checks it.
         header = encode_header(
             {"steps": steps, "states": TensorSpec(_TENSOR_TYPES[_dtype(output.info)], output.shape)}, metadata
         )
@@ -210,7 +213,7 @@ class SafetensorsSink(FrameSink):
 
 
 def as_values(state: Tensor) -> Tensor:
-    """Return values on the CPU: in float64 if they are that, as those of standardized states, else in float32."""
+    """Return values on the CPU: in float64 if they are float64, like those of standardized states, else in float32."""
     return state.detach().to("cpu", torch.float64 if state.dtype is torch.float64 else torch.float32)
 
 
@@ -218,7 +221,7 @@ _TENSOR_TYPES = {"<f4": "F32", "<f8": "F64"}
 
 
 def _dtype(info: DataInfo) -> str:
-    """Return the type of values in files, in NumPy's words: a column may be far from 0 and vary little."""
+    """Return the NumPy type of values in files; standardized values may vary little around a large mean: float64."""
     return "<f4" if info.standardized is None else "<f8"
 
 
@@ -227,12 +230,6 @@ def _bytes_of(frame: Tensor, info: DataInfo) -> memoryview:
 
 
 def _close_quietly(part: IO[bytes] | zipfile.ZipFile) -> None:
-    """Close what would close itself too late, on a file that is closed already."""
+    """Close an archive or a member now: its finalizer would run later, on a file that is already closed."""
     with contextlib.suppress(OSError, ValueError):
         part.close()
-
-
-def _panels(frames: Tensor) -> Picture:
-    """Frames `(F, N, 2)` as scatter plots of the same part of the plane."""
-    window = window_of(frames.flatten(0, 1))
-    return tile(np.stack([scatter(frame, window=window, size=PANEL) for frame in frames]), scale=1)

@@ -1,10 +1,9 @@
-"""States read from files, for chains to start from.
+"""Initial states of chains, read from files.
 
-    .npz, .safetensors    as `walkback sample` writes them: the last frame of `states` (F, N, *E)
+    .npz, .safetensors    files written by `walkback sample`: the last frame of `states` (F, N, *E)
     .png, .jpg            one image of the right size
 
-The files are not trusted. Headers are checked before they are used, only the requested states are read, and nothing is
-unpickled.
+Files are not trusted. Headers are checked before use, only the requested states are read, and nothing is unpickled.
 """
 
 from __future__ import annotations
@@ -31,14 +30,14 @@ from walkback.support.formats import NPZ, PICTURES, SAFETENSORS, STATES, listed
 Pixels: TypeAlias = npt.NDArray[np.uint8]
 
 _TYPES = {"F32": "<f4", "F64": "<f8"}
-"""Types of states in `.safetensors`; values of standardized states are in float64."""
+"""NumPy types of states in `.safetensors`; values of standardized states are float64."""
 
 MAX_STARTS = 1000
-"""Largest number of states that is read by default."""
+"""Largest number of states to read by default."""
 
 
 def read_starts(path: Path, info: DataInfo, num: int | None = None) -> Tensor:
-    """Read states `(num, *E)`, float32 on the CPU: the first of a file's last frame, or one image `num` times.
+    """Read states `(num, *E)`, float32 on the CPU: the first `num` of a file's last frame, or one image `num` times.
 
     Args:
         path: A file written by `walkback sample`, or an image.
@@ -46,7 +45,7 @@ def read_starts(path: Path, info: DataInfo, num: int | None = None) -> Tensor:
         num: Number of states; None takes all, but at most `MAX_STARTS`.
 
     Raises:
-        ConfigurationError: The file cannot be read, or has too few or no such states.
+        ConfigurationError: The file cannot be read, or has too few states or none of that shape and support.
     """
     kind = path.suffix.lower()
     if kind in PICTURES:
@@ -77,7 +76,7 @@ def read_pixels(path: Path, size: tuple[int, int], mode: Literal["L", "RGB"] = "
             return np.asarray(image.convert(mode))
     except ConfigurationError:
         raise
-    except Exception as error:  # for damaged images, Pillow raises many kinds of error
+    except Exception as error:  # Pillow raises many kinds of errors for damaged images
         raise ConfigurationError(f"{path} cannot be read as a .png or .jpg image.") from error
 
 
@@ -95,7 +94,7 @@ def _check_image(path: Path, image: Image.Image, size: tuple[int, int]) -> None:
 
 
 def _read_image(path: Path, info: DataInfo) -> Tensor:
-    """Read an image as a state `(*E)`: a byte v becomes (v + ½) / 256, the middle of its gray level, or v ≥ 128."""
+    """Read an image as a state `(*E)`: byte v becomes (v + ½) / 256, the middle of its gray level; binary, v ≥ 128."""
     if not info.is_image:
         raise ConfigurationError(
             f"The image {path} cannot be a start, because states have shape {info.shape}: give a file of samples."
@@ -133,7 +132,7 @@ def _read_npz(path: Path, info: DataInfo, num: int | None) -> Tensor:
             return _rows(file, take, dtype, info)
     except ConfigurationError:
         raise
-    except Exception as error:  # for damaged archives, zipfile and numpy raise many kinds of error
+    except Exception as error:  # zipfile and numpy raise many kinds of errors for damaged archives
         raise ConfigurationError(
             f"{path} cannot be read: give a .npz file written by `walkback sample`."
         ) from error
@@ -158,7 +157,7 @@ def _npy_header(file: IO[bytes]) -> tuple[tuple[int, ...], np.dtype[Any]]:
 def _span(
     path: Path, shape: tuple[int, ...], info: DataInfo, num: int | None, itemsize: int = 4
 ) -> tuple[int, int]:
-    """Return the number of bytes before the wanted states, and of states; `shape` is that of all frames."""
+    """Return how many bytes to skip and how many states to read; `shape` is that of all frames."""
     if len(shape) < 2 or shape[2:] != info.shape or min(shape) < 1:
         raise ConfigurationError(
             f"{path} has states of shape {shape}, expected (frames, chains, {', '.join(map(str, info.shape))})."
@@ -176,7 +175,7 @@ def _rows(file: IO[bytes], num: int, dtype: np.dtype[Any], info: DataInfo) -> Te
     if len(content) != size:
         raise ValueError("cut short")
     values = torch.from_numpy(np.frombuffer(content, dtype).astype(np.float64))
-    # Values beyond float32 become infinite, which is rejected later.
+    # Values outside the range of float32 become infinite, which `read_starts` rejects.
     return info.states(values.reshape(num, *info.shape)).float()
 
 

@@ -1,4 +1,4 @@
-"""Titles above the columns of a filmstrip."""
+"""Titles above the columns of a filmstrip, and a line below a picture."""
 
 from __future__ import annotations
 
@@ -10,18 +10,19 @@ from PIL import Image, ImageDraw
 from walkback.pictures.images import Picture
 
 _LINE = 12  # pixels
-_GREY = 128  # as between the images of a filmstrip
+_FOOTER = 20  # pixels
+_GREY = 128  # same as the background of a filmstrip
 
 
 def titled_columns(strip: Picture, titles: Sequence[str], pad: int = 4) -> Picture:
-    """Put a title above each column of a picture of `tile`.
+    """Put a title above each column of a picture made by `tile`.
 
-    Titles of several parts, "t = 4, T = 2.8", have a line for each. Where they are wider than a column, "t = " is left
-    out; where even that does not fit, so are all titles: the step of a column then follows from its neighbors.
+    The parts of a title, as in "t = 4, T = 2.8", are on separate lines. If a title is wider than its column, "t = " and
+    "T = " are dropped from all titles; if that does not help, all titles are omitted.
 
     Args:
-        strip: `(H, W, C)`, of `len(titles)` columns that are `pad` pixels apart.
-        titles: From left to right.
+        strip: Picture `(H, W, C)` of `len(titles)` columns that are `pad` pixels apart.
+        titles: Titles, from left to right.
         pad: Pixels between two columns.
     """
     width = (strip.shape[1] - pad) / len(titles)
@@ -42,3 +43,12 @@ def titled_columns(strip: Picture, titles: Sequence[str], pad: int = 4) -> Pictu
             draw.text((pad + (column + 0.5) * width - pad / 2, row * _LINE + 1), line, fill=0, anchor="ma")
     pixels = np.asarray(header)[..., None]
     return np.concatenate([np.broadcast_to(pixels, (*pixels.shape[:2], strip.shape[2])), strip])
+
+
+def footed(picture: Picture, text: str) -> Picture:
+    """Put a line of text below an RGB picture `(H, W, 3)`; the picture itself if the text is empty."""
+    if not text:
+        return picture
+    footer = Image.new("RGB", (picture.shape[1], _FOOTER), (255, 255, 255))
+    ImageDraw.Draw(footer).text((14, 2), text, (60, 60, 60), font_size=12)
+    return np.concatenate([picture, np.asarray(footer)])

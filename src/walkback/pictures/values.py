@@ -1,7 +1,7 @@
-"""Samples as numbers for other programs: columns by name in the units of the data, without the protocol.
+"""Samples as numbers for other programs: named columns in the units of the data, without the protocol.
 
-.npy        (N, *E), or (F, N, *E) of several frames
-.csv        a row a sample; of several frames the columns `chain` and `step` come first
+.npy        (N, *E); (F, N, *E) if there are several frames
+.csv        one row per sample; if there are several frames, the columns `chain` and `step` come first
 .parquet    the same columns
 """
 
@@ -19,14 +19,14 @@ from walkback.pictures.sinks import FrameSink, Output
 
 
 class _InMemory(FrameSink):
-    """Keeps frames until the last one has come."""
+    """Collects all frames in memory."""
 
     def __init__(self, output: Output) -> None:
         super().__init__(output)
         self._frames: list[Tensor] = []
 
     def _write(self, frame: Tensor) -> None:
-        self._frames.append(frame.clone())  # the chain may overwrite its state
+        self._frames.append(frame.clone())  # the chain may reuse the memory of its state
 
     def _columns(self) -> dict[str, npt.NDArray[Any]]:
         """Return all values by column, each `(F N,)`, with chain and step if there are several frames."""
@@ -54,7 +54,7 @@ class _InMemory(FrameSink):
 
 @final
 class NpySink(_InMemory):
-    """A `.npy` for `numpy.load(path)`."""
+    """A `.npy` that `numpy.load(path)` reads without pickle."""
 
     def _end(self) -> None:
         frames = torch.stack(self._frames)
@@ -63,7 +63,7 @@ class NpySink(_InMemory):
 
 @final
 class CsvSink(_InMemory):
-    """A `.csv` with a header, numbers with all of their digits."""
+    """A `.csv` with a header; numbers are written with all digits."""
 
     def _end(self) -> None:
         import pandas as pd
@@ -74,7 +74,7 @@ class CsvSink(_InMemory):
 
 @final
 class ParquetSink(_InMemory):
-    """A `.parquet`."""
+    """A `.parquet` with the same columns as a `.csv`."""
 
     def _end(self) -> None:
         import pyarrow as pa

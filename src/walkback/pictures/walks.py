@@ -1,4 +1,4 @@
-"""A heating walk from data and the cooling from the prior, side by side (figures 7 to 9 of the paper).
+"""A heating walk from data and a cooling walk from the prior, side by side (figures 7 to 9 of the paper).
 
     heated   s_0 ~ data → s_K      left to right, every few steps
     cooled   s_K ~ p*   → s_0      left to right, the same steps backwards
@@ -21,7 +21,8 @@ from walkback.data import Batch, DataInfo
 from walkback.model import Model
 from walkback.operators import initial_state, visible
 from walkback.pictures.images import Picture, filmstrip, save_png, scatter, tile, window_of
-from walkback.pictures.titles import titled_columns
+from walkback.pictures.planes import Plane
+from walkback.pictures.titles import footed, titled_columns
 from walkback.sampling import anneal
 from walkback.sampling.finite import require_finite
 from walkback.schedules import Levels
@@ -29,10 +30,10 @@ from walkback.state import State
 from walkback.walk import Start
 
 _PANELS = 8
-"""Largest number of steps that are shown."""
+"""Largest number of steps shown."""
 
 IMAGES = 6
-"""Number of walks that are shown of images."""
+"""Number of walks shown if the data are images."""
 
 _PANEL = 200  # side of a scatter plot, in pixels
 _GAP = 12  # between heated and cooled images, in pixels
@@ -47,15 +48,15 @@ def draw_walk(
     generator: torch.Generator,
     protocol: Mapping[str, Any],
 ) -> None:
-    """Write a walk up from `data` and one down from the prior as one picture.
+    """Draw a heating walk from `data` and a cooling walk from the prior as one picture.
 
     Args:
         path: The `.png` to write.
-        model: In evaluation mode.
-        info: What the data are: images, of which `IMAGES` are shown, or points in the plane.
-        data: Where heating starts, `(N, *E)`; as many states, with the same context, are drawn from the prior.
-        generator: On the model's device.
-        protocol: Written into the picture.
+        model: Model, in evaluation mode.
+        info: Description of the data: images, of which `IMAGES` are shown, or states to show as points of a `Plane`.
+        data: Initial states `(N, *E)` of heating; cooling starts from N states of the prior with the same context.
+        generator: Generator on the model's device.
+        protocol: Written to the picture's metadata.
 
     Raises:
         ConfigurationError: The process is not `Stepwise`.
@@ -71,12 +72,17 @@ def draw_walk(
     cooled = _picked(model, cooling, [len(levels) - t for t in reversed(shown)])
     for states in (heated, cooled):
         require_finite(states, path.name)
-    draw = _strips if info.is_image else _plots
-    save_png(path, draw(info.values(heated), info.values(cooled), shown, levels), protocol)
+    up, down = info.values(heated), info.values(cooled)
+    if info.is_image:
+        save_png(path, _strips(up, down, shown, levels), protocol)
+        return
+    plane = Plane.of(up[0], info)
+    points = [torch.stack([plane.points(frame) for frame in frames]) for frames in (up, down)]
+    save_png(path, footed(_plots(points[0], points[1], shown, levels), plane.label), protocol)
 
 
 def steps_shown(num_steps: int) -> list[int]:
-    """At most `_PANELS` of the steps 0 … K, evenly spread, the first and the last among them.
+    """Return at most `_PANELS` of the steps 0 … K, evenly spaced, including the first and the last.
 
     >>> steps_shown(14)
     [0, 2, 4, 6, 8, 10, 12, 14]
@@ -86,7 +92,7 @@ def steps_shown(num_steps: int) -> list[int]:
 
 
 def _picked(model: Model, states: Iterable[State], numbers: list[int]) -> Tensor:
-    """The data parts of the states of these numbers, counted from 0: `(F, N, *E)` on the CPU."""
+    """Return the data parts `(F, N, *E)` of the states with these numbers, counted from 0, on the CPU."""
     wanted = set(numbers)
     return torch.stack(
         [
@@ -98,7 +104,7 @@ def _picked(model: Model, states: Iterable[State], numbers: list[int]) -> Tensor
 
 
 def _strips(heated: Tensor, cooled: Tensor, shown: list[int], levels: Levels) -> Picture:
-    """Images: a row a walk, heated ones above; each half under the titles of its columns."""
+    """Draw images with one row per walk: heating above, cooling below, each with titles of its columns."""
     up, down = _titles(shown, levels)
     upper, lower = titled_columns(filmstrip(heated), up), titled_columns(filmstrip(cooled), down)
     gap = np.full((_GAP, *upper.shape[1:]), 128, np.uint8)
@@ -106,18 +112,18 @@ def _strips(heated: Tensor, cooled: Tensor, shown: list[int], levels: Levels) ->
 
 
 def _titles(shown: list[int], levels: Levels) -> tuple[list[str], list[str]]:
-    """What stands above the steps up and those down."""
+    """Return the titles of the heating and of the cooling steps."""
     temperatures = {level.step: level.temperature for level in levels}
     up = [f"t = {t}, T = {temperatures[t]:.3g}" if t else "data" for t in shown]
     return up, ["prior", *(f"t = {t}" for t in reversed(shown[:-1]))]
 
 
 def _plots(heated: Tensor, cooled: Tensor, shown: list[int], levels: Levels) -> Picture:
-    """Points: a row of scatter plots of the same part of the plane for each direction, over the data in gray."""
+    """Draw points as a row of scatter plots per direction, of the same window, over the data in gray."""
     window = window_of(heated.flatten(0, 1))
     up, down = _titles(shown, levels)
     panels = [
         scatter(frame, heated[0], window, _PANEL, title)
         for frame, title in zip((*heated, *cooled), (*up, *down), strict=True)
     ]
-    return tile(np.stack(panels), len(shown), scale=1)
+    return tile(np.stack(panels), len(shown), scale=1, background=255)

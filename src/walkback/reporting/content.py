@@ -1,10 +1,11 @@
-"""What a page on a run is made of, read from the run's directory, or from a checkpoint."""
+"""The content of a page about a run, read from its directory or from a checkpoint."""
 
 from __future__ import annotations
 
 import json
 import re
 from collections.abc import Mapping
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -21,22 +22,22 @@ from walkback.support.textfile import read_text
 from walkback.training.metrics_file import FILE_NAME, read_records
 
 _MOST_PICTURE = 16 * 2**20
-"""Largest picture in bytes that is embedded."""
+"""Maximum size of an embedded picture, in bytes."""
 
 _MOST_MIDWAY = 12
-"""Most pictures of samples during training; of more, these are spread evenly."""
+"""Maximum number of pictures of samples during training; if there are more, they are evenly spaced."""
 
 _MOST_RECORDS = 200_000
-"""Most records of metrics that are drawn."""
+"""Maximum number of records of metrics."""
 
 _MOST_REPORT = 2**24
 
 _PNG, _HEADER = b"\x89PNG\r\n\x1a\n", 33
-"""What a PNG file begins with, and the length of that and its first chunk, which has the size of the picture."""
+"""Signature of PNG files, and the length of signature and first chunk, which contains the size of the picture."""
 
 
 def content_of(path: Path) -> PageContent:
-    """Read what a page shows; damaged and foreign files are left out, and named.
+    """Read the content of a page; damaged and foreign files are omitted and named.
 
     Raises:
         CheckpointError: `path` is a file, but not a checkpoint.
@@ -45,13 +46,9 @@ def content_of(path: Path) -> PageContent:
         description = read_description(path)
         return PageContent(read_run(path), facts=_facts(description))
     left_out: list[str] = []
-    history: list[Mapping[str, Any]] = []
+    history: tuple[Mapping[str, Any], ...] = ()
     try:
-        if (path / FILE_NAME).is_file():
-            history = [
-                record
-                for record, _ in zip(read_records(path / FILE_NAME), range(_MOST_RECORDS), strict=False)
-            ]
+        history = history_in(path)
     except OSError as error:
         left_out.append(f"{FILE_NAME} cannot be read: {error.strerror}.")
     facts: list[tuple[str, str]] = []
@@ -67,6 +64,16 @@ def content_of(path: Path) -> PageContent:
         facts=facts,
         left_out=left_out,
     )
+
+
+def history_in(directory: Path) -> tuple[Mapping[str, Any], ...]:
+    """Return the records of `metrics.jsonl`, at most 200,000; empty without the file.
+
+    Raises:
+        OSError: The file cannot be read.
+    """
+    path = directory / FILE_NAME
+    return tuple(islice(read_records(path), _MOST_RECORDS)) if path.is_file() else ()
 
 
 def _facts(description: Description) -> list[tuple[str, str]]:
@@ -92,7 +99,7 @@ def _plain(value: object) -> str:
 
 
 def _pictures_in(directory: Path, left_out: list[str]) -> list[Picture]:
-    """The final pictures, then those during training."""
+    """Return the final pictures, followed by those during training."""
     if not directory.is_dir():
         return []
     found = {path.stem: path for path in sorted(directory.glob("*.png"))}
@@ -112,7 +119,7 @@ def _pictures_in(directory: Path, left_out: list[str]) -> list[Picture]:
 
 
 def read_png(path: Path) -> bytes:
-    """Read a PNG file; raises ConfigurationError if it is none, too large or not a regular file."""
+    """Read a PNG file; raises ConfigurationError if it is not one, is too large or not a regular file."""
     if path.is_symlink() or not path.is_file():
         raise ConfigurationError(f"{path} is not a regular file.")
     if path.stat().st_size > _MOST_PICTURE:
@@ -124,7 +131,7 @@ def read_png(path: Path) -> bytes:
 
 
 def _reports_in(directory: Path, left_out: list[str]) -> list[Report]:
-    """The reports among the JSON files of a run directory, `walkback evaluate RUN --json > RUN/evaluate.json`."""
+    """Return the reports among the JSON files of a directory (`walkback evaluate RUN --json > RUN/evaluate.json`)."""
     reports = []
     for path in sorted(directory.glob("*.json")):
         try:
@@ -133,7 +140,7 @@ def _reports_in(directory: Path, left_out: list[str]) -> list[Report]:
             left_out.append(f"{path} cannot be read: {one_line(error)}.")
             continue
         if not isinstance(document, dict) or not {"headline", "figures"} <= document.keys():
-            continue  # of another kind: result.json, files of users
+            continue  # another kind of file: result.json, files of users
         try:
             reports.append(report_from(document))
         except (ValidationError, ValueError, WalkbackError) as error:
@@ -142,10 +149,10 @@ def _reports_in(directory: Path, left_out: list[str]) -> list[Report]:
 
 
 def report_from(document: Mapping[str, Any]) -> Report:
-    """The inverse of `Report.to_dict`; further keys are ignored.
+    """Invert `Report.to_dict`; further keys are ignored.
 
     Raises:
-        ValueError: It is not a report.
+        ValueError: The document is not a report.
     """
     known = {key: document[key] for key in Report.__dataclass_fields__ if key in document}
     return TypeAdapter(Report).validate_python(known)

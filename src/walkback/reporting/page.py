@@ -1,4 +1,4 @@
-"""One run as a self-contained HTML page: figures, curves, pictures, reports, configuration, provenance.
+"""A self-contained HTML page about a run: figures, curves, pictures, reports, configuration, provenance.
 
 The page loads nothing and runs no script; its content security policy forbids both. All text is escaped by
 `walkback.support.html`.
@@ -6,16 +6,16 @@ The page loads nothing and runs no script; its content security policy forbids b
 
 from __future__ import annotations
 
-import math
 import struct
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from walkback.report import Report, number
+from walkback.report import Figure, Report, number
+from walkback.reporting.curves import is_number
 from walkback.reporting.record import RunRecord, bound_text
 from walkback.reporting.style import STYLE
-from walkback.reporting.svg import Line, chart
+from walkback.reporting.svg import Line, chart, dots
 from walkback.support import html as markup
 
 _CURVES = (
@@ -25,17 +25,21 @@ _CURVES = (
 )
 """Title, figures of `metrics.jsonl` and label of each chart of training."""
 
-_FEW_PIXELS, _FILM = 480, 1.25
-"""Width in pixels up to which a picture is magnified; width by height from which it is a film."""
+_FEW_PIXELS, _WIDE, _FILM = 480, 800, 1.25
+"""Widths in pixels up to which a picture is magnified, and above which it spans the page; aspect ratio of a film."""
 
 _KNOWN = {"step", "seconds", "nonfinite", "best_step", "skipped", "rollbacks"}
-"""Figures of `metrics.jsonl` that have no chart of their own."""
+"""Figures of `metrics.jsonl` without their own chart."""
+
+_SIMPLE, _HEADER = "baseline_", ("model", "-log p", "unit")
+_BESIDE = {"is_nll": "importance sampling"}
+"""Figures shown next to the headline, with their titles."""
 
 _MOST_COLUMNS = 20
-"""Most columns of metrics of plugins that are drawn."""
+"""Maximum number of charts for metrics of plugins."""
 
 CAPTIONS = {
-    "annealed": "Samples: drawn from the prior and cooled through the schedule to T = 1",
+    "annealed": "Samples: drawn from the prior and cooled through the schedule to T = 1 (data in gray, if shown)",
     "chain": "Chains at T = 1, which start at samples; frames in order of time",
     "walk": "A heating walk from data, and a cooling walk from the prior",
     "field": "Where a step at T = 1 leads: E[s′ | s] - s over the data",
@@ -52,15 +56,15 @@ class Picture:
 
 @dataclass(frozen=True, slots=True)
 class PageContent:
-    """Everything on a page.
+    """The content of a page.
 
     Attributes:
         run: The run.
-        history: The records of `metrics.jsonl`.
-        pictures: In the order of the page.
+        history: Records of `metrics.jsonl`.
+        pictures: Pictures in the order of the page.
         reports: Reports of measurements of the run.
         facts: Provenance: versions, plugins, data.
-        left_out: What could not be shown, one sentence each.
+        left_out: One sentence for each omitted part.
     """
 
     run: RunRecord
@@ -81,7 +85,7 @@ def page(content: PageContent) -> str:
         f"<header><h1>{markup.text(title)}</h1><p>{markup.text(run.path)}</p></header>",
         _cards(run),
         markup.notes([run.problem] if run.problem else []),
-        _section("Training", _training(content.history)),
+        _section("Training", _training(content.history) + markup.notes(_units(content))),
         _section("Samples and chains", _pictures(content.pictures)),
         *(_section(report.name, _report(report)) for report in content.reports),
         _section("Configuration", _configuration(run.options)),
@@ -108,13 +112,13 @@ def _section(title: str, content: str) -> str:
 
 
 def _table(rows: Iterable[Sequence[object]], header: Sequence[object]) -> str:
-    """A table that scrolls by itself where the page is narrow."""
+    """Return a table with its own scroll bar, for narrow pages."""
     rows = list(rows)
     return f'<div class="wide">{markup.table(rows, header)}</div>' if rows else ""
 
 
 def _cards(run: RunRecord) -> str:
-    """The figures that matter, large."""
+    """Return the main figures as large cards."""
     speed = "" if run.speed is None else f"{run.speed:.3g}/s"
     cards = [
         ("final bound on -log p", "" if run.final is None else bound_text(run.final), _place(run.final)),
@@ -138,7 +142,7 @@ def _place(bound: Any) -> str:
 
 
 def _duration(seconds: float) -> str:
-    """A time in the unit that suits it.
+    """Format a duration in suitable units.
 
     >>> _duration(8.34), _duration(90), _duration(7300)
     ('8.3 s', '1 min 30 s', '2 h 1 min')
@@ -149,8 +153,17 @@ def _duration(seconds: float) -> str:
     return f"{minutes} min {rest} s" if minutes < 60 else f"{minutes // 60} h {minutes % 60} min"
 
 
+def _units(content: PageContent) -> tuple[str, ...]:
+    """Return a note if the loss refers to standardized states."""
+    if not content.history or "standardized" not in dict(content.facts):
+        return ()
+    return (
+        "The loss is that of standardized states. Bounds, samples and chains are in the units of the data.",
+    )
+
+
 def _training(history: Sequence[Mapping[str, Any]]) -> str:
-    """Charts of the metrics: the loss and the bound, and the others folded."""
+    """Return charts of the metrics: loss and bound, with the others folded."""
     unit = "bits_per_dimension" if any("validation_bits_per_dimension" in r for r in history) else "nats"
     error = "validation_bits_error" if unit != "nats" else "validation_nats_error"
     shown = {"bits_per_dimension": "bits/dim", "nats": "nats per example"}[unit]
@@ -173,15 +186,10 @@ def _training(history: Sequence[Mapping[str, Any]]) -> str:
 
 
 def _line(history: Sequence[Mapping[str, Any]], name: str, shown: str, error: str = "") -> Line:
-    points = [(r["step"], r[name], r.get(error)) for r in history if _finite(r.get(name))]
-    errors = [float(e) for _, _, e in points if e is not None and _finite(e)]
+    points = [(r["step"], r[name], r.get(error)) for r in history if is_number(r.get(name))]
+    errors = [float(e) for _, _, e in points if e is not None and is_number(e)]
     whole = bool(points) and len(errors) == len(points)
     return Line(shown, [x for x, _, _ in points], [y for _, y, _ in points], errors if whole else None)
-
-
-def _finite(value: object) -> bool:
-    # Text and truth values in the place of numbers come from files that walkback did not write.
-    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
 
 
 def _titled(title: str, svg: str) -> str:
@@ -210,8 +218,8 @@ def _figure(picture: Picture) -> str:
     width, height = struct.unpack(
         ">II", picture.png[16:24]
     )  # of the header chunk, which comes first in every PNG
-    # Small pictures are shown larger, pixel by pixel; films need the whole width.
-    look = "pixels" if width <= _FEW_PIXELS else "across" if width > _FILM * height else ""
+    # Small pictures are magnified without smoothing; films need the whole width.
+    look = "pixels" if width <= _FEW_PIXELS else "across" if width > _FILM * height or width > _WIDE else ""
     return (
         f'<figure class="{look}">{markup.picture(picture.png, caption)}'
         f"<figcaption>{markup.text(caption)}</figcaption></figure>"
@@ -219,25 +227,67 @@ def _figure(picture: Picture) -> str:
 
 
 def _report(report: Report) -> str:
-    rows = [
-        (figure.name.replace("_", " "), number(figure), figure.unit, figure.meaning)
-        for figure in report.figures
-    ]
     panels: dict[tuple[str, str], list[Line]] = {}
     for series in report.series:
         line = Line(series.name.replace("_", " "), series.x, series.y, series.error, series.marks)
         panels.setdefault((series.x_label, series.y_label), []).append(line)
     charts = _grid(f"<div>{chart(lines, *labels)}</div>" for labels, lines in panels.items())
+    figures = _figures(report.figures)
+    simple = _baselines(report)
     return (
-        _table(rows, ("figure", "value", "unit", "meaning"))
+        simple
+        + _quality(report)
+        + (markup.folded("All figures", figures) if simple else figures)
         + markup.notes(f"Warning: {warning}" for warning in report.warnings)
         + charts
         + markup.folded("Protocol", _table(report.protocol.items(), ()))
     )
 
 
+def _figures(figures: Iterable[Figure]) -> str:
+    rows = [(_words(each.name), number(each), each.unit, each.meaning) for each in figures]
+    return f'<div class="figures">{_table(rows, ("figure", "value", "unit", "meaning"))}</div>'
+
+
+def _baselines(report: Report) -> str:
+    """Return a comparison of the headline with simple models on the same examples, in bits/dim if available."""
+    names = {figure.name: figure for figure in report.figures}
+    ending = "_bits" if f"{report.headline}_bits" in names else ""
+    own = [name for name in (report.headline, *_BESIDE) if f"{name}{ending}" in names]
+    simple = [
+        name.removesuffix(ending)
+        for name in names
+        if name.startswith(_SIMPLE) and (not ending or name.endswith(ending))
+    ]
+    if not simple:
+        return ""
+    shown = [names[f"{name}{ending}"] for name in (*own, *simple)]
+    titles = [_BESIDE.get(name, _words(name.removeprefix(_SIMPLE))) for name in (*own, *simple)]
+    rows = [
+        (title, figure.value, figure.error)
+        for title, figure in zip(titles, shown, strict=True)
+        if figure.unit == shown[0].unit
+    ]
+    drawn = dots(rows, f"-log p of held-out data ({shown[0].unit}), lower is better")
+    table = _table([(title, number(f), f.unit) for title, f in zip(titles, shown, strict=True)], _HEADER)
+    return _grid([_titled("Bound beside simple models", drawn), f"<div>{table}</div>"])
+
+
+def _quality(report: Report) -> str:
+    """Return distances of samples to data, next to those of training data in place of samples."""
+    names = {figure.name: figure for figure in report.figures}
+    both = [(names[name], names[f"{name}_reference"]) for name in names if f"{name}_reference" in names]
+    rows = [(_words(own.name), number(own), number(other), own.meaning) for own, other in both]
+    header = ("samples beside data", "model", "training data", "meaning")
+    return f'<div class="figures">{_table(rows, header)}</div>' if rows else ""
+
+
+def _words(name: str) -> str:
+    return name.replace("_", " ")
+
+
 def _configuration(options: Mapping[str, Any]) -> str:
-    """The options by section, folded, with the component in the title."""
+    """Return the options by section, folded, with the component in the title."""
     sections: dict[str, list[tuple[str, Any]]] = {}
     for path, value in options.items():
         section, _, option = path.partition(".")

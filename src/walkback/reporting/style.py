@@ -1,4 +1,4 @@
-"""The style of a page: one column on a phone, two where there is room; light and dark."""
+"""The style of a page: one column on narrow screens, two on wide ones; light and dark."""
 
 STYLE = """
 :root{--ground:#fbfbf9;--card:#fff;--ink:#1b1c1f;--quiet:#63666d;--rule:#dfe0dc;
@@ -20,9 +20,11 @@ dd{margin:0;font-size:1.15rem;font-weight:600;font-variant-numeric:tabular-nums}
 .grid2{display:grid;grid-template-columns:repeat(auto-fit,minmax(min(28rem,100%),1fr));gap:1rem;align-items:start;grid-auto-flow:dense}
 .grid2>*{min-width:0}
 figure{margin:0}
-figure img{max-width:100%;min-width:min(100%,20rem);height:auto;display:block;background:#fff}
+figure img{width:100%;max-width:44rem;height:auto;display:block;background:#fff}
 figure.pixels img{image-rendering:pixelated}
 .grid2>figure.across{grid-column:1/-1}
+figure.across img{max-width:100%}
+.figures{margin:1rem 0}
 svg{width:100%;height:auto;display:block;background:var(--card);border-radius:.4rem}
 svg svg{background:none}
 svg text{fill:var(--quiet);font:12px system-ui,sans-serif}
@@ -38,6 +40,17 @@ table{border-collapse:collapse;width:100%;font-size:.88rem;font-variant-numeric:
 th{text-align:left;color:var(--quiet);font-weight:500}
 th,td{padding:.3rem .9rem .3rem 0;border-bottom:1px solid var(--rule);vertical-align:top;min-width:5rem}
 td:last-child,th:last-child{padding-right:0}
+@media (max-width:40rem){
+.figures table,.figures tbody{display:block}
+.figures tr{display:grid;grid-template-columns:1fr auto auto;column-gap:.8rem}
+.figures tr{border-bottom:1px solid var(--rule);padding:.35rem 0}
+.figures th:nth-child(4){display:none}
+.figures th,.figures td{border:0;padding:0;min-width:0}
+.figures td:nth-child(4){grid-column:1/-1;color:var(--quiet);font-size:.8rem}
+svg text{font-size:14px}
+figure.across{overflow-x:auto}
+figure.across img{width:44rem;max-width:none}
+}
 details{margin:.4rem 0}
 summary{cursor:pointer;padding:.25rem 0}
 @media print{details>*{display:block}section{break-inside:avoid}}

@@ -1,4 +1,4 @@
-"""Line charts as inline SVG, for pages that load nothing; colors come from the page's style."""
+"""Line charts as inline SVG, for pages that load nothing; the page's style sets colors."""
 
 from __future__ import annotations
 
@@ -8,14 +8,15 @@ from dataclasses import dataclass
 
 from walkback.support.html import text
 
-_WIDTH, _HEIGHT = 640, 300
-_LEFT, _RIGHT, _TOP, _BOTTOM = 64, 16, 12, 44
+_WIDTH, _HEIGHT = 480, 270
+_LEFT, _RIGHT, _TOP, _BOTTOM = 62, 14, 12, 44
+_ROW, _NAMES = 24, 150
 
 _MOST_POINTS = 400
-"""Points of a line; more are averaged in groups of neighbors."""
+"""Maximum number of points of a line; more are averaged in groups of neighbors."""
 
 _MOST_VALUES = 0.95
-"""Part of the values that the axis has to show if a few others are far above them."""
+"""Share of the values that the axis must show if a few others are far above them."""
 
 COLORS = 6
 """Number of colors of lines, `.line0`, `.line1`, … of the page's style."""
@@ -26,9 +27,9 @@ class Line:
     """A line of a chart.
 
     Attributes:
-        name: In the legend.
-        x: Positions, finite.
-        y: Values, finite, as many.
+        name: Name in the legend.
+        x: Finite positions.
+        y: Finite values, in the same number.
         error: One standard error of each value, drawn as a band; None if there is none.
         marks: Whether values are drawn as markers without a line.
     """
@@ -83,7 +84,8 @@ class _Frame:
 def _drawn(frame: _Frame, line: Line, color: int) -> str:
     points = [(frame.x(x), frame.y(y)) for x, y in zip(line.x, line.y, strict=True)]
     if line.marks or len(points) == 1:
-        dots = "".join(f'<circle cx="{x:.1f}" cy="{y:.1f}" r="2.5"/>' for x, y in points)
+        radius = 2.5 if line.marks else 4
+        dots = "".join(f'<circle cx="{x:.1f}" cy="{y:.1f}" r="{radius}"/>' for x, y in points)
         return f'<g class="dots line{color}">{dots}</g>'
     band = ""
     if line.error is not None:
@@ -95,7 +97,7 @@ def _drawn(frame: _Frame, line: Line, color: int) -> str:
 
 
 def _listed(points: Sequence[tuple[float, float]]) -> str:
-    # Far outside of the frame, coordinates mean nothing, and some browsers draw numbers of that size wrongly.
+    # Clamp coordinates far outside of the frame: some browsers draw very large numbers incorrectly.
     return " ".join(f"{x:.1f},{min(max(y, -9999.0), 9999.0):.1f}" for x, y in points)
 
 
@@ -117,8 +119,48 @@ def _axes(frame: _Frame, x_label: str, y_label: str) -> str:
     return "".join(parts)
 
 
+def dots(rows: Sequence[tuple[str, float, float | None]], label: str) -> str:
+    """Draw values with bars of one standard error on a common axis, one row each, the first one highlighted.
+
+    Args:
+        rows: Name, value and error (None if there is none).
+        label: Label of the axis.
+    """
+    if not rows:
+        return ""
+    height = _TOP + _ROW * len(rows) + _BOTTOM
+    spans = [(value - (error or 0.0), value + (error or 0.0)) for _, value, error in rows]
+    low, high = _widened(min(a for a, _ in spans), max(b for _, b in spans))
+    room = 0.04 * (high - low)
+    low, high = low - room, high + room
+
+    def place(value: float) -> float:
+        return _NAMES + (value - low) / (high - low) * (_WIDTH - _NAMES - _RIGHT)
+
+    parts = []
+    for tick in ticks(low, high, 5):
+        x = place(tick)
+        parts.append(
+            f'<line class="grid" x1="{x:.1f}" x2="{x:.1f}" y1="{_TOP}" y2="{height - _BOTTOM}"/>'
+            f'<text x="{x:.1f}" y="{height - _BOTTOM + 16}" text-anchor="middle">{tick:.6g}</text>'
+        )
+    for number, ((name, value, _), (start, end)) in enumerate(zip(rows, spans, strict=True)):
+        y, color = _TOP + _ROW * (number + 0.5), int(number > 0)
+        parts.append(f'<text x="{_NAMES - 8}" y="{y + 4:.1f}" text-anchor="end">{text(name)}</text>')
+        parts.append(
+            f'<line class="line line{color}" x1="{place(start):.1f}" x2="{place(end):.1f}" y1="{y}" y2="{y}"/>'
+        )
+        parts.append(f'<circle class="dots line{color}" cx="{place(value):.1f}" cy="{y:.1f}" r="4"/>')
+    middle = (_NAMES + _WIDTH - _RIGHT) / 2
+    parts.append(f'<text x="{middle}" y="{height - 8}" text-anchor="middle">{text(label)}</text>')
+    return (
+        f'<figure><svg viewBox="0 0 {_WIDTH} {height}" role="img" aria-label="{text(label)}">'
+        f"{''.join(parts)}</svg></figure>"
+    )
+
+
 def ticks(low: float, high: float, most: int = 6) -> list[float]:
-    """Round numbers in [low, high], at most `most` + 1 of them.
+    """Return round numbers in [low, high], at most `most` + 1 of them.
 
     >>> ticks(0, 100), ticks(0.13, 0.31)
     ([0.0, 20.0, 40.0, 60.0, 80.0, 100.0], [0.15, 0.2, 0.25, 0.3])
@@ -127,18 +169,18 @@ def ticks(low: float, high: float, most: int = 6) -> list[float]:
     power = 10.0 ** math.floor(math.log10(rough))
     step = next(factor * power for factor in (1, 2, 5, 10) if factor * power >= rough * (1 - 1e-9))
     first = math.ceil(low / step - 1e-9)
-    # From integers, so that rounding does not add up.
+    # Multiples of integers, so that rounding errors do not accumulate.
     return [float(f"{number * step:.12g}") for number in range(first, math.floor(high / step + 1e-9) + 1)]
 
 
 def _shown(line: Line) -> list[float]:
-    """The values of a line, and the ends of its band."""
+    """Return the values of a line, including the limits of its band."""
     errors = line.error or (0.0,) * len(line.y)
     return [y + side * e for y, e in zip(line.y, errors, strict=True) for side in (-1, 1)]
 
 
 def _range(values: Sequence[float]) -> tuple[float, float, bool]:
-    """The values that the axis shows, and whether some are above: the first losses may be a thousand times larger."""
+    """Return the range of the axis, and whether values are cut off: first losses may be a thousand times larger."""
     ordered = sorted(values)
     low, high = ordered[0], ordered[-1]
     most = ordered[min(len(ordered) - 1, math.ceil(_MOST_VALUES * len(ordered)))]
@@ -148,7 +190,7 @@ def _range(values: Sequence[float]) -> tuple[float, float, bool]:
 
 
 def _widened(low: float, high: float) -> tuple[float, float]:
-    """A range that is not empty, at a precision at which its ticks differ."""
+    """Widen a range if it is too small for ticks that differ."""
     least = 1e-9 * max(abs(low), abs(high), 1e-9)
     return (
         (low, high)

@@ -1,1 +1,1 @@
-"""Files on disk: checkpoints, training state, run directories, all written atomically."""
+"""Files on disk: checkpoints, training states and run directories, all written atomically."""

@@ -1,4 +1,4 @@
-"""Checkpoints, the only files that sampling needs, and training states, which resuming needs in addition.
+"""Checkpoints, which contain all that sampling needs, and training states, which resuming needs in addition.
 
 step-N.safetensors          Checkpoint: tensors `operator.…` and `prior.…` under a Description
 step-N.state.safetensors    TrainingState: raw weights, optimizer moments, counters
@@ -23,18 +23,18 @@ from walkback.storage.tensorfile import read_tensors, save_tensors
 from walkback.storage.tensorheader import Header, TensorSpec
 
 _PREFIXES = ("operator.", "process.", "prior.")
-"""What the names of a checkpoint's tensors start with."""
+"""Prefixes of the names of a checkpoint's tensors."""
 
 _Accept: TypeAlias = Callable[[Description, Mapping[str, TensorSpec]], object]
 
 
 @dataclass(frozen=True, slots=True)
 class Checkpoint:
-    """A trained model as data; building the modules from it is `walkback.model`'s task.
+    """A trained model as data; `walkback.building` makes modules of it.
 
     Attributes:
         description: Configuration, origins, data, progress.
-        tensors: The state dicts of operator and prior, each name with its prefix of `_PREFIXES`.
+        tensors: The state dicts of operator, process and prior; each name has one of the `_PREFIXES`.
     """
 
     description: Description
@@ -42,11 +42,11 @@ class Checkpoint:
 
     @property
     def data(self) -> DataInfo:
-        """The protocol of the training data."""
+        """Description of the training data."""
         return DataInfo.from_dict(self.description.data)
 
     def part(self, prefix: str) -> dict[str, Tensor]:
-        """The state dict of one module: the tensors whose names start with `prefix`, without it."""
+        """Return the state dict of one module: the tensors whose names start with `prefix`, which is removed."""
         return {
             name.removeprefix(prefix): tensor
             for name, tensor in self.tensors.items()
@@ -56,11 +56,11 @@ class Checkpoint:
 
 @dataclass(frozen=True, slots=True)
 class TrainingState:
-    """What a run needs in addition to its checkpoint to resume exactly.
+    """The state that a run needs in addition to its checkpoint to resume exactly.
 
     Attributes:
-        tensors: Raw weights and optimizer moments.
-        document: Plain JSON: counters and the seed.
+        tensors: Raw weights, optimizer moments, persistent chains.
+        document: Counters and the like, in plain JSON types.
     """
 
     tensors: Mapping[str, Tensor]
@@ -82,17 +82,17 @@ def save_checkpoint(path: Path, checkpoint: Checkpoint) -> None:
 def load_checkpoint(
     path: Path, device: str | torch.device = "cpu", accept: _Accept | None = None
 ) -> Checkpoint:
-    """Read a checkpoint, its tensors on `device`; runs no code named in the file.
+    """Read a checkpoint with its tensors on `device`; code named in the file is not run.
 
     Args:
         path: The file.
-        device: Of the tensors.
-        accept: Called with the description and the types and shapes of the tensors before any tensor is read; refuses
-            them by raising an exception.
+        device: Device of the tensors.
+        accept: Called with the description and the types and shapes of the tensors before any tensor is created; may
+            reject them by raising an exception.
 
     Raises:
-        CheckpointError: The file cannot be read, is not a checkpoint that this version understands, or holds
-            weights that are not finite.
+        CheckpointError: The file cannot be read, is not a checkpoint that this version understands, or contains weights
+            that are not finite.
     """
 
     def check(header: Header) -> None:
@@ -134,7 +134,7 @@ def save_training_state(path: Path, state: TrainingState) -> None:
 
 
 def load_training_state(path: Path, device: str | torch.device = "cpu") -> TrainingState:
-    """Read a training state, its tensors on `device`.
+    """Read a training state with its tensors on `device`.
 
     Raises:
         CheckpointError: The file cannot be read, or is not a training state that this version understands.
@@ -149,7 +149,7 @@ def load_training_state(path: Path, device: str | torch.device = "cpu") -> Train
 
 
 def _problem(tensors: Mapping[str, Tensor]) -> str | None:
-    """Why these cannot be the tensors of a model; None if they can."""
+    """Return why these cannot be the tensors of a model; None if they can."""
     for name, tensor in tensors.items():
         if not name.startswith(_PREFIXES):
             return f"its tensor {name!r} belongs to neither operator, process nor prior"

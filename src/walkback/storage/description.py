@@ -28,7 +28,7 @@ from walkback.storage.migrations import CHECKPOINT
 from walkback.storage.tensorheader import read_metadata
 
 _Name: TypeAlias = Annotated[str, Field(pattern=r"^\w[\w.+-]*$", max_length=100)]
-# The names of distributions and their versions (PEP 508 and 440): they are shown in commands to type.
+# Names and versions of distributions (PEP 508 and 440), restricted because they appear in commands that users copy.
 _Distribution: TypeAlias = Annotated[
     str, Field(pattern=r"^[A-Za-z0-9]([A-Za-z0-9._-]*[A-Za-z0-9])?$", max_length=100)
 ]
@@ -37,7 +37,7 @@ _Path: TypeAlias = Annotated[str, Field(pattern=r"^\w[\w.\[\]-]*$", max_length=2
 
 
 class ComponentOrigin(BaseModel):
-    """Which component was used in a section of the configuration, and which distribution it came from."""
+    """The component used in a section of the configuration, and the distribution that provides it."""
 
     model_config = ConfigDict(frozen=True, extra="ignore")
 
@@ -47,10 +47,10 @@ class ComponentOrigin(BaseModel):
 
 
 class Description(BaseModel):
-    """Everything about a trained model but its tensors.
+    """Everything about a trained model except its tensors.
 
     Attributes:
-        kind: What the file is.
+        kind: Kind of the file.
         format: Version of the format, see `walkback.storage.migrations`.
         walkback: Version of walkback that wrote it.
         api: Version of the plugin interface (`walkback.component.API_VERSION`).
@@ -58,11 +58,11 @@ class Description(BaseModel):
         config: The fully resolved configuration, in plain JSON types.
         components: Origin of each configured component, by section.
         data: `DataInfo.to_dict()` of the training data.
-        progress: How far the training had come: walks, updates, ….
-        weights: Whether the operator's tensors are the running average of the weights or the last weights.
+        progress: Progress of training: walks, updates, ….
+        weights: "ema" if the operator's tensors are the running average of the weights, "raw" for the last weights.
     """
 
-    # A later release may add keys without a new format; they are kept, so that `info` shows them.
+    # A later release may add keys without a new format. They are kept for `walkback info`.
     model_config = ConfigDict(frozen=True, extra="allow")
 
     kind: Literal["checkpoint"]
@@ -85,9 +85,9 @@ def describe(
     progress: Mapping[str, int | float],
     weights: Literal["ema", "raw"],
 ) -> Description:
-    """The description of a model trained here and now; versions are those installed.
+    """Return the description of a model trained by the installed versions.
 
-    `config` and `data` hold what JSON can hold; tuples become lists.
+    `config` and `data` hold JSON types; tuples become lists.
     """
     return Description(
         **CHECKPOINT.stamp(),
@@ -103,7 +103,7 @@ def describe(
 
 
 def read_description(path: Path) -> Description:
-    """The description in a checkpoint file, from its header alone.
+    """Read the description of a checkpoint file from its header.
 
     Raises:
         CheckpointError: The file cannot be read, or is not a checkpoint that this version understands.
@@ -112,7 +112,7 @@ def read_description(path: Path) -> Description:
 
 
 def parse_description(path: Path, document: Mapping[str, Any]) -> Description:
-    """Check the document found in the file `path`, of any format; raises as `read_description`."""
+    """Validate the document of the file `path`, of any format; raises the errors of `read_description`."""
     current = CHECKPOINT.migrated(document, path)
     try:
         return Description.model_validate(current)
@@ -127,6 +127,6 @@ def parse_description(path: Path, document: Mapping[str, Any]) -> Description:
 
 
 def _plain(record: Mapping[str, Any]) -> dict[str, Any]:
-    """A record as it will come back from JSON."""
+    """Return a record in the types that JSON would return."""
     plain: dict[str, Any] = json.loads(json.dumps(dict(record), allow_nan=False))
     return plain

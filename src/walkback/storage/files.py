@@ -2,9 +2,9 @@
 
     temporary file in the same directory → write → fsync → rename over the old file → fsync the directory
 
-A crash, a kill or a full disk at any point leaves the old file as it was. An exception also removes the
-temporary file; after a kill it stays behind. Writers lock their temporary file, so the next one in the same directory
-knows which are abandoned, and removes these (`remove_abandoned`).
+A crash, a kill or a full disk at any point leaves the old file unchanged. An exception also removes the temporary file;
+a kill leaves it behind. Writers lock their temporary files, so the next writer in the same directory can recognize and
+remove abandoned ones (`remove_abandoned`).
 """
 
 from __future__ import annotations
@@ -46,17 +46,17 @@ _REASONS = {
 
 
 def require_apart(path: Path, inputs: Iterable[Path]) -> None:
-    """Check that writing a file would not destroy what it is made from.
+    """Check that writing a file does not destroy its own inputs.
 
     Args:
-        path: The file that is written.
-        inputs: Files that are read, and folders.
+        path: The file to write.
+        inputs: Files and folders to read.
 
     Raises:
-        ConfigurationError: It is one of the files, under any name, or exists in one of the folders.
+        ConfigurationError: The file is one of the inputs, under any name, or an existing file in one of the folders.
     """
     for source in inputs:
-        with contextlib.suppress(OSError, RuntimeError):  # what cannot be looked at is refused elsewhere
+        with contextlib.suppress(OSError, RuntimeError):  # unreadable paths are refused elsewhere
             real = path.resolve()
             same = path.samefile(source) if path.exists() and source.exists() else real == source.resolve()
             if same or (source.is_dir() and path.exists() and real.is_relative_to(source.resolve())):
@@ -68,17 +68,17 @@ def require_apart(path: Path, inputs: Iterable[Path]) -> None:
 def require_target(
     path: Path, endings: Collection[str], *, overwrite: bool = False, of_checkpoint: bool = False
 ) -> None:
-    """Check, before any work, that a file can be written at the end of it.
+    """Check, before any work, that a file can be written at its end.
 
     Args:
         path: The file.
-        endings: Those that its name may have, as `.png`.
-        overwrite: Whether a file that is there may be replaced.
-        of_checkpoint: Whether it is a checkpoint that is written: nothing else replaces one.
+        endings: Allowed extensions, such as `.png`.
+        overwrite: Whether an existing file may be replaced.
+        of_checkpoint: Whether the file will be a checkpoint: only a checkpoint may replace a checkpoint.
 
     Raises:
-        ConfigurationError: The ending is another, the file exists (unless `overwrite`), is a checkpoint or no regular
-            file, or its directory does not exist or cannot be written to.
+        ConfigurationError: The extension is not allowed, the file exists (unless `overwrite`), is a checkpoint or not a
+            regular file, or its directory does not exist or is not writable.
     """
     require_path(path)
     if path.suffix.lower() not in endings:
@@ -103,10 +103,10 @@ def require_target(
 
 
 def require_path(path: Path) -> None:
-    """Refuse a path that the system does not look up, and a link to nowhere; others may exist or not.
+    """Check that the system can look up a path, which need not exist.
 
     Raises:
-        ConfigurationError: It is too long, in a directory that may not be entered, or a link to what does not exist.
+        ConfigurationError: The path is too long, in a directory that may not be entered, or a broken link.
     """
     try:
         dangling = path.is_symlink() and not path.exists()
@@ -114,7 +114,7 @@ def require_path(path: Path) -> None:
     except FileNotFoundError:
         dangling = path.is_symlink()
     except NotADirectoryError:
-        return  # which the checks of parents tell
+        return  # reported by the checks of the parent directories
     except (OSError, ValueError) as error:
         number = error.errno if isinstance(error, OSError) else None
         reason = _REASONS.get(number or 0, getattr(error, "strerror", None) or str(error))
@@ -126,7 +126,7 @@ def require_path(path: Path) -> None:
 
 
 def _kind_of(path: Path) -> object:
-    """What a file of walkback says it is; None for any other."""
+    """Return the kind of a tensor file of walkback; None for other files."""
     try:
         return read_metadata(path).get("kind")
     except CheckpointError:
@@ -170,11 +170,11 @@ def atomic_file(path: Path) -> Iterator[BinaryIO]:
             file = _open_locked(temporary)
         yield file
         with writing_to(path):
-            # Data must reach the disk before the rename does: a crash could otherwise leave an empty file.
+            # The data must reach the disk before the rename does: otherwise, a crash could leave an empty file.
             file.flush()
             os.fsync(file.fileno())
             temporary.replace(path)
-            file.close()  # after the rename, because it gives up the lock
+            file.close()  # after the rename, because closing releases the lock
     except BaseException:  # signals included
         with contextlib.suppress(OSError):  # closing flushes, which fails again on a full disk
             if file is not None:
@@ -187,30 +187,30 @@ def atomic_file(path: Path) -> Iterator[BinaryIO]:
 
 
 def _open_locked(temporary: Path) -> BinaryIO:
-    """Create a file and lock it until it is closed; the kernel gives up the lock of a process that is killed."""
+    """Create a file and lock it until it is closed; the kernel releases the lock of a killed process."""
     while True:
         file = temporary.open("xb")
         _lock(file, wait=True)
         if os.fstat(file.fileno()).st_nlink:
             return file
-        file.close()  # between creation and lock, another writer has taken it for abandoned
+        file.close()  # between creation and lock, another writer considered it abandoned and removed it
 
 
 def _lock(file: BinaryIO, *, wait: bool) -> bool:
-    """Lock a file against other writers; returns whether it is locked now."""
+    """Lock a file against other writers; returns whether that succeeded."""
     try:
         import fcntl
     except ImportError:  # Windows
         return False
     try:
         fcntl.flock(file, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
-    except OSError:  # another writer has it, or the file system has no locks
+    except OSError:  # another writer holds the lock, or the file system does not support locks
         return False
     return True
 
 
 def remove_abandoned(directory: Path) -> None:
-    """Remove what killed writers left in `directory`, to which others may be writing."""
+    """Remove temporary files of killed writers from `directory`, to which others may be writing."""
     for temporary in directory.glob(TEMPORARY):
         with contextlib.suppress(OSError), temporary.open("rb") as file:
             if _lock(file, wait=False):
@@ -230,10 +230,10 @@ def _sync_directory(directory: Path) -> None:
 
 
 def write_atomic(path: Path, write: Callable[[BinaryIO], object]) -> None:
-    """Replace `path` by what `write` puts into the file that it is given.
+    """Replace `path` by the content that `write` writes to a file object.
 
     Raises:
-        WalkbackError: The file cannot be written; an old one is still intact.
+        WalkbackError: The file cannot be written; the old one is intact.
     """
     with writing_to(path), atomic_file(path) as file:
         write(file)
@@ -256,6 +256,11 @@ def write_json(path: Path, document: Mapping[str, Any]) -> None:
 
 
 def sha256(path: Path) -> str:
-    """SHA-256 of a file's content, in hexadecimal; raises OSError, or ConfigurationError if it is no regular file."""
+    """Return the SHA-256 of a file in hexadecimal.
+
+    Raises:
+        OSError: The file cannot be read.
+        ConfigurationError: It is not a regular file.
+    """
     with open_regular(path) as file:
         return hashlib.file_digest(file, "sha256").hexdigest()

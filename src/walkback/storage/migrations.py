@@ -21,15 +21,15 @@ _Value = TypeVar("_Value")
 @final
 @dataclass(frozen=True, slots=True)
 class FileKind:
-    """One kind of file, of which every document says the format.
+    """One kind of file, whose documents state their format.
 
     Attributes:
-        name: What a document says it is, under "kind".
-        migrations: By format, the function that turns a document of it into one of the next format. It may change the
-            dictionary that it is given.
-        unstamped: Whether documents of format 1 say neither kind nor format.
-        digest_since: The first format whose files contain their digest; None if none do.
-        prefixes: By format, how the names of tensors begin in it and in the next format.
+        name: Value of "kind" in a document.
+        migrations: By format, the function that converts a document of it to the next format. It may modify its
+            argument.
+        unstamped: Whether documents of format 1 state neither kind nor format.
+        digest_since: First format whose files contain their digest; None if none do.
+        prefixes: By format, prefixes of the names of tensors, and those that replace them in the next format.
     """
 
     name: str
@@ -40,20 +40,20 @@ class FileKind:
 
     @property
     def format(self) -> int:
-        """The format that is written, and the newest that is read."""
+        """The current format, which is written; also the newest that can be read."""
         return 1 + len(self.migrations)
 
     def stamp(self) -> _Document:
-        """What a document of this kind begins with: kind and format."""
+        """Return the entries that identify a document of this kind: kind and format."""
         return {"kind": self.name, "format": self.format}
 
     def requires_digest(self, document: Mapping[str, Any]) -> bool:
-        """Whether a file with this document must contain its digest."""
+        """Return whether a file with this document must contain its digest."""
         written = document.get("format")
         return self.digest_since is not None and type(written) is int and written >= self.digest_since
 
     def renamed(self, document: Mapping[str, Any], tensors: Mapping[str, _Value]) -> dict[str, _Value]:
-        """Tensors of a file with this document, of any format, under the names that they have today."""
+        """Return the tensors of a file with this document, of any format, under their current names."""
         found = dict(tensors)
         for number in range(document.get("format", 1), self.format):
             for old, new in self.prefixes.get(number, {}).items():
@@ -66,16 +66,16 @@ class FileKind:
     def migrated(
         self, document: Mapping[str, Any], origin: object, error: type[WalkbackError] = CheckpointError
     ) -> _Document:
-        """A document of any format as one of today's, stamped; the argument is left as it is.
+        """Convert a document of any format to the current one, without changing the argument.
 
         Args:
-            document: What a file says.
+            document: The document of a file.
             origin: The file, for messages.
-            error: What is raised.
+            error: Type of the error to raise.
 
         Raises:
-            WalkbackError: `error`: the document is of another kind, of a format that this version does not know, or
-                not what its format says.
+            WalkbackError: `error`, if the document is of another kind, of an unknown format, or does not match its
+                format.
         """
         before = self._format_of(document, origin, error)
         migrated = dict(document)
@@ -111,11 +111,11 @@ _CHAINS = {
     "own_starts": "share",
     **{f"own_{name}": name for name in ("after", "pool", "steps", "direction", "restart")},
 }
-"""Settings of persistent chains in format 1, by `training.…`, and now, by `training.chains.…`."""
+"""Settings of persistent chains: their names in format 1 (`training.…`), and now (`training.chains.…`)."""
 
 
 def _grouped(config: _Document) -> _Document:
-    """`run.loggers = ["NAME"]` as sections `[loggers.NAME]`, `training.own_…` as `[training.chains]`."""
+    """Convert `run.loggers = ["NAME"]` to sections `[loggers.NAME]`, and `training.own_…` to `[training.chains]`."""
     run, training = dict(config.get("run", {})), dict(config.get("training", {}))
     names = run.pop("loggers", None)
     chains = {new: training.pop(old) for old, new in _CHAINS.items() if old in training}
@@ -128,7 +128,7 @@ def _grouped(config: _Document) -> _Document:
 
 
 def _one_noise(config: _Document) -> _Document:
-    """The noise of smoothed data was said twice, by the data and for the operator, which makes use of it or not."""
+    """Merge the noise of smoothed data, which format 1 stated twice: for the data and for the operator."""
     smoothing, noise = config.get("operator", {}).get("smoothing"), config.get("data", {}).get("noise")
     if smoothing and noise is not None and smoothing != noise:
         raise ConfigurationError(
@@ -139,20 +139,20 @@ def _one_noise(config: _Document) -> _Document:
 
 
 def _described(document: _Document) -> _Document:
-    """A checkpoint of format 1; the noise that its operator knew of is that of its data."""
+    """Convert a checkpoint of format 1, in which the noise of the data was an option of the operator."""
     config = document["config"]
     noise = config.get("operator", {}).get("smoothing") or config.get("data", {}).get("noise") or 0.0
     return {**document, "config": _grouped(config), "data": {**document["data"], "noise": noise}}
 
 
 CONFIGURATION = FileKind("configuration", {1: _one_noise, 2: dict}, unstamped=True)
-"""`config.toml` of a run directory, and recipes. What plugins have renamed is moved by `configuration.renaming`."""
+"""`config.toml` of a run directory, and recipes. `configuration.renaming` handles options renamed by plugins."""
 CHECKPOINT = FileKind("checkpoint", {1: _described, 2: dict}, digest_since=3)
 TRAINING_STATE = FileKind("training state", {1: dict}, digest_since=2, prefixes={1: {"own.": "chains."}})
 STEP = FileKind("step", unstamped=True)
 """`step-N.json` of a run directory: the digests of a checkpoint and its training state."""
 WORK_CACHE = FileKind("work cache", {1: lambda document: {"protocol": document}}, unstamped=True)
-"""`protocol.json` of a directory of finished pieces; in format 1 it is the protocol itself."""
+"""`protocol.json` of a directory of finished parts of a measurement; in format 1, the protocol itself."""
 RESULT = FileKind("result")
 """`result.json` of a run directory: how the run ended, and its bound."""
 SAMPLES = FileKind("samples")
@@ -162,6 +162,6 @@ KINDS = (CONFIGURATION, CHECKPOINT, TRAINING_STATE, STEP, WORK_CACHE, RESULT, SA
 
 
 def _quoted(value: Any) -> str:
-    """A value from a file, fit for a sentence: quoted, and not longer than it should be."""
+    """Format a value from a file for a message: quoted and truncated."""
     text = repr(value)
     return text if len(text) <= 60 else text[:57] + "..."

@@ -1,6 +1,6 @@
 """`result.json` of a run directory: how the run ended. Does not import torch.
 
-A run that was killed leaves none, and one that goes on removes it first.
+A run that is killed does not write it, and a resumed run removes it first.
 """
 
 from __future__ import annotations
@@ -28,9 +28,9 @@ class Bound(BaseModel):
     Attributes:
         nats: Upper bound on -log p, nats per example.
         nats_error: Its standard error.
-        bits_per_dimension: The same in bits/dim; None for data that are not quantized.
+        bits_per_dimension: The bound in bits/dim; None if the data are not quantized.
         bits_error: Its standard error.
-        split: The part of the data.
+        split: Split of the data.
         examples: Number of examples; None if unknown.
     """
 
@@ -53,7 +53,7 @@ class Outcome(BaseModel):
         walks: Number of walks taken.
         seconds: Seconds of training.
         bound: The final bound.
-        best_step: The walk after which the model was the best on validation data, where that one was kept.
+        best_step: Number of walks of the best model on validation data, if that one was kept.
         reason: The error, in a sentence.
     """
 
@@ -72,7 +72,7 @@ class Outcome(BaseModel):
 
 
 def read_outcome(directory: Path) -> Outcome | None:
-    """Read how a run ended; None if it left no word of it.
+    """Read how a run ended; None if it did not write an outcome.
 
     Raises:
         CheckpointError: The file is damaged, or of a newer format.
@@ -83,7 +83,7 @@ def read_outcome(directory: Path) -> Outcome | None:
     try:
         document = json.loads(read_text(path))
         return Outcome.model_validate(RESULT.migrated(document, path))
-    except ConfigurationError as error:  # of `read_text`
+    except ConfigurationError as error:  # from `read_text`
         raise CheckpointError(str(error)) from error
     except (AttributeError, ValidationError, ValueError, RecursionError) as error:
         raise CheckpointError(f"{path} is damaged, expected a file written by walkback.") from error

@@ -1,7 +1,7 @@
-"""The directory of a run, held by one trainer at a time.
+"""The directory of a run, used by one trainer at a time.
 
 config.toml          the fully resolved configuration
-metrics.jsonl        one record a line
+metrics.jsonl        one record per line
 checkpoints/         see `walkback.storage.store`
 samples/*.png
 final.safetensors    the trained model
@@ -33,7 +33,7 @@ _LOCK = ".lock"
 class RunDirectory:
     """A run directory, locked for this process until `close`, the end of the `with` block or of the process.
 
-    Made by `create`, `create_next` or `open`; clears what a killed process left half written.
+    Use `create`, `create_next` or `open`. Temporary files of killed processes are removed.
 
     Attributes:
         path: The directory.
@@ -55,8 +55,8 @@ class RunDirectory:
         """Start a new run in `path`, which must be absent or empty.
 
         Raises:
-            ConfigurationError: There is something in `path`, or another process is using it.
-            WalkbackError: The directory cannot be made.
+            ConfigurationError: `path` is not empty, or another process is using it.
+            WalkbackError: The directory cannot be created.
         """
         require_free(path)
         with writing_to(path):
@@ -70,7 +70,7 @@ class RunDirectory:
         Runs started at the same time get different directories.
 
         Raises:
-            WalkbackError: The directory cannot be made.
+            WalkbackError: The directory cannot be created.
         """
         path = _make_next(stem)
         return cls(path, _acquire(path))
@@ -98,10 +98,10 @@ class RunDirectory:
         self._lock.release()
 
     def require_held(self) -> None:
-        """Check that no other process has taken the directory, which the lock prevents unless its file is deleted.
+        """Check that this process still holds the lock, which is lost if someone deletes its file.
 
         Raises:
-            WalkbackError: The file of the lock is gone, or another one.
+            WalkbackError: The lock file was removed or replaced.
         """
         found = _identity(self.path / _LOCK)
         if found is None or found != self._locked:
@@ -121,12 +121,12 @@ class RunDirectory:
         return self.path / FINAL
 
     def set_aside_after(self, step: int) -> Path | None:
-        """Move what came after `step`, for a run that goes back: into `checkpoints/superseded`, or `superseded-2`, ….
+        """Move everything after `step` to `checkpoints/superseded`, or `superseded-2`, …, for a run that goes back.
 
-        Those are checkpoints, the trained model, and a copy of `metrics.jsonl`, which the run then cuts short.
+        This comprises checkpoints, the trained model, and a copy of `metrics.jsonl`, which the run will truncate.
 
         Returns:
-            The directory; None if there is nothing later.
+            The directory; None if there is nothing after `step`.
 
         Raises:
             WalkbackError: A file cannot be moved.
@@ -149,12 +149,12 @@ class RunDirectory:
         return place
 
     def sample(self, name: str) -> Path:
-        """Path of a picture, e.g. `samples/step-100.png` for "step-100"."""
+        """Return the path of a picture, e.g. `samples/step-100.png` for "step-100"."""
         return self.path / "samples" / f"{name}.png"
 
 
 def default_stem(operator: str, data: str, root: Path = Path("runs")) -> Path:
-    """`runs/<operator>-<data>`, for a run that the user gave no directory.
+    """Return `runs/<operator>-<data>`, the directory of a run for which the user names none.
 
     >>> default_stem("gaussian-conv", "ylecun/mnist").as_posix()
     'runs/gaussian-conv-ylecun-mnist'
@@ -175,10 +175,10 @@ def require_run_directory(path: Path) -> None:
 def require_free(path: Path) -> None:
     """Check that a run directory is free, without changing anything.
 
-    Empty directories and a lock, which a run that was killed at its start leaves behind, are ignored.
+    Empty directories and a lock, which a run killed at its start leaves behind, are ignored.
 
     Raises:
-        ConfigurationError: There is something in `path`, or it is a file.
+        ConfigurationError: `path` is not empty, or is a file.
     """
     require_path(path)
     with writing_to(path):
@@ -199,10 +199,10 @@ def _is_content(entry: Path) -> bool:
 
 
 def is_locked(path: Path) -> bool:
-    """Whether a process is working in the run directory `path`; nothing is written, and no lock is waited for.
+    """Return whether a process is working in the run directory `path`, without writing or waiting.
 
-    The kernel knows: it releases the lock of a process that has died. Without its help (Windows, file systems without
-    locks), no run is taken to be working.
+    The kernel releases the lock of a process that has died. On systems without such locks (Windows, some file systems),
+    the result is False.
     """
     try:
         import fcntl
@@ -211,8 +211,8 @@ def is_locked(path: Path) -> bool:
     except (ImportError, AttributeError, OSError):
         return False
     try:
-        # Shared, so that several listings do not take one another for a trainer. A run that starts in these
-        # microseconds tries again, see `_acquire`.
+        # A shared lock, so that simultaneous listings do not mistake one another for a trainer. A run that starts
+        # within these microseconds waits for it, see `_acquire`.
         fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
     except BlockingIOError:
         return True
@@ -233,7 +233,7 @@ def newest(stem: Path) -> Path | None:
 
 
 def _make_next(stem: Path) -> Path:
-    """Make the first of `stem`, `stem-2`, … that does not exist."""
+    """Create the first of `stem`, `stem-2`, … that does not exist, and return its path."""
     path, number = stem, 1
     with writing_to(stem):
         stem.parent.mkdir(parents=True, exist_ok=True)
@@ -249,7 +249,7 @@ def _make_next(stem: Path) -> Path:
 
 
 def _walks_of(model: Path) -> float:
-    """After how many walks a model was written; infinity if it does not say."""
+    """Return the number of walks of a saved model; infinity if the file does not state it."""
     try:
         return read_description(model).progress.get("walks", math.inf)
     except CheckpointError:
@@ -257,7 +257,7 @@ def _walks_of(model: Path) -> float:
 
 
 def _identity(file: Path) -> tuple[int, int] | None:
-    """Device and number of a file, which no other file has while it exists; None if there is none."""
+    """Return device and inode of a file, which are unique while it exists; None if there is no file."""
     try:
         found = file.stat()
     except OSError:
@@ -270,8 +270,8 @@ def _acquire(path: Path) -> FileLock:
     file = path / _LOCK
     if file.is_symlink():
         raise ConfigurationError(f"{file} is a symbolic link, expected the lock of the run: remove it.")
-    # Not thread-local: the lock belongs to the process, and may be released by another thread.
-    # The time is for `is_locked`, which holds the lock for an instant.
+    # Not thread-local: the lock belongs to the process, and another thread may release it.
+    # The timeout is for `is_locked`, which holds the lock for an instant.
     lock = FileLock(file, timeout=0.2, thread_local=False)
     with writing_to(file):
         try:

@@ -1,12 +1,12 @@
-"""The checkpoints of a run, kept such that there is always one to resume from.
+"""The checkpoints of a run, written such that there is always one to resume from.
 
 step-N.safetensors          the model after N walks
-step-N.state.safetensors    what training needs beyond it
-step-N.json                 SHA-256 of both; written last, so a step that has it is whole
-best-N.safetensors          the best model on validation data, where a run looks for one; of those, the ones that the
-                            steps kept here name in their step-N.json, with its SHA-256
+step-N.state.safetensors    the additional state that training needs
+step-N.json                 the manifest: SHA-256 of both; written last, so a step that has one is complete
+best-N.safetensors          the best model on validation data, with early stopping; kept as long as the manifest of a
+                            kept step names it (with its SHA-256)
 
-A step is whole if its own two files are those that were saved. Losing the best model loses nothing of the training.
+A step is complete if the content of its two files is what was saved. Training can be resumed without the best model.
 
 Only writing a checkpoint imports torch; looking for one does not.
 """
@@ -23,6 +23,7 @@ from typing import TYPE_CHECKING, Any, final
 
 from walkback.errors import CheckpointError, ConfigurationError
 from walkback.storage.files import sha256, write_bytes, write_json, writing_to
+from walkback.storage.hub import fetch, is_hub_name
 from walkback.storage.migrations import STEP
 from walkback.support.textfile import read_text
 
@@ -44,7 +45,7 @@ class SavedStep:
         step: Number of walks after which it was saved.
         checkpoint: Path of the model.
         state: Path of the training state.
-        manifest: Path of the digests of both.
+        manifest: Path of the manifest.
     """
 
     step: int
@@ -63,7 +64,7 @@ class CheckpointStore:
     def save(
         self, step: int, checkpoint: Checkpoint, state: TrainingState, best: int | None = None
     ) -> SavedStep:
-        """Save model and training state after `step` walks; `best` is the step of the best model by then.
+        """Save model and training state after `step` walks; `best` is the step of the best model so far.
 
         Raises:
             WalkbackError: A file cannot be written; earlier checkpoints are intact.
@@ -78,11 +79,11 @@ class CheckpointStore:
         return saved
 
     def best(self, step: int) -> Path:
-        """Path of the best model where it is that of `step`."""
+        """Return the path of the best model if it is that of `step`."""
         return self.directory / f"best-{step}.safetensors"
 
     def save_best(self, step: int, checkpoint: Checkpoint) -> None:
-        """Save the model after `step` walks as the best; it stays while a step that is kept names it.
+        """Save the model after `step` walks as the best; it is kept as long as the manifest of a kept step names it.
 
         Raises:
             WalkbackError: The file cannot be written.
@@ -92,10 +93,10 @@ class CheckpointStore:
         save_checkpoint(self.best(step), checkpoint)
 
     def at(self, step: int) -> SavedStep:
-        """The checkpoint after `step` walks.
+        """Return the checkpoint after `step` walks.
 
         Raises:
-            ConfigurationError: It is not here, or not whole.
+            ConfigurationError: It does not exist or is not complete.
         """
         saved = self._files(step)
         problem = _problem(saved)
@@ -110,9 +111,9 @@ class CheckpointStore:
         )
 
     def lost_best(self, saved: SavedStep) -> str | None:
-        """Why the best model that a whole step names cannot be used; None if it can, or if the step names none.
+        """Return why the best model named by a complete step cannot be used; None if it can, or if there is none.
 
-        A lost file is replaced by any other file of the run with the same content: the checkpoint of that step, or the
+        A lost file is restored from another file of the run with the same content: the checkpoint of that step, or the
         trained model.
 
         Raises:
@@ -133,9 +134,9 @@ class CheckpointStore:
         return problem
 
     def never_completed(self) -> bool:
-        """Whether no checkpoint has been completed here: there is none, or what a kill left of the first one.
+        """Return whether no checkpoint was ever completed here: there is none, or only parts of the first one.
 
-        A best model may be saved before the first step; a step is completed by its manifest.
+        A best model may be saved before the first step. A step is completed by its manifest.
         """
         steps = self.steps() if self.directory.is_dir() else []
         return len(steps) <= 1 and not any(self._files(step).manifest.exists() for step in steps)
@@ -152,11 +153,11 @@ class CheckpointStore:
         return None, warnings
 
     def steps(self) -> list[int]:
-        """Steps that have any file here, newest first."""
+        """Return the steps that have any file here, newest first."""
         return self._numbers("step")
 
     def prune(self, keep: int, also: Collection[int] = ()) -> None:
-        """Delete all checkpoints except the newest `keep` whole ones and those of the steps `also`."""
+        """Delete all checkpoints except the newest `keep` complete ones and those of the steps `also`."""
         kept = set(also)
         missing = keep
         for step in self.steps():
@@ -169,7 +170,7 @@ class CheckpointStore:
         self._delete_best(best for best in self._numbers("best") if best not in named)
 
     def has_later(self, step: int) -> bool:
-        """Whether there is any file of a later step."""
+        """Return whether there is any file of a later step."""
         return any(number > step for kind in ("step", "best") for number in self._numbers(kind))
 
     def move_after(self, step: int, place: Path) -> None:
@@ -180,21 +181,21 @@ class CheckpointStore:
         """
         found = ((_NUMBER.match(path.name), path) for path in self.directory.iterdir())
         later = [(int(name[1]), path) for name, path in found if name and int(name[1]) > step]
-        # The newest first, manifests before their files: what a kill in between leaves is an older whole step.
+        # Newest first, and manifests before their files: after a kill in between, the newest step is complete.
         later.sort(key=lambda entry: (-entry[0], entry[1].suffix != ".json", entry[1].name))
         with writing_to(place):
             for _, path in later:
                 path.rename(place / path.name)
 
     def discard_after(self, step: int) -> None:
-        """Delete the checkpoints of later steps, the newest first: a run that went back to `step` writes others."""
+        """Delete the checkpoints of later steps, newest first: a run that went back to `step` writes new ones."""
         for later in self.steps():
             if later > step:
                 self._delete(later)
         self._delete_best(later for later in self._numbers("best") if later > step)
 
     def _numbers(self, kind: str) -> list[int]:
-        """N of the files `kind-N.…` here, largest first."""
+        """Return N of the files `kind-N.…` here, largest first."""
         names = (re.match(rf"{kind}-(\d+)\.", path.name) for path in self.directory.iterdir())
         return sorted({int(name[1]) for name in names if name}, reverse=True)
 
@@ -203,7 +204,7 @@ class CheckpointStore:
         return SavedStep(step, *(self.directory / name for name in names))
 
     def _delete(self, step: int) -> None:
-        """Remove a step, its manifest first: a kill in between leaves no manifest without its files."""
+        """Remove a step, its manifest first: a kill in between must not leave a manifest without its files."""
         saved = self._files(step)
         with writing_to(saved.manifest):
             for path in (saved.manifest, saved.state, saved.checkpoint):
@@ -218,11 +219,14 @@ class CheckpointStore:
 def checkpoint_in(path: Path) -> Path:
     """Return `path` if it is a checkpoint file, or the checkpoint in it if it is a run directory.
 
-    That is the trained model, `final.safetensors`, or the newest complete checkpoint of an unfinished run.
+    The latter is the trained model, `final.safetensors`, or the newest complete checkpoint of an unfinished run.
+    For a model on the hub, `hf://USER/MODEL`, it is the file in the cache, see `walkback.storage.hub`.
 
     Raises:
-        CheckpointError: The directory has neither.
+        CheckpointError: The directory has neither, or the model cannot be fetched.
     """
+    if is_hub_name(path):
+        return fetch(path)
     if not os.path.isdir(path):  # noqa: PTH112  false for a name that is too long, where Path.is_dir raises
         return path
     if (path / FINAL).is_file():
@@ -238,7 +242,7 @@ def checkpoint_in(path: Path) -> Path:
 
 
 def _manifest(saved: SavedStep, best: int | None) -> dict[str, Any]:
-    """The digests of a step's files, and of the best model where there is one."""
+    """Return the manifest of a step: digests of its files, and of the best model if there is one."""
     paths = [saved.checkpoint, saved.state]
     if best is not None:
         paths.append(saved.checkpoint.with_name(f"best-{best}.safetensors"))
@@ -247,12 +251,12 @@ def _manifest(saved: SavedStep, best: int | None) -> dict[str, Any]:
 
 
 def _document(manifest: Path) -> Any:
-    """What a manifest says; raises ConfigurationError where it cannot be read or is no small file."""
+    """Return the content of a manifest; raises ConfigurationError if it cannot be read or is too large."""
     return json.loads(read_text(manifest))
 
 
 def _best_of(manifest: Path) -> int | None:
-    """The step of the best model that a manifest names; None where it names none, or cannot be read."""
+    """Return the step of the best model that a manifest names; None if it names none or cannot be read."""
     try:
         document = _document(manifest)
     except (ConfigurationError, ValueError, RecursionError):
@@ -265,7 +269,7 @@ def _best_of(manifest: Path) -> int | None:
 
 
 def _problem(saved: SavedStep) -> str | None:
-    """Why a step cannot be resumed from; None if its own files are those that were saved."""
+    """Return why a step cannot be resumed from; None if it is complete."""
     if not os.path.lexists(saved.manifest):
         return f"{saved.manifest.name} is missing"
     try:
@@ -282,7 +286,7 @@ def _problem(saved: SavedStep) -> str | None:
 
 
 def _unlike(path: Path, digest: object) -> str | None:
-    """Why a file is not the one with this digest; None if it is."""
+    """Return why a file does not have this digest; None if it does."""
     try:
         return None if sha256(path) == digest else f"{path.name} is not the file that was saved"
     except FileNotFoundError:

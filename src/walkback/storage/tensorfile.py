@@ -1,4 +1,4 @@
-"""Tensors on disk, in the safetensors format: written atomically, read only after every check of the header.
+"""Tensors on disk in the safetensors format: written atomically, and read only after checking the header.
 
 The safetensors package parses bytes in memory: with its memory-mapped reader, a file that is truncated later would
 kill the process. Input that the package accepts but should not (duplicate keys, huge headers, overflowing shapes) is
@@ -36,7 +36,7 @@ _STORABLE = {name for name, _ in DTYPES.values()}
 def save_tensors(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, Any]) -> None:
     """Write tensors, a JSON document and a digest of both to one file, atomically; equal content gives equal bytes.
 
-    Tensors that share memory are stored separately, and come back that way.
+    Tensors that share memory are stored separately, and no longer share it when they are read.
 
     Raises:
         WalkbackError: The file cannot be written, or a tensor's type cannot be stored.
@@ -53,16 +53,16 @@ def read_tensors(
     kind: FileKind | None = None,
     accept: Callable[[Header], object] | None = None,
 ) -> tuple[dict[str, Tensor], dict[str, Any]]:
-    """The tensors and the metadata document of a file, whose digest is checked.
+    """Read the tensors and the metadata document of a file, after verifying its digest.
 
     Args:
         path: The file.
-        device: Where the tensors are put.
-        kind: Which kind of file this is: tells whether a file of its format may lack a digest. None: any may.
-        accept: Called with the header before any tensor is made; refuses it by raising an exception.
+        device: Device of the tensors.
+        kind: Kind of the file, which determines from which format on a digest is required; None never requires one.
+        accept: Called with the header before any tensor is created; may reject it by raising an exception.
 
     Raises:
-        CheckpointError: The file cannot be read, or is anything but a whole file of this format.
+        CheckpointError: The file cannot be read, is damaged, or is not of this format.
     """
     with opened(path) as file:
         header = parse_header(file)
@@ -79,7 +79,7 @@ def read_tensors(
 
 
 def _copy(name: str, tensor: Tensor) -> Tensor:
-    """A contiguous copy on the CPU: the format has neither strides nor shared memory."""
+    """Return a contiguous copy on the CPU: the format has neither strides nor shared memory."""
     dtype = str(tensor.dtype).removeprefix("torch.")
     if dtype not in _STORABLE:
         raise WalkbackError(f"Got tensor {name!r} of type {dtype}, which cannot be stored; convert it first.")

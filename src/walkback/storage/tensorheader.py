@@ -2,11 +2,11 @@
 
     8 bytes: header length n | n bytes: JSON {name: {dtype, shape, data_offsets}} | the tensors, end to end
 
-The digest of a file is the SHA-256 of all its bytes with zeros in its own place, the entry "sha256" of the metadata. It
-detects damage, not malice: whoever changes a file can change its digest too.
+The digest of a file is the SHA-256 of all its bytes, with zeros in place of the digest itself (the entry "sha256" of
+the metadata). It detects damage, not malice: whoever modifies a file can also modify its digest.
 
-The header's `__metadata__` has a single key, `walkback`, which holds sorted JSON: with several keys their order would
-be random, and equal content must give equal bytes.
+The header's `__metadata__` has a single key, `walkback`, which holds sorted JSON. The order of several keys would be
+random, but equal content must give equal bytes.
 
 Files are not trusted. The whole header is checked before any tensor is created: its length, the number of tensors,
 duplicate keys, and every shape and offset.
@@ -29,16 +29,16 @@ from typing import Any
 from walkback.errors import CheckpointError, WalkbackError
 
 MAX_HEADER_BYTES = 16 * 2**20
-"""Longest header that is read; a checkpoint's takes about 100 bytes a tensor."""
+"""Maximum length of a header; a checkpoint has about 100 bytes per tensor."""
 
 MAX_TENSORS = 2**16
-"""Largest number of tensors that is read."""
+"""Maximum number of tensors in a file."""
 
 MAX_METADATA_CHARACTERS = 2**20
-"""Longest metadata that is read."""
+"""Maximum length of the metadata."""
 
 MAX_DEPTH = 32
-"""Deepest nesting of JSON that is read; a configuration needs about eight levels."""
+"""Maximum nesting depth of JSON; a configuration needs about eight levels."""
 
 _MAX_COLONS, _MAX_COMMAS = 6 * MAX_TENSORS, 32 * MAX_TENSORS
 
@@ -46,7 +46,7 @@ _DIGEST = "sha256"
 _EMPTY = "0" * 64
 _HEX = re.compile("[0-9a-f]{64}")
 
-_MAX_SPAN = 2**48  # product of a shape's non-zero sizes; more overflows the strides of an empty tensor
+_MAX_SPAN = 2**48  # product of the nonzero sizes of a shape; more overflows the strides of an empty tensor
 
 DTYPES = {
     "I64": ("int64", 8),
@@ -60,8 +60,8 @@ DTYPES = {
     "U8": ("uint8", 1),
     "BOOL": ("bool", 1),
 }
-"""Types that can be stored: torch's name and the bytes of an element. Tensors are stored in this order of
-types (that of the safetensors package, wide ones first, which aligns every tensor), and then by name."""
+"""Types that can be stored: torch's name, and the bytes of an element. Tensors are stored in this order of types (that
+of the safetensors package: wide types first, which aligns every tensor), and then by name."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,13 +78,13 @@ class TensorSpec:
 
     @property
     def num_bytes(self) -> int:
-        """Bytes it takes in the file."""
+        """Size in the file, in bytes."""
         return self.size * DTYPES[self.dtype][1]
 
 
 @dataclass(frozen=True, slots=True)
 class Header:
-    """What a file says it holds: tensors in the order of their bytes, the metadata document, and the file's digest."""
+    """The header of a file: tensors in the order of their data, the metadata document, and the file's digest."""
 
     tensors: Mapping[str, TensorSpec]
     metadata: Mapping[str, Any]
@@ -92,29 +92,29 @@ class Header:
 
 
 class Malformed(Exception):  # noqa: N818  becomes a CheckpointError as soon as the file's name is known
-    """What is wrong with a file, as the end of the sentence "Got FILE, which …"."""
+    """A malformed file; the message completes the sentence "Got FILE, which …"."""
 
 
 def _read_header(path: Path) -> Header:
-    """The checked header of a file; reads neither the tensors nor torch's code.
+    """Read and check the header of a file, without reading tensors or importing torch.
 
     Raises:
-        CheckpointError: As `read_tensors`.
+        CheckpointError: See `read_tensors`.
     """
     with opened(path) as file:
         return parse_header(file)
 
 
 def read_metadata(path: Path) -> dict[str, Any]:
-    """The metadata document of a file, from its header alone; raises as `_read_header`."""
+    """Read the metadata document of a file from its header; raises CheckpointError if that is malformed."""
     return dict(_read_header(path).metadata)
 
 
 def encode_header(specs: Mapping[str, TensorSpec], metadata: Mapping[str, Any]) -> bytes:
-    """The bytes before the data of tensors that will follow end to end in the order of `specs`.
+    """Return the bytes that precede the data of tensors, which must follow end to end in the order of `specs`.
 
     Raises:
-        WalkbackError: The metadata are longer than a reader would accept.
+        WalkbackError: The metadata are longer than a reader accepts.
     """
     document: dict[str, Any] = {"__metadata__": encode_metadata(metadata)}
     offset = 0
@@ -128,7 +128,7 @@ def encode_header(specs: Mapping[str, TensorSpec], metadata: Mapping[str, Any]) 
 
 
 def encode_metadata(metadata: Mapping[str, Any]) -> dict[str, str]:
-    """The header's `__metadata__`: one key that holds sorted JSON; raises as `encode_header`."""
+    """Return the header's `__metadata__`, a single key that holds sorted JSON; raises the errors of `encode_header`."""
     text = _dumps(metadata, sort_keys=True)
     if len(text) > MAX_METADATA_CHARACTERS:
         raise WalkbackError(
@@ -138,7 +138,7 @@ def encode_metadata(metadata: Mapping[str, Any]) -> dict[str, str]:
 
 
 def _dumps(document: Mapping[str, Any], *, sort_keys: bool = False) -> str:
-    """Compact JSON that holds no NaN."""
+    """Return compact JSON; NaN and infinity raise ValueError."""
     return json.dumps(
         document, sort_keys=sort_keys, ensure_ascii=False, allow_nan=False, separators=(",", ":")
     )
@@ -146,7 +146,7 @@ def _dumps(document: Mapping[str, Any], *, sort_keys: bool = False) -> str:
 
 @contextmanager
 def opened(path: Path) -> Iterator[BufferedReader]:
-    """The file, open for reading; whatever is wrong with it becomes a CheckpointError."""
+    """Open a file for reading in the block, and turn its errors into CheckpointError."""
     try:
         _require_regular(path)
         with path.open("rb") as file:
@@ -175,7 +175,7 @@ def parse_header(file: BufferedReader) -> Header:
     if length > MAX_HEADER_BYTES:
         raise Malformed(f"has a header of {length} bytes, more than {MAX_HEADER_BYTES}")
     content = file.read(length)
-    # A tensor has four colons: more keys than could be used are not worth the time to parse them.
+    # A tensor has four colons. Refuse a header with too many entries before spending time on parsing it.
     if content.count(b":") > _MAX_COLONS or content.count(b",") > _MAX_COMMAS:
         raise Malformed("has a header with too many entries")
     document = _parse(content, "header")
@@ -189,7 +189,7 @@ def parse_header(file: BufferedReader) -> Header:
 
 
 def unsealed(metadata: Mapping[str, Any]) -> dict[str, Any]:
-    """Metadata with an empty place for the digest; raises WalkbackError if they have an entry of that name."""
+    """Return metadata with a placeholder for the digest; raises WalkbackError if they have an entry of that name."""
     if _DIGEST in metadata:
         raise WalkbackError(
             f"Got metadata with an entry {_DIGEST!r}, which is a reserved name; choose another."
@@ -198,7 +198,7 @@ def unsealed(metadata: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def sealed(content: bytes) -> list[bytes | memoryview]:
-    """The bytes of a file with metadata from `unsealed`, and the digest in its place: pieces that are not copied."""
+    """Return the bytes of a file with metadata from `unsealed` and the digest inserted, as pieces (without a copy)."""
     begin = content.index(_place(_EMPTY)) + len(_place(""))
     view = memoryview(content)
     digest = hashlib.sha256(content).hexdigest()
@@ -220,12 +220,12 @@ def require_intact(content: bytes, digest: str) -> None:
 
 
 def _place(digest: str) -> bytes:
-    """The metadata entry up to the end of its value, as the header has it: JSON in a string of JSON."""
+    """Return the metadata entry of a digest up to the end of its value, as in the header: JSON in a JSON string."""
     return rf"\"{_DIGEST}\":\"{digest}".encode()
 
 
 def _specs(entries: Mapping[str, Any], data_size: int) -> dict[str, TensorSpec]:
-    """The tensors in the order of their bytes, which must fill the data exactly."""
+    """Return the tensors in the order of their data, which must fill the file without gaps."""
     placed = sorted((_entry(name, entry) for name, entry in entries.items()), key=lambda row: row[:2])
     position = 0
     for begin, end, name, _ in placed:
@@ -238,7 +238,7 @@ def _specs(entries: Mapping[str, Any], data_size: int) -> dict[str, TensorSpec]:
 
 
 def _entry(name: str, entry: Any) -> tuple[int, int, str, TensorSpec]:
-    """One tensor of the header: begin, end, name, spec."""
+    """Return begin, end, name and spec of one tensor of the header."""
     if not name.isprintable() or len(name) > 1000:
         raise Malformed(f"has a tensor with the unusable name {name[:40]!r}")
     match entry:
@@ -257,12 +257,12 @@ def _entry(name: str, entry: Any) -> tuple[int, int, str, TensorSpec]:
 
 
 def _is_count(number: Any) -> bool:
-    """Whether `number` is an integer that can be a size in a file."""
+    """Return whether `number` is an integer that can be a size in a file."""
     return type(number) is int and 0 <= number < 2**63
 
 
 def _metadata(entry: Any) -> dict[str, Any]:
-    """The document under the one metadata key."""
+    """Return the document under the single metadata key."""
     match entry:
         case {"walkback": str(text), **others} if not others:
             if len(text) > MAX_METADATA_CHARACTERS:
@@ -275,8 +275,8 @@ def _metadata(entry: Any) -> dict[str, Any]:
 
 
 def _parse(text: bytes, what: str) -> dict[str, Any]:
-    """A JSON object without what JSON's reader does not refuse: duplicate keys, NaN, lone surrogates, deep nesting and
-    integers that need more than 64 bits.
+    """Parse a JSON object, and reject what Python's parser accepts: duplicate keys, NaN, lone surrogates, deep nesting,
+    and integers of more than 64 bits.
     """
 
     def unique(pairs: Iterable[tuple[str, Any]]) -> dict[str, Any]:
@@ -301,7 +301,7 @@ def _parse(text: bytes, what: str) -> dict[str, Any]:
 
 
 def _require_plain(document: Mapping[str, Any], what: str) -> None:
-    """Bound depth and integers; without recursion, and level by level."""
+    """Limit depth and integers; level by level, because recursion could overflow the stack."""
     level: list[Any] = [document]
     for _ in range(MAX_DEPTH):
         if any(isinstance(value, int) and not -(2**63) <= value < 2**64 for value in level):

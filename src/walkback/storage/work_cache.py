@@ -1,6 +1,6 @@
-"""Work cache: finished pieces of a long measurement, so that it can resume after an interruption.
+"""Work cache: finished pieces of a long measurement, so that it can be resumed after an interruption.
 
-    directory/protocol.json          what is measured; a directory of another measurement is rejected
+    directory/protocol.json          description of the measurement; other measurements reject the directory
     directory/<entry>.safetensors    finished pieces, each written atomically
 
 Without a directory nothing is cached.
@@ -35,7 +35,7 @@ class WorkCache:
 
     Raises:
         ConfigurationError: The directory holds something else, or pieces of another measurement.
-        WalkbackError: It cannot be written.
+        WalkbackError: The directory cannot be written.
     """
 
     def __init__(self, directory: Path | None = None, protocol: Mapping[str, Any] | None = None) -> None:
@@ -76,7 +76,7 @@ class WorkCache:
 
     @contextmanager
     def noted(self) -> Iterator[None]:
-        """Note on a signal that ends the block where the finished pieces are."""
+        """Add a note to a signal that ends the block, which says where the finished pieces are."""
         try:
             yield
         except KeyboardInterrupt as stopped:
@@ -93,7 +93,7 @@ class WorkCache:
 
 
 def _protocol_in(file: Path) -> object:
-    """The protocol of a file; None where it cannot be read."""
+    """Return the protocol in a file; None if it cannot be read."""
     try:
         document = json.loads(read_text(file))
     except (ConfigurationError, ValueError, RecursionError):

@@ -1,10 +1,10 @@
-"""Ranges of a module's tensors: which values of a checkpoint make sense.
+"""Ranges of a module's tensors: the valid values of a checkpoint.
 
     class Noise(nn.Module, Constrained):
         constraints = {"variance": positive}
 
-A checkpoint may come from anywhere. Loading it compares shapes and types and requires finite tensors; a module declares
-what else makes a tensor unusable, such as a negative variance, and such a checkpoint is refused.
+Checkpoints are not trusted. Loading one compares shapes and types and requires finite tensors. A module declares
+further constraints, such as positive variances; a checkpoint that violates them is refused.
 """
 
 from __future__ import annotations
@@ -29,26 +29,26 @@ __all__ = [
 ]
 
 _STATISTICS: Mapping[str, Constraint] = {"running_var": nonnegative, "num_batches_tracked": nonnegative}
-"""Of the batch norms of torch."""
+"""Ranges of the buffers of torch's batch norms."""
 
 
 class Constrained(ABC):
-    """Capability of a module, an operator, process or prior or a part of one: its tensors have ranges."""
+    """Capability of a module (an operator, process, prior, or part of one) whose tensors have ranges."""
 
     @property
     @abstractmethod
     def constraints(self) -> Mapping[str, Constraint]:
-        """Ranges of the module's own parameters and buffers by name, those of `torch.distributions.constraints`."""
+        """Ranges of the module's own parameters and buffers by name, from `torch.distributions.constraints`."""
 
 
 def greater_than(bound: float) -> Constraint:
-    """Numbers above `bound`."""
+    """Return the constraint x > `bound`."""
     constraint: Constraint = torch_constraints.greater_than(bound)  # type: ignore[no-untyped-call]
     return constraint
 
 
 def constraints_of(module: nn.Module) -> Mapping[str, Constraint]:
-    """The ranges of a module's own tensors, without those of the modules inside it."""
+    """Return the ranges of a module's own tensors, without those of its submodules."""
     if isinstance(module, Constrained):
         return module.constraints
     return _STATISTICS if isinstance(module, _NormBase) else {}
@@ -56,7 +56,7 @@ def constraints_of(module: nn.Module) -> Mapping[str, Constraint]:
 
 @torch.no_grad()
 def violation(module: nn.Module) -> str | None:
-    """What is wrong with the first tensor of a module, or of one inside it, that is not finite or out of its range.
+    """Describe the first tensor of a module or its submodules that is not finite or is out of range; None without one.
 
     >>> norm = nn.BatchNorm1d(2)
     >>> violation(norm) is None, norm.running_var.fill_(-1.0) is None, violation(norm)

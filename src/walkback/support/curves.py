@@ -13,11 +13,11 @@ from walkback.support.extras import require
 
 _WIDTH, _HEIGHT, _DPI = 5.2, 3.6, 110
 _WIDE = 30.0
-"""Ratio of the largest to the smallest of positive values from which an axis is logarithmic."""
+"""Smallest ratio of the largest to the smallest (positive) value for which an axis is logarithmic."""
 
 
 class Curve(Protocol):
-    """What is drawn of a series, see `walkback.report.Series`."""
+    """The attributes of a series that are drawn, see `walkback.report.Series`."""
 
     @property
     def name(self) -> str:
@@ -49,7 +49,7 @@ class Curve(Protocol):
 
 
 def drawn(name: str, series: Sequence[Curve]) -> Any:
-    """Draw series as a `matplotlib.figure.Figure`; those with equal labels share a panel.
+    """Draw series as a `matplotlib.figure.Figure`; series with equal labels share a panel.
 
     Raises:
         ConfigurationError: There is nothing to draw, or matplotlib is not installed.
@@ -94,6 +94,6 @@ def _words(name: str) -> str:
 
 
 def _spans(values: Sequence[float]) -> bool:
-    """Whether positive values spread over so wide a range, few of them, that only a logarithm shows them all."""
+    """Return whether a few positive values span so wide a range that only a logarithmic axis separates them all."""
     distinct = sorted(set(values))
     return bool(distinct) and distinct[0] > 0 and len(distinct) <= 40 and distinct[-1] / distinct[0] >= _WIDE

@@ -1,4 +1,4 @@
-"""Exceptions that are nobody's fault: signals, and memory that does not suffice. Does not import torch."""
+"""Exceptions that are not caused by code: signals, and insufficient memory. Does not import torch."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ from walkback.support.memory_errors import is_out_of_memory
 
 
 def is_not_of_code(error: BaseException) -> bool:
-    """Whether an exception comes from the user or the machine, not from the code that it was raised in.
+    """Return whether an exception comes from the user or the machine, not from the code that it was raised in.
 
-    A KeyboardInterrupt is the user's if Python's own handler of Ctrl-C is installed. Where walkback's is, signals are
-    `Stopped`, and any other KeyboardInterrupt was raised by code.
+    A KeyboardInterrupt comes from the user if Python's default handler of Ctrl-C is installed. If walkback's handler is
+    installed, signals raise `Stopped`, and any other KeyboardInterrupt was raised by code.
     """
     if isinstance(error, Stopped | Interrupted | BrokenPipeError) or is_out_of_memory(error):
         return True

@@ -12,7 +12,7 @@ from html import escape
 from walkback.errors import escaped, shortened
 
 _MOST_CHARACTERS = 2000
-"""Longest text of a cell, a heading or a sentence."""
+"""Maximum length of the text of a cell, a heading or a sentence."""
 
 
 def text(value: object) -> str:

@@ -1,7 +1,7 @@
 """Signals that end work: Ctrl-C (SIGINT), SIGTERM, and SIGHUP, which is sent when the terminal is closed.
 
-    ended_by_signals    a signal raises `Stopped` at the current statement; files are written whole or not at all
-    stoppable           the same, except in `stop.deferred()`: there the first signal waits for the end of the block
+    ended_by_signals    a signal raises `Stopped` at the current statement; files are written completely or not at all
+    stoppable           the same, except in `stop.deferred()`, which delays the first signal to the end of the block
 
 The exit code is 128 + the number of the last signal: 130, 143 or 129. Python calls handlers in the main thread, between
 two instructions; a signal that arrives during a long computation in C++ is handled when that returns.
@@ -21,13 +21,13 @@ from typing import TypeAlias, final
 
 _Handler: TypeAlias = Callable[[int, FrameType | None], None]
 
-_AGAIN = 0.05  # seconds until a signal is repeated whose exception was lost
+_AGAIN = 0.05  # seconds before a signal whose exception was lost is sent again
 
 _WORDS = {"SIGINT": "interrupted", "SIGTERM": "terminated", "SIGHUP": "stopped: the terminal was closed"}
 
 
 def handled_signals() -> tuple[signal.Signals, ...]:
-    """Signals that end work here; SIGHUP is left alone where it is ignored, as under `nohup`."""
+    """Return the signals that end work, without SIGHUP if it is ignored, as under `nohup`."""
     found = [signal.SIGINT, signal.SIGTERM]
     hangup = getattr(signal, "SIGHUP", None)  # not on Windows
     if hangup is not None and signal.getsignal(hangup) is not signal.SIG_IGN:
@@ -39,8 +39,8 @@ def handled_signals() -> tuple[signal.Signals, ...]:
 class Stopped(KeyboardInterrupt):
     """A signal has ended the work; `signal` is its number.
 
-    Not an `Exception`: third-party code that handles errors must not handle this. `insisted` is true if an earlier
-    signal was deferred. Notes (`add_note`) say what is kept.
+    Not an `Exception`: third-party code that catches errors must not catch this. `insisted` is true if an earlier
+    signal was deferred. Notes (`add_note`) say which results are kept.
     """
 
     def __init__(self, number: int, insisted: bool = False) -> None:
@@ -78,7 +78,7 @@ class Stop:
 
     @contextmanager
     def deferred(self) -> Iterator[None]:
-        """Let the first signal in the block wait for its end; the second one raises `Stopped` at once.
+        """Defer the first signal to the end of the block; a second one raises `Stopped` at once.
 
         Raises:
             Stopped: A signal arrived, and the block ended without an exception.
@@ -92,7 +92,7 @@ class Stop:
             raise Stopped(self.signal)
 
     def handle(self, number: int, _: FrameType | None) -> None:
-        """The handler of signals."""
+        """Handle a signal: raise `Stopped`, or record the signal if it is deferred."""
         if self or not self._deferred:
             raise Stopped(number, insisted=bool(self))
         self.signal = number
@@ -102,9 +102,9 @@ class Stop:
 
 @contextmanager
 def ended_by_signals() -> Iterator[list[Stopped]]:
-    """Raise `Stopped` in the block when a signal arrives; yields a list of what was raised.
+    """Raise `Stopped` in the block when a signal arrives; yields a list of the exceptions raised.
 
-    The list is for callers whose libraries replace a KeyboardInterrupt by an exception of their own.
+    The list is for callers of libraries that replace a KeyboardInterrupt by an exception of their own.
     """
     raised: list[Stopped] = []
 
@@ -136,7 +136,8 @@ def _handling(handle: _Handler) -> Iterator[None]:
     hook = sys.unraisablehook
 
     def repeat(lost: sys.UnraisableHookArgs) -> None:
-        # Python drops what a handler raises in a finalizer or a callback of the garbage collector.
+        # Python drops an exception that a handler raises during a finalizer or a callback of the garbage collector.
+        # Send the signal again shortly, from a thread, so that it arrives outside of that code.
         if isinstance(lost.exc_value, Stopped):
             threading.Timer(_AGAIN, os.kill, (os.getpid(), lost.exc_value.signal)).start()
         else:

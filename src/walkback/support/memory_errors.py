@@ -1,4 +1,4 @@
-"""Errors that mean that memory does not suffice, whoever raises them. Does not import torch."""
+"""Recognition of out-of-memory errors, whichever library raises them. Does not import torch."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ _WORDS = re.compile(
     r"|failed to map segment|can't start new thread",
     re.IGNORECASE,
 )
-"""PyTorch's allocator for CPUs raises a plain RuntimeError, the loader of libraries an ImportError."""
+"""PyTorch's CPU allocator raises a plain RuntimeError, the loader of shared libraries an ImportError."""
 
 
 def is_out_of_memory(error: BaseException) -> bool:
-    """Whether an error means that memory, or the space of addresses, does not suffice."""
+    """Return whether an error means that memory or address space is exhausted."""
     if isinstance(error, MemoryError):
         return True
     if isinstance(error, OSError) and error.errno == errno.ENOMEM:
@@ -27,6 +27,6 @@ def is_out_of_memory(error: BaseException) -> bool:
 
 
 def wanted_by(error: BaseException) -> str:
-    """How much was asked for, in brackets; empty where the error does not say."""
+    """Return the requested amount in parentheses; empty if the error does not state it."""
     found = WANTED.search(str(error))
     return "" if found is None else f" ({next(filter(None, found.groups()))} more)"

@@ -1,4 +1,4 @@
-"""Numbers with errors, as they are printed."""
+"""Formatting of numbers with errors."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""This process among those that a launcher has started together. Does not import torch."""
+"""The place of this process in a group started by a launcher. Does not import torch."""
 
 from __future__ import annotations
 
@@ -9,31 +9,31 @@ import time
 
 from walkback.errors import ConfigurationError
 
-_LOOK = 1.0  # seconds between two looks at the parent
+_LOOK = 1.0  # seconds between checks of the parent process
 
 _FEWEST_LIMIT, _PER_CORE = 16, 2
-"""Processes that are allowed on any machine, and for each of its cores."""
+"""Number of processes allowed on any machine, and per core."""
 
 
 def is_one_of_several() -> bool:
-    """Whether a launcher (`walkback run --nproc`, torchrun) has announced several processes."""
+    """Return whether a launcher (`walkback run --nproc`, torchrun) started this process as part of a group."""
     return "WORLD_SIZE" in os.environ
 
 
 def world_size() -> int:
-    """Number of processes that train together."""
+    """Return the number of processes that train together."""
     return int(os.environ.get("WORLD_SIZE", "1"))
 
 
 def talks() -> bool:
-    """Whether this process is the one of them that talks to people, or alone."""
+    """Return whether this process prints messages: rank 0, or the only process."""
     return os.environ.get("RANK", "0") == "0"
 
 
 def follow_parent() -> None:
-    """Ask this process to stop, by SIGTERM, when its parent is gone.
+    """Send SIGTERM to this process when its parent has ended.
 
-    A launcher that is killed cannot end what it has started: without this, processes would train on unseen.
+    A launcher that is killed cannot stop the processes that it started, which would otherwise continue to train.
     """
     parent = os.getppid()
 
@@ -46,7 +46,7 @@ def follow_parent() -> None:
 
 
 def require_few(nproc: int) -> None:
-    """Refuse more processes than this machine could run side by side; raises ConfigurationError."""
+    """Raise ConfigurationError if `nproc` exceeds the number of processes that this machine can run in parallel."""
     most = max(_FEWEST_LIMIT, _PER_CORE * (os.cpu_count() or 1))
     if nproc > most:
         raise ConfigurationError(

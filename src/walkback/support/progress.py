@@ -27,10 +27,10 @@ _LINES = 10
 """Number of lines per stage if stderr is not a terminal."""
 
 _DESCRIPTION = 100
-"""Most characters of a stage's description, which may contain names from files."""
+"""Maximum length of a stage's description, which may contain names from files."""
 
 _PATIENCE = 2.0
-"""Seconds that a stage may take without a word if stderr is not a terminal."""
+"""Seconds after which a stage is announced if stderr is not a terminal."""
 
 _SHORT = {
     "loss": "loss {:.2f}",
@@ -140,13 +140,13 @@ class ProgressBar:
         )
 
     def _be_patient(self) -> None:
-        """Say nothing of the stage unasked."""
+        """Cancel the announcement of a stage that takes long."""
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
 
     def _end_stage(self) -> None:
-        """Take away the bar of a stage that has no end: it would go on beside the next one."""
+        """Remove the bar of a stage of unknown length, which would otherwise keep moving next to the next one."""
         self._be_patient()
         if self._task is not None and not self._total:
             self._progress.remove_task(self._task)

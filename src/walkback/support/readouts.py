@@ -6,7 +6,7 @@ import re
 from typing import TypeAlias
 
 Readout: TypeAlias = str
-"""How a state is shown: `state`, `mean`, or `mean@T` with a temperature T; see `walkback.sampling.readout`."""
+"""How states are shown: `state`, `mean`, or `mean@T` with a temperature T; see `walkback.sampling.readout`."""
 
 READOUTS = "state|mean|mean@T"
 

@@ -1,4 +1,4 @@
-"""What components give has the shapes and dtypes that are expected."""
+"""Checks of the shapes and dtypes that components return."""
 
 from __future__ import annotations
 
@@ -8,15 +8,15 @@ from walkback.errors import WalkbackError
 
 
 def require_like(found: object, expected: Tensor | tuple[Tensor, ...], *givers: object) -> None:
-    """Check that a state that a component gave has the leaves, shapes and dtypes of another one.
+    """Check that a state returned by a component has the leaves, shapes and dtypes of `expected`.
 
     Args:
-        found: The state.
-        expected: A state as it should be.
-        givers: What may have given it, which is suspected; the last one is named.
+        found: The returned state.
+        expected: A state with the expected leaves.
+        givers: Objects that may have returned it, as suspects of the error; the message names the last one.
 
     Raises:
-        WalkbackError: It has not.
+        WalkbackError: The state differs.
     """
     parts = found if isinstance(found, tuple) else (found,)
     wanted = expected if isinstance(expected, tuple) else (expected,)

@@ -1,4 +1,4 @@
-"""Whether tensors fit into this machine, asked before work begins. Does not import torch."""
+"""Checks, before work begins, that tensors fit into the memory of this machine. Does not import torch."""
 
 from __future__ import annotations
 
@@ -8,16 +8,16 @@ from pathlib import Path
 
 from walkback.errors import ConfigurationError
 
-_BYTES = 4  # of an entry of a state, in single precision
+_BYTES = 4  # per entry of a state, in single precision
 _GROUP = Path("/sys/fs/cgroup/memory.max")
 
 
 def machine_memory() -> int | None:
-    """The memory that this process could have at most, in bytes; None where the system does not tell."""
+    """Return the memory available to this process in bytes, the smallest known limit; None if none is known."""
     limits: list[int] = []
     with suppress(ValueError, OSError, AttributeError):  # not on Windows
         limits.append(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"))
-    with suppress(ValueError, OSError):  # a container; "max" where it has no limit
+    with suppress(ValueError, OSError):  # the limit of a container, or "max" if it has none
         limits.append(int(_GROUP.read_text()))
     with suppress(ImportError, ValueError, OSError):
         import resource
@@ -29,25 +29,25 @@ def machine_memory() -> int | None:
 
 
 def require_room(option: str, entries: int) -> None:
-    """Refuse an option whose states alone need more memory than there is; says nothing of smaller ones.
+    """Refuse an option whose states alone exceed the memory; larger needs than those states are not considered.
 
     Args:
-        option: As the user wrote it, with its value: "training.batch_size = 1000000".
-        entries: How many numbers its states have.
+        option: The option with its value, as the user wrote it: "training.batch_size = 1000000".
+        entries: Number of entries of its states.
 
     Raises:
-        ConfigurationError: They do not fit.
+        ConfigurationError: The states do not fit.
     """
     memory = machine_memory()
     if memory is not None and entries * _BYTES > memory:
         raise ConfigurationError(
-            f"Got {option}, whose states alone need {_size(entries * _BYTES)} of memory, expected at most what there "
-            f"is, {_size(memory)}: lower it."
+            f"Got {option}, whose states alone need {_size(entries * _BYTES)} of memory, expected at most the "
+            f"{_size(memory)} of this machine: lower it."
         )
 
 
 def _size(num: int) -> str:
-    """A number of bytes in words.
+    """Format a number of bytes.
 
     >>> _size(8_500_000_000), _size(2_600_000_000_000_000)
     ('8.5 GB', '2,600 TB')

@@ -1,4 +1,4 @@
-"""Small words for messages: the nearest name, an error in one line, text that is safe to print."""
+"""Text for messages: the nearest name, an error in one line, text that is safe to print."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ from collections.abc import Iterable, Sequence
 from walkback.errors import WalkbackError, escaped, in_one_line, shortened
 
 _MOST_CHARACTERS = 100_000
-"""Longest text that is shown as it is; files may hold names of any length."""
+"""Maximum length of text that is shown in full; files may contain names of any length."""
 
 
 def nearest(name: str, names: Iterable[str]) -> str:
-    """A clause that proposes the nearest of `names`, empty where none is near.
+    """Return a clause that suggests the nearest of `names`; empty if none is near.
 
     >>> nearest("sgima", ["sigma", "levels"])
     " (did you mean 'sigma'?)"
@@ -23,7 +23,9 @@ def nearest(name: str, names: Iterable[str]) -> str:
 
 
 def one_line(error: BaseException) -> str:
-    r"""What an exception says, in 300 characters, without full stop; with its type unless it is one of ours.
+    r"""Return the message of an exception in at most 300 characters, without a final period.
+
+    The message is preceded by the type of the exception, unless it is a WalkbackError.
 
     >>> one_line(ValueError("two\nlines."))
     'ValueError: two lines'
@@ -33,7 +35,7 @@ def one_line(error: BaseException) -> str:
 
 
 def printable(text: str) -> str:
-    r"""Text of unknown origin, on its own lines, without the characters that could steer a terminal; see `escaped`.
+    r"""Escape characters of untrusted text that could control a terminal, but keep line breaks; see `escaped`.
 
     >>> printable("\x1b[31mred")
     '\\u001b[31mred'
@@ -42,11 +44,11 @@ def printable(text: str) -> str:
 
 
 _MOST_ROWS, _WIDEST = 40, 100
-"""Lines of a record that is printed in Python, which should fit a screen, and characters of a cell."""
+"""Maximum number of lines of a record printed in Python, which should fit a screen, and of characters per cell."""
 
 
 def columns(rows: Sequence[Sequence[str]], more: Sequence[str] = ()) -> str:
-    """Text in columns, with further lines below it; safe to print, and cut where it is longer than a screen.
+    """Format rows in columns, followed by further lines; safe to print, and truncated to the length of a screen.
 
     >>> print(columns([("bound", "1.2"), ("n", "3")], ["Few examples."]))
     bound  1.2

@@ -1,4 +1,4 @@
-"""Files of unknown origin: small texts such as recipes, configurations and manifests, and regular files at all."""
+"""Files that are not trusted: small texts such as recipes, configurations and manifests, and regular files in general."""
 
 from __future__ import annotations
 
@@ -10,18 +10,18 @@ from pathlib import Path
 from walkback.errors import ConfigurationError
 
 MOST_BYTES = 2**20
-"""Largest text file that is read. A recipe takes a few thousand bytes."""
+"""Largest text file to read. A recipe has a few thousand bytes."""
 
 
 def read_text(path: Path, most: int = MOST_BYTES) -> str:
-    """The text of a regular file in UTF-8, with or without a byte order mark.
+    """Return the text of a regular file in UTF-8, with or without a byte order mark.
 
     Args:
         path: The file.
-        most: Largest size in bytes.
+        most: Maximum size in bytes.
 
     Raises:
-        ConfigurationError: It does not exist, cannot be read, is larger, is not a regular file or is not in UTF-8.
+        ConfigurationError: The file does not exist, cannot be read, is larger, is not regular, or is not in UTF-8.
     """
     try:
         return _read(path, most).decode("utf-8-sig")
@@ -43,10 +43,10 @@ def _read(path: Path, most: int) -> bytes:
 
 
 def open_regular(path: Path) -> BufferedReader:
-    """Open a regular file for reading: a named pipe would wait for a writer, and a device may never end.
+    """Open a regular file for reading: a named pipe would block until there is a writer, and a device may never end.
 
     Raises:
-        ConfigurationError: It is something else.
+        ConfigurationError: It is not a regular file.
         OSError: It cannot be opened.
     """
     return open(path, "rb", opener=_without_waiting)

@@ -1,4 +1,4 @@
-"""Number of threads that torch uses on the CPU."""
+"""The number of CPU threads that torch uses."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ def cpu_threads(count: int) -> Iterator[None]:
     """Use `count` CPU threads in the block (0 leaves the number unchanged), and restore the number afterwards.
 
     Raises:
-        ConfigurationError: The system does not let this process start so many.
+        ConfigurationError: The system does not allow this process to start that many threads.
     """
     if count > (os.cpu_count() or 1):
         _require_startable(count)
@@ -31,7 +31,7 @@ def cpu_threads(count: int) -> Iterator[None]:
 
 
 def _require_startable(count: int) -> None:
-    """Start and end so many threads at once: where the system refuses one, OpenMP would end the process."""
+    """Start and end that many threads at once: if the system refused one later, OpenMP would abort the process."""
     gate, started = threading.Event(), list[threading.Thread]()
     try:
         for _ in range(count):
@@ -40,8 +40,8 @@ def _require_startable(count: int) -> None:
             started.append(thread)
     except (RuntimeError, MemoryError) as error:
         raise ConfigurationError(
-            f"run.threads = {count} is more than the {len(started)} threads that this process may start, by its limits "
-            f"of memory and processes: lower run.threads; this machine has {os.cpu_count()} processors."
+            f"run.threads = {count} exceeds the {len(started)} threads that the limits on memory and processes allow: "
+            f"lower run.threads; this machine has {os.cpu_count()} processors."
         ) from error
     finally:
         gate.set()

@@ -4,8 +4,8 @@
     def test_conforms(check):
         check(Case.of("my-operator", {"hidden": 8}))
 
-`checks(kind, expected={"compiles": "the loop's length depends on the data"})` names failures that are known, with
-their reasons. `check_component` gives the outcomes as records. pytest is not needed.
+`checks(kind, expected={"compiles": "the loop's length depends on the data"})` declares known failures and their
+reasons. `check_component` returns the outcomes as records. pytest is not required.
 """
 
 from __future__ import annotations

@@ -2,7 +2,7 @@
 
 Case     a component with its options, by name, class or factory
 Check    one law: a name, what it proves, and a function of the case
-Outcome  how one check went
+Outcome  the result of one check
 """
 
 from __future__ import annotations
@@ -49,21 +49,24 @@ BASES: Mapping[Kind, tuple[type, ...]] = {
     "logger": (Logger,),
     "metric": (Metric,),
 }
-"""What a component of each kind derives from."""
+"""Base classes of the components of each kind."""
 
 SPACES: tuple[StateSpace, ...] = (
     *(Space((2,)), Space((1, 8, 8)), Space((3, 8, 8))),
     *(Space((5,), "binary"), Space((1, 8, 8), "binary")),
 )
-"""Spaces that are tried where a case names none: points and images, real and binary."""
+"""Spaces to try if a case names none: points and images, real and binary."""
+
+SYMBOLS: tuple[StateSpace, ...] = (Space((3, 4), "one-hot"),)
+"""Spaces that are tried where a component refuses all of `SPACES`."""
 
 
 class ConformanceError(PluginError):
-    """A component breaks a law of its kind; the message says which, and what to do."""
+    """A component breaks a law of its kind; the message says which one, and how to fix it."""
 
 
 class NotApplicable(unittest.SkipTest):
-    """A check has nothing to say about a component; pytest and unittest count it as skipped."""
+    """A check does not apply to a component; pytest and unittest count it as skipped."""
 
 
 @final
@@ -72,14 +75,14 @@ class Case:
     """A component to check.
 
     Attributes:
-        label: What messages call it.
-        component: A name for the registry, or what makes the component: its class, or a factory with the same
-            positional arguments (`space` for operators and priors, nothing for others).
-        options: Keyword arguments; those of a name or a class are checked as in a configuration. Components among those
-            of a class are instances.
+        label: Its name in messages.
+        component: A name in the registry, the component's class, or a factory with the same positional arguments
+            (`space` for operators and priors, none for other kinds).
+        options: Keyword arguments. With a name or a class, they are validated as in a configuration. With a class,
+            nested components are instances.
         spaces: Spaces to try for operators, priors and processes.
-        registry: Looks up names.
-        thorough: Whether to check what takes minutes too.
+        registry: Resolves names.
+        thorough: Whether to run checks that take minutes.
     """
 
     label: str
@@ -99,14 +102,14 @@ class Case:
         registry: Registry | None = None,
         thorough: bool = False,
     ) -> Case:
-        """A case from a registered name, a class or a factory; see the attributes.
+        """Return a case for a registered name, a class or a factory; see the attributes.
 
         Args:
-            component: What to check.
+            component: The component to check.
             options: Its options.
-            spaces: Spaces that it accepts, where the usual ones (`SPACES`) are not for it.
-            registry: Looks up names; None finds the installed plugins.
-            thorough: Whether to check what takes minutes too.
+            spaces: Spaces that it accepts; by default, `SPACES`.
+            registry: Resolves names; None discovers the installed plugins.
+            thorough: Whether to run checks that take minutes.
         """
         by_name = isinstance(component, str)
         label = component if isinstance(component, str) else getattr(component, "__name__", repr(component))
@@ -114,11 +117,11 @@ class Case:
         return cls(label, component, dict(options or {}), tuple(spaces) or SPACES, found, thorough)
 
     def build(self, kind: Kind, *arguments: Any, seed: int = 0) -> Any:
-        """A new component, its initial weights drawn from `seed`.
+        """Build a new component; `seed` determines its initial weights.
 
         Raises:
-            ConfigurationError: It refuses the arguments, or the options are wrong.
-            ConformanceError: It cannot be built, or is of another kind.
+            ConfigurationError: The component rejects the arguments, or the options are invalid.
+            ConformanceError: The component cannot be built, or is of another kind.
         """
         make, options = self._maker(kind, *arguments)
         try:
@@ -128,8 +131,8 @@ class Case:
             raise
         except Exception as error:
             raise ConformanceError(
-                f"Got {one_line(error)} when the {spoken(kind)} {self.label!r} was built, expected a component, or a "
-                "ConfigurationError that says what it cannot do."
+                f"Got {one_line(error)} while building the {spoken(kind)} {self.label!r}, expected a component, or a "
+                "ConfigurationError that says what is not supported."
             ) from error
         if not isinstance(part, BASES[kind]):
             bases = " or ".join(f"{base.__module__}.{base.__qualname__}" for base in BASES[kind])
@@ -159,10 +162,10 @@ class Check:
     """One law of a kind of component.
 
     Attributes:
-        name: In words joined by dashes, unique within the kind.
-        proves: What holds of a component that passes, one clause.
-        function: Raises where it does not hold.
-        expected: Why this component is expected to fail; "" where it is expected to pass.
+        name: Words joined by hyphens, unique within the kind.
+        proves: What is true of a component that passes, as one clause.
+        function: Raises if the law does not hold.
+        expected: Why this component is expected to fail; "" if it is expected to pass.
     """
 
     name: str
@@ -174,11 +177,11 @@ class Check:
         return self.name
 
     def __call__(self, case: Case) -> None:
-        """Check a case; returns where the law holds.
+        """Check a case and return if the law holds.
 
         Raises:
-            ConformanceError: It does not hold, or does where a failure was expected.
-            unittest.SkipTest: There was nothing to check, or it failed as expected.
+            ConformanceError: The law does not hold, or it holds although a failure was expected.
+            unittest.SkipTest: The check does not apply, or the component failed as expected.
         """
         outcome, cause = self._judged(case)
         if outcome.status == "failed":
@@ -187,11 +190,11 @@ class Check:
             raise NotApplicable(outcome.message)
 
     def outcome(self, case: Case) -> Outcome:
-        """The same as a record; raises nothing of the component's."""
+        """Check a case and return the outcome as a record; never raises the component's own errors."""
         return self._judged(case)[0]
 
     def _judged(self, case: Case) -> tuple[Outcome, BaseException | None]:
-        """The outcome, and the exception behind it."""
+        """Return the outcome and the exception that caused it, if any."""
         try:
             self.function(case)
         except unittest.SkipTest as reason:
@@ -203,7 +206,7 @@ class Check:
         if self.expected:
             message = (
                 f"Got a pass of {self.name!r}, expected a failure ({self.expected}): "
-                "take the check out of `expected`."
+                "remove the check from `expected`."
             )
             return self._outcome("failed", message), None
         return self._outcome("passed", ""), None
@@ -220,13 +223,13 @@ class Check:
 @final
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """How one check of a component went.
+    """The result of one check of a component.
 
     Attributes:
-        name: Of the check.
-        status: "passed"; "failed"; "expected" for a failure with a reason; "skipped" where it does not apply.
-        message: What is wrong, or why it was expected or skipped; "" where it passed.
-        proves: What holds of a component that passes.
+        name: Name of the check.
+        status: "passed"; "failed"; "expected" for a declared failure; "skipped" if the check does not apply.
+        message: What is wrong, or why the check was skipped or the failure expected; "" if it passed.
+        proves: What is true of a component that passes.
     """
 
     name: str
@@ -240,13 +243,13 @@ _Collector: TypeAlias = Callable[[Callable[[Case], None]], Callable[[Case], None
 
 @final
 class Suite:
-    """The checks of one kind, in the order in which they are written."""
+    """The checks of one kind, in the order of their definition."""
 
     def __init__(self) -> None:
         self._checks: list[Check] = []
 
     def check(self, name: str, proves: str) -> _Collector:
-        """Take in a function of a case as a check."""
+        """Return a decorator that registers a function of a case as a check."""
 
         def take(function: Callable[[Case], None]) -> Callable[[Case], None]:
             self._checks.append(Check(name, proves, function))

@@ -1,9 +1,9 @@
-"""The law that what `torch.compile` makes of an operator has the operator's gradients.
+"""The law that compiling an operator with `torch.compile` preserves its gradients.
 
     g = ∇ -log p_T(s | s),   for each parameter:   |g_compiled - g| ≤ ½ |g| + 10 |g_rounded - g|
 
-g is computed in float32, g_rounded in the precision of training, both by the operator's own forward pass. A lost path
-makes an error of |g|; rounding makes |g_rounded - g|, which is all there is where g is 0 by symmetry.
+g is computed in float32 and g_rounded in the precision of training, both by the operator's own forward pass. A lost
+path makes an error of |g|; rounding makes an error of |g_rounded - g|, the only one where g is 0 by symmetry.
 
 A miscompiled backward pass raises no error: training continues, and part of the network does not learn. PyTorch 2.13
 miscompiled the gradient of nearest interpolation next to other branches, in bfloat16 on a CPU. Weights are perturbed
@@ -26,34 +26,36 @@ from walkback.state import State, device_of
 from walkback.support.seeding import derive_seed, generator
 from walkback.testing.cases import Case, ConformanceError, NotApplicable
 from walkback.testing.kernels import HOT
-from walkback.testing.operators import OPERATORS as OPERATORS  # exported with the law below in it
+from walkback.testing.operators import OPERATORS as OPERATORS  # re-exported, with the law below added to it
 from walkback.testing.operators import probes
 from walkback.training.levels import tensor_levels
 
 Gradients: TypeAlias = dict[str, Tensor]
 
 _SHARE, _ROUNDING = 0.5, 10.0
-_NEGLIGIBLE = 1e-5  # of the largest gradient: as good as 0 in float32
-_REPEATED = 0.01  # of a gradient: atomic additions on a CUDA device are less, another draw of dropout is more
+_NEGLIGIBLE = 1e-5  # share of the largest gradient: effectively 0 in float32
+_REPEATED = (
+    0.01  # share of a gradient: atomic additions on a CUDA device change less, a new dropout mask more
+)
 _DISTURBANCE = 0.02
 _ROWS = 16
 
 
 def require_same_gradients(operator: TransitionOperator, state: State, level: Level, seed: int) -> None:
-    """Refuse a compiled operator whose gradients are not those of its own `forward`.
+    """Raise an error if the gradients of a compiled operator differ from those of its own `forward`.
 
-    The gradients are those of training, or of evaluation mode where training is random (dropout); an operator that is
-    random in both is not looked at. Its weights, buffers and mode are as before afterwards, and so are the global
-    generators; it has no gradients then. To be called as training calls the operator: under its autocast.
+    Compares gradients in training mode, or in evaluation mode if training is random (dropout). An operator that is
+    random in both is not checked. Weights, buffers, mode and the global generators are restored; gradients are
+    cleared. Call it under the autocast context of training.
 
     Args:
         operator: Compiled in place (`operator.compile()`).
         state: States `(B, *E)` of the operator's chain.
-        level: As in training, a tensor.
-        seed: Of the disturbance.
+        level: A level whose temperature is a tensor, as in training.
+        seed: Seed of the perturbation of the weights.
 
     Raises:
-        ConformanceError: Some gradient is further off than that.
+        ConformanceError: The error of a gradient exceeds the bound above.
     """
     before = {name: tensor.detach().clone() for name, tensor in operator.state_dict().items()}
     was_training = operator.training
@@ -82,7 +84,7 @@ def require_same_gradients(operator: TransitionOperator, state: State, level: Le
 
 @torch.no_grad()
 def _disturb(operator: TransitionOperator, seed: int) -> None:
-    # Behind a head that is initialized to zero all gradients are zero, and nothing could be compared.
+    # A head initialized to zero blocks the gradients of all layers before it: nothing would be compared.
     noise = generator("cpu", seed, "disturbed")
     for parameter in operator.parameters():
         parameter.add_(_DISTURBANCE * torch.randn(parameter.shape, generator=noise).to(parameter))
@@ -91,20 +93,20 @@ def _disturb(operator: TransitionOperator, seed: int) -> None:
 def _gradients(
     operator: TransitionOperator, state: State, level: Level, *, compiled: bool = False
 ) -> Gradients:
-    """∇ of the mean of -log p over the rows, by name of the parameter."""
+    """Return the gradient of the mean of -log p over the rows, by parameter name."""
     operator.zero_grad(set_to_none=True)
     conditional = operator(state, level) if compiled else operator.forward(state, level)
     loss = -conditional.cooling(level).log_prob(state).mean()
     if loss.requires_grad:
         loss.backward()
-    torch.clear_autocast_cache()  # its copies of the weights belong to this graph
+    torch.clear_autocast_cache()  # its cast copies of the weights belong to this graph, which backward has freed
     return {
         name: parameter.grad for name, parameter in operator.named_parameters() if parameter.grad is not None
     }
 
 
 def _sizes(gradients: Gradients) -> list[tuple[str, float]]:
-    """Norms of the gradients that are not negligible, by name."""
+    """Return the norms of the gradients that are not negligible, by name."""
     sizes = {name: gradient.norm().item() for name, gradient in gradients.items()}
     least = _NEGLIGIBLE * max(sizes.values(), default=0.0)
     return [(name, size) for name, size in sizes.items() if size > least]
@@ -116,29 +118,28 @@ def _refuse_others(found: Gradients, exact: Gradients, rounded: Gradients) -> No
         gradient = exact[name]
         error = (found.get(name, torch.zeros_like(gradient)) - gradient).norm().item()
         allowed = _SHARE * size + _ROUNDING * (rounded[name] - gradient).norm().item()
-        if not error <= allowed:  # a NaN is refused too
+        if not error <= allowed:  # written so that NaN is refused too
             shares[name] = error / size
     if shares:
         name = max(shares, key=lambda name: shares[name])
         raise ConformanceError(
-            f"Got gradients of the compiled operator that are not its own ({len(shares)} of {len(exact)} parameters, "
-            f"'{name}' off by {100 * shares[name]:.0f} % of its size): PyTorch {torch.__version__} compiles its "
-            "backward pass wrongly here; write what that parameter goes through in another way, or train without "
-            "--compile."
+            f"Got wrong gradients from the compiled operator ({len(shares)} of {len(exact)} parameters, '{name}' "
+            f"off by {100 * shares[name]:.0f} % of its norm): PyTorch {torch.__version__} miscompiles its backward "
+            "pass; rewrite the operations that use that parameter, or train without --compile."
         )
 
 
-@OPERATORS.check("compiled-gradients", "torch.compile leaves the gradients of training as they are")
+@OPERATORS.check("compiled-gradients", "torch.compile preserves the gradients of training")
 def _compiled_gradients(case: Case) -> None:
     if not case.thorough:
-        raise NotApplicable("It compiles for a minute or more: ask for a thorough check.")
+        raise NotApplicable("Compilation takes a minute or more: ask for a thorough check.")
     if not any(shutil.which(compiler) for compiler in (os.environ.get("CXX", "g++"), "clang++")):
-        raise NotApplicable("There is no C++ compiler, which torch.compile needs on the CPU.")
+        raise NotApplicable("torch.compile needs a C++ compiler on the CPU, and there is none.")
     for precision in (torch.float32, torch.bfloat16):
         probe = next(probes(case))
         (level,) = tensor_levels((HOT,), torch.device("cpu"))
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # of the compiler's own
+            warnings.simplefilter("ignore")  # the compiler's own
             torch.compiler.reset()
             try:
                 probe.operator.compile()

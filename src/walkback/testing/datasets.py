@@ -17,7 +17,7 @@ from walkback.testing.probes import drawn_from, require_state, same
 
 DATASETS = Suite()
 
-_SHARED = 0.01  # of a held-out split: real data have a few rows twice
+_SHARED = 0.01  # share of a held-out split: real data contain a few duplicates
 _ROWS = 64
 _DRAWS = 64
 
@@ -80,7 +80,7 @@ def _examples(case: Case) -> None:
         raise ConformanceError("Got two fingerprints of the same data, expected one.")
 
 
-@DATASETS.check("splits", "no example is in two splits, but for a few that the data themselves have twice")
+@DATASETS.check("splits", "no example is in two splits, except for a few duplicates in the data themselves")
 def _splits(case: Case) -> None:
     dataset = _prepared(case)
     keys = {split: _keys(dataset.examples(split)) for split in SPLITS}
@@ -116,7 +116,7 @@ def _states(case: Case) -> None:
             )
 
 
-@DATASETS.check("generator", "states depend on rows and generator only, and rows are left alone")
+@DATASETS.check("generator", "states depend only on the rows and the generator, and rows are unchanged")
 def _generator(case: Case) -> None:
     dataset = _prepared(case)
     rows = dataset.examples("train")[:_ROWS]
@@ -126,7 +126,7 @@ def _generator(case: Case) -> None:
         raise ConformanceError("Got examples that `states` changed in place, expected them untouched.")
 
 
-@DATASETS.check("rows", "a batch of other rows gives other states, in the order of the rows")
+@DATASETS.check("rows", "states follow the order of their rows")
 def _rows(case: Case) -> None:
     dataset = _prepared(case)
     rows = dataset.examples("train")[:_ROWS]
@@ -141,30 +141,30 @@ def _rows(case: Case) -> None:
 
 
 def _draws(dataset: Dataset, rows: Tensor) -> Tensor:
-    """States of the same rows, `(draws, B, *E)`."""
+    """Return several draws of the states of the same rows, `(draws, B, *E)`."""
     return torch.stack([dataset.states(rows, generator("cpu", 0, "average", draw)) for draw in range(_DRAWS)])
 
 
-@DATASETS.check("centres", "states scatter around what the data say that they scatter around")
+@DATASETS.check("centres", "the mean of an example's states is its centre")
 def _centres(case: Case) -> None:
     dataset = _prepared(case)
     if not isinstance(dataset, Centred):
-        raise NotApplicable("The data do not tell what their states scatter around.")
+        raise NotApplicable("The data do not define centres.")
     rows = dataset.examples("train")[:_ROWS]
     centres = dataset.centres(rows)
-    # Of binary data it is a probability: real whatever the states are.
+    # A centre of binary data is a probability, hence a real state whatever the support of the data.
     require_state(centres, Space(dataset.info.shape), len(rows), "centres of the train split")
     draws = _draws(dataset, rows)
     missed = float((draws.mean(0) - centres).abs().max())
     allowed = 6 * float(draws.std(0).max()) / math.sqrt(_DRAWS) + 1e-6
     if missed > allowed:
         raise ConformanceError(
-            f"Got a centre that the mean of {_DRAWS} states of its example misses by {missed:.4g} in one dimension, "
+            f"Got a centre {missed:.4g} away from the mean of {_DRAWS} states of its example in one dimension, "
             f"expected at most {allowed:.2g} (6 standard errors): centre i is the mean of the states of row i."
         )
 
 
-@DATASETS.check("labels", "each example has a class, and each class a name of its own")
+@DATASETS.check("labels", "each example has a class, and class names are unique")
 def _labels(case: Case) -> None:
     dataset = _prepared(case)
     if not isinstance(dataset, Labelled):
@@ -172,7 +172,7 @@ def _labels(case: Case) -> None:
     try:
         classes = dataset.classes
     except DataError as error:
-        raise NotApplicable(f"The data have no classes here: {error}") from error
+        raise NotApplicable(f"The data have no classes: {error}") from error
     told = dataset.info.classes
     counts = torch.bincount(dataset.labels("train").clamp(min=-1) + 1, minlength=len(classes) + 1)[
         1:

@@ -1,6 +1,7 @@
-"""Laws of diagnostics: figures with unit and error, that repeat, and that are refused where they would be wrong.
+"""Laws of diagnostics: figures have units and errors, are reproducible, and are refused if they would be wrong.
 
-They measure a model that is in detailed balance and stationary from the start (`reference`), on data of its law.
+The checks measure a model that is in detailed balance and stationary from the start (`reference`), on data drawn from
+its stationary distribution.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ DIAGNOSTICS = Suite()
 
 _SPACE = Space((2,))
 _LIMIT = 6.0
-"""Largest |z| between two seeds: standard errors of few chains are rough themselves."""
+"""Largest |z| between two seeds: standard errors estimated from few chains are themselves imprecise."""
 
 
 def _subject(seed: int = 0, memory: float | None = None) -> Subject:
@@ -37,13 +38,13 @@ def _measured(case: Case, seed: int = 0) -> Report:
     return report
 
 
-@DIAGNOSTICS.check("builds", "it is a diagnostic, built from its options, that gives a report")
+@DIAGNOSTICS.check("builds", "it is a diagnostic, built from its options, that returns a report")
 def _builds(case: Case) -> None:
     _measured(case)
 
 
 @DIAGNOSTICS.check(
-    "figures", "figures are finite and have a unit, and an error or a meaning that says why not"
+    "figures", "figures are finite and have a unit, and an error or a meaning that says why there is none"
 )
 def _figures(case: Case) -> None:
     for figure in _measured(case).figures:
@@ -60,7 +61,9 @@ def _figures(case: Case) -> None:
             )
 
 
-@DIAGNOSTICS.check("repeats", "the same seed gives the same figures, and global randomness is left alone")
+@DIAGNOSTICS.check(
+    "repeats", "the same seed gives the same figures, and global randomness is neither read nor changed"
+)
 def _repeats(case: Case) -> None:
     reports: list[Report] = []
 
@@ -72,11 +75,11 @@ def _repeats(case: Case) -> None:
     first, second = reports
     if first.figures != second.figures or first.series != second.series:
         raise ConformanceError(
-            "Got other figures of the same seed, expected the same: draw from subject.generator(…) only."
+            "Got different figures from the same seed, expected equal ones: draw from subject.generator(…) only."
         )
 
 
-@DIAGNOSTICS.check("errors", "two seeds differ by what the standard error of the headline allows")
+@DIAGNOSTICS.check("errors", "two seeds differ by no more than the standard error of the headline allows")
 def _errors(case: Case) -> None:
     first, second = (report[report.headline] for report in (_measured(case), _measured(case, seed=1)))
     if first.error is None or second.error is None:
@@ -90,7 +93,9 @@ def _errors(case: Case) -> None:
         )
 
 
-@DIAGNOSTICS.check("refuses-nan", "an operator that gives nan is refused with a WalkbackError, not measured")
+@DIAGNOSTICS.check(
+    "refuses-nan", "an operator that returns nan is refused with a WalkbackError, not measured"
+)
 def _refuses_nan(case: Case) -> None:
     diagnostic: Diagnostic = case.build("diagnostic")
     try:
@@ -100,6 +105,6 @@ def _refuses_nan(case: Case) -> None:
     except WalkbackError:
         return
     raise ConformanceError(
-        f"Got {report.headline} = {report[report.headline].value:.4g} of an operator whose kernels are nan, expected "
-        "a WalkbackError: a figure that nobody can stand for is worse than none."
+        f"Got {report.headline} = {report[report.headline].value:.4g} for an operator whose kernels are nan, expected "
+        "a WalkbackError: a meaningless figure is worse than none."
     )

@@ -39,9 +39,9 @@ class Source:
 
     Attributes:
         role: "cooling" or "heating".
-        space: Of the states.
-        states: Number → states `(N, *E)` to condition on.
-        kernel: State and level → the kernel there.
+        space: Space of the states.
+        states: Maps a number N to states `(N, *E)` to condition on.
+        kernel: Maps a state and a level to the kernel there.
     """
 
     role: str
@@ -51,11 +51,11 @@ class Source:
 
     @property
     def name(self) -> str:
-        """What messages call its kernels."""
+        """Name of its kernels in messages."""
         return f"{self.role} kernel on {describe(self.space)}"
 
     def law(self, level: Level) -> Law:
-        """The distribution at one state."""
+        """Return the distribution at one state; batches of it repeat that state."""
         row = self.states(1)
         kernels: dict[int, Kernel] = {}
 
@@ -73,7 +73,7 @@ class Source:
 
 
 def shapes(source: Source) -> None:
-    """Samples `(B, *E)`, detached; log_prob `(B,)`; in the dtype of the state; for every B."""
+    """Check that samples are `(B, *E)` and detached, and log_prob `(B,)`, in the dtype of the state, for every B."""
     for num in _BATCHES:
         kernel = source.kernel(source.states(num), COLD)
         if not isinstance(kernel, Kernel):
@@ -93,7 +93,7 @@ def shapes(source: Source) -> None:
 
 @torch.no_grad()
 def normalized(sources: Iterable[Source]) -> None:
-    """∫ p = 1, cold and hot."""
+    """Check that ∫ p = 1, cold and hot."""
     answers = [require_normalized(source.law(level)) for source in sources for level in (COLD, HOT)]
     if not any(answers):
         raise NotApplicable(
@@ -103,30 +103,30 @@ def normalized(sources: Iterable[Source]) -> None:
 
 @torch.no_grad()
 def samples(source: Source) -> None:
-    """Samples are of the density, cold and hot."""
+    """Check that samples follow the density, cold and hot."""
     for level in (COLD, HOT):
         require_samples(source.law(level))
 
 
 def expectations(sources: Iterable[Source]) -> None:
-    """What kernels tell as their mean is that of their samples, cold and hot: within 6 standard errors everywhere."""
-    answers = [_told_mean(source, level) for source in sources for level in (COLD, HOT)]
+    """Check that a kernel's reported mean matches that of its samples within 6 standard errors, cold and hot."""
+    answers = [_has_mean(source, level) for source in sources for level in (COLD, HOT)]
     if not any(answers):
         raise NotApplicable(
-            "The kernels do not tell their mean: they do not derive from walkback.kernels.Expecting."
+            "The kernels do not report their mean: they do not derive from walkback.kernels.Expecting."
         )
 
 
-def _told_mean(source: Source, level: Level, num: int = 4096) -> bool:
-    """Whether the kernel tells its mean; raises where it is none."""
+def _has_mean(source: Source, level: Level, num: int = 4096) -> bool:
+    """Return whether the kernel reports its mean; raises ConformanceError if that mean is wrong."""
     kernel = source.kernel(repeated(source.states(1), num), level)
-    told = expectation(kernel)
-    if told is None:
+    reported = expectation(kernel)
+    if reported is None:
         return False
     name = f"the expectation of the {source.name}"
-    if any(leaf.requires_grad for leaf in leaves(told)):
+    if any(leaf.requires_grad for leaf in leaves(reported)):
         raise ConformanceError(f"Got {name} with a gradient, expected it detached.")
-    for mean, drawn in zip(leaves(told), leaves(kernel.sample(generator("cpu", 0, "mean"))), strict=True):
+    for mean, drawn in zip(leaves(reported), leaves(kernel.sample(generator("cpu", 0, "mean"))), strict=True):
         if mean.shape != drawn.shape:
             raise ConformanceError(
                 f"Got {name} of shape {tuple(mean.shape)}, expected that of a sample, {tuple(drawn.shape)}."
@@ -144,7 +144,7 @@ def _told_mean(source: Source, level: Level, num: int = 4096) -> bool:
 
 @torch.no_grad()
 def hotter_is_wider(source: Source) -> None:
-    """The variance of samples grows with the temperature."""
+    """Check that the variance of samples grows with the temperature."""
     spread = []
     for level in (COLD, HOT):
         found = source.law(level).sample(1024, generator("cpu", 0, "temperature"))
@@ -160,7 +160,7 @@ def hotter_is_wider(source: Source) -> None:
 
 @torch.no_grad()
 def generators(source: Source) -> None:
-    """Samples depend on the generator, and on nothing else."""
+    """Check that samples depend on the generator, and on nothing else."""
     state = source.states(7)
     kernel = source.kernel(state, HOT)
     first = drawn_from(kernel.sample, f"sample of the {source.name}")
@@ -173,7 +173,7 @@ def generators(source: Source) -> None:
 
 @torch.no_grad()
 def repeats(source: Source) -> None:
-    """In evaluation mode the same state gives the same kernel, whatever global randomness there is."""
+    """Check that in evaluation mode equal states have equal kernels, independent of global randomness."""
     state = source.states(7)
     target = source.kernel(state, COLD).sample(generator("cpu", 0, "repeats"))
     drawn_from(
@@ -183,7 +183,7 @@ def repeats(source: Source) -> None:
 
 
 def mutations(source: Source) -> None:
-    """Neither conditioning, sampling nor scoring changes a state."""
+    """Check that neither conditioning, sampling nor scoring changes a state."""
     state = source.states(7)
     with untouched(state, f"the {source.name}"):
         kernel = source.kernel(state, HOT)
@@ -199,7 +199,7 @@ def mutations(source: Source) -> None:
 
 @torch.no_grad()
 def rows_alone(source: Source) -> None:
-    """The kernel of a row does not depend on the rows beside it."""
+    """Check that the kernel of a row does not depend on the other rows of the batch."""
     state = source.states(7)
     target = source.kernel(state, HOT).sample(generator("cpu", 0, "rows"))
     together = source.kernel(state, HOT).log_prob(target)
@@ -208,14 +208,14 @@ def rows_alone(source: Source) -> None:
         require_close(
             together[row : row + 1],
             source.kernel(own, HOT).log_prob(goal),
-            f"log_prob of a row of the {source.name} depends on the rows beside it in evaluation mode, and must not "
-            "(statistics over the batch?)",
+            f"log_prob of a row of the {source.name} must not depend on other rows in evaluation mode (does it use "
+            "statistics of the batch?)",
         )
 
 
 @torch.no_grad()
 def row_levels(source: Source) -> None:
-    """Rows at different levels have the kernels that they have alone."""
+    """Check that rows at different levels of one batch have the same kernels as in a batch of their own."""
     for temperatures, rows in (((1.0, 4.0), 1), ((1.0, 2.0, 4.0), 3)):
         levels = levels_from(temperatures)
         parts = [source.states(rows) for _ in levels]

@@ -1,6 +1,6 @@
-"""Laws of operators that are told classes: a context goes with its rows, and none is what it was without.
+"""Laws of operators conditioned on class labels: each row uses its own label, and no label means unconditional.
 
-Checked on the spaces of the case with classes added to them, as far as the operator takes any there.
+The checks add classes to the spaces of the case, and skip the spaces on which the operator does not accept them.
 """
 
 from __future__ import annotations
@@ -29,43 +29,45 @@ _LABELS = torch.arange(_ROWS) % (_CLASSES + 1) - 1
 
 @LABELS.check(
     "labels",
-    "told classes, a row's kernel is that of its own label; -1 in a row, and no context, are no label",
+    "a row's kernel depends on its own label only; a label of -1 and no context are both unconditional",
 )
 @torch.no_grad()
 def _labels(case: Case) -> None:
-    told = False
-    for space, operator in _told_classes(case):
-        told = True
+    tried = False
+    for space, operator in _with_classes(case):
+        tried = True
         state = started(operator, space, _ROWS)
         if not any(
             _differ(operator, state, level, heats) for level in (COLD, HOT) for heats in (False, True)
         ):
-            raise ConformanceError("Got the same kernels for every label, expected others: use the context.")
-    if not told:
-        raise NotApplicable("The operator is told no classes.")
+            raise ConformanceError(
+                "Got the same kernels for every label, expected different ones: use the context."
+            )
+    if not tried:
+        raise NotApplicable("The operator is not conditioned on classes.")
 
 
 def _differ(operator: TransitionOperator, state: State, level: Level, heats: bool) -> bool:
-    """Whether labels make a difference to the kernels of one direction, which have to be sound."""
+    """Return whether labels change the kernels of one direction; raises ConformanceError if they do so wrongly."""
 
     def kernel(rows: State, context: Context) -> Kernel:
         found = conditional(operator, rows, level, context)
         return found.heating(level) if heats else found.cooling(level)
 
     target = kernel(state, None).sample(generator("cpu", 0, "labels"))
-    silent, mixed, unknown = (
+    without, mixed, unknown = (
         kernel(state, context).log_prob(target) for context in (None, _LABELS, torch.full((_ROWS,), -1))
     )
-    require_close(unknown, silent, "rows of label -1 have the kernels of no context")
+    require_close(unknown, without, "rows of label -1 must have the kernels without context")
     for row in range(_ROWS):
         own = slice(row, row + 1)
         alone = kernel(_rows(state, own), _LABELS[own]).log_prob(_rows(target, own))
-        require_close(mixed[own], alone, "the kernel of a row depends on the labels of the rows beside it")
-    return not same(silent, mixed)
+        require_close(mixed[own], alone, "the kernel of a row must not depend on the labels of other rows")
+    return not same(without, mixed)
 
 
-def _told_classes(case: Case) -> Iterator[tuple[StateSpace, TransitionOperator]]:
-    """The operator on its spaces with classes, where it can be told any; it may refuse them."""
+def _with_classes(case: Case) -> Iterator[tuple[StateSpace, TransitionOperator]]:
+    """Yield the operator on each space with classes that it accepts, if it can be conditioned on them."""
     for space in case.spaces:
         if isinstance(space, tuple):
             continue

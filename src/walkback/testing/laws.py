@@ -1,12 +1,13 @@
-"""Judging a distribution of which only samples and log-density are known.
+"""Tests of a distribution known only through its samples and log-density.
 
-    constant   E_p[ r(x) / p(x) ] = 1 for any density r whose support p covers; Σ_x p(x) = 1 where x can be listed
+    constant   E_p[ r(x) / p(x) ] = 1 for any density r whose support p covers; Σ_x p(x) = 1 where x can be enumerated
     shape      E_p[ σ(log p(x') - log p(x)) (h(x') - h(x)) ] = 0 for any h, where x' is x displaced symmetrically
 
-The first finds a wrong normalizing constant; r is a Normal (or independent bits) fitted to half of the samples and
-judged on the others. The second is the stationarity of a Metropolis walk with Barker's acceptance: the law of the
-samples stays where it is if and only if log p is theirs, up to the constant. Its terms are bounded, p may be of any
-form, and no gradient is needed. |z| up to 4.5 is taken for chance: 6.8e-6 a comparison.
+The first detects a wrong normalizing constant; r is a Normal (or independent bits) fitted to half of the samples and
+evaluated on the rest. The second is the stationarity of a Metropolis walk with Barker's acceptance: the
+distribution of the samples is unchanged if and only if log p is their log-density, up to a constant. Its terms are
+bounded, p may have any form, and no gradient is needed. |z| ≤ 4.5 is attributed to chance: a correct distribution fails
+a comparison with probability 6.8e-6.
 """
 
 from __future__ import annotations
@@ -26,28 +27,28 @@ from walkback.support.seeding import generator
 from walkback.testing.cases import ConformanceError
 
 LIMIT = 4.5
-"""Largest |z| taken for chance."""
+"""Largest |z| attributed to chance."""
 
-_LISTED = 10  # bits whose 2^D states are listed
+_LISTED = 10  # largest number of bits whose 2^D states are enumerated
 _FEW_DIMENSIONS = 8
-_MANY_ENDS = 3  # dimensions above which a density that is cut off at its ends gets no verdict on its constant
+_MANY_ENDS = 3  # largest number of dimensions in which the constant of a truncated density can be estimated
 _PROPOSALS = 6
 _STEP = 2.0
 _LEAST_EFFECTIVE = 100.0
-_LEAST_SPREAD = 0.05  # of a bit, in units of which displacements are judged
+_LEAST_SPREAD = 0.05  # smallest deviation of a bit, so that rare bits do not dominate the features
 _ROUNDING = 1e-3
 
 
 @final
 @dataclass(frozen=True, slots=True)
 class Law:
-    """A distribution under judgement.
+    """A distribution to test.
 
     Attributes:
-        name: What messages call it.
-        spaces: Of the leaves of its states.
-        sample: Number and generator → that many states `(N, *E)`.
-        log_prob: States `(N, *E)` → `(N,)`, nats.
+        name: Its name in messages.
+        spaces: Spaces of the leaves of its states.
+        sample: Maps a number N and a generator to states `(N, *E)`.
+        log_prob: Maps states `(N, *E)` to log-densities `(N,)`, in nats.
     """
 
     name: str
@@ -57,12 +58,12 @@ class Law:
 
     @property
     def num(self) -> int:
-        """How many samples tell enough."""
+        """Number of samples that a test needs."""
         return 4096 if dimensions(self.spaces) <= _FEW_DIMENSIONS else 2048
 
 
 def z_score(values: Tensor, expected: float = 0.0) -> float:
-    """(mean - expected) / standard error of independent `values` `(N,)`, rounding allowed for."""
+    """Return (mean - expected) / standard error of independent `values` `(N,)`, with an allowance for rounding."""
     values = values.double()
     # The second term keeps exact agreement (variance 0) from dividing rounding errors by 0.
     error = math.sqrt(float(values.var()) / len(values) + (_ROUNDING * 0.1) ** 2)
@@ -70,13 +71,14 @@ def z_score(values: Tensor, expected: float = 0.0) -> float:
 
 
 def require_normalized(law: Law) -> bool:
-    """Refuse a density whose integral is not 1.
+    """Raise an error if the integral of a density is not 1.
 
     Returns:
-        Whether there was an answer: in many dimensions, a density far from Normal leaves the estimate too wide.
+        Whether the integral could be estimated: in many dimensions, the estimate is too imprecise for a density that is
+        far from Normal.
 
     Raises:
-        ConformanceError: The constant is wrong.
+        ConformanceError: The normalizing constant is wrong.
     """
     discrete = all(space.support != "real" for space in law.spaces)
     if discrete and dimensions(law.spaces) <= _LISTED:
@@ -99,7 +101,7 @@ def require_normalized(law: Law) -> bool:
 
 
 def require_samples(law: Law) -> None:
-    """Refuse samples that are not of the density, up to its constant; raises ConformanceError."""
+    """Raise ConformanceError if samples do not follow the density; its normalizing constant is ignored."""
     noise = generator("cpu", 0, "samples")
     state = law.sample(law.num, noise)
     here = _finite(law, state)
@@ -126,7 +128,7 @@ def require_samples(law: Law) -> None:
     worst = max(scores, key=lambda name: abs(scores[name]))
     if abs(scores[worst]) > LIMIT:
         raise ConformanceError(
-            f"Got samples of the {law.name} whose {worst} is not that of its log_prob (z = {scores[worst]:.1f}), "
+            f"Got samples of the {law.name} whose {worst} does not match its log_prob (z = {scores[worst]:.1f}), "
             "expected samples of the density: sample and log_prob disagree on the mean, the variance or the "
             "temperature."
         )
@@ -143,7 +145,7 @@ def _finite(law: Law, state: State) -> Tensor:
 
 
 def _every_state(spaces: tuple[Space, ...]) -> State:
-    """All states of bits or symbols, `(N, *E)`."""
+    """Return all states of bits or symbols, `(N, *E)`."""
     places = [
         torch.eye(space.shape[-1]) if space.support == "one-hot" else torch.tensor([[0.0], [1.0]])
         for space in spaces
@@ -156,7 +158,7 @@ def _every_state(spaces: tuple[Space, ...]) -> State:
 
 
 def _fitted_weights(law: Law) -> Tensor | None:
-    """r(x) / p(x) of half of the samples, r fitted to the other half, `(N / 2,)`; None where r cannot fit."""
+    """Return r(x) / p(x) `(N / 2,)` for half of the samples, with r fitted to the other half; None if r cannot fit."""
     state = law.sample(law.num, generator("cpu", 0, "normalized"))
     log_p = _finite(law, state)
     half = law.num // 2
@@ -180,7 +182,8 @@ def _fitted_weights(law: Law) -> Tensor | None:
         standard = (judged - mean) / deviation
         if real > _MANY_ENDS and abs(float(standard.pow(4).mean()) - 3) > 0.3:
             return None
-        # A narrower r keeps clear of the ends of light tails; how much it may be narrower falls with D.
+        # E_p[r / p] = 1 needs r within the support of p, so r is narrower than the samples: it then stays clear of the
+        # ends of light tails. The variance of r / p grows with D, so in many dimensions r is only a little narrower.
         shrunk = 0.25 if real <= _MANY_ENDS else 1 - 0.7 / math.sqrt(real)
         log_r -= 0.5 * sum_events(
             standard.square() / shrunk + math.log(2 * math.pi * shrunk) + 2 * deviation.log()
@@ -190,11 +193,11 @@ def _fitted_weights(law: Law) -> Tensor | None:
 
 @final
 class _Ruler:
-    """Displaces states, and measures them, in units of the samples' own spread.
+    """Displaces and measures states, in units of the spread of the samples.
 
     Args:
         state: Samples, `(N, *E)`.
-        spaces: Of the leaves.
+        spaces: Spaces of the leaves.
     """
 
     def __init__(self, state: State, spaces: tuple[Space, ...]) -> None:
@@ -202,12 +205,14 @@ class _Ruler:
         self._size = dimensions(spaces)
         self._means = [leaf.double().mean(0) for leaf in leaves(state)]
         self._spreads = [self._spread(leaf, space) for leaf, space in zip(leaves(state), spaces, strict=True)]
+        # Location is measured along one fixed diagonal of random signs: a sum of D dimensions needs no correction for
+        # D comparisons, and random signs keep deviations of different dimensions from cancelling systematically.
         signs = generator("cpu", 0, "signs")
         self._signs = [torch.randint(0, 2, mean.shape, generator=signs) * 2 - 1 for mean in self._means]
         self._signs[0].flatten()[0] = 1
 
     def features(self, state: State) -> Tensor:
-        """Spread, location and size of the location (which correlations show in) of each state, `(3, N)`."""
+        """Return spread, location and |location| (sensitive to correlations) of each state, `(3, N)`."""
         spread: Tensor | float = 0.0
         location: Tensor | float = 0.0
         for leaf, mean, deviation, signs in zip(
@@ -220,11 +225,11 @@ class _Ruler:
         return torch.stack([(torch.as_tensor(spread) / self._size).sqrt(), along, along.abs()])
 
     def displace(self, state: State, noise: torch.Generator) -> State:
-        """Each state moved by a step as likely as the opposite one: real leaves all, others in one bit or symbol."""
+        """Move each state by a step as likely as its opposite: every real dimension, or one bit or symbol."""
         parts = zip(leaves(state), self._spaces, self._spreads, strict=True)
         kinds = len({space.support == "real" for space in self._spaces})
         rows = len(leaves(state)[0])
-        # Where there are both, a row moves in one kind: a refused flip would hide a step of the others.
+        # With both kinds of leaves, a row moves in only one of them: a rejected flip would hide a step in the other.
         turn = torch.rand(rows, generator=noise) < 0.5
         moved = []
         for leaf, space, spread in parts:
@@ -251,7 +256,7 @@ class _Ruler:
 
 
 def _with_another_symbol(leaf: Tensor, noise: torch.Generator) -> Tensor:
-    """One-hot states `(B, *E)` with one symbol of each exchanged for another, all others alike."""
+    """Return one-hot states `(B, *E)` with one symbol of each replaced; all replacements are equally likely."""
     rows = leaf.flatten(1, -2) if leaf.dim() > 2 else leaf[:, None]
     kinds = leaf.shape[-1]
     place = torch.randint(rows.shape[1], (len(leaf),), generator=noise)
@@ -262,5 +267,5 @@ def _with_another_symbol(leaf: Tensor, noise: torch.Generator) -> Tensor:
 
 
 def repeated(row: State, num: int) -> State:
-    """One state `(1, *E)`, `num` times: `(num, *E)`."""
+    """Repeat one state `(1, *E)` `num` times: `(num, *E)`."""
     return map_state(lambda leaf: leaf.expand(num, *leaf.shape[1:]).clone(), row)

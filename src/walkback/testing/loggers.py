@@ -34,7 +34,7 @@ _PICTURE = _png()
 
 @contextlib.contextmanager
 def _watched() -> Iterator[Path]:
-    """A run directory; refuses files that come to lie beside it, or in the working directory."""
+    """Provide a run directory; raises ConformanceError for files written beside it or to the working directory."""
     with tempfile.TemporaryDirectory() as folder:
         top = Path(folder)
         run, here = top / "runs" / "one", top / "here"
@@ -62,14 +62,14 @@ def _log(logger: Logger) -> None:
         logger.log_picture(step, "annealed", _PICTURE)
 
 
-@LOGGERS.check("builds", "it is a logger, built from its options, which writes nothing before it is opened")
+@LOGGERS.check("builds", "it is a logger, built from its options, and writes nothing before it is opened")
 def _builds(case: Case) -> None:
     with _watched() as directory:
         logger: Logger = case.build("logger")
         written = [path.name for path in directory.parent.parent.rglob("*") if path.is_file()]
         if written:
             raise ConformanceError(
-                f"Got the file {written[0]!r} of a logger that has not been opened, expected none: write in `open`."
+                f"Got the file {written[0]!r} from a logger that has not been opened, expected none: write in `open`."
             )
         logger.open(directory, _CONFIG)
         logger.close()
@@ -81,7 +81,7 @@ def _directory(case: Case) -> None:
         _log(logger)
 
 
-@LOGGERS.check("nonfinite", "figures that are nan or infinite are logged like others")
+@LOGGERS.check("nonfinite", "figures that are nan or infinite are logged like any others")
 def _nonfinite(case: Case) -> None:
     with _watched() as directory, contextlib.closing(_opened(case, directory)) as logger:
         logger.log(1, {"loss": math.nan, "grad_norm": math.inf, "bound": -math.inf})
@@ -97,11 +97,11 @@ def _close(case: Case) -> None:
                 logger.close()
             except Exception as error:
                 raise ConformanceError(
-                    f"Got {type(error).__name__} of the {time} close, expected none: close is idempotent."
+                    f"Got {type(error).__name__} from the {time} close, expected none: close is idempotent."
                 ) from error
 
 
-@LOGGERS.check("again", "a resumed run may open the directory again, and log a step a second time")
+@LOGGERS.check("again", "a resumed run can open the directory again, and log a step a second time")
 def _again(case: Case) -> None:
     with _watched() as directory:
         for _ in range(2):

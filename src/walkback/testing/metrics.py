@@ -1,4 +1,4 @@
-"""Laws of metrics: figures by name, and a model that is as it was."""
+"""Laws of metrics: figures by name; the model is unchanged."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ def _builds(case: Case) -> None:
     case.build("metric")
 
 
-@METRICS.check("figures", "figures are plain numbers by name, and no name is one of the engine's")
+@METRICS.check("figures", "figures are plain numbers by name, and no name is one of the trainer's own")
 def _figures(case: Case) -> None:
     for name, value in _measured(case, _moment()).items():
         if not isinstance(name, str) or not name or name in _TAKEN:
@@ -57,16 +57,16 @@ def _figures(case: Case) -> None:
             )
         if isinstance(value, bool) or not isinstance(value, int | float):
             raise ConformanceError(
-                f"Got {type(value).__name__} as {name!r}, expected a number: `.item()` makes one of a tensor."
+                f"Got {type(value).__name__} as {name!r}, expected a number: convert a tensor with `.item()`."
             )
 
 
-@METRICS.check("nonfinite", "a loss that is nan, and a gradient that is infinite, raise nothing")
+@METRICS.check("nonfinite", "a loss of nan and an infinite gradient raise no error")
 def _nonfinite(case: Case) -> None:
     _measured(case, replace(_moment(), loss=math.nan, gradient_norm=math.inf))
 
 
-@METRICS.check("model", "neither the model nor its mode nor its gradients change")
+@METRICS.check("model", "the model, its mode and its gradients are unchanged")
 def _model(case: Case) -> None:
     moment = _moment()
     before = {name: value.clone() for name, value in moment.model.operator.state_dict().items()}
@@ -74,15 +74,15 @@ def _model(case: Case) -> None:
     operator = moment.model.operator
     if not operator.training:
         raise ConformanceError(
-            "Got an operator left in evaluation mode, expected it as it was: use `with model.evaluating()`."
+            "Got an operator left in evaluation mode, expected its mode unchanged: use `with model.evaluating()`."
         )
     if any(weight.grad is not None for weight in operator.parameters()):
         raise ConformanceError("Got gradients in the model, expected none: compute under torch.no_grad().")
     if not all(same(value, before[name]) for name, value in operator.state_dict().items()):
-        raise ConformanceError("Got a model whose state changed, expected it as it was.")
+        raise ConformanceError("Got a model whose state changed, expected it unchanged.")
 
 
-@METRICS.check("generator", "global randomness is left alone")
+@METRICS.check("generator", "global randomness is neither read nor changed")
 def _generator(case: Case) -> None:
     def figures(_: torch.Generator) -> torch.Tensor:
         return torch.tensor(list(_measured(case, _moment()).values()), dtype=torch.float64)

@@ -1,7 +1,7 @@
-"""Laws of networks: as many outputs as asked for, each like the state, a function of its own row alone.
+"""Laws of networks: the requested number of outputs, each shaped like the state; rows do not affect one another.
 
-A new network may be zero (its heads often are), so laws that could hold by that alone are tried with weights moved
-away from there.
+A new network may return zeros (heads are often initialized to zero). Its weights are perturbed first, so that no law
+holds just because of that.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ _HEADS = (1, 2, 3)
 
 
 def _spaces(case: Case) -> list[StateSpace]:
-    """The case's spaces of one tensor: a network sees one."""
+    """Return the case's spaces as spaces of one tensor each: a network takes a single tensor."""
     return [leaf for space in case.spaces for leaf in spaces(space)]
 
 
@@ -50,7 +50,7 @@ def _module(case: Case, ports: Ports, seed: int = 0) -> nn.Module:
 
 
 def _modules(case: Case, heads: int = 2, classes: int = 0) -> Iterator[tuple[Space, nn.Module]]:
-    """A module on each space that the network accepts, with weights other than zero, in evaluation mode."""
+    """Yield a module on each space that the network accepts, with perturbed weights, in evaluation mode."""
 
     def build(space: StateSpace) -> nn.Module:
         (leaf,) = spaces(space)
@@ -81,7 +81,8 @@ def _run(module: nn.Module, state: Tensor, told: Told) -> tuple[Tensor, ...]:
     outputs = module(state, told)
     if not isinstance(outputs, tuple) or not all(isinstance(output, Tensor) for output in outputs):
         raise ConformanceError(
-            f"Got {type(outputs).__name__} of a network, expected a tuple of tensors, one a head; `(output,)` for one."
+            f"Got {type(outputs).__name__} from a network, expected a tuple of tensors, one per head: `(output,)` for "
+            "one head."
         )
     return outputs
 
@@ -92,9 +93,7 @@ def _builds(case: Case) -> None:
         pass
 
 
-@NETWORKS.check(
-    "shapes", "there are as many outputs as heads, each (B, *E) and finite, for every B, in float32"
-)
+@NETWORKS.check("shapes", "there is one output per head, each (B, *E) and finite, for every B, in float32")
 @torch.no_grad()
 def _shapes(case: Case) -> None:
     for heads in _HEADS:
@@ -103,12 +102,12 @@ def _shapes(case: Case) -> None:
                 for temperature in (torch.zeros(1), _temperatures(rows)):
                     outputs = _run(module, _state(space, rows), Told(temperature))
                     if len(outputs) != heads:
-                        raise ConformanceError(f"Got {len(outputs)} outputs, expected {heads}, one a head.")
+                        raise ConformanceError(f"Got {len(outputs)} outputs, expected {heads}, one per head.")
                     for output in outputs:
                         require_state(output, Space(space.shape), rows, "an output")
 
 
-@NETWORKS.check("rows-alone", "an output of a row does not depend on other rows, in evaluation")
+@NETWORKS.check("rows-alone", "in evaluation mode the outputs of a row do not depend on other rows")
 @torch.no_grad()
 def _rows_alone(case: Case) -> None:
     for space, module in _modules(case):
@@ -119,11 +118,11 @@ def _rows_alone(case: Case) -> None:
                 require_close(
                     output[row],
                     alone[0],
-                    "an output depends on the rows beside it: chains side by side must not see one another",
+                    "the outputs of a row must not depend on other rows: chains in one batch are independent",
                 )
 
 
-@NETWORKS.check("row-levels", "rows at different temperatures have the outputs that they have alone")
+@NETWORKS.check("row-levels", "rows at different temperatures have the same outputs as on their own")
 @torch.no_grad()
 def _row_levels(case: Case) -> None:
     for space, module in _modules(case):
@@ -137,12 +136,12 @@ def _row_levels(case: Case) -> None:
                 require_close(
                     output[row],
                     alone[0],
-                    "an output differs where rows are at different temperatures: log2_temperature is (1,) or (B,)",
+                    "an output changes if rows are at different temperatures: log2_temperature is (1,) or (B,)",
                 )
 
 
 @NETWORKS.check(
-    "repeats", "in evaluation the same state has the same outputs, whatever global randomness there is"
+    "repeats", "in evaluation mode equal states have equal outputs, independent of global randomness"
 )
 @torch.no_grad()
 def _repeats(case: Case) -> None:
@@ -167,7 +166,7 @@ def _seeds(case: Case) -> None:
             )
 
 
-@NETWORKS.check("file", "its state travels in a file: what is read back computes the same")
+@NETWORKS.check("file", "saving and loading its state_dict preserves its outputs")
 @torch.no_grad()
 def _file(case: Case) -> None:
     for space, module in _modules(case):
@@ -176,12 +175,12 @@ def _file(case: Case) -> None:
         state, told = _state(space), Told(_temperatures(_ROWS))
         if not same(_run(module, state, told), _run(new, state, told)):
             raise ConformanceError(
-                "Got other outputs after a round trip through a file, expected the same: keep what is learned in "
-                "parameters and buffers."
+                "Got different outputs after a round trip through a file, expected equal ones: keep what is learned "
+                "in parameters and buffers."
             )
 
 
-@NETWORKS.check("gradient", "its outputs have finite gradients in the state and in the weights")
+@NETWORKS.check("gradient", "its outputs have finite gradients with respect to the state and the weights")
 def _gradient(case: Case) -> None:
     for space, module in _modules(case):
         module.train()
@@ -191,12 +190,14 @@ def _gradient(case: Case) -> None:
         grads = [state.grad, *(weight.grad for weight in module.parameters() if weight.requires_grad)]
         known = [grad for grad in grads if grad is not None]
         if state.grad is None or not any(bool(grad.any()) for grad in known[1:]):
-            raise ConformanceError("Got outputs without gradient, expected one in the state and in weights.")
+            raise ConformanceError(
+                "Got outputs without gradient, expected gradients with respect to the state and the weights."
+            )
         if not all(bool(grad.isfinite().all()) for grad in known):
             raise ConformanceError("Got a gradient with nan or infinity, expected finite numbers.")
 
 
-@NETWORKS.check("labels", "told classes, it knows no label, and -1 in a row, for the same")
+@NETWORKS.check("labels", "with classes, no label and a label of -1 in a row mean the same")
 @torch.no_grad()
 def _labels(case: Case) -> None:
     try:
@@ -213,10 +214,14 @@ def _labels(case: Case) -> None:
         for without, unknown, output in zip(silent, none, mixed, strict=True):
             require_close(unknown, without, "the label -1 means no label")
             require_close(
-                output[label < 0], without[label < 0], "a row of label -1 has none, whatever others have"
+                output[label < 0],
+                without[label < 0],
+                "a row of label -1 must not depend on the labels of other rows",
             )
         if all(same(without, output) for without, output in zip(silent, mixed, strict=True)):
-            raise ConformanceError("Got the same outputs for every label, expected others: use `told.label`.")
+            raise ConformanceError(
+                "Got the same outputs for every label, expected different ones: use `told.label`."
+            )
 
 
 @NETWORKS.check("untouched", "no state is changed in place")

@@ -1,8 +1,8 @@
-"""Laws of objectives: one number a row, a function of that row alone, whose gradient goes where it may.
+"""Laws of objectives: one number per row, a function of that row alone, with gradients only where they are allowed.
 
-A local objective judges one transition between known kernels. Its gradient may flow through log_p, the reverse kernel;
-the forward kernel belongs to a step whose graph is gone, so log_q is a constant to it. A path objective is
-differentiated through a whole walk, and may be computed twice.
+A local objective scores one transition between known kernels. Its gradient flows through log_p, the reverse kernel. The
+graph of the forward kernel has been freed with the previous step, so log_q is a constant. A path objective is
+differentiated through a whole walk, and its steps may be recomputed.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ def _states() -> tuple[Tensor, Tensor]:
 
 
 def _transition(source: Tensor, target: Tensor, forward: Tensor, reverse: Tensor) -> Transition:
-    """A step whose kernels have means `forward` and `reverse` times the state."""
+    """Return a step whose kernels have means of `forward` and `reverse` times the state."""
     (level,) = levels_from([2.0])
     variance = torch.full((1, *_SPACE.shape), 0.04)
     kernels = NormalKernel(forward * source, variance), NormalKernel(reverse * target, variance)
@@ -66,7 +66,7 @@ def _builds(case: Case) -> None:
         )
 
 
-@OBJECTIVES.check("shapes", "the loss is one finite number a row, (B,)")
+@OBJECTIVES.check("shapes", "the loss is one finite number per row, (B,)")
 def _shapes(case: Case) -> None:
     objective = _built(case)
     transition = _transition(*_states(), *_slopes(forward=True))
@@ -86,8 +86,8 @@ def _rows_alone(case: Case) -> None:
         require_close(
             together[own],
             alone,
-            "the loss of a row depends on the rows beside it: the engine takes the mean over the batch, an "
-            "objective must not",
+            "the loss of a row must not depend on other rows: the trainer takes the mean over the batch, an "
+            "objective does not",
         )
 
 
@@ -99,7 +99,7 @@ def _gradient(case: Case) -> None:
     forward, reverse = _slopes(forward=True)
     loss = _parts(objective, _transition(*_states(), forward, reverse)).sum()
     if not loss.requires_grad:
-        raise ConformanceError("Got a loss without gradient, expected that of log_p: do not detach it.")
+        raise ConformanceError("Got a loss without gradient, expected one through log_p: do not detach it.")
     torch.autograd.backward(loss)
     if reverse.grad is None or not bool(reverse.grad.isfinite()) or float(reverse.grad) == 0:
         raise ConformanceError(
@@ -108,12 +108,12 @@ def _gradient(case: Case) -> None:
         )
     if isinstance(objective, Objective) and forward.grad is not None and float(forward.grad) != 0:
         raise ConformanceError(
-            "Got a gradient through log_q, the forward kernel, expected none: the graph of the step before is gone; "
-            "use transition.log_q.detach()."
+            "Got a gradient through log_q, the forward kernel, expected none: the graph of the previous step has been "
+            "freed; use transition.log_q.detach()."
         )
 
 
-@OBJECTIVES.check("repeats", "the same step has the same loss, whatever global randomness there is")
+@OBJECTIVES.check("repeats", "equal steps have equal losses, independent of global randomness")
 def _repeats(case: Case) -> None:
     objective = _built(case)
     transition = _transition(*_states(), *_slopes(forward=True))
@@ -129,11 +129,11 @@ def _untouched(case: Case) -> None:
         _parts(objective, transition)
 
 
-@OBJECTIVES.check("path", "of a whole walk: finite, with a gradient of the operator that repeats")
+@OBJECTIVES.check("path", "the loss of a whole walk is finite, and its gradient is reproducible")
 def _path(case: Case) -> None:
     objective = _built(case)
     if not isinstance(objective, PathObjective):
-        raise NotApplicable("The objective judges single steps.")
+        raise NotApplicable("The objective scores single steps.")
     found = []
     for _ in range(2):
         operator = Reversible(_SPACE)
@@ -151,6 +151,6 @@ def _path(case: Case) -> None:
     first, second = found
     if first is None or second is None or not bool(first.isfinite()) or not bool(first):
         raise ConformanceError(
-            f"Got the gradient {first} of the operator, expected a finite number other than 0."
+            f"Got the gradient {first} with respect to the operator, expected a finite number other than 0."
         )
-    require_close(first[None], second[None], "the gradient of a walk differs between equal walks")
+    require_close(first[None], second[None], "equal walks must have equal gradients")

@@ -1,7 +1,7 @@
 """Laws of transition operators.
 
-Each is checked on every space of the case that the operator accepts, fitted to made-up data, and with its weights moved
-a little at random: new networks often end in zeros, behind which much would look right.
+Each law is checked on every space of the case that the operator accepts, fitted to synthetic data and with randomly
+perturbed weights: new networks often return zeros, which hide many errors.
 """
 
 from __future__ import annotations
@@ -56,8 +56,8 @@ class Probe:
     """An operator on one space.
 
     Attributes:
-        space: Of the data.
-        operator: In evaluation mode.
+        space: Space of the data.
+        operator: The operator, in evaluation mode.
     """
 
     space: StateSpace
@@ -65,15 +65,15 @@ class Probe:
 
     @property
     def chain_space(self) -> StateSpace:
-        """Space of the chain's state."""
+        """Space of the states of its chain."""
         return state_space(self.operator, self.space)
 
     def states(self, num: int) -> State:
-        """States `(num, *E)` of the chain."""
+        """Return states `(num, *E)` of its chain."""
         return started(self.operator, self.space, num)
 
     def sources(self) -> tuple[Source, Source]:
-        """The cooling and the heating kernels."""
+        """Return the sources of its cooling and heating kernels."""
         operator = self.operator
 
         def cooling(state: State, level: Level) -> Kernel:
@@ -91,18 +91,18 @@ class Probe:
 def conditional(
     operator: TransitionOperator, state: State, level: Level, context: Context = None
 ) -> Conditional:
-    """The operator at a state; raises ConformanceError where that is no `Conditional`."""
+    """Return the operator at a state; raises ConformanceError if it is not a `Conditional`."""
     found = operator(state, level, context)
     if not isinstance(found, Conditional):
         raise ConformanceError(
-            f"Got {type(found).__name__} of calling the operator, expected a walkback.operators.Conditional."
+            f"Got {type(found).__name__} from the operator, expected a walkback.operators.Conditional."
         )
     return found
 
 
 @torch.no_grad()
 def started(operator: TransitionOperator, space: StateSpace, num: int) -> State:
-    """s_0 of made-up data."""
+    """Return s_0 `(num, *E)` for synthetic data."""
     data = data_like(space, num)
     if isinstance(data, tuple):
         return data
@@ -110,7 +110,7 @@ def started(operator: TransitionOperator, space: StateSpace, num: int) -> State:
 
 
 def built(case: Case, space: StateSpace, seed: int = 0, *, fitted: bool = True) -> TransitionOperator:
-    """A new operator in evaluation mode."""
+    """Build an operator in evaluation mode, with perturbed weights and, by default, fitted to synthetic data."""
     operator: TransitionOperator = case.build("operator", space, seed=seed)
     data = data_like(space, 256, "fit")
     if fitted and isinstance(operator, DataAware) and isinstance(data, Tensor):
@@ -123,18 +123,18 @@ def built(case: Case, space: StateSpace, seed: int = 0, *, fitted: bool = True) 
 
 
 def probes(case: Case) -> Iterator[Probe]:
-    """The operator on each space that it accepts."""
+    """Yield the operator on each space that it accepts."""
     for space, operator in accepted(case, lambda space: built(case, space)):
         yield Probe(space, operator)
 
 
 def sources(case: Case) -> Iterator[Source]:
-    """The kernels of both directions on each space."""
+    """Yield the kernels of both directions on each space."""
     for probe in probes(case):
         yield from probe.sources()
 
 
-@OPERATORS.check("builds", "it is an operator, built from its options on one space at least")
+@OPERATORS.check("builds", "it is an operator, built from its options on at least one space")
 def _builds(case: Case) -> None:
     for _ in probes(case):
         pass
@@ -162,13 +162,13 @@ def _normalized(case: Case) -> None:
     kernels.normalized(sources(case))
 
 
-@OPERATORS.check("samples", "samples are of the density that log_prob gives, cold and hot")
+@OPERATORS.check("samples", "samples follow the density of log_prob, cold and hot")
 def _samples(case: Case) -> None:
     for source in sources(case):
         kernels.samples(source)
 
 
-@OPERATORS.check("expectation", "kernels that tell their mean tell that of their samples, cold and hot")
+@OPERATORS.check("expectation", "a kernel's reported mean matches the mean of its samples, cold and hot")
 def _expectation(case: Case) -> None:
     kernels.expectations(sources(case))
 
@@ -179,7 +179,7 @@ def _temperature(case: Case) -> None:
         kernels.hotter_is_wider(source)
 
 
-@OPERATORS.check("row-levels", "rows at different levels have the kernels that they have alone")
+@OPERATORS.check("row-levels", "rows at different levels have the same kernels as on their own")
 def _row_levels(case: Case) -> None:
     for source in sources(case):
         kernels.row_levels(source)
@@ -191,7 +191,9 @@ def _rows_alone(case: Case) -> None:
         kernels.rows_alone(source)
 
 
-@OPERATORS.check("generator", "samples depend on the generator only, and global randomness is left alone")
+@OPERATORS.check(
+    "generator", "samples depend on the generator only, and global randomness is neither read nor changed"
+)
 def _generator(case: Case) -> None:
     for source in sources(case):
         kernels.generators(source)
@@ -203,7 +205,7 @@ def _repeats(case: Case) -> None:
         kernels.repeats(source)
 
 
-@OPERATORS.check("untouched", "no state is changed in place, in training neither")
+@OPERATORS.check("untouched", "no state is changed in place, not even in training mode")
 def _untouched(case: Case) -> None:
     for probe in probes(case):
         probe.operator.train()
@@ -211,21 +213,21 @@ def _untouched(case: Case) -> None:
             kernels.mutations(source)
 
 
-@OPERATORS.check("gradients", "the walkback loss reaches every parameter that can be learned")
+@OPERATORS.check("gradients", "the walkback loss has a gradient for every trainable parameter")
 def _gradients(case: Case) -> None:
     for probe in probes(case):
         operator = probe.operator.train()
         wanted = {name: weight for name, weight in operator.named_parameters() if weight.requires_grad}
         if not wanted:
-            raise NotApplicable("The operator has no parameters to learn.")
-        with torch.random.fork_rng(devices=[]):  # dropout draws from there
+            raise NotApplicable("The operator has no trainable parameters.")
+        with torch.random.fork_rng(devices=[]):  # dropout draws from the global generator
             levels, noise = levels_from([1.0, 2.0, 4.0]), generator("cpu", 0, "walk")
             steps = TiedProcess().path(operator, Start(probe.states(8)), levels, noise)
             loss = -torch.stack([step.log_p.mean() for step in steps]).sum()
         if not loss.requires_grad:
             raise ConformanceError(
-                f"Got a loss without gradient on {describe(probe.space)}, expected log_prob to carry that of the "
-                "parameters: do not detach what the kernel is made of."
+                f"Got a loss without gradient on {describe(probe.space)}, expected log_prob to be differentiable: "
+                "do not detach the parameters of the kernel."
             )
         torch.autograd.backward(loss)
         missed = [name for name, weight in wanted.items() if weight.grad is None]
@@ -243,14 +245,14 @@ def _gradients(case: Case) -> None:
             )
 
 
-@OPERATORS.check("state-dict", "parameters and buffers hold all that was learned: samples repeat bit by bit")
+@OPERATORS.check("state-dict", "parameters and buffers hold everything learned: samples repeat bit for bit")
 def _state_dict(case: Case) -> None:
     for probe in probes(case):
         operator = probe.operator.train()
         with torch.no_grad(), torch.random.fork_rng(devices=[]):
             levels, noise = levels_from([1.0, 2.0]), generator("cpu", 0, "walk")
             for _ in TiedProcess().path(operator, Start(probe.states(8)), levels, noise):
-                pass  # what keeps statistics of training has some now
+                pass  # modules that track statistics in training have some now
         operator.eval()
         new = built(case, probe.space, seed=1, fitted=False)
         through_file(operator, new)
@@ -259,19 +261,19 @@ def _state_dict(case: Case) -> None:
             first, second = (_both(part, probe.states(7), level) for part in (operator, new))
             if not all(same(a, b) for a, b in zip(first, second, strict=True)):
                 raise ConformanceError(
-                    f"Got other samples on {describe(probe.space)} after the state_dict went through a file, expected "
-                    "the same bit by bit: keep what is learned or fitted in parameters and (persistent) buffers."
+                    f"Got different samples on {describe(probe.space)} after saving and loading the state_dict, "
+                    "expected the same bits: keep what is learned or fitted in parameters and (persistent) buffers."
                 )
         if operator.max_temperature != new.max_temperature:
             raise ConformanceError(
-                f"Got max_temperature {new.max_temperature!r} after the state_dict went through a file, expected "
+                f"Got max_temperature {new.max_temperature!r} after saving and loading the state_dict, expected "
                 f"{operator.max_temperature!r}: keep what it depends on in a buffer."
             )
 
 
 @torch.no_grad()
 def _both(operator: TransitionOperator, state: State, level: Level) -> tuple[State, State]:
-    """A sample of each direction."""
+    """Return a sample of each direction."""
     found, noise = operator(state, level), generator("cpu", 0, "both")
     return found.cooling(level).sample(noise), found.heating(level).sample(noise)
 
@@ -294,7 +296,7 @@ def _large_states(case: Case) -> None:
             what = f"log_prob of the {source.name} at states of size {_FAR:g}"
             require_rows(kernel.log_prob(sample), 7, what)
     if not tried:
-        raise NotApplicable("Binary states are never large.")
+        raise NotApplicable("Only real states can be large.")
 
 
 @OPERATORS.check("bf16", "under autocast to bfloat16, states and log_prob stay in float32")
@@ -307,7 +309,7 @@ def _bf16(case: Case) -> None:
 
 
 @OPERATORS.check(
-    "latent", "latent units: a start is a state of state_space, with log q (B,), and shows its data"
+    "latent", "latent units: initial_state is in state_space, has log q (B,), and shows its data"
 )
 def _latent(case: Case) -> None:
     tried = False
@@ -324,19 +326,19 @@ def _latent(case: Case) -> None:
         require_rows(log_q, 7, "log q of initial_state")
         if not same(operator.visible(state), data):
             raise ConformanceError(
-                "Got another visible part of initial_state than the data, expected the data."
+                "Got an initial_state whose visible part is not the data, expected the data."
             )
     if not tried:
         raise NotApplicable("The operator has no latent units.")
 
 
-@OPERATORS.check("compiles", "torch.compile gives the same kernels")
+@OPERATORS.check("compiles", "torch.compile preserves the kernels")
 def _compiles(case: Case) -> None:
     probe = next(probes(case))
     (level,) = tensor_levels((HOT,), torch.device("cpu"))
     state = probe.states(7)
     with warnings.catch_warnings(), torch.no_grad():
-        warnings.simplefilter("ignore")  # of the compiler's own
+        warnings.simplefilter("ignore")  # the compiler's own
         plain = probe.operator(state, level).cooling(level)
         target = plain.sample(generator("cpu", 0, "compile"))
         torch.compiler.reset()

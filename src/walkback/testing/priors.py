@@ -1,4 +1,4 @@
-"""Laws of priors: a normalized density and samples of it, which follow the data and travel with the checkpoint."""
+"""Laws of priors: a normalized density, samples that follow it, a fit to the data, and a state that can be saved."""
 
 from __future__ import annotations
 
@@ -29,13 +29,13 @@ from walkback.testing.probes import (
 PRIORS = Suite()
 
 _TUPLE: StateSpace = (Space((2,)), Space((3,), "binary"))
-"""A composite state, tried beside the usual spaces."""
+"""A composite space, tried in addition to the usual ones."""
 
 _FIT_EXAMPLES = 512
 
 
 def _far(space: StateSpace, num: int, stream: str) -> State:
-    """Data far from where a new prior is: normal of uneven widths around 3, bits mostly on, or uneven symbols."""
+    """Return data far from a new prior: normal around 3 with unequal widths, bits mostly 1, or unequal symbols."""
     noise = generator("cpu", 0, stream)
     found: list[Tensor] = []
     for leaf in spaces(space):
@@ -55,12 +55,12 @@ def _choices(case: Case) -> tuple[StateSpace, ...]:
 
 
 def _new(case: Case) -> Iterator[tuple[StateSpace, Prior]]:
-    """A new prior on each space that it accepts."""
+    """Yield a new prior on each space that it accepts."""
     yield from accepted(case, lambda space: case.build("prior", space), _choices(case))
 
 
 def fitted(case: Case) -> Iterator[tuple[StateSpace, Prior]]:
-    """The same, fitted to data."""
+    """Yield a prior fitted to data on each space that it accepts."""
     for space, prior in _new(case):
         prior.fit(_far(space, _FIT_EXAMPLES, "fit"))
         yield space, prior
@@ -70,13 +70,13 @@ def _law(space: StateSpace, prior: Prior) -> Law:
     return Law(f"prior on {describe(space)}", spaces(space), prior.sample, prior.log_prob)
 
 
-@PRIORS.check("builds", "it is a prior, built from its options on one space at least")
+@PRIORS.check("builds", "it is a prior, built from its options on at least one space")
 def _builds(case: Case) -> None:
     for _ in fitted(case):
         pass
 
 
-@PRIORS.check("shapes", "sample gives (num, *E), log_prob (B,), in float32")
+@PRIORS.check("shapes", "sample returns (num, *E) and log_prob (B,), in float32")
 def _shapes(case: Case) -> None:
     for space, prior in fitted(case):
         for num in (1, 2, 7):
@@ -97,7 +97,7 @@ def _normalized(case: Case) -> None:
         )
 
 
-@PRIORS.check("samples", "samples are of the density that log_prob gives, new and fitted")
+@PRIORS.check("samples", "samples follow the density of log_prob, new and fitted")
 @torch.no_grad()
 def _samples(case: Case) -> None:
     for found in (_new, fitted):
@@ -105,7 +105,7 @@ def _samples(case: Case) -> None:
             require_samples(_law(space, prior))
 
 
-@PRIORS.check("fit", "fitting moves it to the data: held-out data become more likely")
+@PRIORS.check("fit", "fitting makes held-out data more likely")
 @torch.no_grad()
 def _fit(case: Case) -> None:
     for space, prior in _new(case):
@@ -120,7 +120,7 @@ def _fit(case: Case) -> None:
             )
 
 
-@PRIORS.check("observe", "seeing last states keeps it finite, even where they never vary")
+@PRIORS.check("observe", "observing states keeps it finite, even if the states are constant")
 @torch.no_grad()
 def _observe(case: Case) -> None:
     for space, prior in fitted(case):
@@ -144,7 +144,9 @@ def _untouched(case: Case) -> None:
                 getattr(prior, what)(state)
 
 
-@PRIORS.check("generator", "samples depend on the generator only, and global randomness is left alone")
+@PRIORS.check(
+    "generator", "samples depend on the generator only, and global randomness is neither read nor changed"
+)
 @torch.no_grad()
 def _generator(case: Case) -> None:
     for space, prior in fitted(case):
@@ -156,7 +158,9 @@ def _generator(case: Case) -> None:
             )
 
 
-@PRIORS.check("state-dict", "parameters and buffers hold all that was learned: everything repeats bit by bit")
+@PRIORS.check(
+    "state-dict", "parameters and buffers hold everything learned: samples and densities repeat bit for bit"
+)
 @torch.no_grad()
 def _state_dict(case: Case) -> None:
     for space, prior in fitted(case):
@@ -175,8 +179,8 @@ def _state_dict(case: Case) -> None:
             ]
             if not all(torch.equal(a, b) for a, b in pairs):
                 raise ConformanceError(
-                    f"Got another prior on {describe(space)} after its state_dict went through a file{when}, expected "
-                    "the same bit by bit: keep what is fitted or observed in (persistent) buffers."
+                    f"Got a different prior on {describe(space)} after saving and loading its state_dict{when}, "
+                    "expected the same bits: keep what is fitted or observed in (persistent) buffers."
                 )
             for part in (prior, new):
                 part.observe(data_like(space, 64, "more"))

@@ -1,4 +1,4 @@
-"""What checks look through: states to try, watched randomness, comparisons of states, round trips through files."""
+"""Tools of checks: states to try, guards of randomness, comparisons of states, round trips through files."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from walkback.errors import ConfigurationError
 from walkback.state import Space, State, StateSpace, leaves, map_state, spaces
 from walkback.storage.tensorfile import read_tensors, save_tensors
 from walkback.support.seeding import generator
-from walkback.testing.cases import Case, ConformanceError
+from walkback.testing.cases import SPACES, SYMBOLS, Case, ConformanceError
 
 _Answer = TypeVar("_Answer")
 
@@ -25,7 +25,7 @@ _TOLERANCE = 1e-3
 
 
 def describe(space: StateSpace) -> str:
-    """A space in a message.
+    """Return a space as text for messages.
 
     >>> from walkback.state import Space
     >>> describe((Space((2,)), Space((3,), "binary")))
@@ -35,7 +35,7 @@ def describe(space: StateSpace) -> str:
 
 
 def data_like(space: StateSpace, num: int, stream: str = "data") -> State:
-    """Made-up states `(num, *E)`: normal ones around ½, bits of probability 0.4, or symbols that are all alike."""
+    """Return synthetic states `(num, *E)`: normal around ½, bits of probability 0.4, or equally likely symbols."""
     noise = generator("cpu", 0, stream)
     found = []
     for leaf in spaces(space):
@@ -49,21 +49,24 @@ def data_like(space: StateSpace, num: int, stream: str = "data") -> State:
 
 
 def symbols_like(space: Space, weights: Tensor) -> Tensor:
-    """One-hot states `(B, *E)`: the symbol of the largest of the weights `(B, *E)`, place by place."""
+    """Return one-hot states `(B, *E)`: at each position, the symbol with the largest of the weights `(B, *E)`."""
     return torch.nn.functional.one_hot(weights.argmax(-1), space.shape[-1]).float()
 
 
 def accepted(
     case: Case, build: Callable[[StateSpace], _Answer], choices: Sequence[StateSpace] | None = None
 ) -> Iterator[tuple[StateSpace, _Answer]]:
-    """What is built on each space that the component accepts.
+    """Yield each space that the component accepts, with what `build` returns there.
 
     Raises:
-        ConformanceError: It refuses every one.
+        ConformanceError: The component refuses every space.
     """
     refusal: ConfigurationError | None = None
     works = False
-    for space in case.spaces if choices is None else choices:
+    usual = case.spaces if choices is None else choices
+    for space in (*usual, *(SYMBOLS if case.spaces == SPACES else ())):
+        if works and space in SYMBOLS:
+            return
         try:
             part = build(space)
         except ConfigurationError as error:
@@ -73,13 +76,13 @@ def accepted(
         yield space, part
     if not works:
         raise ConformanceError(
-            f"Got no space that {case.label!r} accepts (the last answer: {refusal}), expected one: name one with "
-            "Case.of(…, spaces=[…]), or give options that fit."
+            f"Got no space that {case.label!r} accepts (last refusal: {refusal}), expected one: name one with "
+            "Case.of(…, spaces=[…]), or pass other options."
         ) from refusal
 
 
 def require_state(found: object, space: StateSpace, num: int, what: str) -> None:
-    """Refuse what is no float32 state `(num, *E)` of the space, or carries a graph; raises ConformanceError."""
+    """Raise ConformanceError unless `found` is a finite float32 state `(num, *E)` of the space."""
     parts = leaves(found) if isinstance(found, tuple | Tensor) else ()
     if isinstance(space, tuple) != isinstance(found, tuple) or len(parts) != len(spaces(space)):
         raise ConformanceError(
@@ -98,10 +101,10 @@ def require_state(found: object, space: StateSpace, num: int, what: str) -> None
         if not bool(leaf.isfinite().all()):
             raise ConformanceError(f"Got {what} with nan or infinity, expected finite numbers.")
         if own.support == "binary" and not bool(((leaf == 0) | (leaf == 1)).all()):
-            raise ConformanceError(f"Got {what} with other values than 0 and 1, expected bits.")
+            raise ConformanceError(f"Got {what} with values other than 0 and 1, expected bits.")
         if own.support == "one-hot" and not _is_one_hot(leaf):
             raise ConformanceError(
-                f"Got {what} with other than one 1 and zeros along the last dimension, expected one-hot symbols."
+                f"Got {what} that is not one-hot along the last dimension, expected a single 1 and zeros."
             )
 
 
@@ -110,11 +113,11 @@ def _is_one_hot(leaf: Tensor) -> bool:
 
 
 def require_rows(found: object, num: int, what: str) -> Tensor:
-    """Refuse what is no tensor of one finite float a row; raises ConformanceError."""
+    """Return `found`; raises ConformanceError unless it is a float32 tensor of one finite number per row."""
     if not isinstance(found, Tensor) or tuple(found.shape) != (num,):
         shape = tuple(found.shape) if isinstance(found, Tensor) else _kind(found)
         raise ConformanceError(
-            f"Got the shape {shape} of {what}, expected ({num},): one number a row, summed over the event "
+            f"Got the shape {shape} of {what}, expected ({num},): one number per row, summed over the event "
             "dimensions and not over the batch."
         )
     if found.dtype != torch.float32:
@@ -127,13 +130,13 @@ def require_rows(found: object, num: int, what: str) -> Tensor:
 
 
 def same(first: Any, second: Any) -> bool:
-    """Whether two states, or tensors, agree bit by bit."""
+    """Return whether two states, or tensors, are equal bit for bit."""
     pairs = zip(leaves(first), leaves(second), strict=False)
     return len(leaves(first)) == len(leaves(second)) and all(torch.equal(a, b) for a, b in pairs)
 
 
 def require_close(found: Tensor, wanted: Tensor, message: str) -> None:
-    """Refuse log-probabilities that differ by more than rounding; raises ConformanceError with `message`."""
+    """Raise ConformanceError with `message` if values differ by more than rounding."""
     gap = (found.double() - wanted.double()).abs()
     if tuple(found.shape) != tuple(wanted.shape) or bool(
         (gap > _TOLERANCE * (1 + wanted.double().abs())).any()
@@ -143,7 +146,7 @@ def require_close(found: Tensor, wanted: Tensor, message: str) -> None:
 
 @contextmanager
 def untouched(state: State, what: str) -> Iterator[None]:
-    """Refuse a change of `state` inside; raises ConformanceError."""
+    """Raise ConformanceError if the body changes `state`."""
     before = map_state(torch.clone, state)
     yield
     if not same(before, state):
@@ -154,16 +157,16 @@ def untouched(state: State, what: str) -> Iterator[None]:
 
 
 def drawn_from(draw: Callable[[torch.Generator], Any], what: str) -> Any:
-    """What `draw` gives of a generator, watched: the same for the same generator, and nothing else matters.
+    """Return what `draw` returns for a generator, after checking that the result depends on the generator alone.
 
     Raises:
-        ConformanceError: It reads or changes global randomness, or differs without reason.
+        ConformanceError: It reads or changes global randomness, or equal generators give different results.
     """
     results = []
     with _own_globals():
         for seed in (1, 2):
             torch.manual_seed(seed)
-            np.random.seed(seed)  # noqa: NPY002 - to see who reads it
+            np.random.seed(seed)  # noqa: NPY002 - to detect code that reads it
             random.seed(seed)
             before = _globals()
             results.append(draw(torch.Generator().manual_seed(5)))
@@ -187,7 +190,7 @@ def _globals() -> tuple[Any, ...]:
 
 @contextmanager
 def _own_globals() -> Iterator[None]:
-    """Global randomness inside, restored after."""
+    """Restore global randomness at the end of the body."""
     numpy_state, python_state = np.random.get_state(), random.getstate()  # noqa: NPY002
     try:
         with torch.random.fork_rng(devices=[]):
@@ -198,10 +201,10 @@ def _own_globals() -> Iterator[None]:
 
 
 def through_file(module: nn.Module, new: nn.Module) -> None:
-    """Write the parameters and buffers of a module to a safetensors file and read them into a new one.
+    """Write the parameters and buffers of a module to a safetensors file and load them into a new module.
 
     Raises:
-        ConformanceError: They do not fit.
+        ConformanceError: They do not fit the new module.
     """
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder) / "part.safetensors"

@@ -1,7 +1,7 @@
-"""Laws of processes: paths that can be learned from, and kernels like any others where they are told step by step.
+"""Laws of processes: paths to learn from and, for stepwise processes, the laws of kernels.
 
-A process is tried on operators that are known: an autoregressive one on points, flips on bits. One that takes something
-from data is shown some first.
+A process is tried on exactly known operators: an autoregressive one on points, flips on bits. A process that adapts to
+data is fitted to synthetic data first.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ from walkback.walk import Start, Transition
 PROCESSES = Suite()
 
 _SINGLE = (Space((2,)), Space((4,), "binary"))
-"""Spaces that are tried where the case names none."""
+"""Spaces to try if the case names none."""
 
 _LEVELS = levels_from([1.0, 1.0, 2.0])
 _ROWS = 7
@@ -56,7 +56,7 @@ def _built(case: Case, space: Space, seed: int = 0, *, fitted: bool = True) -> P
 
 
 def _found(case: Case) -> Iterator[tuple[Space, Process, TransitionOperator]]:
-    """The process, and an operator, on points and on bits; it may refuse one of them."""
+    """Yield the process and an operator on points and on bits; the process may refuse one of the two."""
     refusal: ConfigurationError | None = None
     works = False
     for space in _SINGLE if case.spaces == SPACES else (part for own in case.spaces for part in spaces(own)):
@@ -71,8 +71,8 @@ def _found(case: Case) -> Iterator[tuple[Space, Process, TransitionOperator]]:
         yield space, process, operator
     if not works:
         raise ConformanceError(
-            f"Got no operator that {case.label!r} works with (the last answer: {refusal}), expected Normal or "
-            "Bernoulli kernels to do."
+            f"Got no operator that {case.label!r} accepts (last refusal: {refusal}), expected it to accept Normal or "
+            "Bernoulli kernels."
         ) from refusal
 
 
@@ -85,10 +85,10 @@ def _path(
 
 
 def _sources(case: Case) -> Iterator[Source]:
-    """The kernel of a step on points and on bits."""
+    """Yield the heating kernels on points and on bits."""
     for space, process, operator in _found(case):
         if not isinstance(process, Stepwise):
-            raise NotApplicable("The process does not tell its single steps.")
+            raise NotApplicable("The process is not stepwise.")
         yield Source("heating", space, _states(space), _kernel(process, operator))
 
 
@@ -98,7 +98,7 @@ def _states(space: Space) -> Callable[[int], State]:
 
 def _kernel(process: Stepwise, operator: TransitionOperator) -> Callable[[State, Level], Kernel]:
     def kernel(state: State, level: Level) -> Kernel:
-        # Every row has an origin of its own, a function of the row, so that rows can be taken apart.
+        # The origin of a row is a function of that row alone, so that a batch can be split into rows.
         origin = map_state(lambda leaf: leaf.roll(1, -1), state)
         return process.heating(operator(state, level), state, level, origin)
 
@@ -131,13 +131,15 @@ def _paths(case: Case) -> None:
             require_close(
                 step.log_p,
                 reverse.log_prob(step.source),
-                "`reverse` is not the operator's cooling kernel at the target, given the context of the start",
+                "`reverse` must be the operator's cooling kernel at the target, given the context of the start",
             )
             if step.context is not _LABELS:
-                raise ConformanceError("Got a transition without the context of the start, expected that.")
+                raise ConformanceError(
+                    "Got a transition without the context of the start, expected the same object."
+                )
             if not step.log_p.requires_grad:
                 raise ConformanceError(
-                    "Got log_p without gradient, expected that of the operator's parameters."
+                    "Got log_p without gradient, expected one with respect to the operator's parameters."
                 )
 
 
@@ -152,7 +154,7 @@ def _max_temperature(case: Case) -> None:
             )
 
 
-@PROCESSES.check("state-dict", "parameters and buffers hold all that was learned: paths repeat bit by bit")
+@PROCESSES.check("state-dict", "parameters and buffers hold everything learned: paths repeat bit for bit")
 @torch.no_grad()
 def _state_dict(case: Case) -> None:
     for space, process, operator in _found(case):
@@ -161,13 +163,13 @@ def _state_dict(case: Case) -> None:
         ends = [_ends(_path(part, operator, space)) for part in (process, new)]
         if not same(*ends) or process.max_temperature != new.max_temperature:
             raise ConformanceError(
-                f"Got another path on {describe(space)} after the state_dict went through a file, expected the same "
-                "bit by bit: keep what is learned or fitted in parameters and (persistent) buffers."
+                f"Got a different path on {describe(space)} after saving and loading the state_dict, expected the same "
+                "bits: keep what is learned or fitted in parameters and (persistent) buffers."
             )
 
 
 def _ends(path: list[Transition]) -> State:
-    """All targets of a path."""
+    """Return all targets of a path."""
     return concatenate([step.target for step in path])
 
 
@@ -182,7 +184,7 @@ def _normalized(case: Case) -> None:
     kernels.normalized(_sources(case))
 
 
-@PROCESSES.check("samples", "samples are of the density that log_prob gives, cold and hot")
+@PROCESSES.check("samples", "samples follow the density of log_prob, cold and hot")
 def _samples(case: Case) -> None:
     for source in _sources(case):
         kernels.samples(source)
@@ -194,7 +196,7 @@ def _temperature(case: Case) -> None:
         kernels.hotter_is_wider(source)
 
 
-@PROCESSES.check("row-levels", "rows at different levels have the kernels that they have alone")
+@PROCESSES.check("row-levels", "rows at different levels have the same kernels as on their own")
 def _row_levels(case: Case) -> None:
     for source in _sources(case):
         kernels.row_levels(source)
@@ -206,7 +208,9 @@ def _rows_alone(case: Case) -> None:
         kernels.rows_alone(source)
 
 
-@PROCESSES.check("generator", "paths depend on the generator only, and global randomness is left alone")
+@PROCESSES.check(
+    "generator", "paths depend on the generator only, and global randomness is neither read nor changed"
+)
 @torch.no_grad()
 def _generator(case: Case) -> None:
     for space, process, operator in _found(case):

@@ -1,4 +1,7 @@
-"""Ranges of tensors: buffers that a changed checkpoint could make useless are declared, see `support.constraints`."""
+"""Laws of ranges: buffers for which a modified checkpoint could hold invalid values declare their range.
+
+See `walkback.support.constraints`.
+"""
 
 from __future__ import annotations
 
@@ -21,7 +24,7 @@ from walkback.testing.probes import describe
 OPERATOR_RANGES = Suite()
 PRIOR_RANGES = Suite()
 
-_PROVES = "buffers that cannot be negative are declared, so that a checkpoint in which they are is refused"
+_PROVES = "buffers that must not be negative declare their range, so that invalid checkpoints are refused"
 
 
 @OPERATOR_RANGES.check("ranges", _PROVES)
@@ -54,11 +57,11 @@ def _prior(case: Case) -> None:
 
 
 def _require(part: nn.Module, what: str, used: Callable[[], Iterable[Tensor]]) -> None:
-    """Refuse declared ranges that do not hold, and buffers without one that -1 makes useless."""
+    """Raise ConformanceError for a declared range that does not hold, or a buffer without range that -1 breaks."""
     problem = violation(part)
     if problem is not None:
         raise ConformanceError(
-            f"Got a new {what} whose tensor {problem}: expected ranges that hold after fitting."
+            f"Got a new {what} whose tensor {problem}, expected ranges that hold after fitting."
         )
     declared = set()
     for place, module in part.named_modules():
@@ -84,13 +87,13 @@ def _require_usable(name: str, buffer: Tensor, what: str, used: Callable[[], Ite
     try:
         finite = all(bool(values.isfinite().all()) for values in used())
     except ConfigurationError:
-        finite = True  # it is refused, only later
+        finite = True  # the value is refused, if only on use
     except Exception:
         finite = False
     finally:
         buffer.copy_(kept)
     if not finite:
         raise ConformanceError(
-            f"Got NaN, infinity or an error of the {what} where its buffer {name!r} is -1, as a changed checkpoint "
-            "could have it, expected a range: derive from walkback.support.constraints.Constrained, and declare it."
+            f"Got NaN, infinity or an error from the {what} with its buffer {name!r} set to -1, as in a modified "
+            "checkpoint; expected a range: derive from walkback.support.constraints.Constrained and declare it."
         )

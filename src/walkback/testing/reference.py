@@ -1,9 +1,9 @@
-"""Parts that are known exactly, to check others against: a reversible model, and data of it.
+"""Exactly known parts to check others against: a reversible model, and data drawn from its stationary distribution.
 
 real      s' = m + a (s - m) + √(1 - a²) σ √T ε     at T = 1 in detailed balance with N(m, σ²)
-binary    logit ρ = c (2 s - 1) / T                 flips of equal probability: in balance with fair coins
+binary    logit ρ = c (2 s - 1) / T                 flips of equal probability: in detailed balance with fair coins
 
-A class label k moves m by 0.3 k, and the logits of bits by as much.
+A class label k adds 0.3 k to m, or to the logits of bits.
 """
 
 from __future__ import annotations
@@ -32,11 +32,11 @@ _LOGIT = 1.5
 
 @final
 class Reversible(TransitionOperator, ClassConditional):
-    """The operator above; `memory` is a or c, a parameter.
+    """The operator above; its parameter `memory` is a or c.
 
     Args:
-        space: One tensor.
-        memory: a or c; None takes a usual one, nan breaks every kernel.
+        space: Space of one tensor.
+        memory: a or c; None takes the default, nan makes every kernel nan.
     """
 
     def __init__(self, space: Space, *, memory: float | None = None) -> None:
@@ -47,16 +47,16 @@ class Reversible(TransitionOperator, ClassConditional):
 
     @property
     def max_temperature(self) -> float:
-        """Where a step forgets: 1 / (1 - a²)."""
+        """Temperature at which a step forgets the state: 1 / (1 - a²) ≈ 2."""
         return 2.0
 
     @property
     def num_classes(self) -> int:
-        """As many as the space says."""
+        """Number of classes of the space."""
         return self.space.classes
 
     def forward(self, state: State, level: Level, context: Context = None) -> ReversibleConditional:
-        """Nothing to run."""
+        """Return the conditional at a state; there is no network to run."""
         (x,) = leaves(state)
         shift: Tensor | float = 0.0
         if context is not None:
@@ -67,7 +67,7 @@ class Reversible(TransitionOperator, ClassConditional):
 
 @final
 class ReversibleConditional(Conditional):
-    """The kernel at a state, the same both ways."""
+    """The kernel at a state, the same in both directions."""
 
     def __init__(self, state: Tensor, memory: Tensor, space: Space, shift: Tensor | float = 0.0) -> None:
         self._state = state
@@ -76,7 +76,7 @@ class ReversibleConditional(Conditional):
         self._shift = shift
 
     def cooling(self, level: Level) -> Kernel:
-        """As the module says."""
+        """Return the kernel of the module's equations."""
         if self._space.support == "binary":
             return bernoulli_at(self._memory * (2 * self._state - 1) + self._shift, level)
         variance = ((1 - self._memory.square()) * DEVIATION**2).expand(self._space.shape)
@@ -84,13 +84,13 @@ class ReversibleConditional(Conditional):
         return normal_at(mean + self._memory * (self._state - mean), variance, level)
 
     def heating(self, level: Level) -> Kernel:
-        """The same."""
+        """Return the cooling kernel: both directions are equal."""
         return self.cooling(level)
 
 
 @final
 class Stationary(Prior):
-    """The law that `Reversible` is in balance with."""
+    """The distribution that `Reversible` is in detailed balance with."""
 
     def __init__(self, space: StateSpace) -> None:
         super().__init__(space)
@@ -104,18 +104,18 @@ class Stationary(Prior):
         return NormalKernel(zeros + MEAN, torch.full_like(zeros[:1], DEVIATION**2))
 
     def log_prob(self, state: State) -> Tensor:
-        """`(B,)`, nats."""
+        """Return log-densities `(B,)`, in nats."""
         return self._kernel(len(leaves(state)[0])).log_prob(state)
 
     def sample(self, num: int, generator: torch.Generator) -> State:
-        """`(num, *E)`."""
+        """Return samples `(num, *E)`."""
         return self._kernel(num).sample(generator)
 
     def fit(self, state: State) -> None:
-        """Nothing: it is known."""
+        """Do nothing: the distribution is known."""
 
     def observe(self, state: State) -> None:
-        """Nothing: it is known."""
+        """Do nothing: the distribution is known."""
 
 
 @final
@@ -123,38 +123,38 @@ class Listed(Schedule):
     """The temperatures 1, 1, 1."""
 
     def levels(self, max_temperature: float, generator: torch.Generator | None = None) -> Levels:
-        """Always the same."""
+        """Return T = 1, 1, 1, whatever the arguments."""
         return levels_from([1.0] * 3)
 
     def levels_of_length(self, max_temperature: float, num_steps: int) -> Levels:
-        """Further steps at T = 1."""
+        """Return `num_steps` levels at T = 1."""
         return levels_from([1.0] * num_steps)
 
 
 @final
 class Drawn(Dataset):
-    """Independent states of `Stationary`, with two classes by the sign of the first number."""
+    """Independent states drawn from `Stationary`."""
 
     def __init__(self, space: Space, num: int = 1024) -> None:
         self._space = space
         self._num = num
 
     def prepare(self) -> None:
-        """Nothing to do."""
+        """Do nothing: states are drawn on request."""
 
     @property
     def info(self) -> DataInfo:
-        """Plain real or binary data."""
+        """Description of the data, real or binary."""
         splits = {str(split): self._num for split in SPLITS}
         return DataInfo("drawn", self._space.shape, self._space.support, splits=splits, fingerprint="drawn")
 
     def examples(self, split: Split) -> Tensor:
-        """`(num, *E)`, another stream for each split."""
+        """Return examples `(num, *E)`, drawn from a separate random stream for each split."""
         found = Stationary(self._space).sample(self._num, generator("cpu", 0, split))
         return leaves(found)[0]
 
     def states(self, rows: Tensor, generator: torch.Generator) -> Tensor:
-        """As they are."""
+        """Return the rows unchanged, on the device of the generator."""
         return rows.to(generator.device)
 
 
@@ -165,7 +165,7 @@ def reference_walk(
     levels: Levels,
     generator: torch.Generator,
 ) -> Iterator[Transition]:
-    """`walk` as it is written in Algorithm 1: two runs of the network a step (2 K), at the level of the transition."""
+    """Walk literally as in Algorithm 1, running the network twice per step (2 K runs), to check `walk` against."""
     source = start.state
     anchor = start.state if start.anchor is None else start.anchor
     for level in levels:
@@ -177,6 +177,6 @@ def reference_walk(
 
 
 def reversible_model(space: Space, memory: float | None = None) -> Model:
-    """A model of which every figure is known: in detailed balance, stationary from the start."""
+    """Return a model whose every figure is known: in detailed balance, stationary from the start."""
     operator = Reversible(space, memory=memory).eval().requires_grad_(False)
     return Model(operator, Listed(), TiedProcess(), Stationary(space))

@@ -1,4 +1,4 @@
-"""Laws of annealing schedules: T_1 ≤ T_2 ≤ … ≤ T_K, hot enough in the end for one step to forget the state."""
+"""Laws of annealing schedules: T_1 ≤ T_2 ≤ … ≤ T_K, where T_K is hot enough for one step to forget the state."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from walkback.testing.probes import drawn_from
 SCHEDULES = Suite()
 
 _HEIGHTS = (1.0, 1.5, 8.0, 100.0, 1234.5)
-"""Values of T_max that are tried."""
+"""Values of T_max to try."""
 
 _DRAWS = 20
 
@@ -28,7 +28,7 @@ def _built(case: Case) -> Schedule:
 
 
 def _fixed(case: Case) -> Iterator[tuple[float, Levels]]:
-    """The fixed lists, by T_max; those that the schedule refuses are left out, not all may be."""
+    """Yield the deterministic levels by T_max; the schedule may refuse some values of T_max, but not all."""
     schedule, refusal = _built(case), ConfigurationError("")
     works = False
     for height in _HEIGHTS:
@@ -41,12 +41,12 @@ def _fixed(case: Case) -> Iterator[tuple[float, Levels]]:
         yield height, levels
     if not works:
         raise ConformanceError(
-            f"Got no levels of {case.label!r} for T_max = {_HEIGHTS} (the last answer: {refusal}), expected some."
+            f"Got no levels from {case.label!r} for T_max = {_HEIGHTS} (last refusal: {refusal}), expected some."
         )
 
 
 def _lists(case: Case) -> Iterator[Levels]:
-    """Fixed lists, drawn ones, and ones of given length."""
+    """Yield deterministic levels, randomly drawn levels, and levels of a given length."""
     schedule = _built(case)
     for height, levels in _fixed(case):
         yield levels
@@ -101,7 +101,7 @@ def _coldest_first(case: Case) -> None:
         found = _temperatures(levels)
         if found != sorted(found):
             raise ConformanceError(
-                f"Got temperatures {_shown(levels)}, which fall, expected the coldest first: heating goes up."
+                f"Got falling temperatures {_shown(levels)}, expected the coldest first: a walk heats up."
             )
 
 
@@ -118,19 +118,21 @@ def _reaches(case: Case) -> None:
             )
 
 
-@SCHEDULES.check("repeats", "without a generator the levels are always the same, and nothing global matters")
+@SCHEDULES.check(
+    "repeats", "without a generator the levels are always the same, independent of global randomness"
+)
 def _repeats(case: Case) -> None:
     schedule = _built(case)
     for height, levels in _fixed(case):
         found = drawn_from(partial(_listed, schedule, height), "schedule without a generator")
         if not torch.equal(found, _row(levels)):
             raise ConformanceError(
-                f"Got other levels of a second schedule at T_max = {height:g}, expected the same: without a "
-                "generator nothing is left to chance."
+                f"Got different levels from a second schedule at T_max = {height:g}, expected equal ones: without a "
+                "generator, levels are deterministic."
             )
 
 
-@SCHEDULES.check("generator", "what is left to chance is drawn from the generator")
+@SCHEDULES.check("generator", "random levels are drawn from the generator only")
 def _generator(case: Case) -> None:
     schedule = _built(case)
     for height, _ in _fixed(case):
@@ -149,7 +151,7 @@ def _row(levels: Levels) -> torch.Tensor:
     return torch.tensor(_temperatures(levels), dtype=torch.float64)
 
 
-@SCHEDULES.check("lengths", "levels_of_length gives exactly that many, or a ConfigurationError")
+@SCHEDULES.check("lengths", "levels_of_length returns exactly that many levels, or raises ConfigurationError")
 def _lengths(case: Case) -> None:
     schedule, given = _built(case), 0
     for height, levels in _fixed(case):
@@ -161,8 +163,8 @@ def _lengths(case: Case) -> None:
             given += 1
             if len(found) != num:
                 raise ConformanceError(
-                    f"Got {len(found)} levels where {num} were asked for (T_max = {height:g}), expected exactly "
-                    "that many, or a ConfigurationError that says which lengths there are."
+                    f"Got {len(found)} levels, expected {num} (T_max = {height:g}), or a ConfigurationError that says "
+                    "which lengths are available."
                 )
     if not given:
-        raise NotApplicable("The schedule has none of the lengths that were tried.")
+        raise NotApplicable("The schedule supports none of the lengths tried.")

@@ -1,4 +1,4 @@
-"""The checks by kind, and a whole component checked."""
+"""The checks of each kind, and functions that run them on a component."""
 
 from __future__ import annotations
 
@@ -45,14 +45,14 @@ SUITES: Mapping[Kind, Iterable[Check]] = {
 
 
 def checks(kind: Kind, expected: Mapping[str, str] | None = None) -> tuple[Check, ...]:
-    """The checks of a kind, to call with a `Case` one by one.
+    """Return the checks of a kind, each to be called with a `Case`.
 
     Args:
         kind: For instance "operator".
-        expected: Reasons, by check, for failures that are known; such a check fails if the component passes.
+        expected: Reasons for known failures, by check; such a check fails if the component passes.
 
     Raises:
-        ConfigurationError: There is no such kind or check.
+        ConfigurationError: There is no such kind or check, or a reason is empty.
     """
     if kind not in KINDS:
         raise ConfigurationError(
@@ -67,7 +67,7 @@ def checks(kind: Kind, expected: Mapping[str, str] | None = None) -> tuple[Check
                 f"Unknown check {name!r} of a {spoken(kind)}{nearest(name, names)}; available: {', '.join(names)}."
             )
         if not reason:
-            raise ConfigurationError(f"Got no reason for the failure of {name!r}, expected one.")
+            raise ConfigurationError(f"Got an empty reason for the failure of {name!r}, expected one.")
     return tuple(replace(check, expected=reasons.get(check.name, "")) for check in suite)
 
 
@@ -78,13 +78,18 @@ def outcomes(
     expected: Mapping[str, str] | None = None,
     watch: Callable[[Outcome], None] | None = None,
 ) -> tuple[Outcome, ...]:
-    """Run every check of a kind on a case; what the component prints goes to stderr, its warnings are dropped.
+    """Run every check of a kind on a case and return the outcomes.
+
+    Output of the component is redirected to stderr, and its warnings are suppressed.
 
     Args:
-        kind: Of the component.
+        kind: Kind of the component.
         case: The component.
         expected: See `checks`.
-        watch: Is told each outcome as it comes.
+        watch: Called with each outcome as soon as it is known.
+
+    Raises:
+        ConfigurationError: There is no such kind or check.
     """
     found = []
     with quiet_stdout(), warnings.catch_warnings():
@@ -107,20 +112,20 @@ def check_component(
     expected: Mapping[str, str] | None = None,
     watch: Callable[[Outcome], None] | None = None,
 ) -> tuple[Outcome, ...]:
-    """Run every check on a registered component.
+    """Run every check on a registered component and return the outcomes.
 
     Args:
         registry: The plugins.
         kind: For instance "operator".
         name: `name` or `distribution:name`.
-        options: Of the component.
+        options: Options of the component.
         spaces: Spaces that it accepts; () tries the usual ones.
-        thorough: Whether to check what takes minutes too.
+        thorough: Whether to run checks that take minutes.
         expected: See `checks`.
-        watch: Is told each outcome as it comes.
+        watch: Called with each outcome as soon as it is known.
 
     Raises:
-        ConfigurationError: Nobody offers the name, or there is no such kind or check.
+        ConfigurationError: No plugin provides the name, or there is no such kind or check.
         PluginError: The component cannot be imported.
     """
     checks(kind, expected)
@@ -130,5 +135,5 @@ def check_component(
 
 
 def failed(results: Iterable[Outcome]) -> tuple[Outcome, ...]:
-    """Those that failed."""
+    """Return the failed outcomes."""
     return tuple(outcome for outcome in results if outcome.status == "failed")

@@ -1,4 +1,4 @@
-"""Laws of temperature laws: T = 1 changes nothing, hotter is wider, T_max is where the largest variance is reached."""
+"""Laws of temperature laws: T = 1 changes nothing, hotter is wider, and the variance is largest at T_max."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def _built(case: Case) -> TemperatureLaw:
 
 
 def _variances() -> Iterator[Tensor]:
-    """One number for all, one a row, one a dimension; as operators have them."""
+    """Yield variances as operators have them: a single one, one per row, one per dimension."""
     yield torch.full((1, 1), 0.04)
     yield torch.tensor([[0.01], [0.5], [3.0]])
     yield torch.tensor([[0.01, 0.2], [0.5, 1.0], [3.0, 7.0]])
@@ -38,7 +38,7 @@ def _builds(case: Case) -> None:
 
 
 @TEMPERATURE_LAWS.check(
-    "shapes", "variances are finite and positive, of the shape and dtype of those at T = 1"
+    "shapes", "variances are finite and positive, with the shape and dtype of the variance at T = 1"
 )
 def _shapes(case: Case) -> None:
     law = _built(case)
@@ -56,12 +56,12 @@ def _shapes(case: Case) -> None:
                     raise ConformanceError("Got a variance that is not a positive finite number.")
 
 
-@TEMPERATURE_LAWS.check("one", "at T = 1 the variance is what it was")
+@TEMPERATURE_LAWS.check("one", "at T = 1 the variance is unchanged")
 def _one(case: Case) -> None:
     law = _built(case)
     for variance in _variances():
         require_close(
-            law.variance(variance, Level(1, 1.0)), variance, "T = 1 is the noise that was asked for"
+            law.variance(variance, Level(1, 1.0)), variance, "the variance at T = 1 must be unchanged"
         )
 
 
@@ -75,7 +75,7 @@ def _hotter(case: Case) -> None:
 
 
 @TEMPERATURE_LAWS.check(
-    "row-levels", "rows at different temperatures have the variances that they have alone"
+    "row-levels", "rows at different temperatures have the same variances as on their own"
 )
 def _row_levels(case: Case) -> None:
     law = _built(case)
@@ -84,11 +84,14 @@ def _row_levels(case: Case) -> None:
         together = law.variance(variance, Level(torch.arange(3), rows)).expand(3, -1)
         for row, temperature in enumerate(rows.tolist()):
             alone = law.variance(variance, Level(row, temperature)).expand(3, -1)
-            require_close(together[row], alone[row], "a row's variance is that of its own temperature")
+            require_close(
+                together[row], alone[row], "the variance of a row must depend on its own temperature only"
+            )
 
 
 @TEMPERATURE_LAWS.check(
-    "max-temperature", "T_max turns the variance at T = 1 into the largest, and is 1 where they agree"
+    "max-temperature",
+    "at T_max the variance is the largest one; T_max is 1 if that equals the variance at T = 1",
 )
 def _max_temperature(case: Case) -> None:
     law = _built(case)
@@ -101,16 +104,18 @@ def _max_temperature(case: Case) -> None:
             require_close(
                 found / at_1,
                 torch.full_like(found, ratio),
-                f"T_max = {hottest:g} is where the variance {at_1:g} has grown by {ratio:g}",
+                f"at T_max = {hottest:g} the variance {at_1:g} must have grown by a factor of {ratio:g}",
             )
 
 
-@TEMPERATURE_LAWS.check("gradient", "the gradient reaches the variance at T = 1, which operators may learn")
+@TEMPERATURE_LAWS.check("gradient", "its gradient reaches the variance at T = 1, which operators may learn")
 def _gradient(case: Case) -> None:
     variance = torch.tensor([[0.3]], requires_grad=True)
     found = _built(case).variance(variance, Level(1, 4.0))
     if not found.requires_grad:
-        raise ConformanceError("Got a variance without gradient, expected that of the variance at T = 1.")
+        raise ConformanceError(
+            "Got a variance without gradient, expected one with respect to the variance at T = 1."
+        )
     torch.autograd.backward(found.sum())
     if variance.grad is None or not bool((variance.grad.isfinite() & (variance.grad != 0)).all()):
         raise ConformanceError(f"Got the gradient {variance.grad}, expected a finite number other than 0.")

@@ -1,1 +1,1 @@
-"""Training: the loop, its updates, its optimizer, and the run that surrounds them."""
+"""Training: the loop, its updates and optimizer, and the run around them."""

@@ -1,4 +1,4 @@
-"""The order of the training examples: shuffled epochs, addressed by position.
+"""The order of training examples: shuffled epochs, addressed by position.
 
     position i of the stream = permutation of epoch (i div N), at (i mod N)
 
@@ -21,10 +21,10 @@ class BatchOrder:
     """Indices of each training batch.
 
     Args:
-        num_examples: N.
-        batch_size: Rows of one batch on one process.
+        num_examples: Number of examples, N.
+        batch_size: Number of rows of a batch in one process.
         seed: The run's seed.
-        rank: This process, of `world_size`; processes see disjoint parts of the stream.
+        rank: Number of this process, below `world_size`; processes see disjoint parts of the stream.
         world_size: Number of processes.
 
     Raises:
@@ -44,8 +44,8 @@ class BatchOrder:
         self._permutations: dict[int, Tensor] = {}
 
     def batch(self, number: int) -> Tensor:
-        """Indices of batch `number` (from 0), `(B,)`."""
-        # Processes take consecutive parts of one stream, so that together they see each example once in an epoch.
+        """Return the indices of batch `number` (from 0), `(B,)`."""
+        # Processes take consecutive parts of one stream, so that together they see each example once per epoch.
         start = (number * self._world_size + self._rank) * self._batch_size
         positions = torch.arange(start, start + self._batch_size)
         epochs = positions // self._num_examples
@@ -54,7 +54,7 @@ class BatchOrder:
             self._permutation(epoch)[positions[epochs == epoch] % self._num_examples]
             for epoch in range(first, last + 1)
         ]
-        # Batches are asked for in order; at most two epochs are in use at once.
+        # Batches are requested in order, so permutations of earlier epochs are not needed again.
         for epoch in [epoch for epoch in self._permutations if epoch < first]:
             del self._permutations[epoch]
         return torch.cat(parts)

@@ -2,8 +2,8 @@
 
     gradient = mean over processes of their gradients, reduced in one flat buffer before every update
 
-Gradients are averaged explicitly, after the backward pass, instead of through a wrapper around the operator: a walk
-calls the operator in many ways, and a wrapper whose forward is bypassed would leave gradients silently unsynchronised.
+Gradients are averaged explicitly after the backward pass, not by a wrapper around the operator: a walk calls the
+operator in many ways, and a wrapper whose forward is bypassed would silently leave gradients unsynchronized.
 """
 
 from __future__ import annotations
@@ -23,14 +23,14 @@ from walkback.support.processes import world_size
 
 @dataclass(frozen=True, slots=True)
 class World:
-    """This process among those that train together; `World()` is a process alone."""
+    """The place of this process among those that train together; `World()` is a single process."""
 
     rank: int = 0
     size: int = 1
 
     @property
     def is_main(self) -> bool:
-        """Whether this process writes files and talks to the user."""
+        """Whether this process writes files and prints messages."""
         return self.rank == 0
 
     def average_gradients(
@@ -39,15 +39,15 @@ class World:
         """Replace each gradient by its mean over processes (a missing gradient counts as zero).
 
         Args:
-            parameters: Of one process.
-            number: A scalar that is averaged in the same message.
+            parameters: Parameters of this process.
+            number: A scalar to average in the same message.
 
         Returns:
-            The mean of `number`, a scalar; None for a process alone.
+            The mean of `number`, a scalar; None if there is a single process.
         """
         if self.size == 1:
             return None
-        # A process may have no gradient for a parameter that others use; all must reduce buffers of the same size.
+        # A process may lack a gradient that others have, but all must reduce buffers of the same size.
         gradients = [p.grad if p.grad is not None else torch.zeros_like(p) for p in parameters]
         flat = torch.cat([gradient.reshape(-1) for gradient in gradients])
         if number is not None:
@@ -63,7 +63,7 @@ class World:
         return mean
 
     def gather(self, state: State) -> State:
-        """All processes' states joined along the batch, in the order of ranks."""
+        """Concatenate the states of all processes along the batch, in the order of ranks."""
         return state if self.size == 1 else map_state(self._gather, state)
 
     def _gather(self, leaf: Tensor) -> Tensor:
@@ -72,24 +72,26 @@ class World:
         return torch.cat(parts)
 
     def any(self, flag: bool) -> bool:
-        """Whether `flag` is set on any process."""
+        """Return whether `flag` is set on any process."""
         if self.size == 1:
             return flag
-        value = torch.tensor(float(flag))  # on the CPU: asking on the device would wait for it, at every walk
+        value = torch.tensor(
+            float(flag)
+        )  # on the CPU: reading from the device would synchronize it at every walk
         dist.all_reduce(value, op=dist.ReduceOp.MAX)
         return bool(value.item())
 
     def from_main(self, value: float) -> float:
-        """The value of rank 0, to the last bit."""
+        """Return the value of rank 0, exactly."""
         if self.size == 1:
             return value
-        # Float64, because processes compare the value with a limit and must all decide alike.
+        # In float64: processes compare the value with a limit, and all must reach the same decision.
         shared = torch.tensor(value, dtype=torch.float64)
         dist.broadcast(shared, src=0)
         return shared.item()
 
     def text_from_main(self, text: str) -> str:
-        """The text of rank 0."""
+        """Return the text of rank 0."""
         if self.size == 1:
             return text
         content = text.encode()
@@ -109,13 +111,13 @@ class World:
                 dist.broadcast(tensor.detach(), src=0)
 
     def wait(self) -> None:
-        """Wait until all processes are here."""
+        """Wait until all processes have reached this point."""
         if self.size > 1:
             dist.barrier()
 
 
 def local_device(name: str) -> str:
-    """The device name for this process: with several processes on CUDA, each takes the device of its local rank."""
+    """Return the device name for this process: with several processes on CUDA, the device of its local rank."""
     rank = os.environ.get("LOCAL_RANK")
     if rank is None or name not in ("auto", "cuda") or not torch.cuda.is_available():
         return name
@@ -124,11 +126,11 @@ def local_device(name: str) -> str:
 
 @contextmanager
 def joined_world(device: torch.device) -> Iterator[World]:
-    """Join the processes that a launcher announced through RANK and WORLD_SIZE; alone without them."""
+    """Join the processes that a launcher announced by RANK and WORLD_SIZE; without these, a single process."""
     if world_size() == 1:
         yield World()
         return
-    # NCCL for what is on devices, and gloo for what processes agree on without waiting for theirs.
+    # NCCL reduces tensors on devices. gloo shares small decisions on the CPU without synchronizing the devices.
     dist.init_process_group("cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo")
     try:
         yield World(dist.get_rank(), dist.get_world_size())

@@ -1,16 +1,17 @@
-"""States, losses and gradients must be finite: checked before every update, without waiting for the device.
+"""Checks that states, losses and gradients are finite, before every update and without synchronizing the device.
 
-Steps of a walk leave their numbers in a `Trail`, in the order in which they come about:
+The steps of a walk record numbers in a `Trail`, in the order of their computation:
 
     s_0, s_1, loss_1, …, s_K, loss_K, (other processes), gradient norm
 
-The first of them that is not finite names the step, its level and what is wrong. On the CPU looking at a number is
-free, so an update is refused at once. On a device looking means to wait until it has done all that it was told, at
-every update; and a walk is hundreds of small kernels that are told ahead. So there the check stays on the device, as
-the gradient scaler of mixed precision does it: the flag `found_inf` makes fused AdamW leave weights and moments as they
-are. Once set it stays set, so that the weights remain those of before the first bad update, whatever comes after. What
-was wrong is kept beside it, and `require` reads it: the trainer does before weights leave it for a checkpoint, a bound
-or a picture, and every so many walks.
+The first one that is not finite determines the message: the step, its level, and what is wrong.
+
+On the CPU, reading a number is free, so a bad update is refused at once. On a device, reading a number waits for all
+queued work, and a walk consists of hundreds of small kernels that are queued ahead. So the check stays on the device,
+as in the gradient scaler of mixed precision: the flag `found_inf` makes fused AdamW skip an update. Once set, the flag
+stays set, so the weights remain those before the first bad update, whatever follows. The cause is recorded next to the
+flag and read by `require`, which the trainer calls before weights are used (for a checkpoint, a bound or a picture) and
+at regular intervals.
 """
 
 from __future__ import annotations
@@ -33,7 +34,7 @@ class NotFiniteError(WalkbackError):
 
     Attributes:
         walk: Number of the walk.
-        updates: Number of updates that were made before it.
+        updates: Number of updates before it.
     """
 
     def __init__(self, message: str, walk: int, updates: int) -> None:
@@ -42,13 +43,13 @@ class NotFiniteError(WalkbackError):
         self.updates = updates
 
     def adding(self, words: str) -> NotFiniteError:
-        """The same with more in its sentence."""
+        """Return the same error with a clause added to its message."""
         return NotFiniteError(f"{str(self).removesuffix('.')}; {words}.", self.walk, self.updates)
 
 
 @final
 class Trail:
-    """What the steps behind one update came to: scalars on the device, read only if something is wrong.
+    """Numbers recorded by the steps of one update: scalars on the device, read only if something is wrong.
 
     Args:
         start: s_0, `(B, *E)`.
@@ -58,21 +59,21 @@ class Trail:
     def __init__(self, start: State, length: int) -> None:
         self.length = length
         self.first = 1
-        """Number of the first of these steps in its walk."""
+        """Number of the first recorded step in its walk."""
         self.levels: list[Level] = []
         self.losses: list[Tensor] = []
         self._start = entry_sum(start)
         self._numbers = [self._start]
 
     def following(self) -> Trail:
-        """The trail of the steps after these, in the same walk."""
+        """Return an empty trail for the steps after these, in the same walk."""
         trail = copy(self)
         trail.first = self.first + len(self.levels)
         trail.levels, trail.losses, trail._numbers = [], [], [self._start]
         return trail
 
     def add(self, level: Level, state: State, loss: Tensor) -> None:
-        """Note a step: its level, the state s_t `(B, *E)` that it led to, and its mean loss."""
+        """Record a step: its level, its result s_t `(B, *E)`, and its mean loss."""
         self.levels.append(level)
         self.losses.append(loss.detach())
         self._numbers += [entry_sum(state), self.losses[-1]]
@@ -83,22 +84,22 @@ class Trail:
         return torch.stack(self.losses).mean()
 
     def flag(self) -> Tensor:
-        """0 if all of them are finite, else NaN: a scalar whose mean over processes tells whether theirs are."""
+        """Return 0 if all numbers are finite, else NaN; the mean over processes is finite only if all of theirs are."""
         return self.numbers().sum() * 0
 
     def numbers(self) -> Tensor:
-        """s_0, then state and loss of each step: `(1 + 2·steps,)`, float64."""
+        """Return s_0, then state and loss of each step, as one number each: `(1 + 2·steps,)`, float64."""
         return torch.stack([number.double() for number in self._numbers])
 
 
 @dataclass(frozen=True, slots=True)
 class Moment:
-    """When an update is made: what the host knows without asking the device.
+    """The context of an update, known on the host without synchronizing the device.
 
     Attributes:
         walk: Number of its walk.
         updates: Number of updates before it.
-        trail: The steps behind it.
+        trail: Its steps.
     """
 
     walk: int
@@ -108,34 +109,34 @@ class Moment:
 
 @final
 class FiniteCheck:
-    """Refuses updates by what is not finite.
+    """Refuses updates whose states, losses or gradients are not finite.
 
     Args:
-        device: Of states, losses and gradients.
-        immediate: Whether to wait for a device at every update, and to refuse as on the CPU.
+        device: Device of states, losses and gradients.
+        immediate: Whether to synchronize the device at every update, and to refuse at once as on the CPU.
     """
 
     def __init__(self, device: torch.device, *, immediate: bool = False) -> None:
-        # bad (0 or 1), number of the update, position in the trail, loss, norm of the first bad update; in float64,
-        # which has all numbers of updates.
+        # For the first bad update: flag (0 or 1), its number, the position in its trail, loss, norm. Float64 represents
+        # all numbers of updates exactly.
         self._first: Tensor | None = None
         if device.type != "cpu" and not immediate:
             self._first = torch.zeros(5, dtype=torch.float64, device=device)
         self._moments: list[Moment] = []
 
     def look(self, moment: Moment, norm: Tensor, others: Tensor | None = None) -> Tensor | None:
-        """Look at an update before it is made.
+        """Check an update before it is made.
 
         Args:
-            moment: When it is, and the steps behind it.
+            moment: Context of the update.
             norm: Norm of its gradient, a scalar.
-            others: Not finite where the trail of any process is not; None for a process alone.
+            others: A scalar that is not finite if the trail of any process is not; None for a single process.
 
         Returns:
-            1 on the device where this update is to be skipped, else 0; None where the answer is known at once.
+            A scalar on the device, 1 if the update must be skipped and 0 otherwise; None if the check is immediate.
 
         Raises:
-            NotFiniteError: A number is not finite; where the answer is known at once.
+            NotFiniteError: The check is immediate and a number is not finite.
         """
         trail = moment.trail
         ends = [norm.double()] if others is None else [others.double(), norm.double()]
@@ -154,7 +155,7 @@ class FiniteCheck:
         return self._first[0].float()
 
     def require(self) -> None:
-        """Wait for the device, and raise what `look` would have raised on the CPU."""
+        """Synchronize the device, and raise the NotFiniteError that `look` would have raised on the CPU."""
         if self._first is None or not self._moments:
             return
         bad, number, position, loss, norm = self._first.tolist()
@@ -163,14 +164,14 @@ class FiniteCheck:
         self._moments.clear()
 
     def forget(self) -> None:
-        """Begin again, after weights and moments have been replaced by those of an earlier walk."""
+        """Reset the check, after weights and moments were replaced by those of an earlier walk."""
         self._moments.clear()
         if self._first is not None:
             self._first = torch.zeros_like(self._first)
 
 
 def _refusal(moment: Moment, position: int, loss: float, norm: float) -> NotFiniteError:
-    """What is wrong, from the position of the first number that is not finite."""
+    """Return the error for an update, given the position in its trail of the first number that is not finite."""
     trail, walk, updates = moment.trail, moment.walk, moment.updates
     step, is_loss = divmod(position - 1, 2)
     figures = f"a loss of {loss:.4g} and a gradient norm of {norm:.4g}"
@@ -185,7 +186,7 @@ def _refusal(moment: Moment, position: int, loss: float, norm: float) -> NotFini
     if step < len(trail.levels):
         what = figures if is_loss else "a state that is not finite"
         where += f", {_named(trail, step)}"
-    else:  # the sum over the steps has no step, but an update after every step does
+    else:  # the gradient norm belongs to a step only if there is one update per step
         what = figures
         if len(trail.levels) == 1:
             where += f", {_named(trail, 0)}"
@@ -193,7 +194,7 @@ def _refusal(moment: Moment, position: int, loss: float, norm: float) -> NotFini
 
 
 def _named(trail: Trail, index: int) -> str:
-    """A step in words: its number, its level and its temperature."""
+    """Describe a step by its number, level and temperature."""
     level = trail.levels[index]
     text = f"step {trail.first + index} of {trail.length}"
     if isinstance(level.temperature, Tensor) and level.temperature.numel() != 1:

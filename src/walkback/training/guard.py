@@ -1,4 +1,4 @@
-"""What becomes of a walk with numbers that are not finite: it ends training, or is skipped and counted."""
+"""Handling of walks with numbers that are not finite: they end training, or are skipped and counted."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ class Guard:
 
     Args:
         settings: `on_nonfinite` and `nonfinite_limit`.
-        device: Where walks run.
-        modules: What learns.
+        device: Device of the walks.
+        modules: The modules in training.
 
     Attributes:
-        flag: After `skips`: 1 on the device if the optimizer is to leave everything as it is, else 0; None if that is
-            known at once.
-        skipped: Whether the walk that is being taken, or the last one, is skipped.
+        flag: After `skips`, a scalar on the device: 1 if the optimizer must skip the update, else 0; None if the check
+            is immediate.
+        skipped: Whether the current walk, or the last one, is skipped.
     """
 
     def __init__(
@@ -40,7 +40,7 @@ class Guard:
 
     @contextmanager
     def walk(self) -> Iterator[None]:
-        """Take a walk in the block: if it is skipped, undo what its states have left in buffers of layers."""
+        """Take a walk in the block; if it is skipped, restore buffers of layers, such as running statistics."""
         self.skipped = False
         if not self._skips:
             yield
@@ -54,16 +54,16 @@ class Guard:
                     buffer.copy_(value)
 
     def skips(self, moment: Moment, norm: Tensor, others: Tensor | None, before: int) -> bool:
-        """Look at an update, see `FiniteCheck.look`; returns whether it is known at once that it is to be skipped.
+        """Check an update, see `FiniteCheck.look`; returns whether the check is immediate and the update is skipped.
 
         Args:
-            moment: When it is, and the steps behind it.
+            moment: Context of the update.
             norm: Norm of its gradient.
             others: See `FiniteCheck.look`.
-            before: Number of walks that were skipped before this one.
+            before: Number of walks skipped before this one.
 
         Raises:
-            NotFiniteError: See `FiniteCheck.look`; and such walks are not skipped, or too many were.
+            NotFiniteError: See `FiniteCheck.look`, if such walks are not skipped or too many already were.
         """
         try:
             self.flag = self._check.look(moment, norm, others)

@@ -1,9 +1,9 @@
-"""Which checkpoint is known to be good: training can go back to it after it has diverged.
+"""The last good checkpoint, to which training can go back after it has diverged.
 
-A checkpoint is good if the loss of the walk after it, which is that of its weights, is finite and at most one nat per
-dimension above the smallest such loss of the run, and the validation bound, if it was measured there, likewise. What is
-known only after the next walk is decided at the next checkpoint, so a good one is older than the newest ones, which may
-be ruined already.
+A checkpoint is good if the loss of the walk after it (which is the loss of its weights) is finite and at most one nat
+per dimension above the smallest such loss of the run, and if the same holds for its validation bound, if there is one.
+Because the next walk is needed, a checkpoint is judged when the next one is saved. The last good checkpoint is thus
+older than the newest ones, which may already be ruined.
 """
 
 from __future__ import annotations
@@ -19,10 +19,10 @@ _ALLOWED = 1.0  # nats per dimension; what has diverged is worse by orders of ma
 
 @final
 class LastGood:
-    """Follows losses and bounds; everything that it decides is part of a training state.
+    """Follows losses and bounds; its decisions are part of a training state.
 
     Args:
-        dimensions: D, of a state.
+        dimensions: Number of dimensions of a state, D.
     """
 
     def __init__(self, dimensions: int) -> None:
@@ -37,23 +37,23 @@ class LastGood:
 
     @property
     def kept(self) -> set[int]:
-        """Steps whose checkpoints must stay: the last good one, and the newest one until it is known."""
+        """Steps whose checkpoints must be kept: the last good one, and the newest one until it is judged."""
         return {step for step in (self._good, self._newest) if step is not None}
 
     def observe(self, walks: int, loss: Tensor) -> None:
-        """Take note of the loss of walk number `walks`, from 1: a scalar, which is not read yet."""
+        """Record the loss of walk number `walks` (from 1), a scalar, without reading it from the device."""
         if walks == 1:
             self._first = loss
         if self._newest is not None and self._after is None:
             self._after = loss
 
     def observe_bound(self, nats: float) -> None:
-        """Take note of a negative validation bound, nats per example, before the checkpoint of its step is saved."""
+        """Record a negative validation bound, nats per example, before the checkpoint of its step is saved."""
         self._is_bounded = math.isfinite(nats) and nats <= self._bound + self._allowed
         self._bound = min(self._bound, nats) if self._is_bounded else self._bound
 
     def saved(self, step: int) -> None:
-        """Decide on the checkpoint before this one, which is now the newest; reads losses."""
+        """Judge the previous checkpoint, now that the one of `step` is the newest; reads losses from the device."""
         self._good = self.newest()
         if self._after is not None:
             self._loss = min(self._reference(), _finite(self._after))
@@ -61,7 +61,7 @@ class LastGood:
         self._is_bounded = True
 
     def newest(self) -> int | None:
-        """The step of the newest checkpoint that is known to be good; None if there is none."""
+        """Return the step of the newest checkpoint known to be good; None if there is none."""
         if self._newest is None or self._after is None:
             return self._good
         loss = float(self._after)
@@ -69,12 +69,12 @@ class LastGood:
         return self._newest if good else self._good
 
     def restart(self, step: int) -> None:
-        """Take the checkpoint of `step` for good, of which nothing else is known."""
+        """Consider the checkpoint of `step` good, without any other knowledge of it."""
         self._good = self._newest = step
         self._after = None
 
     def state(self) -> dict[str, Any]:
-        """What resuming needs, as JSON values."""
+        """Return the state needed to resume, as JSON values."""
         return {
             "last_good": {
                 "good": self._good,
@@ -87,7 +87,7 @@ class LastGood:
         }
 
     def restore(self, document: Mapping[str, Any], step: int) -> None:
-        """Go on from a document with what `state` gave; else from the checkpoint of `step` alone."""
+        """Resume from a document that contains the result of `state`; without it, from the checkpoint of `step`."""
         match document.get("last_good"):
             case {
                 "good": int() | None as good,
@@ -105,18 +105,18 @@ class LastGood:
                 self.restart(step)
 
     def _reference(self) -> float:
-        """The smallest loss so far, that of untrained weights included."""
+        """Return the smallest loss so far, including that of the initial weights."""
         return self._loss if self._first is None else min(self._loss, _finite(self._first))
 
 
 def _finite(loss: Tensor | float) -> float:
-    """A loss as a number; infinity where it is not finite."""
+    """Return a loss as a number; infinity if it is not finite."""
     value = float(loss)
     return value if math.isfinite(value) else math.inf
 
 
 def _number(value: Tensor | float | None) -> float | None:
-    """A number for JSON; None where it is not finite, or there is none."""
+    """Return a number for JSON; None if it is not finite or missing."""
     if value is None:
         return None
     number = float(value)

@@ -1,4 +1,4 @@
-"""`metrics.jsonl`: the figures of a run, one JSON object a line, `{"step": 50, "loss": 1.2}`."""
+"""`metrics.jsonl`: the figures of a run, one JSON object per line, `{"step": 50, "loss": 1.2}`."""
 
 from __future__ import annotations
 
@@ -16,18 +16,18 @@ from walkback.storage.files import write_atomic, writing_to
 FILE_NAME = "metrics.jsonl"
 
 _MAX_LINE = 2**20
-"""Longest line in bytes that is read; longer ones were not written by walkback."""
+"""Maximum length of a line in bytes; longer ones were not written by walkback."""
 
 
 @final
 class MetricsFile:
     """Appends to the file; each line is flushed.
 
-    JSON has no NaN or infinity: such figures are null, and `"nonfinite": {"loss": "nan"}` in the line says
-    what they were.
+    JSON has no NaN or infinity: such figures are null, and `"nonfinite": {"loss": "nan"}` in the same line holds their
+    values.
 
     Attributes:
-        damaged: Number of lines that could not be read and were dropped; a last line that a kill cut short is not one.
+        damaged: Number of unreadable lines that were dropped, without a last line truncated by a kill.
     """
 
     def __init__(self, directory: Path, *, resume_step: int | None = None) -> None:
@@ -35,8 +35,8 @@ class MetricsFile:
 
         Args:
             directory: The run directory.
-            resume_step: Drop the lines of later steps, and a last line that a kill cut short. None starts a
-                new file, which must not exist.
+            resume_step: Drop the lines of later steps, and a last line truncated by a kill. None creates a new file,
+                which must not exist.
 
         Raises:
             ConfigurationError: The file is a link, or not a regular file.
@@ -51,7 +51,7 @@ class MetricsFile:
             self._file = _open(self._path, new=resume_step is None)
 
     def log(self, step: int, figures: Mapping[str, float]) -> None:
-        """Append one line; raises WalkbackError where it cannot be written."""
+        """Append one line; raises WalkbackError if it cannot be written or the name of a figure is reserved."""
         taken = {"step", "nonfinite"} & figures.keys()
         if taken:
             raise WalkbackError(
@@ -67,7 +67,7 @@ class MetricsFile:
             self._file.flush()
 
     def rewind(self, step: int) -> None:
-        """Drop the lines of steps after `step`; raises WalkbackError where the file cannot be written."""
+        """Drop the lines of steps after `step`; raises WalkbackError if the file cannot be written."""
         with writing_to(self._path):
             self._file.close()
             self.damaged += _rewind(self._path, step)
@@ -80,10 +80,10 @@ class MetricsFile:
 
 
 def require_own_file(path: Path) -> None:
-    """Check that lines can be appended to `path` without writing anywhere else.
+    """Check that appending to `path` cannot write to another file.
 
     Raises:
-        ConfigurationError: It is a symbolic link, which may lead out of the run directory, or not a regular file.
+        ConfigurationError: `path` is a symbolic link, which may lead out of the run directory, or not a regular file.
     """
     try:
         mode = path.lstat().st_mode
@@ -95,7 +95,7 @@ def require_own_file(path: Path) -> None:
 
 
 def read_records(path: Path) -> Iterator[dict[str, Any]]:
-    """The records of a metrics file, in constant memory; lines that are not whole records are left out."""
+    """Yield the records of a metrics file, in constant memory; damaged lines are skipped."""
     with path.open("rb") as file:
         for line in _lines(file):
             record = _record(line)
@@ -104,20 +104,20 @@ def read_records(path: Path) -> Iterator[dict[str, Any]]:
 
 
 def last_step(path: Path) -> int:
-    """The largest number of walks in a metrics file; 0 if there is no file or no record."""
+    """Return the largest number of walks in a metrics file; 0 if there is no file or no record."""
     if not path.is_file():
         return 0
     return max((record["step"] for record in read_records(path)), default=0)
 
 
 def _open(path: Path, *, new: bool) -> TextIO:
-    """Open for appending; the link check above is repeated by the system, for links made in between."""
+    """Open for appending; O_NOFOLLOW repeats the check above for links created in the meantime."""
     flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | getattr(os, "O_NOFOLLOW", 0) | (os.O_EXCL if new else 0)
     return os.fdopen(os.open(path, flags, 0o666), "a", encoding="utf-8")
 
 
 def _rewind(path: Path, step: int) -> int:
-    """Keep the whole lines of a metrics file that belong to steps up to `step`; returns how many were damaged."""
+    """Keep the intact lines of a metrics file up to `step`; returns the number of damaged lines."""
     with path.open("rb") as file:
         changed, damaged = _judge(file, step)
         if changed:
@@ -129,7 +129,7 @@ def _rewind(path: Path, step: int) -> int:
 
 
 def _judge(file: BinaryIO, step: int) -> tuple[bool, int]:
-    """Whether any line is to be dropped, and the number of those that are damaged and not the last."""
+    """Return whether any line must be dropped, and the number of damaged lines except the last line."""
     changed, damaged, last = False, 0, False
     for line in _lines(file):
         damaged += last
@@ -139,7 +139,7 @@ def _judge(file: BinaryIO, step: int) -> tuple[bool, int]:
 
 
 def _lines(file: BinaryIO) -> Iterator[bytes]:
-    """The lines of a file; of those that are too long, no more than their beginning."""
+    """Yield the lines of a file; lines that are too long are truncated."""
     while line := file.readline(_MAX_LINE):
         yield line
         while len(line) == _MAX_LINE and not line.endswith(b"\n"):
@@ -147,7 +147,7 @@ def _lines(file: BinaryIO) -> Iterator[bytes]:
 
 
 def _record(line: bytes) -> dict[str, Any] | None:
-    """The record of a whole line; None if it is damaged."""
+    """Return the record of a line; None if the line is damaged or incomplete."""
     try:
         record = json.loads(line)
     except (ValueError, RecursionError):
@@ -160,6 +160,6 @@ def _record(line: bytes) -> dict[str, Any] | None:
 
 
 def _belongs(line: bytes, step: int) -> bool:
-    """Whether a line is whole and not later than `step`."""
+    """Return whether a line is intact and not later than `step`."""
     record = _record(line)
     return record is not None and bool(record["step"] <= step)

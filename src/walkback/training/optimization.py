@@ -1,10 +1,10 @@
 """Optimizer, learning rate and weight average.
 
-    lr(w) = lr · min(1, (w + 1) / warmup) · [ 1, or ½ (1 + cos(π z)) ],   z = share of training that is done
+    lr(w) = lr · min(1, (w + 1) / warmup) · [ 1, or ½ (1 + cos(π z)) ],   z = completed share of training
     θ̄ ← d_u θ̄ + (1 - d_u) θ,   d_1 = 0,   d_u = min(d, (1 + u) / (10 + u)) for updates u = 2, 3, …
 
-The average starts as the weights after the first update and its decay starts small, so that short runs do not sample
-with their initial weights.
+The average starts with the weights after the first update, and its decay starts small, so that initial weights do not
+dominate the average of a short run.
 """
 
 from __future__ import annotations
@@ -23,14 +23,14 @@ from walkback.model import Model
 
 
 def build_optimizer(parameters: Iterable[nn.Parameter], settings: TrainingSettings) -> torch.optim.AdamW:
-    """Fused AdamW (decoupled weight decay; with weight_decay = 0 this is Adam)."""
+    """Return fused AdamW (decoupled weight decay; with weight_decay = 0 this is Adam)."""
     return torch.optim.AdamW(
         parameters, lr=settings.lr, betas=settings.betas, weight_decay=settings.weight_decay, fused=True
     )
 
 
 def moments(optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
-    """The optimizer's state, by `"<number of the parameter>.<name>"`."""
+    """Return the state of the optimizer by `"<index of the parameter>.<name>"`."""
     state = optimizer.state_dict()["state"]
     return {f"{number}.{name}": value for number, slots in state.items() for name, value in slots.items()}
 
@@ -38,10 +38,10 @@ def moments(optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
 def load_moments(
     optimizer: torch.optim.Optimizer, parameters: Sequence[nn.Parameter], tensors: Mapping[str, Tensor]
 ) -> None:
-    """Inverse of `moments`.
+    """Load the result of `moments` into an optimizer.
 
     Raises:
-        ValueError: These are not the moments of `parameters`; the fused optimizer would read past their ends.
+        ValueError: The moments do not fit `parameters`; the fused optimizer would read past their ends.
     """
     slots: dict[int, dict[str, Tensor]] = {}
     for key, value in tensors.items():
@@ -54,21 +54,21 @@ def load_moments(
         expected = {"step": torch.Size(()), "exp_avg": shape, "exp_avg_sq": shape}
         if {name: value.shape for name, value in found.items()} != expected:
             raise ValueError(f"its moments of parameter {index} are not those of this operator")
-    # Keep the parameter groups of this run: the settings may have changed, and the file has moments only.
+    # Keep the parameter groups of this run: settings may have changed, and the file contains only moments.
     optimizer.load_state_dict({**optimizer.state_dict(), "state": slots})
 
 
 def share_done(settings: TrainingSettings, walks: int, seconds: float) -> float:
-    """The share of training that `walks` walks in `seconds` are: z = max(walks / steps, seconds / budget).
+    """Return the completed share of training: z = max(walks / steps, seconds / budget).
 
-    Training ends where it reaches 1, by whichever limit. Without `training.minutes` there is no budget of time.
+    Training ends when z reaches 1. Without `training.minutes` there is no time budget.
     """
     share = walks / max(1, settings.steps)
     return share if settings.minutes is None else max(share, seconds / (60 * settings.minutes))
 
 
 def learning_rate(settings: TrainingSettings, walk: int, seconds: float = 0.0) -> float:
-    """Learning rate of walk number `walk` (from 0), which starts after `seconds` of training."""
+    """Return the learning rate of walk number `walk` (from 0), which starts after `seconds` of training."""
     rate = settings.lr
     if settings.warmup:
         rate *= min(1.0, (walk + 1) / settings.warmup)
@@ -79,23 +79,23 @@ def learning_rate(settings: TrainingSettings, walk: int, seconds: float = 0.0) -
 
 @final
 class WeightAverage:
-    """Exponential moving average of the weights of operator and process; buffers follow the model.
+    """Exponential moving average of the weights of operator and process; buffers are copied from the model.
 
     Args:
         model: The model in training.
         decay: d; 0 makes the average equal to the model.
 
     Attributes:
-        model: The model with averaged weights; schedule and prior are the very ones of the model in training.
-        updates: u.
+        model: The model with averaged weights; schedule and prior are shared with the model in training.
+        updates: Number of updates, u.
     """
 
     def __init__(self, model: Model, decay: float) -> None:
         self._decay = decay
         self.updates = 0
         self._learning = (model.operator, model.process)
-        # Not torch's AveragedModel: it counts in a tensor on the CPU and copies that to the device at each update, for
-        # which the CPU waits.
+        # Not torch's AveragedModel: it copies its counter from the CPU to the device at each update, which blocks the
+        # CPU.
         operator = deepcopy(model.operator).requires_grad_(False)
         process = deepcopy(model.process).requires_grad_(False)
         self._averages = (operator, process)
@@ -103,7 +103,7 @@ class WeightAverage:
 
     @torch.no_grad()
     def update(self) -> None:
-        """Blend in the weights after one optimizer step."""
+        """Update the average after an optimizer step."""
         self.updates += 1
         averages: list[Tensor] = [p for part in self._averages for p in part.parameters()]
         currents: list[Tensor] = [p for part in self._learning for p in part.parameters()]
@@ -113,16 +113,16 @@ class WeightAverage:
         else:
             decay = min(self._decay, (1 + self.updates) / (10 + self.updates))
             torch._foreach_lerp_(averages, currents, 1 - decay)
-        # Statistics of batch norm are averages already, and integer buffers have no mean.
+        # Copy buffers: statistics of batch norm are already averages, and integer buffers cannot be averaged.
         for average, current in zip(self._averages, self._learning, strict=True):
             for kept, buffer in zip(average.buffers(), current.buffers(), strict=True):
                 kept.copy_(buffer)
 
     def resume(self, updates: int) -> None:
-        """Go on after `updates` updates, whose weights have been loaded into `model`."""
+        """Resume after `updates` updates, whose average has been loaded into `model`."""
         self.updates = updates
 
 
 def clip_gradients(parameters: list[nn.Parameter], largest: float) -> Tensor:
-    """Scale gradients down to norm `largest` (0: leave them); returns the norm before, a scalar tensor."""
+    """Clip the norm of gradients to `largest` (0 does not clip); returns the norm before, a scalar tensor."""
     return nn.utils.clip_grad_norm_(parameters, largest or math.inf)

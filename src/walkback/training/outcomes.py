@@ -1,4 +1,4 @@
-"""How a run ended, left in its directory for those who compare runs."""
+"""Execution of a run that records in its directory how the run ended."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ from walkback.training.run_result import RunResult
 
 
 def execute(run: Run, directory: RunDirectory | None, *, fresh: bool = True) -> RunResult | None:
-    """Execute a run and write `result.json`, whichever way the run ends.
+    """Execute a run and write `result.json`, however the run ends.
 
     Args:
         run: The run.
-        directory: Its directory; None where nothing is kept, and on processes that do not write.
-        fresh: Whether an earlier `result.json` is removed first. A run that goes back to an older checkpoint
-            sets it aside itself.
+        directory: Its directory; None if nothing is kept, and in processes that do not write.
+        fresh: Whether to remove an earlier `result.json` first. A run that goes back to an older checkpoint moves it
+            itself.
 
     Raises:
         Interrupted: See `Run.execute`.
@@ -64,9 +64,9 @@ def _outcome(result: RunResult) -> Outcome:
 
 
 def _leave(directory: RunDirectory, outcome: Outcome) -> None:
-    """Write what can be written: the error that ended the run matters more than one of this file.
+    """Try to write an outcome, ignoring errors: the error that ended the run is more important.
 
-    A run that has not begun, of which nothing is there yet, leaves its directory free.
+    A run that has not started leaves its directory free for the next one.
     """
     if not directory.config.exists():
         return

@@ -53,7 +53,7 @@ def path_loss(
         start: s_0 with its anchor and context.
         levels: T_1 … T_K, coldest first.
         generator: The only source of randomness.
-        on_step: Is given each step; the last step includes the end of the walk.
+        on_step: Called with each step; the loss of the last step includes the end of the walk.
 
     Raises:
         ConfigurationError: The process is not `Stepwise`, or a step cannot be differentiated.
@@ -63,8 +63,8 @@ def path_loss(
     conditional = steps.look(source, levels[0])
     parts = []
     for level in levels:
-        # This kernel is needed for the law of the noise only, so it needs no graph.
-        # Outside the step, so that recomputation in the backward pass uses the same noise.
+        # Draw the noise outside of the step, so that recomputation in the backward pass uses the same noise. The kernel
+        # only determines its distribution, so it needs no graph.
         with torch.no_grad():
             _, moved = steps.heat(source, conditional, level)
             noise = moved.noise(generator)

@@ -3,17 +3,17 @@
     x_i ← data                                                at first, and with probability p after each use
     x_i ← p_1(· | p_1(· | … x_i))   `steps` steps,            the s_0 of a walk
 
-A walk from data visits only states near the data, so an operator is never told what to do where its chain goes later.
-The chains here live on from walk to walk, 1/p uses on average, as in persistent contrastive divergence: with ρ_m the
-law of the chain after m steps, the pull away from what the chain does and the pull towards the data cancel between
-neighboring times, and what remains of them over a life of M steps is (ρ_M - ρ_0) / M. Spurious modes of the chain are
-seen, and walked back from.
+A walk from data only visits states near the data, so the operator never learns what to do where its own chain goes
+later. Persistent chains continue from walk to walk, for 1/p uses on average, as in persistent contrastive divergence.
+With ρ_m the distribution of the chain after m steps, the forces away from the chain's states and towards the data
+cancel between consecutive times; over a life of M steps, (ρ_M - ρ_0) / M remains. Chains that reach spurious modes
+teach the operator to walk back from them.
 
-With `direction = "heating"` they step by the process instead, x ← q_1(· | x). Then they are heating walks from data
-that stay at T = 1 for M steps, of which training scores some: Algorithm 1 with n up to M, at the price of its sampling
-alone. Every scored step teaches the way back to data, however long the life is.
+With `direction = "heating"`, chains step by the process instead, x ← q_1(· | x). They are then heating walks from data
+that stay at T = 1 for M steps, some of which training scores: Algorithm 1 with n up to M, at the cost of only sampling
+the other steps. Every scored step teaches the way back to the data, however long the chain has run.
 
-The chains follow the operator in training, in evaluation mode: no layer takes its statistics from their states.
+Chains step with the current weights of the operator, in evaluation mode: layers track no statistics of their states.
 """
 
 from __future__ import annotations
@@ -41,17 +41,17 @@ from walkback.training.levels import tensor_levels
 from walkback.walk import Heating, Start, by_cooling
 
 Draw: TypeAlias = Callable[[int, torch.Generator], Start]
-"""Number of rows, generator → where walks from as many training examples start."""
+"""Maps a number of rows and a generator to the starts of walks from that many training examples."""
 
 Rows: TypeAlias = dict[str, Tensor]
-"""Chains `(N, *E)` by the names of their leaves: the states, and what has to live as long as a chain does."""
+"""Leaves `(N, *E)` of chains by name: states, and context and origin, which a chain keeps for its lifetime."""
 
 
 def chain_rows(settings: TrainingSettings) -> int:
-    """Rows of each minibatch that start from persistent chains.
+    """Return the number of rows of each minibatch that start from persistent chains.
 
     Raises:
-        ConfigurationError: The share is less than a row of the minibatch, or there are fewer chains than such rows.
+        ConfigurationError: The share amounts to less than one row, or there are fewer chains than rows.
     """
     chains = settings.chains
     if not chains.share:
@@ -72,19 +72,19 @@ def chain_rows(settings: TrainingSettings) -> int:
 
 @final
 class PersistentChains:
-    """A pool of chains at T = 1, some of which each walk takes further and starts from.
+    """A pool of chains at T = 1; each walk advances some of them and starts from their states.
 
-    Everything random is a function of (seed, walk, rank); the chains are part of a training state.
+    All randomness is a function of (seed, walk, rank); the chains are part of a training state.
 
     Args:
         model: The model in training.
         settings: See `TrainingSettings`; `chains.share` is positive.
         seed: The run's seed.
-        world: This process among others; each has chains of its own.
+        world: The place of this process among others; each process has its own chains.
         compiled: Whether the operator is compiled.
 
     Raises:
-        ConfigurationError: See `chain_rows`; or the chains are to heat, and the process does not tell its single steps.
+        ConfigurationError: See `chain_rows`; or chains should heat and the process is not `Stepwise`.
     """
 
     def __init__(
@@ -103,45 +103,45 @@ class PersistentChains:
 
     @torch.no_grad()
     def start(self, data: Start, walk: int, draw: Draw) -> Start:
-        """Let the first `rows` rows of `data` `(B, *E)` start from chains, which are their own anchors.
+        """Replace the first `rows` rows of `data` `(B, *E)` by states of chains, which are also their anchors.
 
-        The states that they replace restart the chains that are to be restarted.
+        The replaced states become the new states of the chains that restart.
 
         Args:
-            data: Where walks from data start.
+            data: Starts of walks from data.
             walk: Number of the walk.
-            draw: Gives the pool its first states.
+            draw: Draws the initial states of the pool.
         """
         device = device_of(data.state)
         if self._pool is None:
             first = generator(device, self._seed, "own-pool", walk, self._world.rank)
             self._pool = self._rows_of(draw(self._settings.pool, first))
-        # The order of draws from `noise` is part of the results: chosen chains, their steps, restarts.
+        # Do not reorder the draws from `noise`, or results change: chosen chains, their steps, restarts.
         noise = generator(device, self._seed, "own-chains", walk, self._world.rank)
         chosen = torch.randperm(self._settings.pool, generator=noise, device=device)[: self.rows]
         replaced = {name: leaf[: self.rows] for name, leaf in self._rows_of(data).items()}
         used = {name: leaf[chosen] for name, leaf in self._pool.items()}
         used |= self._advance(used, data, noise)
         states = [leaf for name, leaf in used.items() if name.isdecimal()]
-        # A chain that has diverged restarts from data at once, within the batch: on a device, reading whether there is
-        # one would wait for it.
+        # A chain that has diverged restarts from data at once. Select with `where` and no branch: on a device, reading
+        # whether there is such a chain would wait for all queued work.
         lost = ~torch.stack([leaf.flatten(1).isfinite().all(1) for leaf in states]).all(0)
         used = _where(lost, replaced, used)
         restarted = torch.rand(self.rows, generator=noise, device=device) < self._settings.restart
         kept = _where(restarted, replaced, used)
-        # Chains that restart still give this walk their last states; only the pool gets the new ones.
+        # This walk still uses the last states of chains that restart; only the pool gets the new ones.
         self._pool = {name: leaf.index_copy(0, chosen, kept[name]) for name, leaf in self._pool.items()}
         return self._joined(used, data)
 
     def state(self) -> dict[str, Tensor]:
-        """The chains of all processes `(pool · processes, *E)`, by the names of leaves; called by all together."""
+        """Return the chains of all processes `(pool · processes, *E)` by leaf; must be called by all processes."""
         return {name: leaves(self._world.gather(leaf))[0] for name, leaf in (self._pool or {}).items()}
 
     def restore(self, tensors: Mapping[str, Tensor]) -> None:
-        """Inverse of `state`; other numbers of chains or of processes start chains anew from data."""
+        """Load the result of `state`; if the number of chains or processes has changed, new chains start from data."""
         pool = self._settings.pool
         rows = {name: leaf for name, leaf in tensors.items() if not name.startswith("origin.")}
-        if self._heats:  # a chain that has cooled, or is of an older file, begins where it is
+        if self._heats:  # chains of cooling or of older files have no origin: use their states
             rows |= {f"origin.{name}": tensors.get(f"origin.{name}", leaf) for name, leaf in rows.items()}
         self._pool = None
         if rows and all(len(leaf) == pool * self._world.size for leaf in rows.values()):
@@ -149,14 +149,14 @@ class PersistentChains:
             self._pool = {name: leaf[start : start + pool].clone() for name, leaf in rows.items()}
 
     def _rows_of(self, start: Start) -> Rows:
-        """What a chain from each row has to keep; a chain that heats, where it began: a process may look there."""
+        """Return the leaves that a chain from each row keeps; a heating chain also keeps its origin, for q."""
         found = _named("", start.state)
         if start.context is not None:
             found |= _named("context.", start.context)
         return found | (_named("origin.", start.state) if self._heats else {})
 
     def _joined(self, used: Rows, data: Start) -> Start:
-        """`data` with its first rows those of chains."""
+        """Return `data` with its first rows replaced by those of chains."""
         anchor = data.state if data.anchor is None else data.anchor
         states, context = _unnamed("", used, data.state), data.context
         return replace(
@@ -167,7 +167,7 @@ class PersistentChains:
         )
 
     def _advance(self, used: Rows, data: Start, noise: torch.Generator) -> Rows:
-        """The chains' states `steps` steps later."""
+        """Return the states of chains after `steps` further steps."""
         states = _unnamed("", used, data.state)
         level = tensor_levels((COLD,), device_of(states))[0] if self._compiled else COLD
         levels = repeat(level, self._settings.steps)
@@ -178,7 +178,7 @@ class PersistentChains:
             return _named("", last(chains))
 
     def _heating(self, used: Rows, data: Start) -> Heating:
-        """The process's kernel, seen from where each chain began and not from where this use of it does."""
+        """Return the kernel of the process with the origin of each chain, and not the state before these steps."""
         origin = _unnamed("origin.", used, data.state)
 
         def kernel(conditional: Conditional, source: State, level: Level, _: State) -> Kernel:
@@ -188,23 +188,23 @@ class PersistentChains:
 
 
 def _named(prefix: str, state: State) -> Rows:
-    """The leaves of a state by `prefix` and number."""
+    """Return the leaves of a state by `prefix` and number."""
     return {f"{prefix}{number}": leaf for number, leaf in enumerate(leaves(state))}
 
 
 def _unnamed(prefix: str, rows: Rows, like: State) -> State:
-    """Inverse of `_named`; the state is a tuple where `like` is one."""
+    """Invert `_named`; the state is a tuple if `like` is one."""
     found = tuple(rows[f"{prefix}{number}"] for number in range(len(leaves(like))))
     return found if isinstance(like, tuple) else found[0]
 
 
 def _first_rows(states: State, rest: State) -> State:
-    """`rest` `(B, *E)` with its first rows replaced by `states`."""
+    """Return `rest` `(B, *E)` with its first rows replaced by `states`."""
     return map_state(lambda own, leaf: torch.cat([own, leaf[len(own) :]]), states, rest)
 
 
 def _where(chosen: Tensor, rows: Rows, others: Rows) -> Rows:
-    """`rows` where `chosen` `(N,)` is true, `others` in the rest."""
+    """Return `rows` where `chosen` `(N,)` is true, and `others` elsewhere."""
     return {
         name: torch.where(chosen.reshape(-1, *(1,) * (leaf.dim() - 1)), leaf, others[name])
         for name, leaf in rows.items()

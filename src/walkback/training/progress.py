@@ -1,4 +1,4 @@
-"""How far training has come."""
+"""Progress of training."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ from typing import Any
 
 @dataclass(frozen=True, slots=True)
 class Progress:
-    """How far training has come: walks, optimizer updates, and seconds spent walking.
+    """Progress of training: walks, optimizer updates, and seconds of training.
 
-    `skipped` walks were not finite, and moved no weights from then on; `rollbacks` is how often training went back.
+    `skipped` counts walks that were skipped because they were not finite, `rollbacks` returns to an earlier checkpoint.
 
-    A CUDA device works on after a walk has returned: the seconds lack what it has not done until `Trainer.settle`.
+    A CUDA device continues to work after a walk has returned: `seconds` are complete only after `Trainer.settle`.
     """
 
     walks: int = 0
@@ -24,7 +24,13 @@ class Progress:
 
     @classmethod
     def of(cls, record: Mapping[str, Any]) -> Progress:
-        """Inverse of `dataclasses.asdict`, also for records of older versions; raises as `int` and `float`."""
+        """Invert `dataclasses.asdict`, also for records of older versions.
+
+        Raises:
+            LookupError: An entry is missing.
+            TypeError: An entry is not a number.
+            ValueError: An entry is not a number.
+        """
         return cls(
             int(record["walks"]),
             int(record["updates"]),

@@ -1,8 +1,8 @@
-"""Where a run is resumed: the newest whole checkpoint of its directory, or the one that is asked for.
+"""The checkpoint from which a run is resumed: the newest complete one of its directory, or the requested one.
 
-A directory that has lost its checkpoints is refused, so a run never starts anew, and never overwrites, without being
-asked to. A directory whose training has not come as far as a checkpoint, or was killed while it saved the first one,
-has nothing to lose, and starts anew.
+A directory that has lost its checkpoints is refused, so that a run never silently starts from the beginning and
+overwrites files. If training has not reached its first checkpoint, or was killed while saving it, nothing can be lost,
+and the run starts from the beginning.
 """
 
 from __future__ import annotations
@@ -30,10 +30,10 @@ class ResumePoint:
 
     Attributes:
         directory: The run directory.
-        saved: The files of the checkpoint; None: the run has saved none yet, and starts anew.
-        description: What the checkpoint says of itself.
+        saved: The files of the checkpoint; None if the run has not saved any yet, and starts from the beginning.
+        description: Description of the checkpoint.
         chosen: Whether the user chose the step.
-        notes: What to tell the user.
+        notes: Warnings for the user.
     """
 
     directory: Path
@@ -49,7 +49,7 @@ class ResumePoint:
 
 
 def parse_resume(text: str) -> tuple[Path, int | None]:
-    """Split `DIR` or `DIR@STEP`; a directory whose name contains @ is taken as it is.
+    """Split `DIR` or `DIR@STEP`; an existing directory whose name contains @ is not split.
 
     >>> parse_resume("runs/a@500"), parse_resume("runs/a")
     ((PosixPath('runs/a'), 500), (PosixPath('runs/a'), None))
@@ -70,10 +70,10 @@ def find_resume_point(directory: Path, step: int | None) -> ResumePoint:
 
     Args:
         directory: The run directory.
-        step: The step that is asked for; None: the newest whole one.
+        step: The requested step; None takes the newest complete one.
 
     Raises:
-        ConfigurationError: The step is not there or damaged, or no checkpoint is whole although some were saved.
+        ConfigurationError: The step is missing or damaged, or no checkpoint is complete although some were saved.
     """
     store = CheckpointStore(directory / "checkpoints")
     if step is not None:
@@ -90,12 +90,12 @@ def find_resume_point(directory: Path, step: int | None) -> ResumePoint:
 
 
 def require_nothing_lost(point: ResumePoint, checkpoint_every: int) -> None:
-    """Check that a run without any checkpoint has not saved one, which is gone.
+    """Check that a run without checkpoints has not lost any.
 
-    A run that has logged a walk after its first checkpoint was due has saved it before.
+    If the log contains a walk after the first checkpoint was due, that checkpoint had been saved.
 
     Raises:
-        ConfigurationError: It has.
+        ConfigurationError: Checkpoints are missing.
     """
     if point.saved is not None:
         return
@@ -111,13 +111,14 @@ def _lost(directory: Path, what: str) -> ConfigurationError:
 
 
 def require_same_data(point: ResumePoint, found: DataInfo, accepted: Sequence[str]) -> str | None:
-    """Compare prepared data with those that the checkpoint was trained on.
+    """Compare the prepared data with the training data of the checkpoint.
 
     Returns:
-        A sentence on the difference, if it was accepted.
+        A sentence that describes the difference, if there is one and it was accepted.
 
     Raises:
-        ConfigurationError: They differ, and "data" is not among `accepted`.
+        CheckpointError: The checkpoint has no usable description of its data.
+        ConfigurationError: The data differ, and "data" is not among `accepted`.
     """
     if point.description is None:
         return None
@@ -140,7 +141,7 @@ def require_same_data(point: ResumePoint, found: DataInfo, accepted: Sequence[st
 
 
 def _difference(expected: DataInfo, found: DataInfo) -> str:
-    """How two descriptions of data differ, in words."""
+    """Describe the difference between two descriptions of data."""
     names = [split for split in SPLITS if expected.splits.get(split) != found.splits.get(split)]
     if names:
         return ", ".join(
@@ -158,7 +159,7 @@ def _difference(expected: DataInfo, found: DataInfo) -> str:
 
 
 def environment(device: torch.device, precision: str, processes: int) -> dict[str, Any]:
-    """What the bits of a run depend on besides configuration and data, in plain JSON types."""
+    """Return what the exact results of a run depend on besides configuration and data, in plain JSON types."""
     return {
         "torch": torch.__version__,
         "threads": torch.get_num_threads(),
@@ -169,7 +170,7 @@ def environment(device: torch.device, precision: str, processes: int) -> dict[st
 
 
 def other_environment(recorded: object, now: Mapping[str, Any]) -> str | None:
-    """A sentence if a run goes on in an environment in which it will not repeat an uninterrupted run bit for bit."""
+    """Return a warning if a run is resumed in another environment, where results may differ in the last bits."""
     if not isinstance(recorded, Mapping):
         return None
     changes = [

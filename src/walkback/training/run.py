@@ -1,7 +1,7 @@
 """One run: train (log, validate, checkpoint) → evaluate on held-out data → draw samples and chains.
 
-Everything goes into the run's directory; progress is told to a `Watch`. A signal stops the run at once before its first
-walk is done and in the final evaluation; in between, after the walk and a checkpoint.
+All files are written to the run's directory; progress is reported to a `Watch`. During the first walk and the final
+evaluation, a signal stops the run at once; in between, it stops the run after the current walk and a checkpoint.
 """
 
 from __future__ import annotations
@@ -46,11 +46,11 @@ class Run:
 
     Args:
         prepared: From `prepare`.
-        directory: The run's directory; None on processes that do not write.
-        watch: Is told of progress.
-        stop: Asked between walks, during which it is deferred.
-        world: This process among others.
-        lasting: Whether the directory is to stay: else it gets no pictures, and nothing to go on from.
+        directory: The run's directory; None in processes that do not write.
+        watch: Receives progress.
+        stop: Checked between walks; signals during walks are deferred.
+        world: The place of this process among others.
+        lasting: Whether the directory will be kept; if not, no pictures and no checkpoints for resuming are written.
     """
 
     def __init__(
@@ -89,15 +89,15 @@ class Run:
 
     @property
     def model(self) -> Model:
-        """The model with averaged weights: after `execute`, the one that is kept."""
+        """The model with averaged weights; after `execute`, the final model."""
         return self._trainer.averaged_model
 
     def resume(self, point: ResumePoint) -> None:
-        """Go on from a checkpoint of the run, or from the start if it has none; raises as `RunCheckpoints.resume`."""
+        """Resume from a checkpoint, or start from the beginning without one; raises like `RunCheckpoints.resume`."""
         self._checkpoints.resume(point)
 
     def execute(self) -> RunResult | None:
-        """Train to the end, evaluate, draw; None on processes that do not write.
+        """Train to the end, evaluate and draw samples; returns None in processes that do not write.
 
         Raises:
             Interrupted: A stop was requested; a checkpoint has been saved.
@@ -107,12 +107,12 @@ class Run:
             with deterministic(self._config.run.deterministic):
                 return self._execute()
         except Stopped as stopped:
-            # Who insists does not wait for a checkpoint.
+            # A second signal ends the run without a checkpoint.
             raise (stopped if stopped.insisted else self._interrupted(stopped.signal)) from None
         except NotFiniteError as error:
             raise suspecting_parts(error, self._prepared.model, self._prepared.objective) from None
         except Exception as error:
-            # The other process may have stopped before its first walk, and this one waits for it in vain.
+            # Another process may have stopped before its first walk, so that waiting for it failed here.
             if self._stop.signal and self._world.size > 1:
                 raise self._interrupted(self._stop.signal) from error
             raise
@@ -157,7 +157,7 @@ class Run:
                 self._log.close()
 
     def _open(self) -> None:
-        """Configuration, loggers, and what training may go back to; called by all processes together."""
+        """Write the configuration, open loggers, and prepare checkpoints; called by all processes together."""
         if self._directory is not None:
             write_text(self._directory.config, self._config.to_toml())
         self._checkpoints.open()
@@ -176,7 +176,8 @@ class Run:
         if trainer.finished or self._out_of_patience():  # a run that has stopped and is resumed
             return
         with ExitStack() as stack:
-            # Alone, nothing is lost before the first walk is done (minutes if compiled); several stop together.
+            # In a single process, a signal during the first walk (minutes if compiled) may stop it at once: nothing is
+            # lost. Several processes must stop together, after the same walk.
             if self._world.size > 1:
                 stack.enter_context(self._stop.deferred())
             taken = self._walk()
@@ -186,7 +187,7 @@ class Run:
                 taken = self._walk()
 
     def _walk(self) -> tuple[Tensor, set[str]]:
-        """Take a walk; returns its loss, and what is due after it. Training may have to go back first."""
+        """Take a walk, going back if necessary; returns its loss, and what is due after it."""
         while True:
             try:
                 return self._trainer.walk(), self._due()
@@ -194,7 +195,7 @@ class Run:
                 self._go_back(error)
 
     def _attended(self, loss: Tensor, due: set[str]) -> bool:
-        """`_attend`, after which training may have to go back."""
+        """Call `_attend`, and go back if necessary."""
         try:
             return self._attend(loss, due)
         except NotFiniteError as error:
@@ -202,14 +203,14 @@ class Run:
             return True
 
     def _go_back(self, error: NotFiniteError) -> None:
-        """Go back to the last good checkpoint; raises `error` if that is not to be."""
+        """Go back to the last good checkpoint; raises `error` if that is disabled or impossible."""
         step = self._checkpoints.go_back(error)
         if self._log is not None:
             self._log.rewind(step)
         self._watch.stage(*self._trainer.extent)
 
     def _attend(self, loss: Tensor, due: set[str]) -> bool:
-        """Do what is due after a walk; returns whether training goes on.
+        """Do what is due after a walk; returns whether training continues.
 
         Raises:
             Interrupted: A stop was requested; a checkpoint has been saved.
@@ -226,23 +227,23 @@ class Run:
             self._draw_midway(number)
         ends = "validate" in due and self._out_of_patience()
         saves = self._saves and ("checkpoint" in due or ends)
-        if saves:  # last, so that a run resumed here has all that came before
+        if saves:  # last, so that a run resumed from here includes all of the above
             self._checkpoints.save(number, due=True)
         self._watch.advance(trainer.extent[-1], {} if self._log is None else self._log.latest)
         if self._world.any(bool(self._stop)):
             if not saves:
                 self._checkpoints.save(number, due=False)
-            self._world.wait()  # a launcher ends the others when it sees the first one go
+            self._world.wait()  # a launcher kills the other processes as soon as the first one exits
             raise self._interrupted(self._stop.signal or 0)
         return not (ends or trainer.finished)
 
     @property
     def _saves(self) -> bool:
-        """Whether there are checkpoints: to go on from, or to go back to."""
+        """Whether checkpoints are saved, to resume from or to go back to."""
         return self._lasting or self._config.training.on_nonfinite == "rollback"
 
     def _due(self) -> set[str]:
-        """What is to be done after this walk; for any of it the device has been waited for."""
+        """Return what is due after this walk; if anything is, the device has been synchronized."""
         settings, trainer = self._config.training, self._trainer
         every = {
             "log": settings.log_every,
@@ -259,18 +260,18 @@ class Run:
         if draws and settings.sample_every and number % settings.sample_every == 0:
             due.add("sample")
         if due:
-            trainer.settle()  # seconds may be more now than they were
+            trainer.settle()  # synchronize, so that the seconds are complete
         return due
 
     def _out_of_patience(self) -> bool:
-        """Whether the main process, which validates, has waited long enough for a better bound; the same on all."""
+        """Return whether validation has not improved for too long; the same in all processes."""
         return self._config.training.patience > 0 and self._world.any(self._stopping.exhausted)
 
     def _validate(self, step: int) -> None:
-        """Bound the validation data, in the process that writes.
+        """Estimate the bound on validation data, in the process that writes.
 
         Raises:
-            NotFiniteError: The bound is not finite. If training goes back, all processes raise it.
+            NotFiniteError: The bound is not finite. If training can go back, all processes raise it.
         """
         lost = ""
         try:
@@ -278,7 +279,7 @@ class Run:
         except NotFiniteValuesError as error:
             lost = str(error)
         goes_back = self._config.training.on_nonfinite == "rollback"
-        # Otherwise this process ends, and with it the others.
+        # If training cannot go back, this process ends alone, and the launcher ends the others.
         if self._world.any(bool(lost)) if goes_back else lost:
             updates = self._trainer.progress.updates
             what = lost or "its bound is not finite."
@@ -297,7 +298,7 @@ class Run:
         self._log.log(step, figures)
 
     def _evaluate(self, split: Split, limit: int, stream: str) -> BoundEstimate:
-        """The bound on the first `limit` examples of a split, with the averaged weights."""
+        """Return the bound on the first `limit` examples of a split, with the averaged weights."""
         prepared, settings = self._prepared, self._config.evaluation
         num = min(limit, len(prepared.dataset.examples(split)))
         noise = generator(prepared.device, self._config.run.seed, stream)
@@ -325,7 +326,7 @@ class Run:
             return
         path = self._pictures(self._directory).draw_midway(self._trainer.averaged_model, step)
         if path is not None:
-            self._log.picture(step, "annealed", path)  # as the final samples, at another time
+            self._log.picture(step, "annealed", path)  # the name of the final samples, at another step
 
     def _log_pictures(self, paths: Sequence[Path]) -> None:
         if self._log is not None:

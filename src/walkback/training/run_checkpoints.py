@@ -1,6 +1,6 @@
-"""The checkpoints of a run: what they contain, which of them are kept, and how training returns to one.
+"""The checkpoints of a run: their content, which ones are kept, and how training returns to one.
 
-Kept are the newest ones, the last good one (`walkback.training.last_good`), and the best model on validation data.
+The newest ones, the last good one (`walkback.training.last_good`), and the best model on validation data are kept.
 """
 
 from __future__ import annotations
@@ -29,13 +29,14 @@ class RunCheckpoints:
 
     Args:
         prepared: The run.
-        trainer: What is saved, and restored.
-        directory: The run's directory; None on processes that do not write.
-        watch: Is told what happens.
-        world: This process among others.
+        trainer: The trainer to save and restore.
+        directory: The run's directory; None in processes that do not write.
+        watch: Receives messages.
+        world: The place of this process among others.
 
     Attributes:
-        stopping: Early stopping, which is part of what is saved.
+        stopping: Early stopping, which is saved too.
+        good: The last good checkpoint, which is saved too.
     """
 
     def __init__(
@@ -55,17 +56,17 @@ class RunCheckpoints:
 
     @property
     def weights(self) -> Literal["ema", "raw"]:
-        """Which weights are evaluated, drawn from and saved."""
+        """The kind of weights that are evaluated, sampled and saved."""
         return "ema" if self._settings.ema else "raw"
 
     def current(self) -> Checkpoint:
-        """The model as it is now; raises as `Trainer.settle`."""
+        """Return the current model; raises like `Trainer.settle`."""
         model = self._trainer.averaged_model
         found = self._trainer.progress
         progress = {
             "walks": found.walks,
             "updates": found.updates,
-        }  # not seconds: equal runs leave equal files
+        }  # without seconds, so that equal runs write equal files
         progress |= {name: value for name in ("skipped", "rollbacks") if (value := getattr(found, name))}
         description = describe(
             **self._prepared.names(),
@@ -78,11 +79,11 @@ class RunCheckpoints:
     # --- resuming
 
     def resume(self, point: ResumePoint) -> None:
-        """Restore the training of a checkpoint; the directory is locked by now.
+        """Restore training from a checkpoint; the directory must be locked.
 
         Raises:
-            ConfigurationError: The checkpoint does not fit the run, is beyond its last step, or is not the newest any
-                more.
+            ConfigurationError: The checkpoint does not fit the run, is beyond its last step, or is no longer the newest
+                one.
         """
         if self._world.is_main:
             self._require_still(point)
@@ -114,7 +115,7 @@ class RunCheckpoints:
             )
 
     def open(self) -> None:
-        """Make the directory ready for walks from here on; called by all processes together."""
+        """Prepare the directory for further walks; called by all processes together."""
         directory, walks = self._directory, self._trainer.progress.walks
         if directory is not None and self._chosen is not None:
             place = directory.set_aside_after(self._chosen)
@@ -126,12 +127,12 @@ class RunCheckpoints:
             self._place = self._world.text_from_main(
                 "" if directory is None else str(directory.checkpoints.directory)
             )
-            if walks == 0:  # something to go back to before the first checkpoint
+            if walks == 0:  # a checkpoint to go back to before the first regular one
                 self.good.restart(0)
                 self.save(0, due=False)
 
     def _require_still(self, point: ResumePoint) -> None:
-        """Look again, now that no other process can write: what was checked must be what is restored."""
+        """Repeat the search now that no other process can write: it must find the checkpoint that was checked."""
         step = None if point.saved is None else point.saved.step
         if point.chosen or find_resume_point(point.directory, None).saved == point.saved:
             return
@@ -141,7 +142,7 @@ class RunCheckpoints:
         )
 
     def _restore(self, saved: SavedStep) -> dict[str, object]:
-        """Restore everything from files; returns the document of the training state."""
+        """Restore all state from files; returns the document of the training state."""
         device = self._prepared.device
         checkpoint, state = (
             load_checkpoint(saved.checkpoint, device),
@@ -158,18 +159,19 @@ class RunCheckpoints:
     # --- saving
 
     def save(self, step: int, *, due: bool) -> None:
-        """Save everything after `step` walks; called by all processes together.
+        """Save all state after `step` walks; called by all processes together.
 
         Args:
             step: Number of walks.
-            due: Whether an uninterrupted run saves here as well: only then it may become the one to go back to.
+            due: Whether an uninterrupted run would also save here; only then the checkpoint may become the last good
+                one, so that resuming does not change the result.
 
         Raises:
             WalkbackError: A file cannot be written, or another process is using the directory.
         """
         if due:
             self.good.saved(step)
-        tensors, document = self._trainer.state()  # of all processes together
+        tensors, document = self._trainer.state()  # called by all processes
         if self._directory is None:
             return
         self._directory.require_held()
@@ -179,13 +181,13 @@ class RunCheckpoints:
         store.prune(self._settings.keep_checkpoints, self.good.kept)
 
     def save_best(self, step: int) -> None:
-        """Save the model after `step` walks as the best; for the process that writes."""
+        """Save the model after `step` walks as the best, in the process that writes."""
         if self._directory is not None:
             self._directory.require_held()
             self._directory.checkpoints.save_best(step, self.current())
 
     def finished(self) -> Checkpoint:
-        """The model to keep, evaluate and draw: the best on validation data where one was looked for, else the last."""
+        """Return the final model: with early stopping, the best one on validation data, else the last one."""
         best = self.stopping.best_step
         if best is None or self._directory is None:
             return self.current()
@@ -203,7 +205,7 @@ class RunCheckpoints:
             The number of its walks.
 
         Raises:
-            NotFiniteError: Training is not to go back, has done so too often, or there is no use in it.
+            NotFiniteError: Going back is disabled, has happened too often, or there is no good checkpoint.
         """
         step = self._newest_good() if error.updates else None
         if step is None:
@@ -226,9 +228,9 @@ class RunCheckpoints:
         return step
 
     def _newest_good(self) -> int | None:
-        """The step to go back to; the main process knows, which validates."""
+        """Return the step to go back to, as known to the main process, which validates."""
         step = self.good.newest()
-        if not self._goes_back:  # nothing depends on it but words, and another process may have ended by now
+        if not self._goes_back:  # only used in a message, and other processes may already have ended
             return step
         found = round(self._world.from_main(-1 if step is None else step))
         return None if found < 0 else found

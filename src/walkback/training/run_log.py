@@ -1,9 +1,9 @@
-"""What a run logs: figures of training, columns of metrics, bounds on validation data, pictures.
+"""The log of a run: figures of training, columns of metrics, bounds on validation data, pictures.
 
-    every `log_every` walks   loss, gradient norm, learning rate, seconds, and what each metric returns
+    every `log_every` walks   loss, gradient norm, learning rate, seconds, and the figures of each metric
     at a validation           the bound, with its error
 
-All figures go to `metrics.jsonl`, and to every logger of the run, which gets the pictures as well.
+Figures are written to `metrics.jsonl` and to every logger of the run; loggers also receive pictures.
 """
 
 from __future__ import annotations
@@ -24,21 +24,21 @@ from walkback.training.trainer import Trainer
 
 @final
 class RunLog:
-    """The metrics file and the loggers of a run, opened, in the one process that writes files.
+    """The open metrics file and loggers of a run, in the process that writes files.
 
     Args:
-        metrics: Asked for further columns whenever training is logged.
-        loggers: Not yet opened.
+        metrics: Metrics to measure whenever training is logged.
+        loggers: Loggers, not yet opened.
         directory: The run directory, with its `config.toml`.
-        config: The resolved configuration, plain JSON types.
-        walks: How many walks the run has taken already; later lines of the metrics file are dropped.
+        config: The resolved configuration, in plain JSON types.
+        walks: Number of walks taken so far; later lines of the metrics file are dropped.
 
     Raises:
-        WalkbackError: A file cannot be written, or a logger cannot begin.
+        WalkbackError: A file cannot be written, or a logger cannot be opened.
 
     Attributes:
         latest: The newest value of every figure, for a progress bar.
-        damaged: Number of lines of the metrics file that could not be read, and were dropped.
+        damaged: Number of unreadable lines of the metrics file that were dropped.
     """
 
     def __init__(
@@ -66,7 +66,7 @@ class RunLog:
         """Log training after its last walk.
 
         Raises:
-            PluginError: A metric returns a figure whose name is taken.
+            PluginError: A metric does not return numbers by name, or a name is already taken.
         """
         moment = Moment(
             walks=trainer.progress.walks,
@@ -100,7 +100,7 @@ class RunLog:
             logger.log(step, figures)
 
     def rewind(self, step: int) -> None:
-        """Drop the lines of the metrics file after `step` walks; loggers get the steps that follow a second time."""
+        """Drop the lines of the metrics file after `step` walks; loggers will receive later steps a second time."""
         self._file.rewind(step)
 
     def picture(self, step: int, name: str, path: Path) -> None:

@@ -1,4 +1,4 @@
-"""The pictures that a run leaves: samples on the way, and in the end samples, chains, walks and the field of steps."""
+"""The pictures of a run: samples during training; at its end samples, chains, walks and the field of steps."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from walkback.building.devices import autocast
 from walkback.building.preparation import Prepared
 from walkback.data import batch_of, states_of
 from walkback.model import Model
-from walkback.pictures.figures import can_draw, draw_chains, draw_samples, draw_walks
+from walkback.pictures.figures import draw_chains, draw_samples, draw_walks
 from walkback.sampling.finite import NotFiniteStatesError
 from walkback.state import State
 from walkback.storage.rundir import RunDirectory
@@ -22,13 +22,13 @@ from walkback.support.watch import Watch
 
 @final
 class RunPictures:
-    """Draws them into the run's directory.
+    """Draws pictures into the run's directory.
 
     Args:
         prepared: The run.
         directory: Its directory.
-        watch: Is told of progress.
-        protocol: What the files carry.
+        watch: Receives progress.
+        protocol: Written to the metadata of the files.
     """
 
     def __init__(
@@ -40,11 +40,8 @@ class RunPictures:
         self._protocol = protocol
 
     def draw(self, model: Model) -> tuple[Path, ...]:
-        """The final pictures: samples, chains that go on from them, walks."""
+        """Draw the final pictures: samples, chains started from them, walks; returns the written files."""
         info, settings = self._prepared.dataset.info, self._prepared.config.samples
-        if not can_draw(info):
-            self._watch.note(f"No pictures: states of shape {info.shape} are neither images nor points.")
-            return ()
         samples, chains = self._directory.sample("annealed"), self._directory.sample("chain")
         drawn: list[Path] = []
         with self._skipping_the_lost():
@@ -61,16 +58,14 @@ class RunPictures:
 
     @contextmanager
     def _skipping_the_lost(self) -> Iterator[None]:
-        """Leave out the rest of the block if states are not finite: a picture of them would say nothing."""
+        """Skip the rest of the block, with a warning, if states are not finite: their picture would be meaningless."""
         try:
             yield
         except NotFiniteStatesError as error:
             self._watch.warn(str(error))
 
     def draw_midway(self, model: Model, step: int) -> Path | None:
-        """Samples after `step` walks, where states can be drawn."""
-        if not can_draw(self._prepared.dataset.info):
-            return None
+        """Draw samples after `step` walks; returns their file, or None if they are not finite."""
         path = self._directory.sample(f"step-{step}")
         with self._skipping_the_lost():
             self._draw_samples(model, path)
@@ -81,7 +76,7 @@ class RunPictures:
         self._watch.advance(step, {})
 
     def _draw_walks(self, model: Model) -> tuple[Path, ...]:
-        """Walks between data and prior and, in the plane, where a step at T = 1 leads."""
+        """Draw walks between data and prior and, for points in the plane, the mean step at T = 1."""
         prepared = self._prepared
         noise = generator(prepared.device, prepared.config.run.seed, "walks")
         data = batch_of(prepared.dataset, "train", slice(prepared.config.samples.num), noise)
@@ -103,7 +98,7 @@ class RunPictures:
             )
 
     def _computing(self, model: Model) -> AbstractContextManager[object]:
-        """The model in evaluation mode, in the run's precision, and what to do where memory does not suffice."""
+        """Use evaluation mode and the run's precision in the block, and turn out-of-memory errors into advice."""
         num = self._prepared.config.samples.num
         stack = ExitStack()
         stack.enter_context(

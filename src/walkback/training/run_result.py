@@ -1,4 +1,4 @@
-"""What a finished run leaves."""
+"""The result of a finished run."""
 
 from __future__ import annotations
 
@@ -12,11 +12,10 @@ from walkback.measuring.bound import BoundEstimate
 
 @dataclass(frozen=True, slots=True)
 class RunResult:
-    """What a finished run leaves: paths, the bound on held-out data, remarks on it, walks, and seconds spent training.
+    """The result of a finished run: paths, the bound on held-out data, remarks on it, walks, and seconds of training.
 
-    `best_step` is the walk after which the model was the best on validation data, where the run kept that one.
-    `peak_memory` are the most bytes that training held: of tensors on a CUDA device, else of the process so far; None
-    where the system does not tell.
+    `best_step` is the number of walks of the best model on validation data, if that one was kept. `peak_memory` is the
+    peak memory of training in bytes: of tensors on a CUDA device, else of the process so far; None if unknown.
     """
 
     directory: Path

@@ -1,4 +1,4 @@
-"""Where walks from data start: s_0 of training examples, what they scatter around, and their labels."""
+"""The starts of walks from data: s_0 of training examples, their centers, and their labels."""
 
 from __future__ import annotations
 
@@ -22,8 +22,8 @@ class DataStarts:
     Args:
         model: The model in training.
         dataset: Prepared data.
-        unlabelled: Share of examples without their label.
-        device: Where walks run.
+        unlabelled: Share of examples whose label is hidden.
+        device: Device of the walks.
 
     Attributes:
         count: Number of training examples.
@@ -39,22 +39,22 @@ class DataStarts:
         self.count = len(self._examples)
 
     def at(self, rows: Tensor, noise: torch.Generator) -> Start:
-        """Where walks start from the training examples numbered `rows` `(N,)`, on the CPU."""
+        """Return the starts of walks from the training examples with indices `rows` `(N,)`, on the CPU."""
         examples = send(self._examples[rows], self._device)
         state, _ = initial_state(self._model.operator, self._dataset.states(examples, noise), noise)
         anchor: State | None = None
-        # States with latent parts have none.
+        # States with latent parts have no anchor.
         if isinstance(state, Tensor) and isinstance(self._dataset, Centred):
             anchor = self._dataset.centres(examples)
         return Start(state, anchor, self._labels_of(rows, noise), self._model.prior)
 
     def any(self, num: int, noise: torch.Generator) -> Start:
-        """Where walks start from `num` training examples drawn at random."""
+        """Return the starts of walks from `num` training examples drawn at random, with replacement."""
         rows = torch.randint(self.count, (num,), generator=noise, device=noise.device)
         return self.at(rows.cpu(), noise)
 
     def _labels_of(self, rows: Tensor, noise: torch.Generator) -> Context:
-        """Labels of these training examples, where there are classes, without those of a share of them."""
+        """Return labels of training examples, a random share of them hidden (-1); None without classes."""
         if self._labels is None:
             return None
         labels = map_state(lambda leaf: send(leaf[rows], self._device), self._labels)

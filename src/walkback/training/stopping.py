@@ -1,6 +1,6 @@
-"""Early stopping: the best model on validation data so far, and when to stop looking for a better one.
+"""Early stopping: the best model on validation data so far, and when to stop training.
 
-best ← (step, nats) where nats < best nats;   stop after `patience` validations in a row that are no better
+best ← (step, nats) if nats < best nats;   stop after `patience` consecutive validations without improvement
 """
 
 from __future__ import annotations
@@ -13,10 +13,10 @@ from walkback.errors import ConfigurationError
 
 @final
 class EarlyStopping:
-    """Follows the validation bound; with patience 0 it keeps no best and never stops.
+    """Follows the validation bound; with patience 0, tracks no best model and never stops.
 
     Args:
-        patience: Validations without improvement before stopping.
+        patience: Number of validations without improvement before stopping.
     """
 
     def __init__(self, patience: int) -> None:
@@ -27,11 +27,11 @@ class EarlyStopping:
 
     @property
     def exhausted(self) -> bool:
-        """Whether training is to stop."""
+        """Whether training should stop."""
         return 0 < self._patience <= self._stale
 
     def observe(self, step: int, nats: float) -> bool:
-        """Take note of the negative bound after `step` walks, nats per example; returns whether it is the best."""
+        """Record the negative bound after `step` walks, nats per example; returns whether it is the best so far."""
         if not self._patience:
             return False
         if self.best_step is not None and nats >= self._nats:
@@ -41,20 +41,20 @@ class EarlyStopping:
         return True
 
     def forget_best(self) -> None:
-        """Count the next validation as the best: the best model is lost."""
+        """Treat the next validation as the best: the best model so far is lost."""
         self.best_step = None
 
     def state(self) -> dict[str, Any]:
-        """What resuming needs, as JSON values; empty where there is no best."""
+        """Return the state needed to resume, as JSON values; empty if there is no best model."""
         if self.best_step is None:
             return {}
         return {"early_stopping": {"step": self.best_step, "nats": self._nats, "stale": self._stale}}
 
     def restore(self, document: Mapping[str, Any]) -> None:
-        """Go on from a document with what `state` gave; from nothing where it is not in there.
+        """Resume from a document that contains the result of `state`; without it, start from the beginning.
 
         Raises:
-            ConfigurationError: It is there and was not written by `state`.
+            ConfigurationError: The entry was not written by `state`.
         """
         if not self._patience:
             return

@@ -1,4 +1,4 @@
-"""Which parts of a model may be at fault where training meets numbers that are not finite."""
+"""Parts of a model that may be at fault when training meets numbers that are not finite."""
 
 from __future__ import annotations
 
@@ -7,13 +7,13 @@ from walkback.objectives import AnyObjective
 from walkback.training.finite import NotFiniteError
 
 _LARGE_WEIGHT = 1e4
-"""Size of weights that a learning rate which is too high leads to; trained ones are of the order of 1."""
+"""Magnitude of weights that indicates too high a learning rate; trained weights are of order 1."""
 
 
 def suspecting_parts(error: NotFiniteError, model: Model, objective: AnyObjective) -> NotFiniteError:
-    """The error, with the parts of the model as suspects unless the learning rate is to blame.
+    """Return the error, with the parts of the model as suspects unless the learning rate is to blame.
 
-    Before any update, and with weights of ordinary size, the numbers come from the code of the parts.
+    Before any update, or with weights of ordinary magnitude, the numbers come from the code of the parts.
     """
     weights = [weight.detach() for weight in model.operator.parameters() if weight.numel()]
     if error.updates == 0 or all(bool(weight.abs().max() < _LARGE_WEIGHT) for weight in weights):

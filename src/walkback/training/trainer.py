@@ -1,7 +1,7 @@
-"""Training: heat a minibatch, and learn to walk every step back.
+"""Training: heat a minibatch, and learn to reverse every step.
 
 for each walk: s_0 from data (some from persistent chains) → transitions t = 1 … K → updates of the weights
-s_K of the walks from data → prior
+               s_K of the walks from data → prior
 """
 
 from __future__ import annotations
@@ -48,11 +48,11 @@ from walkback.training.updates import Path, updates_for
 from walkback.walk import Start
 
 _LOOK_EVERY = 100
-"""Walks after which a device is waited for at the latest, to see whether its updates were finite."""
+"""Maximum number of walks before the device is synchronized to check that its updates were finite."""
 
 
 def levels_of_walk(model: Model, seed: int, number: int) -> Levels:
-    """The levels that walk `number` of a run climbs, drawn by the schedule from the run's seed."""
+    """Return the levels of walk `number` of a run, drawn by the schedule from the run's seed."""
     return model.levels(generator("cpu", seed, "schedule", number))
 
 
@@ -60,19 +60,19 @@ def levels_of_walk(model: Model, seed: int, number: int) -> Levels:
 class Trainer:
     """Trains a model on a prepared dataset, one walk at a time.
 
-    Everything random is a function of (seed, walk number), so a trainer restored at walk w goes on exactly as one
-    that was never stopped.
+    All randomness is a function of (seed, walk number), so a trainer restored at walk w continues exactly like one that
+    was never interrupted.
 
     Args:
         model: The model to train, on `device`.
-        objective: The loss of a step, or of a walk.
+        objective: Loss of a step, or of a walk.
         dataset: Prepared data.
         settings: See `TrainingSettings`.
         seed: The run's seed.
-        device: Where walks run.
+        device: Device of the walks.
         precision: Precision of the networks.
         compiled: Whether the operator is compiled.
-        world: This process among others.
+        world: The place of this process among others.
     """
 
     def __init__(
@@ -103,7 +103,7 @@ class Trainer:
             self._starts.count, settings.batch_size, seed, rank=self._world.rank, world_size=self._world.size
         )
         self._world.copy_from_main(*model.modules.values())
-        # Only a walk that is differentiated to its end reaches parameters of the prior and of the process.
+        # Only the gradient through a whole walk reaches parameters of the prior and of the process.
         whole = [model.prior, model.process] if isinstance(objective, PathObjective) else []
         self._parameters: list[nn.Parameter] = [
             p for module in (model.operator, *whole) for p in module.parameters() if p.requires_grad
@@ -118,7 +118,7 @@ class Trainer:
 
     @property
     def averaged_model(self) -> Model:
-        """The model with averaged weights: the one to evaluate and to sample; raises as `settle`."""
+        """The model with averaged weights, to evaluate and to sample; raises NotFiniteError like `settle`."""
         self._guard.require()
         return self._average.model if self._settings.ema else self.model
 
@@ -134,17 +134,17 @@ class Trainer:
 
     @property
     def share_done(self) -> float:
-        """The share of training that is done; the same on all processes."""
+        """The completed share of training; the same in all processes."""
         return share_done(self._settings, self.progress.walks, self.progress.seconds)
 
     @property
     def finished(self) -> bool:
-        """Whether all walks have been taken, or all minutes spent; the same on all processes."""
+        """Whether all walks have been taken or all minutes spent; the same in all processes."""
         return self.progress.walks >= self._settings.steps or self.share_done >= 1
 
     @property
     def extent(self) -> tuple[str, int, int]:
-        """The stage for a `Watch`, how much it is in all and how much is done: walks, or seconds of the minutes."""
+        """Stage, total and progress for a `Watch`: in walks, or in seconds if minutes are limited."""
         if self._settings.minutes is None:
             return "Training", self._settings.steps, self.progress.walks
         budget = math.ceil(60 * self._settings.minutes)
@@ -154,23 +154,23 @@ class Trainer:
         """Train on one minibatch; returns the loss, nats per step and example, a scalar on the device.
 
         Raises:
-            NotFiniteError: A state, the loss or a gradient is not finite, and such walks are not skipped, or too many
-                were; the weights are those of before the update. On a CUDA device some walks later, at the latest when
-                weights are asked for.
-            WalkbackError: Memory does not suffice.
+            NotFiniteError: A state, the loss or a gradient is not finite, and such walks are not skipped or too many
+                were. The weights are those before the update. On a CUDA device the error is raised some walks later, at
+                the latest when the weights are used.
+            WalkbackError: There is not enough memory.
         """
         started = perf_counter()
         number = self.progress.walks
         for group in self._optimizer.param_groups:
             group["lr"] = self._learning_rate(number)
-        # Noise differs between processes, but levels must not: all processes walk the same number of steps.
+        # Noise differs between processes, but levels must not: all processes must take the same number of steps.
         noise = generator(self._device, self._seed, "noise", number, self._world.rank)
         levels = levels_of_walk(self.model, self._seed, number)
         if self._compiled:
             levels = tensor_levels(levels, self._device)
         self.model.operator.train()
         self.model.process.train()
-        # Dropout draws from the global generator, which gets a seed of its own for this walk and is restored after it.
+        # Dropout draws from the global generator, which is seeded for this walk and restored afterwards.
         layers = derive_seed(self._seed, "layers", number, self._world.rank)
         with (
             self._guard.walk(),
@@ -189,7 +189,7 @@ class Trainer:
         return learned.loss
 
     def settle(self) -> None:
-        """Wait for the device: then `progress.seconds` are all that it took; called by all processes together.
+        """Synchronize the device, so that `progress.seconds` is complete; called by all processes together.
 
         Raises:
             WalkbackError: See `walk`.
@@ -201,12 +201,12 @@ class Trainer:
         self._guard.require()
 
     def _learning_rate(self, number: int) -> float:
-        """The rate of a walk: lower each time that training went back."""
+        """Return the learning rate of a walk, which is reduced each time that training goes back."""
         factor = self._settings.rollback_rate**self.progress.rollbacks
         return factor * learning_rate(self._settings, number, self.progress.seconds)
 
     def go_back(self, rollbacks: int, seconds: float) -> None:
-        """Count a return to the walk that has just been restored, after `rollbacks` of them and `seconds` in all."""
+        """Continue from the walk that was just restored, with `rollbacks` returns and `seconds` of training so far."""
         self._guard.forget()
         self._optimizer.zero_grad(set_to_none=True)
         self.progress = replace(self.progress, rollbacks=rollbacks, seconds=seconds)
@@ -219,24 +219,24 @@ class Trainer:
         )
 
     def _spend(self, seconds: float) -> None:
-        """Count `seconds` of training; where they decide something, all processes go by the clock of rank 0."""
+        """Add `seconds` of training; if minutes are limited, all processes use the clock of rank 0 to decide alike."""
         total = self.progress.seconds + seconds
         if self._settings.minutes is not None:
             total = self._world.from_main(total)
         self.progress = replace(self.progress, seconds=total)
 
     def _start(self, number: int, noise: torch.Generator) -> Start:
-        """Where walk `number` starts: at data, and in the first rows at states of persistent chains."""
+        """Return the start of walk `number`: data, with states of persistent chains in the first rows."""
         start = self._starts.at(self._order.batch(number), noise)
         chains = self._chains_of(number)
         return start if chains is None else chains.start(start, number, self._starts.any)
 
     def _chains_of(self, number: int) -> PersistentChains | None:
-        """The chains that give walk `number` some of its starts, if any do."""
+        """Return the chains that walk `number` uses; None if it uses none."""
         return self._chains if number >= self._settings.chains.after else None
 
     def _observe(self, final_state: State | None, number: int) -> None:
-        """Show s_K of walk `number` to the prior: of its rows from data alone, because cooling is to end at data."""
+        """Let the prior observe s_K of walk `number`, only of rows that start from data: cooling should end there."""
         if final_state is None:
             return
         chains = self._chains_of(number)
@@ -244,7 +244,7 @@ class Trainer:
         self.model.prior.observe(self._world.gather(map_state(lambda leaf: leaf[first:], final_state)))
 
     def _update(self, trail: Trail) -> None:
-        # In the same message as the gradients, so that all processes refuse the same updates.
+        # The flag travels in the same message as the gradients, so that all processes refuse the same updates.
         others = self._world.average_gradients(
             self._parameters, trail.flag() if self._world.size > 1 else None
         )
@@ -256,18 +256,19 @@ class Trainer:
             return
         skipped = self._guard.flag
         if skipped is not None:
-            self._optimizer.found_inf = skipped  # type: ignore[attr-defined]  # as torch.amp.GradScaler gives it
+            self._optimizer.found_inf = skipped  # type: ignore[attr-defined]  # as torch.amp.GradScaler sets it
         self._optimizer.step()
         self._optimizer.zero_grad(set_to_none=True)
-        torch.clear_autocast_cache()  # it would go on with copies of the old weights
+        torch.clear_autocast_cache()  # it holds cast copies of the old weights
         self.progress = replace(self.progress, updates=self.progress.updates + 1)
         if self._settings.ema:
             self._average.update()
 
     def state(self) -> tuple[dict[str, Tensor], dict[str, Any]]:
-        """What resuming needs beside the averaged model and the prior: tensors by name (live ones), and JSON values.
+        """Return the state needed to resume besides the averaged model and the prior: tensors by name, JSON values.
 
-        Called by all processes together: persistent chains of all of them are collected. Raises as `settle`.
+        Tensors are not copied. Must be called by all processes, whose persistent chains are gathered. Raises the errors
+        of `settle`.
         """
         self.settle()
         tensors = {
@@ -279,18 +280,18 @@ class Trainer:
         return tensors, {"progress": asdict(self.progress), "seed": self._seed}
 
     def adopt(self, averaged: Mapping[str, Tensor]) -> None:
-        """Let `averaged_model` be another one, given by its tensors (`Model.tensors`); training has ended."""
+        """Load tensors (`Model.tensors`) into `averaged_model`, after training has ended."""
         self.averaged_model.load_tensors(averaged)
 
     def restore(
         self, averaged: Mapping[str, Tensor], tensors: Mapping[str, Tensor], document: Mapping[str, Any]
     ) -> None:
-        """Go on where a trainer stopped.
+        """Restore the state of a trainer.
 
         Args:
-            averaged: Of the averaged model (`Model.tensors`).
-            tensors: From `state`.
-            document: From `state`.
+            averaged: Tensors of the averaged model (`Model.tensors`).
+            tensors: Tensors from `state`.
+            document: JSON values from `state`.
 
         Raises:
             ConfigurationError: The state belongs to another operator, process, prior or seed.
@@ -301,7 +302,7 @@ class Trainer:
                 "own training state."
             )
         try:
-            # The prior is shared with the averaged model, so a checkpoint has it once, among the averaged tensors.
+            # The prior is shared with the averaged model, so it is stored once, among the averaged tensors.
             self._average.model.load_tensors(averaged)
             prior = {name: value for name, value in averaged.items() if name.startswith("prior.")}
             self.model.load_tensors({**tensors, **prior})

@@ -1,13 +1,13 @@
-"""How a walk is differentiated, and when the weights move.
+"""How walks are differentiated, and when weights are updated.
 
     online    one update after every step, from loss_t
-    batch     one update a walk, from mean_t loss_t
-    stacked   the same update, from one forward over the K·B rows
-    path      one update a walk, from the gradient of (1/K) of its path objective through all of its states
+    batch     one update per walk, from mean_t loss_t
+    stacked   the same update, from one forward pass over K·B rows
+    path      one update per walk, from the gradient of the path objective divided by K, through all states
 
-loss_t is the objective's mean over the rows. Losses are divided by the number of dimensions D before the backward
-pass, so that gradient clipping means the same for digits and for faces. A path objective, a sum over the walk, is
-divided by K as well, as the mean over steps is: rates and clipping that suit batch updates are of the size for both.
+loss_t is the objective's mean over the rows. Losses are divided by the number of dimensions D before the backward pass,
+so that gradient clipping has the same meaning for all data. A path objective, which is a sum over the walk, is also
+divided by K, like the mean over steps: the same learning rates and clipping norms suit both.
 """
 
 from __future__ import annotations
@@ -33,17 +33,17 @@ from walkback.training.paths import path_loss
 from walkback.walk import Start, Transition
 
 Apply: TypeAlias = Callable[[Trail], None]
-"""Moves the weights by the current gradients; given the numbers of the steps behind them, which must be finite."""
+"""Updates the weights with the current gradients; checks that the numbers in the given trail are finite."""
 
 
 @dataclass(frozen=True, slots=True)
 class Path:
-    """A path to learn from, not drawn yet.
+    """A path to learn from, before it is drawn.
 
     Attributes:
-        start: Where it starts.
+        start: Its start.
         levels: Its K levels.
-        noise: Source of its randomness.
+        noise: Generator of its randomness.
     """
 
     start: Start
@@ -53,10 +53,10 @@ class Path:
 
 @dataclass(frozen=True, slots=True)
 class Learned:
-    """What a path leaves.
+    """The result of learning from a path.
 
     Attributes:
-        loss: Nats per step and example, a scalar on the device.
+        loss: Loss in nats per step and example, a scalar on the device.
         final_state: s_K, `(B, *E)`; None if the path does not reach the last level.
     """
 
@@ -65,17 +65,17 @@ class Learned:
 
 
 Learn: TypeAlias = Callable[[Path, Apply], Learned]
-"""Draws a path, differentiates its losses, and has `Apply` move the weights."""
+"""Draws a path, differentiates its losses, and calls `Apply` to update the weights."""
 
 
 def updates_for(settings: TrainingSettings, objective: AnyObjective, model: Model, dimensions: int) -> Learn:
-    """Return the way to learn that settings and objective ask for.
+    """Return the function that learns from a path, as determined by settings and objective.
 
     Args:
-        settings: Say which updates.
-        objective: The loss of one step, or of a whole walk.
+        settings: Settings with the kind of updates.
+        objective: Loss of one step, or of a whole walk.
         model: The model in training.
-        dimensions: D.
+        dimensions: Number of dimensions, D.
 
     Raises:
         ConfigurationError: See `require_fitting`.
@@ -89,11 +89,11 @@ def updates_for(settings: TrainingSettings, objective: AnyObjective, model: Mode
 
 
 def require_fitting(settings: TrainingSettings, objective: AnyObjective) -> None:
-    """Refuse ways to train that an objective has not got.
+    """Check that an objective supports the settings.
 
     Raises:
-        ConfigurationError: An objective of whole walks is to make more than one update of a walk, or to judge walks
-            that do not start from data.
+        ConfigurationError: An objective of whole walks is used with more than one update per walk, or with walks that
+            do not start from data.
     """
     if not isinstance(objective, PathObjective):
         return
@@ -113,10 +113,10 @@ def require_fitting(settings: TrainingSettings, objective: AnyObjective) -> None
 def _learn_steps(
     model: Model, objective: Objective, dimensions: int, online: bool, path: Path, apply: Apply
 ) -> Learned:
-    """Online and batch updates: each step is differentiated as soon as it is drawn, with the memory of one step.
+    """Make online or batch updates: differentiate each step as soon as it is drawn, with the memory of one step.
 
-    After an online update the next state is still drawn from the output at s_t that the old weights computed, but
-    its loss is that of the new weights; see `walk`.
+    After an online update, the next state is still drawn from the output at s_t computed with the old weights, but its
+    loss uses the new weights; see `walk`.
     """
     count = len(path.levels)
     share = 1 if online else count
@@ -139,9 +139,9 @@ def _learn_steps(
 
 
 def _learn_stacked(model: Model, objective: Objective, dimensions: int, path: Path, apply: Apply) -> Learned:
-    """One update, with the memory of the whole walk: the path without a graph, then one forward over its K·B rows.
+    """Make one update with the memory of the whole walk: draw the path without a graph, then run its K·B rows at once.
 
-    The model's operator accepts rows at different levels.
+    The operator must accept rows at different levels.
     """
     start = path.start
     with torch.no_grad():
@@ -154,7 +154,7 @@ def _learn_stacked(model: Model, objective: Objective, dimensions: int, path: Pa
         source=concatenate([step.source for step in steps]),
         target=target,
         level=level,
-        # The kernels that the states were drawn from are constants: only the way back is learned.
+        # The kernels that the states were drawn from are constants: only the reverse kernels are learned.
         forward=StackedKernel([step.forward for step in steps], rows),
         reverse=model.operator(target, level, context).cooling(level),
         anchor=concatenate([start.state if start.anchor is None else start.anchor] * len(steps)),
@@ -172,9 +172,9 @@ def _learn_stacked(model: Model, objective: Objective, dimensions: int, path: Pa
 
 
 def _learn_path(model: Model, objective: PathObjective, dimensions: int, path: Path, apply: Apply) -> Learned:
-    """One update from the gradient through the whole walk, in the parameters of process and prior as well.
+    """Make one update from the gradient through the whole walk, which also reaches parameters of process and prior.
 
-    Takes the memory of the whole walk unless the objective computes steps again.
+    Needs the memory of the whole walk unless the objective recomputes steps.
     """
     trail = Trail(path.start.state, len(path.levels))
     losses, final_state = path_loss(model, objective, path.start, path.levels, path.noise, trail.add)

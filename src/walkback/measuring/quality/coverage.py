@@ -1,14 +1,14 @@
-"""Precision, recall, density and coverage from balls around states that reach to their k-th neighbor.
+"""Precision, recall, density and coverage, based on balls around states that extend to their k-th neighbor.
 
     precision   share of samples inside any ball of the data           (Kynkäänniemi et al., 2019)
     recall      share of data inside any ball of the samples
-    density     balls of the data that a sample is in, each over      (Naeem et al., 2020)
-                the number of other data in it, mean over samples
+    density     Σ 1 / (other data in the ball) over the balls of      (Naeem et al., 2020)
+                the data that contain a sample, mean over samples
     coverage    share of balls of the data with a sample inside
 
-A ball has k other data in it, and more where several are equally far, as bits are. Density is near 1 for samples of the
-data's own law and not bounded by it; coverage is then 1 - 2^-k for large sets of equal size, and more with ties.
-Precision and recall let one odd state's large ball cover much; density and coverage do not.
+A ball contains k other data, or more if there are ties, as for bits. For samples of the data's own distribution,
+density is near 1 (and may exceed it), and coverage is 1 - 2^-k for large sets of equal size, or more with ties. The
+large ball of a single outlier can inflate precision and recall, but not density and coverage.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from walkback.measuring.quality.wasserstein import flat_pair
 
 
 class Scores(NamedTuple):
-    """Numbers without dimension; all but `density` within 0 and 1."""
+    """Dimensionless numbers; all but `density` are between 0 and 1."""
 
     precision: float
     recall: float
@@ -57,7 +57,7 @@ class Distances:
         return Distances(self.data[kept][:, kept], self.samples[kept][:, kept], self.between[kept][:, kept])
 
     def scores(self, neighbors: int) -> Scores:
-        """Precision, recall, density and coverage.
+        """Compute precision, recall, density and coverage.
 
         Args:
             neighbors: k; a state is not a neighbor of itself.
@@ -81,7 +81,7 @@ class Distances:
 
 
 def _distances(x: Tensor, y: Tensor) -> Tensor:
-    # The matrix-product formula gives equal states a non-zero distance, and binary data have many equal states.
+    # The matrix-product formula rounds the distance of equal states to nonzero values; binary data have many of them.
     return torch.cdist(x, y, compute_mode="donot_use_mm_for_euclid_dist")
 
 

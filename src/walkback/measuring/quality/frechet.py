@@ -1,11 +1,11 @@
-"""Distances of two sets of features, and how sure a classifier is of samples. The first two need torchmetrics.
+"""Distances of two sets of features, and the score of a classifier. The distances need torchmetrics.
 
     Fréchet   ‖m - m′‖² + tr(C + C′ - 2 (C C′)^½)                      of means and covariances (Heusel et al., 2017)
     kernel    unbiased MMD² with k(f, f′) = (f·f′ / F + 1)³            (Bińkowski et al., 2018)
     score     exp E_x KL(p(y | x) ‖ p(y)),  from 1 to the number of classes    (Salimans et al., 2016)
 
-With Inception's features these are FID, KID and the Inception score. With others, numbers compare only with numbers
-from the same features and the same number of examples: the Fréchet distance of n examples is too large by O(1/n).
+With Inception's features these are FID, KID and the Inception score. With other features, numbers are only comparable
+if they have the same features and number of examples: the Fréchet distance of n examples is too large by O(1/n).
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from walkback.support.extras import require
 
 
 def frechet_distance(x: Tensor, y: Tensor) -> float:
-    """That of features `(N, F)` and `(M, F)`, of more than one row, in the features' units squared.
+    """Return the Fréchet distance of features `(N, F)` and `(M, F)`, in the squared units of the features.
 
     Raises:
         ConfigurationError: torchmetrics is not installed.
@@ -37,7 +37,7 @@ def frechet_distance(x: Tensor, y: Tensor) -> float:
 
 
 def kernel_distance(x: Tensor, y: Tensor) -> float:
-    """That of features `(N, F)` and `(N, F)`; below 0 by chance where both are drawn from one law.
+    """Return the kernel distance of features `(N, F)` and `(N, F)`; may be negative if their distributions are equal.
 
     Raises:
         ConfigurationError: torchmetrics is not installed.
@@ -45,13 +45,13 @@ def kernel_distance(x: Tensor, y: Tensor) -> float:
     """
     first, second = _features(x, y)
     if len(first) != len(second):
-        raise WalkbackError(f"Got {len(first)} and {len(second)} features, expected as many of both.")
-    # The class around this function draws subsets from torch's global generator.
+        raise WalkbackError(f"Got {len(first)} and {len(second)} features, expected equally many of both.")
+    # Call the function and not the metric class, which draws subsets from torch's global generator.
     return float(require("torchmetrics.image.kid", "eval").poly_mmd(first, second))
 
 
 def classifier_score(log_probs: Tensor) -> float:
-    """exp E KL(p(y | x) ‖ p(y)) from log p(y | x) of samples, `(N, K)`."""
+    """Return exp E KL(p(y | x) ‖ p(y)) from log p(y | x) of samples, `(N, K)`."""
     rows = log_probs.detach().double()
     marginal = rows.exp().mean(0)
     return float((torch.special.entr(marginal).sum() - torch.special.entr(rows.exp()).sum(1).mean()).exp())
@@ -59,14 +59,14 @@ def classifier_score(log_probs: Tensor) -> float:
 
 @final
 class _Given(nn.Module):
-    """The network that torchmetrics asks for, where features are there already."""
+    """The feature network that torchmetrics requires; passes precomputed features through."""
 
     def __init__(self, num_features: int) -> None:
         super().__init__()
         self.num_features = num_features
 
     def forward(self, features: Tensor) -> Tensor:
-        """The features."""
+        """Return the features unchanged."""
         return features
 
 

@@ -1,10 +1,10 @@
-"""How far apart two sets of samples are: the squared maximum mean discrepancy (Gretton et al., JMLR 2012).
+"""Squared maximum mean discrepancy of two sets of samples (Gretton et al., JMLR 2012).
 
     MMD² = 1/N² Σ_{i,j} k(x_i, x_j) + 1/M² Σ_{i,j} k(y_i, y_j) - 2/(NM) Σ_{i,j} k(x_i, y_j)
     k(x, y) = exp(-‖x - y‖² / (2 h²))
 
-This is the biased V-statistic: the squared distance between the two mean embeddings, so never negative, and 0 for
-equal sets. Where both sets are drawn from one law p its mean is (1/N + 1/M) (1 - E k(x, x′)), not 0.
+This is the biased V-statistic, the squared distance between the two mean embeddings: never negative, and 0 for equal
+sets. If both sets are drawn from the same distribution, its mean is (1/N + 1/M) (1 - E k(x, x′)), not 0.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ _BLOCK = 2**21  # kernel values held at a time: 16 MiB
 
 @torch.no_grad()
 def mmd_squared(x: Tensor, y: Tensor, bandwidth: float) -> float:
-    """MMD² of two sets of samples with a Gaussian kernel, see the module's equation.
+    """Return MMD² of two sets of samples with a Gaussian kernel, see the module's equation.
 
     Computed in float64 and in blocks: memory grows with N + M, time with (N + M)².
 
@@ -52,7 +52,7 @@ def mmd_squared(x: Tensor, y: Tensor, bandwidth: float) -> float:
 
 
 def _mean_kernel(x: Tensor, y: Tensor) -> float:
-    """1/(NM) Σ exp(-½ ‖x_i - y_j‖²) over rows `(N, D)` and `(M, D)`."""
+    """Return 1/(NM) Σ exp(-½ ‖x_i - y_j‖²) over rows `(N, D)` and `(M, D)`."""
     rows = max(1, _BLOCK // len(y))
     squares = y.square().sum(1)
     total = 0.0

@@ -1,0 +1,44 @@
+"""Logged metrics of training as series to plot."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from walkback.report import Series
+
+_BOUNDS = (
+    ("validation_bits_per_dimension", "validation_bits_error", "upper bound (bits/dim)"),
+    ("validation_nats", "validation_nats_error", "upper bound (nats per example)"),
+)
+
+
+def training_series(history: Sequence[Mapping[str, Any]]) -> tuple[Series, ...]:
+    """Return loss and validation bound over the walks, from records of `metrics.jsonl`; empty series are omitted."""
+    name, error, label = next(
+        (bound for bound in _BOUNDS if any(bound[0] in record for record in history)), _BOUNDS[1]
+    )
+    found = (
+        _series(history, "loss", "", "loss", "loss (nats/step)"),
+        _series(history, name, error, "validation bound", label),
+    )
+    return tuple(series for series in found if series.x)
+
+
+def _series(history: Sequence[Mapping[str, Any]], name: str, error: str, shown: str, label: str) -> Series:
+    rows = [record for record in history if is_number(record.get(name))]
+    errors = tuple(float(record[error]) for record in rows if error and is_number(record.get(error)))
+    return Series(
+        shown,
+        tuple(float(record["step"]) for record in rows),
+        tuple(float(record[name]) for record in rows),
+        "walks",
+        label,
+        errors if rows and len(errors) == len(rows) else None,
+    )
+
+
+def is_number(value: object) -> bool:
+    """Return whether a value from a file is a finite number, and neither text nor a boolean."""
+    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
