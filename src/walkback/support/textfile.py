@@ -1,4 +1,4 @@
-"""Files that are not trusted: small texts such as recipes, configurations and manifests, and regular files in general."""
+"""Files that are not trusted: small texts such as recipes, configurations and manifests; other regular files."""
 
 from __future__ import annotations
 
