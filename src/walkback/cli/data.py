@@ -1,4 +1,4 @@
-"""`walkback data`: the datasets there are, and preparing one before a run."""
+"""`walkback data`: list datasets, and prepare one before a run."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ def prepare_data(
     ] = None,
     json: Json = False,
 ) -> None:
-    """Download, decode and cache a dataset now, and show what it is."""
+    """Download, decode and cache a dataset now, and show its description."""
     from walkback.configuration.components import component_table
     from walkback.configuration.layering import resolve_data
     from walkback.data import prepare_data
@@ -82,7 +82,7 @@ def _table(info: DataInfo) -> Any:
 
 
 def _columns(info: DataInfo) -> list[tuple[str, str]]:
-    """Mean and deviation of each column of a table, a line each."""
+    """Return rows with mean and deviation of each column of a table."""
     fit = info.standardized
     if fit is None:
         return []
