@@ -22,7 +22,7 @@ def _group() -> None:
 def new(
     ctx: typer.Context,
     operator: Annotated[
-        str, typer.Argument(help="The operator, which stays as it is.", autocompletion=completion("operator"))
+        str, typer.Argument(help="The operator, which is not trained.", autocompletion=completion("operator"))
     ],
     data: Annotated[
         str | None,
@@ -32,10 +32,10 @@ def new(
         ),
     ] = None,
     prior: Annotated[
-        str | None, typer.Option(help="Where chains start.", autocompletion=completion("prior"))
+        str | None, typer.Option(help="Prior of the first state.", autocompletion=completion("prior"))
     ] = None,
     schedule: Annotated[
-        str | None, typer.Option(help="First steps from there.", autocompletion=completion("schedule"))
+        str | None, typer.Option(help="Schedule of the first steps.", autocompletion=completion("schedule"))
     ] = None,
     assignments: Annotated[
         list[str] | None,

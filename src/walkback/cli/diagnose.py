@@ -1,4 +1,4 @@
-"""`walkback diagnose`: measure a trained operator by a diagnostic that a plugin offers."""
+"""`walkback diagnose`: run a diagnostic of a plugin on a trained operator."""
 
 from __future__ import annotations
 
@@ -31,15 +31,15 @@ from walkback.errors import ConfigurationError
 
 @final
 class DiagnoseCommand(TyperCommand):
-    """Shows the options of the diagnostic that `--help` comes with."""
+    """A command whose `--help` includes the options of the given diagnostic."""
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
-        """Remember the arguments: `--help` ends the parsing before they have names."""
+        """Remember the arguments: `--help` ends parsing before they are assigned."""
         ctx.meta[_ARGUMENTS] = tuple(args)
         return super().parse_args(ctx, args)
 
     def format_help(self, ctx: Any, formatter: Any) -> None:
-        """The help of the command, and below it the options for `--set`."""
+        """Format the help of the command, followed by the options for `--set`."""
         super().format_help(ctx, formatter)
         registry = registry_of(ctx)
         for name in ctx.meta.get(_ARGUMENTS, ()):
@@ -52,7 +52,7 @@ COMMAND_CLASS = DiagnoseCommand
 _ARGUMENTS = "walkback.diagnose"
 
 FAILED = 3
-"""Exit code where a figure is beyond its threshold."""
+"""Exit code if a figure is above its threshold."""
 
 
 def diagnose(
@@ -86,7 +86,7 @@ def diagnose(
         typer.Option(
             "--threshold",
             metavar="[FIGURE=]VALUE",
-            help="Exit with 3 where the figure (default: the first of the report's kind) is above VALUE.",
+            help="Exit with code 3 if the figure (default: the headline of the report) is above VALUE.",
         ),
     ] = None,
     array: Annotated[
@@ -105,7 +105,7 @@ def diagnose(
     precision: MeasuringPrecision = "auto",
     json: Json = False,
 ) -> None:
-    """Measure how a trained operator's chain behaves, with standard errors.
+    """Measure the behavior of a trained operator's chain, with standard errors.
 
     walkback diagnose reversibility runs/mine
 
@@ -157,7 +157,7 @@ def diagnose(
 
 
 def _option(assignment: str) -> tuple[str, Any]:
-    """`OPTION=VALUE` of the diagnostic."""
+    """Parse `OPTION=VALUE` of the diagnostic."""
     from walkback.configuration.overrides import parse_value
 
     name, equals, value = assignment.partition("=")
@@ -167,7 +167,7 @@ def _option(assignment: str) -> tuple[str, Any]:
 
 
 def _threshold(text: str) -> tuple[str, float]:
-    """`FIGURE=VALUE`, or `VALUE`, which means the headline."""
+    """Parse `FIGURE=VALUE`, or `VALUE`, which refers to the headline."""
     name, equals, value = text.rpartition("=")
     try:
         return name.strip() if equals else "", float(value)

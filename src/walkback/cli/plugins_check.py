@@ -1,4 +1,4 @@
-"""`walkback plugins check`: whether a component keeps the promises of its kind."""
+"""`walkback plugins check`: run the conformance tests of a component."""
 
 from __future__ import annotations
 
@@ -17,18 +17,20 @@ def check(
     ctx: typer.Context,
     name: Annotated[str, typer.Argument(help="Name of the component.", show_default=False)],
     kind: Annotated[
-        str | None, typer.Option(help="Its kind, where several kinds have the name.", show_default=False)
+        str | None, typer.Option(help="Its kind, if several kinds use the name.", show_default=False)
     ] = None,
     assignments: Annotated[
         list[str] | None,
-        typer.Option("--set", metavar="OPTION=VALUE", help="Set an option of it; may be repeated."),
+        typer.Option(
+            "--set", metavar="OPTION=VALUE", help="Set an option of the component; may be repeated."
+        ),
     ] = None,
     spaces: Annotated[
         list[str] | None,
         typer.Option(
             "--space",
             metavar="SUPPORT:SIZE,…",
-            help="Check on these states only, such as real:2 or one-hot:12,3; may be repeated.",
+            help="Check only on these states, such as real:2 or one-hot:12,3; may be repeated.",
         ),
     ] = None,
     expected: Annotated[
@@ -36,15 +38,15 @@ def check(
         typer.Option(
             "--expect-failure",
             metavar="CHECK[=REASON]",
-            help="Expect that a check fails, and complain if it passes; may be repeated.",
+            help="Expect a check to fail, and report if it passes; may be repeated.",
         ),
     ] = None,
     thorough: Annotated[
-        bool, typer.Option("--thorough", help="Check what takes minutes too: compiled gradients.")
+        bool, typer.Option("--thorough", help="Also run checks that take minutes: compiled gradients.")
     ] = False,
     json: Json = False,
 ) -> None:
-    """Run the conformance tests of a component; exit code 4 where one fails."""
+    """Run the conformance tests of a component; the exit code is 4 if one fails."""
     registry = registry_of(ctx)
     found = component_named(registry, name, None if kind is None else kind_named(kind))
 
@@ -89,6 +91,6 @@ def check(
 
 
 def _reason(text: str) -> tuple[str, str]:
-    """`CHECK=REASON`, or `CHECK`."""
+    """Parse `CHECK=REASON`, or `CHECK`."""
     name, _, reason = text.partition("=")
     return name.strip(), reason.strip() or "--expect-failure"
