@@ -13,6 +13,7 @@ import torch
 from torch import nn
 
 from walkback.building.devices import Precision, autocast
+from walkback.building.growth import savable
 from walkback.building.origins import recorded_component
 from walkback.building.restoring import Restoring
 from walkback.component import INTERFACES, Component, Kind
@@ -135,7 +136,7 @@ def build_model(
         own: Part | None = instances.get(kind)
         return build_part(registry, kind, parts[kind], base, *arguments) if own is None else own
 
-    with lent_seed(derive_seed(seed, "weights")):
+    with lent_seed(derive_seed(seed, "weights")), savable():
         operator = part("operator", TransitionOperator, data_space)  # type: ignore[type-abstract]
         _require_told(operator, data_space)
         prior = part("prior", Prior, state_space(operator, data_space))  # type: ignore[type-abstract]
