@@ -29,9 +29,10 @@ from walkback.diagnostics import ChainStart, Diagnostic, Subject
 from walkback.errors import ConfigurationError
 from walkback.known import has_density
 from walkback.measuring.estimates import require_enough
+from walkback.measuring.recordings import MeasuresRecordings, Recording
 from walkback.measuring.traces import cold_level, settle, trace
 from walkback.operators import visible
-from walkback.report import Figure, Report
+from walkback.report import Figure, Report, Series
 from walkback.walk import Transition
 from walkback_diagnostics.correlation import burn_in, require_libraries
 from walkback_diagnostics.mixing_report import (
@@ -49,7 +50,7 @@ _FEWEST = 40
 
 
 @final
-class Mixing(Diagnostic):
+class Mixing(Diagnostic, MeasuresRecordings):
     """Autocorrelation time, effective sample size, R-hat and switching between classes.
 
     Args:
@@ -96,7 +97,43 @@ class Mixing(Diagnostic):
         """Returns figures over independent chains; see `Diagnostic.measure`."""
         require_libraries(timescales=self._timescales)
         values, names, num_classes, every = self._run(subject)
-        axes = sum(name.startswith("axis_") for name in names)
+        figures, series, warnings, first = self._found(values, names, num_classes, every)
+        protocol = {
+            "chains": self._chains,
+            "steps": len(values) * every,
+            "burn_in": first * every if self._burn_in == "auto" else self._burn_in,
+            "every": every,
+            "axes": _num_axes(names),
+            "start": self._start,
+            "temperature": self._temperature,
+            "lag": self._lag if self._timescales else None,
+        }
+        return Report(
+            "mixing", "autocorrelation_time", tuple(figures), tuple(series), tuple(warnings), protocol
+        )
+
+    def measure_recording(self, recording: Recording) -> Report:
+        """Returns figures of recorded chains, whose draws are the steps; axes are those of their own states."""
+        require_libraries(timescales=self._timescales)
+        pooled = recording.values.flatten(0, 1)
+        mean, axes = _axes_of(pooled[:: -(-len(pooled) // _FOR_AXES)], self._axes)
+        rows = recording.values.swapaxes(0, 1) - mean
+        values = torch.cat([rows @ axes, rows.square().sum(-1, keepdim=True)], -1)
+        names = (*(f"axis_{i + 1}" for i in range(axes.shape[1])), "squared_norm")
+        if isinstance(self._burn_in, int):
+            values = values[self._burn_in :]
+        if len(values) < _FEWEST:
+            raise ConfigurationError(f"Got {len(values)} draws after burn-in, expected at least {_FEWEST}.")
+        figures, series, warnings, first = self._found(values, names, 0, 1)
+        protocol = {"burn_in": first if self._burn_in == "auto" else self._burn_in, "axes": axes.shape[1]}
+        return Report(
+            "mixing", "autocorrelation_time", tuple(figures), tuple(series), tuple(warnings), protocol
+        )
+
+    def _found(
+        self, values: Tensor, names: tuple[str, ...], num_classes: int, every: int
+    ) -> tuple[list[Figure], list[Series], list[str], int]:
+        """Returns figures, series and warnings of records `(N, C, S)`, and how many were left out as burn-in."""
         looks = burn_in(values[..., : len(names)]) if self._burn_in == "auto" else 0
         first = min(looks, len(values) // 2)
         kept = values[first:]
@@ -109,24 +146,12 @@ class Mixing(Diagnostic):
                     "short to tell; raise --set steps=…."
                 )
         if self._timescales:
-            figures += figures_of_timescales(kept[..., :axes], self._lag, every)
+            figures += figures_of_timescales(kept[..., : _num_axes(names)], self._lag, every)
         if num_classes:
             further, lines = figures_of_classes(kept[..., -1].long(), num_classes, every)
             figures += further
             series += lines
-        protocol = {
-            "chains": self._chains,
-            "steps": len(values) * every,
-            "burn_in": first * every if self._burn_in == "auto" else self._burn_in,
-            "every": every,
-            "axes": axes,
-            "start": self._start,
-            "temperature": self._temperature,
-            "lag": self._lag if self._timescales else None,
-        }
-        return Report(
-            "mixing", "autocorrelation_time", tuple(figures), tuple(series), tuple(warnings), protocol
-        )
+        return figures, series, warnings, first
 
     def _run(self, subject: Subject) -> tuple[Tensor, tuple[str, ...], int, int]:
         """Returns statistics `(N, C, S)`, the class last if any; names; classes; steps between records."""
@@ -164,10 +189,17 @@ def principal_axes(subject: Subject, num: int) -> tuple[Tensor, Tensor]:
     if not len(subject.data().examples("train")):
         every = torch.eye(subject.info.space.size, dtype=torch.float64, device=subject.device)
         return torch.zeros_like(every[0]), every[:, :num]
-    states = subject.training(_FOR_AXES, "axes")[1].double().flatten(1)
+    return _axes_of(subject.training(_FOR_AXES, "axes")[1].double().flatten(1), num)
+
+
+def _axes_of(states: Tensor, num: int) -> tuple[Tensor, Tensor]:
     mean = states.mean(0)
     axes: Tensor = torch.linalg.svd(states - mean, full_matrices=False)[2].T
     return mean, axes[:, :num].contiguous()
+
+
+def _num_axes(names: tuple[str, ...]) -> int:
+    return sum(name.startswith("axis_") for name in names)
 
 
 def _figure_of_burn_in(steps: int) -> Figure:

@@ -61,7 +61,9 @@ def find_local(path: Path, column: str | None = None) -> Found:
 
 def _find_file(path: Path, column: str | None) -> Found:
     suffix = path.suffix.lower()
-    if suffix == formats.PARQUET and path.is_file():
+    if not path.is_file():
+        raise DataError(f"Got {shown(path)} as data, which is no regular file; expected a folder or a file.")
+    if suffix == formats.PARQUET:
         return Found({"all": ParquetFiles(path.parent, [path], column)})
     advice = "expected a folder of images or a .parquet file"
     if suffix in _TABLES:
@@ -83,9 +85,9 @@ def _find_parquet(tree: Tree, parquet: Sequence[Path], images: Sequence[Path], c
         split: ParquetFiles(tree.root, [tree.root / file for file in files], column)
         for split, files in sorting.groups.items()
     }
-    beside = (
-        [f"{len(images):,} image files beside parquet, but for those that its rows name"] if images else []
-    )
+    named = {place for source in splits.values() for place in source.named_files()} if images else set()
+    unnamed = [file for file in images if tree.root / file not in named]
+    beside = [f"{len(unnamed):,} image files beside parquet that no row names"] if unnamed else []
     used = {file for files in sorting.groups.values() for file in files}
     return Found(splits, *_told(tree, sorting, used | set(images), beside))
 

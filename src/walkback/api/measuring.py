@@ -4,7 +4,12 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from torch import Tensor
 
 from walkback.api.inputs import (
     Data,
@@ -15,14 +20,16 @@ from walkback.api.inputs import (
     renamed,
     split_choice,
 )
-from walkback.api.records import Trained
+from walkback.api.records import Samples, Trained
 from walkback.data import Split
 from walkback.diagnostics import Diagnostic
 from walkback.errors import ConfigurationError
 from walkback.jobs.diagnose import DiagnoseJob
 from walkback.jobs.evaluate import EvaluateJob
 from walkback.jobs.inputs import PrecisionName
+from walkback.jobs.trace import TraceJob
 from walkback.measuring.path_works import EvaluationPlan
+from walkback.measuring.recordings import ENDINGS, Recording, recording_of
 from walkback.report import Report
 from walkback.support.readouts import Readout
 
@@ -111,7 +118,7 @@ def evaluate(
 
 def diagnose(
     diagnostic: str | Diagnostic,
-    model: Trained | str | os.PathLike[str],
+    model: Trained | Samples | Tensor | npt.NDArray[Any] | str | os.PathLike[str],
     *,
     data: Data | None = None,
     settings: Mapping[str, Any] | None = None,
@@ -128,7 +135,9 @@ def diagnose(
 
     Args:
         diagnostic: Name ("reversibility", "mixing", …) or instance.
-        model: Result of `train` or `load`, a checkpoint file, or the directory of a run.
+        model: Result of `train`, `chain` or `load`, a checkpoint file, or the directory of a run. For mixing and
+            stationarity also recorded chains: an array or tensor `(chains, draws, …)`, a chain from `sample`, a `.npz`
+            or `.npy` file, or an InferenceData or DataTree of ArviZ, whose posterior is measured.
         data: Data to compare with, see `evaluate`.
         settings: Options that collide with arguments of this function: `{"data": False}` is the diagnostic's option
             `data`, and `{"data.size": 32}` is an option of data given by name.
@@ -156,12 +165,27 @@ def diagnose(
         raise ConfigurationError("Got no diagnostic, expected a name or an instance of Diagnostic.")
     of_data = {name: value for name, value in (settings or {}).items() if name.startswith("data.")}
     own = {name: value for name, value in (settings or {}).items() if name not in of_data}
+    source: Any = model
+    recording = _recording(source)
+    if recording is not None:
+        return carry_out(TraceJob(name or instance, recording, options=options | own), progress).report
     job = DiagnoseJob(
         diagnostic=name or instance,
-        model=model_request(model, device, precision),
+        model=model_request(source, device, precision),
         options=options | own,
         data=data_request(data, of_data, trust_data),
         cache=renamed("keep", path_or_none(keep), "cache", path_or_none(cache)),
         seed=seed,
     )
     return carry_out(job, progress).report
+
+
+def _recording(model: object) -> Path | Recording | None:
+    """Recorded chains; None if it is a model."""
+    if isinstance(model, Samples):
+        return recording_of(model.frames.swapaxes(0, 1), "samples")
+    if isinstance(model, Tensor | np.ndarray) or hasattr(model, "posterior") or hasattr(model, "children"):
+        return recording_of(model)
+    if isinstance(model, str | os.PathLike) and os.fspath(model).lower().endswith(ENDINGS):
+        return Path(model)
+    return None

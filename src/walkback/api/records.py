@@ -19,6 +19,7 @@ from walkback.building.assembly import LoadedModel
 from walkback.data import DataInfo, Dataset
 from walkback.errors import ConfigurationError
 from walkback.measuring.bound import BoundEstimate
+from walkback.measuring.recordings import to_arviz
 from walkback.model import Model
 from walkback.pictures.frames import open_sink
 from walkback.pictures.sinks import FilmstripSink, Output
@@ -195,6 +196,14 @@ class Samples:
             for step, frame in zip(self.steps, self.frames, strict=True):
                 opened.add(step, frame)
         return target
+
+    def to_arviz(self) -> Any:
+        """Return the frames as ArviZ has them: a DataTree whose `posterior` has one variable, `state` (chain, draw, …).
+
+        Raises:
+            MissingLibraryError: arviz-base (`walkback[arviz]`) is not installed.
+        """
+        return to_arviz(self.frames)
 
     def png(self) -> bytes:
         """Return a PNG that fits a screen: a grid, scatter plot or pair plot of one frame; a filmstrip of several.

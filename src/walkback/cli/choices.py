@@ -7,7 +7,7 @@ from typing import Annotated, Literal, TypeAlias
 
 import typer
 
-from walkback.cli.common import complete_recipe, completion
+from walkback.cli.common import complete_recipe, complete_setting, completion
 
 COMPONENTS, TRAINING, EXECUTION, SWEEP = "Components", "Training", "Execution", "Several runs"
 """Panels of the help."""
@@ -83,6 +83,7 @@ Assignments: TypeAlias = Annotated[
         metavar="SECTION.OPTION=VALUE",
         help="Set any option (see `walkback plugins show NAME`), e.g. --set operator.sigma=0.05; may be repeated.",
         rich_help_panel=COMPONENTS,
+        autocompletion=complete_setting,
     ),
 ]
 LoggerNames: TypeAlias = Annotated[

@@ -58,6 +58,19 @@ def complete_recipe(ctx: typer.Context, incomplete: str) -> list[tuple[str, str]
     ]
 
 
+def complete_setting(ctx: typer.Context, incomplete: str) -> list[tuple[str, str]]:
+    """The completion callback for `--set SECTION.OPTION=`, with the options of the components that were chosen."""
+    from walkback.configuration.config import COMPONENT_SECTIONS
+    from walkback.configuration.listing import completions
+    from walkback.errors import WalkbackError
+
+    chosen = {section: ctx.params.get(section) for section in COMPONENT_SECTIONS}
+    try:
+        return completions(registry_of(ctx), incomplete, ctx.params.get("recipe"), chosen)
+    except WalkbackError:
+        return []  # what is wrong is said when the command runs
+
+
 def _report_broken(root: Any, registry: Registry) -> None:
     output, known = Output(), registry.warnings()
     for warning in known:

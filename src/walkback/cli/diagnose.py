@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Annotated, Any, final
 
 import typer
 from typer.core import TyperCommand
 
 from walkback.cli.common import (
-    CheckpointFile,
     DataSource,
     Device,
     ForcePlot,
@@ -65,7 +65,14 @@ def diagnose(
             autocompletion=completion("diagnostic"),
         ),
     ],
-    checkpoint: CheckpointFile,
+    checkpoint: Annotated[
+        Path,
+        typer.Argument(
+            metavar="CKPT|TRACE",
+            help="Checkpoint (.safetensors), or the directory of a run; for mixing and stationarity also recorded "
+            "chains, an array (chains, draws, …) in a .npz or .npy file.",
+        ),
+    ],
     assignments: Annotated[
         list[str] | None,
         typer.Option(
@@ -80,6 +87,13 @@ def diagnose(
             "--threshold",
             metavar="[FIGURE=]VALUE",
             help="Exit with code 3 if the figure (default: the headline of the report) is above VALUE.",
+        ),
+    ] = None,
+    array: Annotated[
+        str | None,
+        typer.Option(
+            metavar="NAME",
+            help="Array (chains, draws, …) in a trace .npz (default: trace, or the only one).",
         ),
     ] = None,
     cache: WorkDirectory = None,
@@ -98,25 +112,41 @@ def diagnose(
     walkback diagnose stationarity final.safetensors --set steps=100000 --cache work --plot drift.png
 
     walkback diagnose reversibility final.safetensors --set chains=200 --threshold 5 --json
+
+    walkback diagnose mixing trace.npz
     """
     from walkback.jobs.diagnose import DiagnoseJob
     from walkback.jobs.inputs import DataRequest, ModelRequest
     from walkback.jobs.job import flags, renamed
+    from walkback.jobs.trace import ENDINGS, TraceJob
 
     output, given = Output(), assignments or []
-    job = DiagnoseJob(
-        diagnostic=name,
-        model=ModelRequest(checkpoint, device, precision),
-        options=dict(_option(text) for text in given if not text.startswith("data.")),
-        data=DataRequest(data, tuple(text for text in given if text.startswith("data.")), trust_data),
-        thresholds=tuple(_threshold(text) for text in thresholds or ()),
-        cache=renamed(output.warn, flags, "keep", keep, "cache", cache),
-        plot=plot,
-        overwrite=force,
-        seed=seed,
-        say=flags,
-    )
-    found = carry_out(ctx, output, job)
+    of_data = tuple(text for text in given if text.startswith("data."))
+    options = dict(_option(text) for text in given if text not in of_data)
+    limits = tuple(_threshold(text) for text in thresholds or ())
+    if checkpoint.suffix.lower() in ENDINGS:
+        if data is not None or of_data:
+            raise ConfigurationError("Got data beside a trace, expected the trace alone: leave --data out.")
+        trace = TraceJob(name, checkpoint, array, options, limits, plot, force)
+        found = carry_out(ctx, output, trace)
+    else:
+        if array is not None:
+            raise ConfigurationError(
+                f"Got --array {array} with a checkpoint, expected a trace: leave it out."
+            )
+        job = DiagnoseJob(
+            diagnostic=name,
+            model=ModelRequest(checkpoint, device, precision),
+            options=options,
+            data=DataRequest(data, of_data, trust_data),
+            thresholds=limits,
+            cache=renamed(output.warn, flags, "keep", keep, "cache", cache),
+            plot=plot,
+            overwrite=force,
+            seed=seed,
+            say=flags,
+        )
+        found = carry_out(ctx, output, job)
     tell_report(output, found.report, json=json, plot=plot, beyond=list(found.beyond))
     for sentence in found.beyond:
         output.error(sentence)

@@ -12,9 +12,10 @@ import importlib.util
 import re
 from dataclasses import dataclass
 
-from walkback.component import Kind, spoken
+from walkback.component import Kind
 from walkback.errors import ConfigurationError
 from walkback.extensions.registry import Registry
+from walkback.support.text import spoken
 
 _PREFIX = "walkback-"
 
