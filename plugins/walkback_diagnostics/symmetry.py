@@ -144,7 +144,7 @@ def natural_parameters(kernel: Kernel) -> Tensor:
 
 
 def _normal(kernel: Kernel) -> TypeGuard[NormalKernel]:
-    """Return whether a kernel is noise of its own around `mean`, with independent dimensions or in another basis."""
+    """Returns whether a kernel is noise of its own around `mean`, with independent dimensions or in another basis."""
     around = isinstance(kernel, Reparametrized) and isinstance(kernel, Expecting)
     return isinstance(kernel, NormalKernel) or (around and isinstance(getattr(kernel, "mean", None), Tensor))
 
