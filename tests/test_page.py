@@ -202,8 +202,8 @@ def test_charts_draw_points_where_they_are() -> None:
     found = re.search(r'<polyline class="line line0" points="([^"]+)"', drawing)
     assert found is not None
     points = [tuple(map(float, pair.split(","))) for pair in found[1].split()]
-    # The frame is 404 wide from 62, and 214 high to 226: values 1 to 3.
-    assert points == [(62.0, 226.0), (264.0, 12.0), (466.0, 119.0)]
+    # The frame is 400 wide from 66, and 214 high to 226: values 1 to 3.
+    assert points == [(66.0, 226.0), (266.0, 12.0), (466.0, 119.0)]
     assert chart([Line("a", (), ())], "x", "y") == ""
     constant = chart([Line("a", (0, 1), (2.0, 2.0))], "x", "y")
     assert "nan" not in constant.lower()
