@@ -71,7 +71,7 @@ class Symmetry(Diagnostic):
         self._batch = batch
 
     def measure(self, subject: Subject) -> Report:
-        """See the module.
+        """Returns the figures and warnings of the module's docstring.
 
         Raises:
             ConfigurationError: The kernel is neither normal nor Bernoulli nor a product of these.
@@ -173,8 +173,8 @@ def squared_norms(
         m = natural_parameters(kernel)
         if not m.requires_grad:
             raise WalkbackError(
-                f"Got a {type(kernel).__name__} whose parameters do not depend on the state, expected that they "
-                "do: there is no drift to judge."
+                f"Got a {type(kernel).__name__} whose parameters do not depend on the state, so there is no drift "
+                "to test; expected parameters that depend on it."
             )
         found = torch.zeros(len(m), 3, dtype=torch.float64, device=m.device)
         try:
