@@ -174,10 +174,14 @@ def tree(directory: Path) -> dict[str, str]:
     }
 
 
-def cells(picture: Path, rows: int, columns: int) -> Pixels:
-    """The images of a grid, `(rows, columns, height, width, channels)`; what lies between them is grey and even."""
+TITLE = 12
+"""Height of a line of titles above a filmstrip, in pixels."""
+
+
+def cells(picture: Path, rows: int, columns: int, header: int = 0) -> Pixels:
+    """The images of a grid below a header, `(rows, columns, height, width, channels)`; between them is even gray."""
     with Image.open(picture) as image:
-        pixels = np.asarray(image).reshape(image.height, image.width, -1)
+        pixels = np.asarray(image).reshape(image.height, image.width, -1)[header:]
     pad = int(np.argmin((pixels == pixels[0, 0]).all((1, 2))))  # rows before the first that is not all grey
     height, width = (
         (size - pad) // count for size, count in zip(pixels.shape, (rows, columns), strict=False)

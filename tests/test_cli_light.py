@@ -407,6 +407,19 @@ def test_completion_of_names(install: Install) -> None:
     assert program(**top).stdout.split() == ["recipes"]
 
 
+def test_completion_of_settings_knows_the_chosen_components() -> None:
+    def completed(words: str) -> list[str]:
+        count = str(len(words.split()) - (not words.endswith(" ")))
+        done = program(COMP_WORDS=words, COMP_CWORD=count, _WALKBACK_COMPLETE="complete_bash")
+        return done.stdout.split()
+
+    assert completed("walkback run --set tr") == ["training."]
+    assert "training.chains.share=" in completed("walkback run --set training.ch")
+    assert "data.num=" in completed("walkback run --data swiss-roll --set data.nu")
+    assert completed("walkback run --operator nonsense --set operator.si") == []
+    assert completed("walkback run --set nonsense.si") == []
+
+
 def test_show_completion_prints_a_script() -> None:
     done = program("--show-completion", SHELL="/bin/bash")
     assert "_WALKBACK_COMPLETE" in done.stdout or "shell" in done.stderr.lower()

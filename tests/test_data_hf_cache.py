@@ -15,6 +15,7 @@ from PIL import Image
 
 from walkback.data import SPLITS
 from walkback.errors import DataError
+from walkback.support import watch as watching
 from walkback_hf import images
 from walkback_hf.cache import cache_directory
 from walkback_hf.sources import Folder
@@ -41,9 +42,10 @@ def decodings(monkeypatch):
     places: list[str] = []
     whole = images.decode_batches
 
-    def counted(part, layout, shape):
-        places.extend(image.place for image in part.read())
-        return whole(part, layout, shape)
+    def counted(images, layout, shape):
+        known = list(images)
+        places.extend(image.place for image in known)
+        return whole(known, layout, shape)
 
     monkeypatch.setattr(images, "decode_batches", counted)
     return places
@@ -193,3 +195,27 @@ def test_where_the_cache_is(monkeypatch, variables, expected):
     for name, value in variables.items():
         monkeypatch.setenv(name, value)
     assert str(cache_directory()) == expected
+
+
+class Heard:
+    """A watch that remembers its stages."""
+
+    def __init__(self) -> None:
+        self.stages: list[str] = []
+        self.done: list[int] = []
+
+    def stage(self, text: str, total: int, done: int = 0) -> None:
+        self.stages.append(f"{text} of {total}")
+
+    def advance(self, done, figures) -> None:
+        self.done.append(done)
+
+
+@pytest.mark.parametrize(("patience", "heard"), [(-1.0, True), (60.0, False)])
+def test_a_preparation_that_takes_long_tells_how_far_it_is(folder, monkeypatch, patience, heard):
+    monkeypatch.setattr(watching, "_PATIENCE", patience)
+    watch = Heard()
+    Folder(path=str(folder)).prepare_watched(watch)
+    assert any(text.startswith("Reading ") for text in watch.stages) == heard
+    assert any(text.startswith("Decoding ") and "(train) of" in text for text in watch.stages) == heard
+    assert bool(watch.done) == heard

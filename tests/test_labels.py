@@ -102,9 +102,9 @@ def test_an_operator_that_would_not_hear_of_classes_is_refused() -> None:
     config = resolve(registry, overrides=["data.name=digits"])
     parts = {section: getattr(config, section) for section in ("operator", "schedule", "process", "prior")}
     deaf = Gaussian(Space((1, 8, 8)), MLP(hidden=8, depth=1))
-    with pytest.raises(ConfigurationError, match="Gaussian with 0 classes for data with 10"):
+    with pytest.raises(ConfigurationError, match="Gaussian for 0 classes with data of 10"):
         build_model(parts, registry, Space((1, 8, 8), classes=10), 0, {"operator": deaf})
-    with pytest.raises(ConfigurationError, match=r"Companion .*choose an operator that can be told classes"):
+    with pytest.raises(ConfigurationError, match=r"Companion .*choose an operator that supports classes"):
         build_model(parts, registry, Space((2,), classes=3), 0, {"operator": Companion(0.5, 0.1)})
     told = build_model(parts, registry, Space((1, 8, 8), classes=10), 0).operator
     assert told.num_classes == 10  # type: ignore[attr-defined]

@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 from PIL import Image
-from tests.program import TINY, Done, cells, digest, figures, records, run, tree, walkback
+from tests.program import TINY, TITLE, Done, cells, digest, figures, records, run, tree, walkback
 
 from walkback.storage.checkpoint import load_checkpoint
 
@@ -142,8 +142,8 @@ def test_the_final_checkpoint_is_that_of_the_last_step(finished: tuple[Path, Don
 
 def test_pictures_are_grids_of_images(finished: tuple[Path, Done]) -> None:
     # Nine digits in 3 × 3, and 3 chains of 3 frames: 8 × 8 pixels, each drawn as a square.
-    for name in ("annealed", "chain"):
-        grid = cells(finished[0] / "samples" / f"{name}.png", 3, 3)
+    for name, header in (("annealed", 0), ("chain", TITLE)):
+        grid = cells(finished[0] / "samples" / f"{name}.png", 3, 3, header)
         scale, rest = divmod(grid.shape[2], 8)
         assert (grid.shape, rest) == ((3, 3, 8 * scale, 8 * scale, 1), 0)
         blocks = grid[..., 0].reshape(3, 3, 8, scale, 8, scale)

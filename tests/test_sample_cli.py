@@ -16,7 +16,7 @@ import pytest
 import torch
 from PIL import Image
 from safetensors import safe_open
-from tests.program import Done, cells, digest, elsewhere, run, tree, walkback
+from tests.program import TITLE, Done, cells, digest, elsewhere, run, tree, walkback
 from torch import Tensor
 
 from walkback.building.assembly import load_model
@@ -89,7 +89,7 @@ def test_images_become_a_grid(digits: Path, tmp_path: Path) -> None:
 def test_a_chain_becomes_a_filmstrip_and_a_film(digits: Path, tmp_path: Path) -> None:
     for name in ("chain.png", "chain.gif"):
         assert sample(digits, tmp_path / name, "--chain", "6", "--every", "2").code == 0
-    strip = cells(tmp_path / "chain.png", 4, 4)  # a row a chain, a column a frame
+    strip = cells(tmp_path / "chain.png", 4, 4, TITLE)  # a row a chain, a column a frame
     assert len({image.tobytes() for row in strip for image in row}) == 16
     with Image.open(tmp_path / "chain.gif") as film:
         assert getattr(film, "n_frames", 0) == 4

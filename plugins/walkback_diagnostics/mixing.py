@@ -6,9 +6,10 @@
     implied timescale       t = -lag / log σ         σ the largest singular value of the propagator (VAMP)
     spectral gap            1 - exp(-1/t)
 
-Statistics are projections on the principal axes of the data, squared distance to their mean, and log p(s' | s). τ and
-ESS are Geyer's estimates over split chains, and R-hat is rank-normalized (Vehtari et al. 2021), both from arviz-stats.
-Burn-in maximizes the number of effective samples left (Chodera 2016), from pymbar; VAMP is deeptime's.
+Statistics are projections on the principal axes of the data (the first coordinates where there are no data), squared
+distance to their mean, and log p(s' | s) if the kernel has a density. τ and ESS are Geyer's estimates over split
+chains, and R-hat is rank-normalized (Vehtari et al. 2021), both from arviz-stats. Burn-in maximizes the number of
+effective samples left (Chodera 2016), from pymbar; VAMP is deeptime's.
 
 R-hat of mixed chains is above 1, by √(1 + 2 τ / N) on average, so a test that accounts for chance decides whether
 chains have mixed (`walkback_diagnostics.correlation`). What chains cannot determine is given as a bound: τ of chains
@@ -26,10 +27,12 @@ from torch import Tensor
 from walkback.data import has_classes
 from walkback.diagnostics import ChainStart, Diagnostic, Subject
 from walkback.errors import ConfigurationError
+from walkback.known import has_density
 from walkback.measuring.estimates import require_enough
+from walkback.measuring.recordings import MeasuresRecordings, Recording
 from walkback.measuring.traces import cold_level, settle, trace
 from walkback.operators import visible
-from walkback.report import Figure, Report
+from walkback.report import Figure, Report, Series
 from walkback.walk import Transition
 from walkback_diagnostics.correlation import burn_in, require_libraries
 from walkback_diagnostics.mixing_report import (
@@ -47,7 +50,7 @@ _FEWEST = 40
 
 
 @final
-class Mixing(Diagnostic):
+class Mixing(Diagnostic, MeasuresRecordings):
     """Autocorrelation time, effective sample size, R-hat and switching between classes.
 
     Args:
@@ -94,6 +97,43 @@ class Mixing(Diagnostic):
         """Returns figures over independent chains; see `Diagnostic.measure`."""
         require_libraries(timescales=self._timescales)
         values, names, num_classes, every = self._run(subject)
+        figures, series, warnings, first = self._found(values, names, num_classes, every)
+        protocol = {
+            "chains": self._chains,
+            "steps": len(values) * every,
+            "burn_in": first * every if self._burn_in == "auto" else self._burn_in,
+            "every": every,
+            "axes": _num_axes(names),
+            "start": self._start,
+            "temperature": self._temperature,
+            "lag": self._lag if self._timescales else None,
+        }
+        return Report(
+            "mixing", "autocorrelation_time", tuple(figures), tuple(series), tuple(warnings), protocol
+        )
+
+    def measure_recording(self, recording: Recording) -> Report:
+        """Returns figures of recorded chains, whose draws are the steps; axes are those of their own states."""
+        require_libraries(timescales=self._timescales)
+        pooled = recording.values.flatten(0, 1)
+        mean, axes = _axes_of(pooled[:: -(-len(pooled) // _FOR_AXES)], self._axes)
+        rows = recording.values.swapaxes(0, 1) - mean
+        values = torch.cat([rows @ axes, rows.square().sum(-1, keepdim=True)], -1)
+        names = (*(f"axis_{i + 1}" for i in range(axes.shape[1])), "squared_norm")
+        if isinstance(self._burn_in, int):
+            values = values[self._burn_in :]
+        if len(values) < _FEWEST:
+            raise ConfigurationError(f"Got {len(values)} draws after burn-in, expected at least {_FEWEST}.")
+        figures, series, warnings, first = self._found(values, names, 0, 1)
+        protocol = {"burn_in": first if self._burn_in == "auto" else self._burn_in, "axes": axes.shape[1]}
+        return Report(
+            "mixing", "autocorrelation_time", tuple(figures), tuple(series), tuple(warnings), protocol
+        )
+
+    def _found(
+        self, values: Tensor, names: tuple[str, ...], num_classes: int, every: int
+    ) -> tuple[list[Figure], list[Series], list[str], int]:
+        """Returns figures, series and warnings of records `(N, C, S)`, and how many were left out as burn-in."""
         looks = burn_in(values[..., : len(names)]) if self._burn_in == "auto" else 0
         first = min(looks, len(values) // 2)
         kept = values[first:]
@@ -106,55 +146,60 @@ class Mixing(Diagnostic):
                     "short to tell; raise --set steps=…."
                 )
         if self._timescales:
-            figures += figures_of_timescales(kept[..., : len(names) - 2], self._lag, every)
+            figures += figures_of_timescales(kept[..., : _num_axes(names)], self._lag, every)
         if num_classes:
             further, lines = figures_of_classes(kept[..., -1].long(), num_classes, every)
             figures += further
             series += lines
-        protocol = {
-            "chains": self._chains,
-            "steps": len(values) * every,
-            "burn_in": first * every if self._burn_in == "auto" else self._burn_in,
-            "every": every,
-            "axes": len(names) - 2,
-            "start": self._start,
-            "temperature": self._temperature,
-            "lag": self._lag if self._timescales else None,
-        }
-        return Report(
-            "mixing", "autocorrelation_time", tuple(figures), tuple(series), tuple(warnings), protocol
-        )
+        return figures, series, warnings, first
 
     def _run(self, subject: Subject) -> tuple[Tensor, tuple[str, ...], int, int]:
         """Returns statistics `(N, C, S)`, the class last if any; names; classes; steps between records."""
         level, operator = cold_level(subject, self._temperature), subject.model.operator
         mean, axes = principal_axes(subject, self._axes)
         known: Neighbours | None = neighbours(subject) if has_classes(subject.data()) else None
+        start = subject.start(self._start, self._chains)
+        density = has_density(operator(start.state, level, start.context).cooling(level))
 
         def statistics(step: Transition) -> Tensor:
             states = visible(operator, step.target)
             rows = states.double().flatten(1) - mean
-            columns = [rows @ axes, rows.square().sum(1, keepdim=True), step.log_q.double()[:, None]]
+            columns = [rows @ axes, rows.square().sum(1, keepdim=True)]
+            if density:
+                columns.append(step.log_q.double()[:, None])
             if known is not None:
                 columns.append(known.nearest(states)[1].double()[:, None])
             return torch.cat(columns, 1)
 
-        start = subject.start(self._start, self._chains)
         if self._burn_in != "auto":
             start = settle(subject, start, level, self._burn_in)
         ran = trace(
             subject, start, level, self._steps, statistics, name="mixing", blocks=self._frames, reduce="last"
         )
-        names = (*(f"axis_{i + 1}" for i in range(axes.shape[1])), "squared_norm", "log_probability")
+        names = (*(f"axis_{i + 1}" for i in range(axes.shape[1])), "squared_norm")
+        names = (*names, "log_probability") if density else names
         return ran.values, names, 0 if known is None else known.num_classes, ran.block
 
 
 def principal_axes(subject: Subject, num: int) -> tuple[Tensor, Tensor]:
-    """Returns mean `(D,)` and leading principal axes `(D, num)` of training states, float64; fewer if D < num."""
-    states = subject.training(_FOR_AXES, "axes")[1].double().flatten(1)
+    """Returns mean `(D,)` and leading principal axes `(D, num)` of training states, float64; fewer if D < num.
+
+    Without data, these are 0 and the first coordinates.
+    """
+    if not len(subject.data().examples("train")):
+        every = torch.eye(subject.info.space.size, dtype=torch.float64, device=subject.device)
+        return torch.zeros_like(every[0]), every[:, :num]
+    return _axes_of(subject.training(_FOR_AXES, "axes")[1].double().flatten(1), num)
+
+
+def _axes_of(states: Tensor, num: int) -> tuple[Tensor, Tensor]:
     mean = states.mean(0)
     axes: Tensor = torch.linalg.svd(states - mean, full_matrices=False)[2].T
     return mean, axes[:, :num].contiguous()
+
+
+def _num_axes(names: tuple[str, ...]) -> int:
+    return sum(name.startswith("axis_") for name in names)
 
 
 def _figure_of_burn_in(steps: int) -> Figure:

@@ -21,6 +21,7 @@ from torch import Tensor
 
 from walkback.diagnostics import Subject
 from walkback.errors import ConfigurationError
+from walkback.known import has_density
 from walkback.measuring.traces import trace
 from walkback.schedules import Level
 from walkback.state import State, batch_size, leaves
@@ -87,8 +88,13 @@ def rank_test(subject: Subject, start: Start, level: Level, num_steps: int, proj
     functions = _functions(subject, state, projections)
     middle = functions(state)
 
+    operator = subject.model.operator
+    density = has_density(operator(state, level, start.context).cooling(level))
+
     def statistics(step: Transition) -> Tensor:
-        return torch.cat([functions(step.target), (step.log_q - step.log_p)[:, None].double()], 1)
+        found = functions(step.target)
+        direction = step.log_q - step.log_p if density else found.new_zeros(len(found))
+        return torch.cat([found, direction[:, None].double()], 1)
 
     # M differs between chains. Run all chains for L - 1 steps in both directions and let each use its part: the runs
     # are then batched and do not depend on M, so the cache can resume them. M and the lots that break ties are drawn
@@ -99,11 +105,12 @@ def rank_test(subject: Subject, start: Start, level: Level, num_steps: int, proj
     )
     place = torch.randint(num_steps + 1, (batch_size(state),), generator=draw, device=draw.device).cpu()
     values = paths(middle.cpu(), onward, backward, place)
+    values = values if density else values[..., :-1]
     ranks = _ranks(values, place, torch.rand(values.shape, generator=draw, device=draw.device).cpu())
     counts = torch.stack([torch.bincount(row, minlength=num_steps + 1) for row in ranks.T])
     p = [float(stats.chisquare(row.double().numpy()).pvalue) for row in counts]
     names = (*(f"projection {i + 1}" for i in range(projections)), "mean", "squared norm", "direction")
-    return RankTest(counts, torch.tensor(p, dtype=torch.float64), names)
+    return RankTest(counts, torch.tensor(p, dtype=torch.float64), names[: len(p)])
 
 
 def paths(middle: Tensor, onward: Tensor, backward: Tensor, place: Tensor) -> Tensor:

@@ -23,13 +23,14 @@ from torch import Tensor
 
 from walkback.diagnostics import ChainStart, Diagnostic, Subject
 from walkback.errors import WalkbackError
+from walkback.known import has_density, require_density
 from walkback.measuring.estimates import mean_figure, ratio_figure, require_enough
 from walkback.measuring.traces import cold_level, settle, trace
 from walkback.measuring.work import ClippingCheck
 from walkback.report import Figure, Report, Series
 from walkback.schedules import Level
 from walkback.state import dimensions, spaces
-from walkback.walk import Transition
+from walkback.walk import Start, Transition
 from walkback_diagnostics.rank_test import RankTest, rank_test, require_enough_chains
 
 _DOUBT = 3.0
@@ -84,6 +85,8 @@ class Reversibility(Diagnostic):
         """Returns figures over independent chains; see `Diagnostic.measure`."""
         level = cold_level(subject, self._temperature)
         start = subject.start(self._start, self._chains)
+        if not has_density(subject.model.operator(start.state, level, start.context).cooling(level)):
+            return self._without_density(subject, start, level)
         start = settle(subject, start, level, self._burn_in)
         ways = _BothWays(subject)
         found = trace(subject, start, level, self._steps, ways, name="entropy-production", check=ways.require)
@@ -107,6 +110,29 @@ class Reversibility(Diagnostic):
         }
         return Report(
             "reversibility", "entropy_production", tuple(figures), tuple(series), tuple(warnings), protocol
+        )
+
+    def _without_density(self, subject: Subject, start: Start, level: Level) -> Report:
+        """Returns the rank test alone, which needs states only."""
+        if not self._rank[0]:
+            require_density(subject.model.operator, start.state, "an entropy production")
+        tested = self._test(subject, level)
+        protocol = {
+            "burn_in": self._burn_in,
+            "temperature": self._temperature,
+            "start": self._start,
+            "rank_chains, rank_steps, rank_tests": list(self._rank),
+        }
+        warning = (
+            "The kernel has no density, so there is no entropy production: the rank test alone was made."
+        )
+        return Report(
+            "reversibility",
+            "rank_test_p",
+            (_rank_figure(tested),),
+            (_rank_series(tested),),
+            (warning,),
+            protocol,
         )
 
     def _test(self, subject: Subject, level: Level) -> RankTest:

@@ -24,18 +24,22 @@ from walkback.diagnostics import ChainStart, Diagnostic, Subject
 from walkback.errors import ConfigurationError, WalkbackError
 from walkback.measuring.estimates import require_enough, require_error_of_mean
 from walkback.measuring.quality.mmd import mmd_squared
+from walkback.measuring.recordings import MeasuresRecordings, Recording
 from walkback.measuring.traces import cold_level, trace
 from walkback.operators import initial_state, visible
-from walkback.report import Report
+from walkback.report import Report, Series
 from walkback.schedules import Level
 from walkback.state import State
 from walkback.walk import Transition
 from walkback_diagnostics.neighbours import Neighbours, neighbours
 from walkback_diagnostics.stationarity_report import (
     OUT,
+    UNLIKELY,
     Measured,
+    drift_figures,
     figures_of,
     moving,
+    p_values,
     plain_names,
     series_of,
     warnings_of,
@@ -43,7 +47,7 @@ from walkback_diagnostics.stationarity_report import (
 
 
 @final
-class Stationarity(Diagnostic):
+class Stationarity(Diagnostic, MeasuresRecordings):
     """Compares statistics of long chains with those of held-out data.
 
     Args:
@@ -110,6 +114,18 @@ class Stationarity(Diagnostic):
             protocol,
         )
 
+    def measure_recording(self, recording: Recording) -> Report:
+        """Returns the drift of recorded chains; whether they are on data cannot be told without any."""
+        rows = recording.values.swapaxes(0, 1)
+        centre = rows.flatten(0, 1).mean(0)
+        spread = rows.var(-1, correction=0) if rows.shape[-1] > 1 else (rows - centre).square().sum(-1)
+        values = torch.stack([rows.mean(-1), spread], -1)
+        kept = moving(values)
+        if not bool(kept.any()):
+            raise WalkbackError("Got chains on which no statistic ever changes, expected chains that move.")
+        names = tuple(name for name, moves in zip(("mean", "variance"), kept.tolist(), strict=True) if moves)
+        return drift_of_recording(values[..., kept], names)
+
     def _run(self, subject: Subject, level: Level) -> Measured:
         known = neighbours(subject)
         held_out, spare = self._held_out(subject)
@@ -175,6 +191,30 @@ def drifts(early: Tensor, late: Tensor) -> Tensor:
     change = late.mean(0) - early.mean(0)
     error = change.std(0) / math.sqrt(len(change))
     return torch.where(change.mean(0) == 0, 0.0, change.mean(0) / error)
+
+
+def drift_of_recording(values: Tensor, names: tuple[str, ...]) -> Report:
+    """Returns the report on statistics `(N, C, S)` of all draws of recorded chains."""
+    fifth = len(values) // 5
+    t = drifts(values[fifth : 2 * fifth], values[-fifth:])
+    figures = drift_figures(t, names, p_values(t, values.shape[1]))
+    draws = tuple(map(float, range(len(values))))
+    series = [
+        Series(
+            name,
+            draws,
+            tuple(values[..., column].mean(1).tolist()),
+            "draws",
+            f"{name} (data units)",
+            tuple((values[..., column].std(1) / math.sqrt(values.shape[1])).tolist()),
+        )
+        for column, name in enumerate(names)
+    ]
+    changed = [
+        name for name, p in zip(names, p_values(t, values.shape[1]).tolist(), strict=True) if p < UNLIKELY
+    ]
+    warnings = (f"The chain drifts: {', '.join(changed)} changed from its second to its last fifth.",)
+    return Report("stationarity", "drift", tuple(figures), tuple(series), warnings if changed else (), {})
 
 
 def departures(chains: Tensor, data: Tensor, tolerance: float) -> Tensor:

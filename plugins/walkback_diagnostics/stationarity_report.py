@@ -23,7 +23,7 @@ OUT = 4.5
 _LEAST_P = 1e-300
 """p-value below which z is given as a bound."""
 
-_UNLIKELY = 1e-3
+UNLIKELY = 1e-3
 """Corrected p-value below which a warning says that the chain drifts."""
 
 
@@ -70,12 +70,13 @@ def figures_of(found: Measured, t: Tensor, left: Tensor) -> tuple[Figure, ...]:
     """
     kept = moving(found.chains[1:])
     names = tuple(name for name, moves in zip(found.names, kept.tolist(), strict=True) if moves)
-    p = _p_values(t[kept], found.chains.shape[1])
+    p = p_values(t[kept], found.chains.shape[1])
     fifth = max(1, (len(found.steps) - 1) // 5)
-    return (*_of_drift(t[kept], names, p), _of_departure(left, found), *_of_states(found, fifth))
+    return (*drift_figures(t[kept], names, p), _of_departure(left, found), *_of_states(found, fifth))
 
 
-def _of_drift(t: Tensor, names: tuple[str, ...], p: Tensor) -> list[Figure]:
+def drift_figures(t: Tensor, names: tuple[str, ...], p: Tensor) -> list[Figure]:
+    """Returns the largest change, its p-value, and the change of each statistic, of `(S,)`."""
     worst, single = int(t.abs().argmax()), p / len(p)
     z = torch.from_numpy(norm.isf(single.clamp(min=_LEAST_P).numpy() / 2))
     sides: list[Side] = ["below" if value <= _LEAST_P else None for value in single.tolist()]
@@ -237,9 +238,9 @@ def warnings_of(found: Measured, t: Tensor, left: Tensor, moved: Tensor) -> tupl
     if not bool(kept.all()):
         still = [name for name, moves in zip(found.names, kept.tolist(), strict=True) if not moves]
         warnings.append(f"No drift is given of what never changes: {', '.join(still)}.")
-    p = _p_values(t[kept], found.chains.shape[1]).tolist()
+    p = p_values(t[kept], found.chains.shape[1]).tolist()
     names = [name for name, moves in zip(found.names, kept.tolist(), strict=True) if moves]
-    changed = [name for name, value in zip(names, p, strict=True) if value < _UNLIKELY]
+    changed = [name for name, value in zip(names, p, strict=True) if value < UNLIKELY]
     if changed:
         warnings.append(f"The chain drifts: {', '.join(changed)} changed from its second to its last fifth.")
     off = [name for name, frame in zip(found.names, left.tolist(), strict=True) if frame < len(found.steps)]
@@ -248,7 +249,7 @@ def warnings_of(found: Measured, t: Tensor, left: Tensor, moved: Tensor) -> tupl
     return tuple(warnings)
 
 
-def _p_values(t: Tensor, chains: int) -> Tensor:
+def p_values(t: Tensor, chains: int) -> Tensor:
     """Returns two-sided p-values times the number of statistics (Bonferroni): `(S,)`."""
     p = torch.from_numpy(student_t.sf(t.abs().numpy(), chains - 1))
     return 2 * len(t) * p

@@ -7,7 +7,7 @@ other readers start programs), and every failure becomes a DataError that names 
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from io import BytesIO
@@ -29,7 +29,7 @@ from walkback_hf.depth import (
     is_deep_grey,
     to_8_bits,
 )
-from walkback_hf.encoded import EncodedImage, Part
+from walkback_hf.encoded import EncodedImage
 
 _FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "DIB", "GIF", "TIFF", "PPM")
 _READ = "PNG, JPEG, WebP, BMP, GIF, TIFF and PPM"
@@ -100,14 +100,16 @@ def find_depth(image: EncodedImage) -> Deepest:
         return depth_of(_open(image), image)
 
 
-def decode_batches(part: Part, layout: Layout, shape: tuple[int, ...]) -> Iterator[Pixels]:
-    """Yields all images of a split, in batches `(B, C, H, W)`.
+def decode_batches(
+    images: Iterable[EncodedImage], layout: Layout, shape: tuple[int, ...]
+) -> Iterator[Pixels]:
+    """Yields all images, decoded, in batches `(B, C, H, W)`.
 
     Raises:
         DataError: An image cannot be decoded, or has another shape than `shape`; names the file and row.
     """
     batch = []
-    for image in part.read():
+    for image in images:
         pixels = decode(image, layout)
         if pixels.shape != shape:
             raise DataError(

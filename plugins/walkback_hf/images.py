@@ -4,21 +4,23 @@ from __future__ import annotations
 
 import hashlib
 from abc import abstractmethod
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
+from functools import partial
 
 import torch
 from pydantic import NonNegativeFloat, PositiveInt
 from torch import Tensor
 from typing_extensions import override
 
-from walkback.data import Centred, Condition, DataInfo, Dataset, Labelled, Split, conditioned
+from walkback.data import Centred, Condition, DataInfo, Dataset, Labelled, Split, Watched, conditioned
 from walkback.data.pixels import Binarize, GrayLevels
 from walkback.errors import ConfigurationError, DataError
-from walkback_hf.cache import StoredPixels, cached_pixels
-from walkback_hf.decode import Layout, decode, decode_batches, find_depth, find_layout
+from walkback.support.watch import Silent, Watch, counted
+from walkback_hf.cache import cached_pixels
+from walkback_hf.decode import Layout, Pixels, decode, decode_batches, find_depth, find_layout
 from walkback_hf.depth import Deepest, joined_depths, may_be_deep
-from walkback_hf.encoded import Found, Labels, Part
+from walkback_hf.encoded import EncodedImage, Found, Labels, Part
 from walkback_hf.splits import plan_splits
 
 
@@ -50,7 +52,7 @@ class PreparedImages:
     note: str = ""
 
 
-class Images(Dataset, Centred, Labelled):
+class Images(Dataset, Centred, Labelled, Watched):
     """Base class of image datasets, whose encoded images come from a folder or the hub.
 
     They may have classes; `classes` and `labels` raise DataError if the source has none.
@@ -101,8 +103,12 @@ class Images(Dataset, Centred, Labelled):
 
     @override
     def prepare(self) -> None:
+        self.prepare_watched(Silent())
+
+    @override
+    def prepare_watched(self, watch: Watch) -> None:
         if self._prepared is None:
-            prepared = _prepare_images(self.find(), self._name, self._preparation)
+            prepared = _prepare_images(self.find(), self._name, self._preparation, watch)
             self._states = _suitable_levels(self._states, prepared.pixels, self._name)
             self._prepared = prepared
 
@@ -172,7 +178,7 @@ class Images(Dataset, Centred, Labelled):
         return self._prepared
 
 
-def _prepare_images(found: Found, name: str, how: Preparation) -> PreparedImages:
+def _prepare_images(found: Found, name: str, how: Preparation, watch: Watch) -> PreparedImages:
     """Splits, decodes (or loads from the cache) and describes the images of a source.
 
     Raises:
@@ -186,9 +192,20 @@ def _prepare_images(found: Found, name: str, how: Preparation) -> PreparedImages
     first = next(train.read())
     layout = find_layout(first, how.size, how.grayscale)
     shape = decode(first, layout).shape
-    contents = {split: _content(part) for split, part in parts.items()}
+    contents = {
+        split: _content(counted(part.read(), watch, f"Reading {name} ({split})", part.rows.size))
+        for split, part in parts.items()
+    }
     layout = replace(layout, bits=joined_depths(deepest for _, deepest in contents.values()).bits)
-    stored = {split: _pixels(part, contents[split][0], layout, shape) for split, part in parts.items()}
+    stored = {
+        split: cached_pixels(
+            # Under a hash of the encoded bytes and of the layout.
+            hashlib.sha256(f"{layout.key} {shape} {contents[split][0]}".encode()).hexdigest(),
+            (part.rows.size, *shape),
+            partial(_decoded, part, layout, shape, f"Decoding {name} ({split})", watch),
+        )
+        for split, part in parts.items()
+    }
     return PreparedImages(
         pixels={split: torch.from_numpy(found.pixels) for split, found in stored.items()},
         steps=(*plan.steps, *layout.steps),
@@ -223,11 +240,11 @@ def _suitable_levels(states: GrayLevels, pixels: Mapping[Split, Tensor], name: s
     return states
 
 
-def _content(part: Part) -> tuple[str, Deepest]:
+def _content(images: Iterable[EncodedImage]) -> tuple[str, Deepest]:
     """Returns a hash of the encoded bytes of one split, and the largest values in files of more than 8 bits."""
     content = hashlib.sha256()
     deepest = Deepest()
-    for image in part.read():
+    for image in images:
         content.update(len(image.data).to_bytes(8, "little"))
         content.update(image.data)
         if may_be_deep(image.data):
@@ -235,7 +252,6 @@ def _content(part: Part) -> tuple[str, Deepest]:
     return content.hexdigest(), deepest
 
 
-def _pixels(part: Part, content: str, layout: Layout, shape: tuple[int, ...]) -> StoredPixels:
-    """Returns the pixels of one split, cached under a hash of its encoded bytes and of the layout."""
-    key = hashlib.sha256(f"{layout.key} {shape} {content}".encode()).hexdigest()
-    return cached_pixels(key, (part.rows.size, *shape), lambda: decode_batches(part, layout, shape))
+def _decoded(part: Part, layout: Layout, shape: tuple[int, ...], text: str, watch: Watch) -> Iterator[Pixels]:
+    """Yields the pixels of one split in batches, and reports how far it is."""
+    return decode_batches(counted(part.read(), watch, text, part.rows.size), layout, shape)

@@ -1,11 +1,17 @@
-"""Small datasets without downloads: 2-D points, handwritten digits, Potts spins, and symbols in files."""
+"""Small datasets without downloads, spaces without data, and finite Markov chains in closed form."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 
-from walkback.component import Component
+from walkback.component import Component, DatasetSource
 from walkback.hookspecs import hookimpl
+
+_PARTS = {"schedule": {"name": "doubling"}, "process": {"name": "tied"}, "objective": {"name": "walkback"}}
+"""What known chains are measured with; they are at T = 1 at all levels."""
+
+_PRIORS = {"real": "broad-gaussian", "binary": "fair-bits", "one-hot": "uniform-symbols"}
+"""Where chains start in each kind of space."""
 
 
 @hookimpl
@@ -26,3 +32,34 @@ def walkback_datasets() -> Iterator[Component]:
         "Whole numbers (N, …) in a .npy file as one-hot states (option path).",
         instances=("walkback.data.symbols:SymbolData",),
     )
+    for support, prior in _PRIORS.items():
+        yield Component(
+            f"{support}-states",
+            "walkback.data.spaces:EmptyData",
+            f"A space of {support} states without examples, for known chains (option shape).",
+            defaults={**_PARTS, "prior": {"name": prior}},
+            preset={"support": support},
+            self_contained=True,
+        )
+
+
+@hookimpl
+def walkback_operators() -> Iterator[Component]:
+    """Finite chains."""
+    yield Component(
+        "markov",
+        "walkback_toys.markov:Markov",
+        "A finite Markov chain in closed form (option matrix); one-hot states",
+        defaults={**_PARTS, "prior": {"name": "uniform-symbols"}},
+    )
+
+
+@hookimpl
+def walkback_dataset_source(source: str) -> DatasetSource | None:
+    """Reads spaces: real:2, binary:3,4, one-hot:12,3."""
+    if source.partition(":")[0] not in _PRIORS or ":" not in source:
+        return None
+    from walkback.data.spaces import parse_space
+
+    space = parse_space(source)
+    return DatasetSource(f"{space.support}-states", {"shape": list(space.shape)})

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from walkback.api.records import Samples, Trained
     from walkback.api.runs import runs, save_report, sweep
     from walkback.api.sampling import inpaint, sample
-    from walkback.api.training import bench, train
+    from walkback.api.training import bench, chain, train
     from walkback.report import Report
 else:
 
@@ -37,7 +37,7 @@ else:
             **dict.fromkeys(("runs", "save_report", "sweep"), "api.runs"),
             **dict.fromkeys(("inpaint", "sample"), "api.sampling"),
             "load": "api.models",
-            **dict.fromkeys(("bench", "train"), "api.training"),
+            **dict.fromkeys(("bench", "chain", "train"), "api.training"),
             "Report": "report",
         }
         if name not in places:
@@ -56,6 +56,7 @@ __all__ = [
     "Samples",
     "Trained",
     "bench",
+    "chain",
     "diagnose",
     "evaluate",
     "inpaint",

@@ -80,6 +80,6 @@ def test_a_stage_that_takes_long_says_so(total: int, monkeypatch: pytest.MonkeyP
 
 
 def test_other_batch_sizes_are_other_samples(tmp_path: Path) -> None:
-    assert "another size gives other samples of the same seed" in " ".join(
+    assert "another size gives other samples for the same seed" in " ".join(
         walkback("sample", "--help").out.replace("│", " ").split()
     )

@@ -42,8 +42,8 @@ FILES: dict[str, tuple[Callable[[Path], object], str]] = {
     "directory": (lambda file: file.mkdir(), "not a regular file"),
     "60 MB": (_huge, "larger than 1,048,576 bytes"),
     "bytes": (lambda file: file.write_bytes(b"recipe = '\xff'"), "not a text file in UTF-8"),
-    "twice": (lambda file: file.write_text("[run]\nseed = 1\nseed = 2"), "no valid TOML"),
-    "twice a section": (lambda file: file.write_text("[run]\n[run]\n"), "no valid TOML"),
+    "twice": (lambda file: file.write_text("[run]\nseed = 1\nseed = 2"), "not valid TOML"),
+    "twice a section": (lambda file: file.write_text("[run]\n[run]\n"), "not valid TOML"),
 }
 
 

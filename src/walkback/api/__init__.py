@@ -1,1 +1,1 @@
-"""walkback from Python: `train`, `load`, `sample`, `inpaint`, `evaluate`, `diagnose`, the names of `walkback`."""
+"""The Python interface: `train`, `load`, `sample`, `inpaint`, `evaluate`, `diagnose`, exported by `walkback`."""

@@ -1,4 +1,4 @@
-"""What callers pass: models, data, names or instances; and what every function does with it."""
+"""Conversion of arguments (models, data, names or instances) for jobs, and execution of jobs."""
 
 from __future__ import annotations
 
@@ -26,14 +26,14 @@ from walkback.jobs.inputs import DataRequest, ModelRequest, PrecisionName
 from walkback.support.progress import ProgressBar
 
 Data: TypeAlias = str | os.PathLike[str] | Dataset | Tensor | np.ndarray[Any, Any] | Sized
-"""A name, path or hub id; a dataset; or rows: a tensor, an array, a DataFrame, a `datasets.Dataset`."""
+"""A name, path or hub id; a dataset; or rows in a tensor, an array, a DataFrame or a `datasets.Dataset`."""
 
 Result = TypeVar("Result")
 Value = TypeVar("Value")
 
 
 def installed() -> Registry:
-    """The installed plugins, those of `WALKBACK_PLUGINS` where it is set; broken ones are warned of."""
+    """Return the installed plugins (only those of `WALKBACK_PLUGINS` if it is set); warns of broken ones."""
     registry = Registry.discover(chosen())
     for warning in registry.warnings():
         warnings.warn(warning, stacklevel=3)
@@ -41,13 +41,13 @@ def installed() -> Registry:
 
 
 def _progress_bar(shown: bool) -> ProgressBar:
-    """A bar in terminals and notebooks if `shown`; warnings are Python's."""
+    """Return a progress bar for terminals and notebooks, if `shown`; warnings are raised with `warnings.warn`."""
     console, warn = Console(stderr=True, highlight=False), partial(warnings.warn, stacklevel=2)
     return ProgressBar(console, warn, shown=shown, lines=False)
 
 
 def carry_out(job: jobs.Job[Result], progress: bool) -> Result:
-    """Check a job and do its work, under a bar in terminals and notebooks if there is to be `progress`."""
+    """Check a job, do its work, and return its result; with `progress`, shows a bar in terminals and notebooks."""
     with _progress_bar(progress) as watch:
         return jobs.carry_out(job, installed(), watch)
 
@@ -55,15 +55,15 @@ def carry_out(job: jobs.Job[Result], progress: bool) -> Result:
 def model_request(
     model: Trained | str | os.PathLike[str], device: str, precision: PrecisionName = "auto"
 ) -> ModelRequest:
-    """A model in memory, or in a file or the directory of a run."""
+    """Return the request for a model in memory, in a file, or in the directory of a run."""
     return ModelRequest(model.loaded if isinstance(model, Trained) else Path(model), device, precision)
 
 
 def data_source(data: object) -> str | Dataset | None:
-    """Data as jobs take them: a name, path or hub id as text; a tensor, array or table as a dataset.
+    """Convert data for jobs: a name, path or hub id to text; a tensor, array or table to a dataset.
 
     Raises:
-        ConfigurationError: They are something else.
+        ConfigurationError: The data are something else.
         DataError: The values cannot be used.
     """
     if data is None or isinstance(data, Dataset):
@@ -85,15 +85,15 @@ def data_source(data: object) -> str | Dataset | None:
 
 
 def data_request(data: object, settings: Mapping[str, Any] | None, trusted: bool) -> DataRequest:
-    """Data beside a model, and options of those given by name; raises as `data_source`."""
+    """Return the request for data of a model, with options if given by name; raises the errors of `data_source`."""
     return DataRequest(data_source(data), tuple(assignments(settings or {})), trusted)
 
 
 def path_or_none(path: str | os.PathLike[str] | None) -> Path | None:
-    """A path of a path-like; None of None.
+    """Convert a path-like to a path, and None to None.
 
     Raises:
-        ConfigurationError: It is empty, which would be the current directory.
+        ConfigurationError: The path is empty, which would mean the current directory.
     """
     if path is not None and not os.fspath(path):
         raise ConfigurationError("Got an empty path, expected the path of a file or directory, or None.")
@@ -101,15 +101,15 @@ def path_or_none(path: str | os.PathLike[str] | None) -> Path | None:
 
 
 def split_choice(name: str, value: object, bases: tuple[type, ...]) -> tuple[str | None, Any]:
-    """A component as (name, None) or (None, instance).
+    """Return a component as (name, None) or (None, instance).
 
     Args:
-        name: What it is, for messages.
+        name: Name of the argument, for messages.
         value: A name, an instance of one of `bases`, or None.
-        bases: What instances derive from.
+        bases: Base classes of instances.
 
     Raises:
-        ConfigurationError: It is neither.
+        ConfigurationError: The value is neither a name nor an instance.
     """
     if value is None or isinstance(value, str):
         return value, None
@@ -121,6 +121,6 @@ def split_choice(name: str, value: object, bases: tuple[type, ...]) -> tuple[str
 
 
 def renamed(old: str, value: Value | None, new: str, given: Value | None) -> Value | None:
-    """Return the value of a keyword that may be given under its old name; raises ConfigurationError for both."""
+    """Return the value of a renamed keyword; warns about the old name, and raises ConfigurationError for both names."""
     warn = partial(warnings.warn, category=DeprecationWarning, stacklevel=4)
     return jobs.renamed(warn, jobs.keywords, old, value, new, given)

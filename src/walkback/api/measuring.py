@@ -1,10 +1,15 @@
-"""`evaluate` and `diagnose`: reports of a model, with the figures of the commands of these names."""
+"""`evaluate` and `diagnose`: reports on a model, with the figures of the commands of the same names."""
 
 from __future__ import annotations
 
 import os
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from torch import Tensor
 
 from walkback.api.inputs import (
     Data,
@@ -15,14 +20,16 @@ from walkback.api.inputs import (
     renamed,
     split_choice,
 )
-from walkback.api.records import Trained
+from walkback.api.records import Samples, Trained
 from walkback.data import Split
 from walkback.diagnostics import Diagnostic
 from walkback.errors import ConfigurationError
 from walkback.jobs.diagnose import DiagnoseJob
 from walkback.jobs.evaluate import EvaluateJob
 from walkback.jobs.inputs import PrecisionName
+from walkback.jobs.trace import TraceJob
 from walkback.measuring.path_works import EvaluationPlan
+from walkback.measuring.recordings import ENDINGS, Recording, recording_of
 from walkback.report import Report
 from walkback.support.readouts import Readout
 
@@ -51,38 +58,41 @@ def evaluate(
     steps: int | None = None,
     keep: str | os.PathLike[str] | None = None,
 ) -> Report:
-    """Bound and importance-sampled likelihood of held-out data, in nats and bits/dim, with standard errors.
+    """Estimate the likelihood of held-out data: bound and importance sampling, in nats and bits/dim, with errors.
 
     The figures are those of `walkback evaluate` (docs/measuring.md).
 
     Args:
-        model: From `train` or `load`, a checkpoint file, or the directory of a run.
-        data: Name, path, hub id, instance or tensor `(N, *E)` of the model's shape; None takes the training's.
+        model: Result of `train` or `load`, a checkpoint file, or the directory of a run.
+        data: Name, path, hub id, instance or tensor `(N, *E)` of the model's shape; None takes the training data.
         settings: Options of data given by name.
-        trust_data: Whether the data that the checkpoint names may be read and fetched, wherever the file comes from.
-        split: Of the data.
-        limit: Number of examples: the first ones of the split.
-        paths: Heating paths of each example.
-        simulated: Samples of the model whose likelihood is bracketed; 0: none.
-        samples: Samples compared with the data by distances and coverage; 0: none.
-        readout: What is compared of a sample: its state, or "mean", that of a step from it
-                (`walkback.sampling.readout`).
-        classifier: Whether to train a classifier on the data's labels, and to compare samples by its features too.
-        baselines: Whether to judge simple models on the same examples.
+        trust_data: Whether the data named by the checkpoint may be read and downloaded, even if the file is not yours.
+        split: Split of the data.
+        limit: Maximum number of examples, from the start of the split.
+        paths: Number of heating paths per example.
+        simulated: Number of samples of the model whose likelihood is bracketed; 0 omits the bracket.
+        samples: Number of samples to compare with the data by distances and coverage; 0 omits the comparison.
+        readout: How samples are shown before the comparison: "state", or "mean" for the mean of a step from the state
+            (`walkback.sampling.readout`).
+        classifier: Whether to train a classifier on the data's labels, and also compare its features of samples.
+        baselines: Whether to evaluate simple models on the same examples.
         levels: Number of annealing levels; None takes those of the schedule.
-        batch_size: Examples computed at a time.
-        cache: Directory that keeps finished batches, to go on from.
-        seed: Of all randomness.
-        device: Where to compute with a checkpoint file.
-        precision: Of the networks; "auto" is fp32 here.
-        progress: Show a bar in terminals and notebooks.
-        steps: The old name of `levels`.
-        keep: The old name of `cache`.
+        batch_size: Number of examples computed at a time.
+        cache: Directory of finished batches, to resume from.
+        seed: Seed of all randomness.
+        device: Device to compute on, for a checkpoint file.
+        precision: Precision of the networks; "auto" means fp32.
+        progress: Whether to show a bar in terminals and notebooks.
+        steps: Old name of `levels`.
+        keep: Old name of `cache`.
+
+    Returns:
+        The report, with its protocol.
 
     Raises:
-        ConfigurationError: The request is wrong, or the data are not comparable.
-        CheckpointError: The file is no usable checkpoint.
-        DataError: The data cannot be had.
+        ConfigurationError: The request is invalid, or the data are not comparable.
+        CheckpointError: The file is not a usable checkpoint.
+        DataError: The data cannot be read or downloaded.
         WalkbackError: A figure would be wrong.
     """
     job = EvaluateJob(
@@ -108,7 +118,7 @@ def evaluate(
 
 def diagnose(
     diagnostic: str | Diagnostic,
-    model: Trained | str | os.PathLike[str],
+    model: Trained | Samples | Tensor | npt.NDArray[Any] | str | os.PathLike[str],
     *,
     data: Data | None = None,
     settings: Mapping[str, Any] | None = None,
@@ -121,41 +131,61 @@ def diagnose(
     keep: str | os.PathLike[str] | None = None,
     **options: Any,
 ) -> Report:
-    """Measure how a trained operator's chain behaves, with standard errors; the figures of `walkback diagnose`.
+    """Run a diagnostic on a trained operator; the figures, with standard errors, are those of `walkback diagnose`.
 
     Args:
         diagnostic: Name ("reversibility", "mixing", …) or instance.
-        model: From `train` or `load`, a checkpoint file, or the directory of a run.
+        model: Result of `train`, `chain` or `load`, a checkpoint file, or the directory of a run. For mixing and
+            stationarity also recorded chains: an array or tensor `(chains, draws, …)`, a chain from `sample`, a `.npz`
+            or `.npy` file, or an InferenceData or DataTree of ArviZ, whose posterior is measured.
         data: Data to compare with, see `evaluate`.
-        settings: Options whose names are taken here: `{"data": False}` is the diagnostic's option `data`, and
-            `{"data.size": 32}` an option of data given by name.
-        trust_data: Whether the data that the checkpoint names may be read and fetched, wherever the file comes from.
-        cache: Directory that keeps finished pieces, to go on from.
-        seed: Of all randomness.
-        device: Where to compute with a checkpoint file.
-        precision: Of the networks; "auto" is fp32 here.
-        progress: Show a bar in terminals and notebooks.
-        keep: The old name of `cache`.
+        settings: Options that collide with arguments of this function: `{"data": False}` is the diagnostic's option
+            `data`, and `{"data.size": 32}` is an option of data given by name.
+        trust_data: Whether the data named by the checkpoint may be read and downloaded, even if the file is not yours.
+        cache: Directory of finished parts, to resume from.
+        seed: Seed of all randomness.
+        device: Device to compute on, for a checkpoint file.
+        precision: Precision of the networks; "auto" means fp32.
+        progress: Whether to show a bar in terminals and notebooks.
+        keep: Old name of `cache`.
         options: Options of a diagnostic given by name.
 
+    Returns:
+        The report, with its protocol.
+
     Raises:
-        ConfigurationError: The request is wrong, or the data are not comparable.
-        CheckpointError: The file is no usable checkpoint.
-        DataError: The data cannot be had.
-        PluginError: The diagnostic is at fault.
-        WalkbackError: It refuses to give a figure.
+        ConfigurationError: The request is invalid, or the data are not comparable.
+        CheckpointError: The file is not a usable checkpoint.
+        DataError: The data cannot be read or downloaded.
+        PluginError: The diagnostic is broken.
+        WalkbackError: The diagnostic refuses to return a figure.
     """
     name, instance = split_choice("diagnostic", diagnostic, (Diagnostic,))
     if name is None and instance is None:
-        raise ConfigurationError("No diagnostic was given: give a name or an instance of Diagnostic.")
+        raise ConfigurationError("Got no diagnostic, expected a name or an instance of Diagnostic.")
     of_data = {name: value for name, value in (settings or {}).items() if name.startswith("data.")}
     own = {name: value for name, value in (settings or {}).items() if name not in of_data}
+    source: Any = model
+    recording = _recording(source)
+    if recording is not None:
+        return carry_out(TraceJob(name or instance, recording, options=options | own), progress).report
     job = DiagnoseJob(
         diagnostic=name or instance,
-        model=model_request(model, device, precision),
+        model=model_request(source, device, precision),
         options=options | own,
         data=data_request(data, of_data, trust_data),
         cache=renamed("keep", path_or_none(keep), "cache", path_or_none(cache)),
         seed=seed,
     )
     return carry_out(job, progress).report
+
+
+def _recording(model: object) -> Path | Recording | None:
+    """Recorded chains; None if it is a model."""
+    if isinstance(model, Samples):
+        return recording_of(model.frames.swapaxes(0, 1), "samples")
+    if isinstance(model, Tensor | np.ndarray) or hasattr(model, "posterior") or hasattr(model, "children"):
+        return recording_of(model)
+    if isinstance(model, str | os.PathLike) and os.fspath(model).lower().endswith(ENDINGS):
+        return Path(model)
+    return None

@@ -12,18 +12,21 @@ from walkback.support.watch import Silent
 
 
 def load(path: str | os.PathLike[str], *, device: str = "auto") -> Trained:
-    """The model in a checkpoint file; no code named in the file is run.
+    """Load the model of a checkpoint file; code named in the file is not run.
 
     Args:
-        path: A `.safetensors` checkpoint of `walkback run` or `Trained.save`; the directory of a run, whose trained
-            model, or newest whole checkpoint where it has not ended, is taken; or `hf://USER/MODEL`, a model on the
-            Hugging Face hub, whose `final.safetensors` is fetched.
-        device: "auto" (CUDA where there is one), "cpu" or "cuda[:i]".
+        path: A `.safetensors` checkpoint of `walkback run` or `Trained.save`; the directory of a run, for its trained
+            model (or the newest complete checkpoint if it is unfinished); or `hf://USER/MODEL`, a model on the Hugging
+            Face hub, whose `final.safetensors` is downloaded.
+        device: "auto" (CUDA if available), "cpu" or "cuda[:i]".
+
+    Returns:
+        The model in evaluation mode.
 
     Raises:
-        CheckpointError: The file is no usable checkpoint, or needs a plugin that is not installed.
-        ConfigurationError: There is no such device.
-        PluginError: A plugin that it needs is broken.
+        CheckpointError: The file is not a usable checkpoint, or needs a plugin that is not installed.
+        ConfigurationError: The device does not exist.
+        PluginError: A required plugin is broken.
     """
     loaded = model_request(path, device).open(installed(), Silent())
     directory = Path(path) if Path(path).is_dir() else None

@@ -1,4 +1,4 @@
-"""What the functions return: a trained model, and what was drawn from it."""
+"""Results: a trained model, and samples of it."""
 
 from __future__ import annotations
 
@@ -19,6 +19,7 @@ from walkback.building.assembly import LoadedModel
 from walkback.data import DataInfo, Dataset
 from walkback.errors import ConfigurationError
 from walkback.measuring.bound import BoundEstimate
+from walkback.measuring.recordings import to_arviz
 from walkback.model import Model
 from walkback.pictures.frames import open_sink
 from walkback.pictures.sinks import FilmstripSink, Output
@@ -32,10 +33,10 @@ from walkback.support.formats import SAFETENSORS
 from walkback.support.text import printable
 
 _NEEDED = ("operator", "schedule", "process", "prior")
-"""The sections without which nobody could build the model of a checkpoint."""
+"""The sections that are required to build the model of a checkpoint."""
 
 _MOST_SAMPLES, _MOST_POINTS, _MOST_CHAINS, _MOST_FRAMES = 100, 1000, 10, 20
-"""What a notebook shows; files have all."""
+"""Maximum numbers shown in a notebook; files contain everything."""
 
 _DPI = 100
 
@@ -43,21 +44,21 @@ _DPI = 100
 @final
 @dataclass(frozen=True, slots=True, eq=False, repr=False)
 class Trained:
-    """A trained model, from `train` or `load`, in evaluation mode.
+    """A trained model, the result of `train` or `load`, in evaluation mode.
 
     Attributes:
         model: Operator, schedule, process and prior, on `device`.
-        info: The data it was trained on.
-        checkpoint: Its weights on the CPU, and its description: configuration, origins of components, progress.
-            Components that were instances are missing there.
-        device: Where the model is.
-        name: Of its file, for protocols.
-        dataset: Its data, prepared, where they are at hand.
-        directory: Of its run, where one was kept.
-        history: What was logged in training, one record a line of `metrics.jsonl`: `{"step": 50, "loss": 1.2}`;
-            losses in nats per step and example, `validation_nats` in nats per example.
-        bound: Upper bound on -log p of held-out data, nats per example and bits/dim, where it was trained here.
-        path: The file that it was loaded from; None where it was trained here.
+        info: Description of the training data.
+        checkpoint: Weights on the CPU, and a description: configuration, origins of components, progress. Components
+            that were given as instances are missing in it.
+        device: Device of the model.
+        name: Name of its file, for protocols.
+        dataset: The prepared training data, if available.
+        directory: Directory of its run, if there is one.
+        history: Logged metrics, one record per line of `metrics.jsonl`: `{"step": 50, "loss": 1.2}`. Losses are in nats
+            per step and example, `validation_nats` in nats per example.
+        bound: Upper bound on -log p of held-out data, in nats per example and bits/dim; None if the model was loaded.
+        path: The file that it was loaded from; None if it was trained in this process.
     """
 
     model: Model
@@ -73,7 +74,7 @@ class Trained:
 
     @property
     def loaded(self) -> LoadedModel:
-        """The same as jobs take it."""
+        """The model in the form that jobs take."""
         return LoadedModel(
             self.model,
             self.info,
@@ -86,7 +87,7 @@ class Trained:
 
     @property
     def operator_name(self) -> str:
-        """The operator's component, or its class where it was an instance."""
+        """Name of the operator's component, or of its class if it was an instance."""
         return self.loaded.operator_name
 
     @property
@@ -95,11 +96,11 @@ class Trained:
         return sum(parameter.numel() for parameter in self.model.operator.parameters())
 
     def save(self, path: str | os.PathLike[str], *, overwrite: bool = False) -> Path:
-        """Write a checkpoint (`.safetensors`), which `load` and the command line read.
+        """Write a checkpoint (`.safetensors`) for `load` and the command line; returns its path.
 
         Raises:
-            ConfigurationError: The file exists, has another ending, or a part of the model was an instance.
-            WalkbackError: It cannot be written.
+            ConfigurationError: The file exists, has another extension, or a part of the model was an instance.
+            WalkbackError: The file cannot be written.
         """
         target = Path(path)
         instances = [section for section in _NEEDED if section not in self.checkpoint.description.components]
@@ -116,7 +117,7 @@ class Trained:
         """Draw loss and validation bound over the walks as a matplotlib figure (extra viz).
 
         Raises:
-            ConfigurationError: There is no history, as of a checkpoint without its run, or no matplotlib.
+            ConfigurationError: There is no history (e.g. of a checkpoint without its run), or no matplotlib.
         """
         series = training_series(self.history)
         if not series:
@@ -153,11 +154,11 @@ class Samples:
     """States drawn from a model.
 
     Attributes:
-        frames: Recorded states `(F, N, *E)`, float32, on the CPU.
-        steps: Steps of the chain at T = 1 at each frame, as many as frames.
-        info: What the states are like.
-        protocol: How they were made, plain JSON types.
-        labels: The class of each sample that was asked for, `(N,)`, -1 for none; None from models that are told none.
+        frames: Recorded states `(F, N, *E)` in the units of the data, on the CPU.
+        steps: Number of steps at T = 1 before each frame, F in all.
+        info: Description of the states.
+        protocol: How the samples were made, as plain JSON types.
+        labels: Class of each sample, `(N,)`, -1 for unconditional; None for unconditional models.
     """
 
     frames: Tensor
@@ -172,15 +173,15 @@ class Samples:
         return self.frames[-1]
 
     def __len__(self) -> int:
-        """N, the number of samples, or of chains."""
+        """Return N, the number of samples, or of chains."""
         return self.frames.shape[1]
 
     def save(self, path: str | os.PathLike[str], *, overwrite: bool = False) -> Path:
-        """Write the frames as `.png`, `.gif`, `.npz` or `.safetensors`, with the protocol, as `walkback sample` does.
+        """Write the frames in the formats of `walkback sample`, with the protocol; returns the path.
 
         Raises:
-            ConfigurationError: The ending is unknown, the file exists, or there are too many frames for one picture.
-            WalkbackError: It cannot be written.
+            ConfigurationError: The extension is unknown, the file exists, or there are too many frames for one picture.
+            WalkbackError: The file cannot be written.
         """
         target, (num_frames, num_chains) = Path(path), self.frames.shape[:2]
         sink = open_sink(
@@ -196,10 +197,18 @@ class Samples:
                 opened.add(step, frame)
         return target
 
-    def png(self) -> bytes:
-        """A picture that fits a screen: of one frame a grid, a scatter plot or a pair plot; of several, a filmstrip.
+    def to_arviz(self) -> Any:
+        """Return the frames as ArviZ has them: a DataTree whose `posterior` has one variable, `state` (chain, draw, …).
 
-        It holds the protocol, as the file of `save` does.
+        Raises:
+            MissingLibraryError: arviz-base (`walkback[arviz]`) is not installed.
+        """
+        return to_arviz(self.frames)
+
+    def png(self) -> bytes:
+        """Return a PNG that fits a screen: a grid, scatter plot or pair plot of one frame; a filmstrip of several.
+
+        The picture contains the protocol, like the file of `save`.
         """
         every = -(-len(self.frames) // _MOST_FRAMES)
         most = _MOST_SAMPLES if self.info.is_image else _MOST_POINTS

@@ -1,4 +1,4 @@
-"""`runs`: run directories side by side; `save_report`: one of them as a page; `sweep`: train several."""
+"""`runs` compares run directories, `save_report` writes a page about one, and `sweep` trains several."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ from walkback.reporting.table import RunTable
 
 
 def runs(*places: str | os.PathLike[str], sort: str | None = None, filters: Sequence[str] = ()) -> RunTable:
-    """Find runs and compare them, as `walkback runs list` does; a table in notebooks.
+    """Find and compare runs, like `walkback runs list`; shown as a table in notebooks.
 
     Args:
-        places: Run directories, checkpoints, and folders of runs; none: `runs`.
+        places: Run directories, checkpoints, and folders of runs; `runs` if none are given.
         sort: "bound", "final", "speed", "walks", "updated", "state", "name", or an option such as "operator.sigma".
         filters: Conditions such as "state=finished" or "run.seed!=0".
 
@@ -30,7 +30,7 @@ def runs(*places: str | os.PathLike[str], sort: str | None = None, filters: Sequ
         The runs; `table.rows()` are records for a data frame.
 
     Raises:
-        ConfigurationError: A place does not exist, or no run has an option that is asked for.
+        ConfigurationError: A place does not exist, or no run has a requested option.
     """
     return RunsJob([Path(place) for place in places], sort, filters).run()
 
@@ -47,26 +47,26 @@ def save_report(
     device: str = "auto",
     progress: bool = True,
 ) -> Path:
-    """Write one self-contained HTML page on a run, as `walkback report` does.
+    """Write a self-contained HTML page about a run, like `walkback report`.
 
     Args:
-        source: A run directory, or a checkpoint, of which samples and chains are drawn for the page.
+        source: A run directory; or a checkpoint, for which the page shows new samples and chains.
         path: The `.html` file.
-        evaluate: Whether to measure the likelihood of held-out data, beside baselines.
-        samples: Samples compared with the data then; 0: none.
-        diagnose: Names of diagnostics to carry out.
-        trust_data: Whether the data that the checkpoint names may be read and fetched, wherever the file comes from.
-        overwrite: Whether the file may be there already.
-        device: Where to compute.
-        progress: Show a bar in terminals and notebooks.
+        evaluate: Whether to evaluate the likelihood of held-out data, with baselines.
+        samples: Number of samples that the evaluation compares with the data; 0 omits the comparison.
+        diagnose: Names of diagnostics to run.
+        trust_data: Whether the data named by the checkpoint may be read and downloaded, even if the file is not yours.
+        overwrite: Whether an existing file may be replaced.
+        device: Device to compute on.
+        progress: Whether to show a bar in terminals and notebooks.
 
     Returns:
         The file.
 
     Raises:
-        ConfigurationError: There is no run, or the file cannot be written.
+        ConfigurationError: There is no such run, or the file cannot be written.
         CheckpointError: The checkpoint cannot be read.
-        DataError: Data to measure with cannot be had.
+        DataError: Data for a measurement cannot be read or downloaded.
     """
     measure = MeasureRequest(evaluate, samples, tuple(diagnose), trust_data)
     return carry_out(ReportJob(Path(source), Path(path), overwrite, device, measure), progress)
@@ -84,28 +84,28 @@ def sweep(
     settings: Mapping[str, Any] | None = None,
     progress: bool = True,
 ) -> RunTable:
-    """Train one run per combination of values and seeds, as `walkback run --sweep` does.
+    """Train one run per combination of values and seeds, like `walkback run --sweep`.
 
-    Each run has a directory. Calling this again skips the runs that have ended and resumes the others.
+    Each run has its own directory. A repeated call skips finished runs and resumes the others.
 
     Args:
         values: Values by option: `{"operator.sigma": [0.03, 0.05]}`.
-        seeds: Number of seeds; None: one.
-        out: Directory of the run directories; None: `runs/OPERATOR-DATA-sweep`.
-        operator: Name.
-        data: Name, path or hub id.
-        recipe: Name or TOML file to start from.
-        steps: Number of walks of each run.
-        settings: Any option, for all runs, as in `train`.
-        progress: Show a bar in terminals and notebooks.
+        seeds: Number of seeds; None uses a single one.
+        out: Parent of the run directories; None means `runs/OPERATOR-DATA-sweep`.
+        operator: Name of the operator.
+        data: Name, path or hub id of the data.
+        recipe: Name or TOML file of the recipe.
+        steps: Number of walks per run.
+        settings: Options of all runs, see `train`.
+        progress: Whether to show a bar in terminals and notebooks.
 
     Returns:
-        The runs, as `runs` does.
+        The runs, see `runs`.
 
     Raises:
-        ConfigurationError: A configuration is wrong, or a directory contains another run.
-        DataError: The data cannot be had.
-        WalkbackError: A run failed, except by diverging, which is its state in the table.
+        ConfigurationError: A configuration is invalid, or a directory contains another run.
+        DataError: The data cannot be read or downloaded.
+        WalkbackError: A run failed. A run that diverges raises no error; the table shows its state.
     """
     named = {"operator": operator, "data": data, "recipe": recipe, "steps": steps}
     flags = {name: os.fspath(v) if isinstance(v, os.PathLike) else v for name, v in named.items()}

@@ -1,4 +1,4 @@
-"""`sample` and `inpaint`: states drawn from a model, those of the commands of these names."""
+"""`sample` and `inpaint`: states drawn from a model, equal to those of the commands of the same names."""
 
 from __future__ import annotations
 
@@ -39,38 +39,42 @@ def sample(
     progress: bool = True,
     steps: int | None = None,
 ) -> Samples:
-    """Draw samples: anneal from the prior, take extra steps at T = 1, and record a chain if asked to.
+    """Draw samples: anneal from the prior, take extra steps at T = 1, and optionally record a chain.
 
-    Equal arguments give the states of `walkback sample`. All frames are held in memory: write long chains there.
+    Equal arguments give the states of `walkback sample`. All frames are held in memory; for long chains, use the
+    command, which streams them to a file.
 
     Args:
-        model: From `train` or `load`, a checkpoint file, or the directory of a run.
-        num: Number of samples, or of chains; None: as many as the start has, else 64.
-        start: "noise"; or where chains start at T = 1, and nothing is annealed: "data" for held-out examples, a file
-            of samples or an image, or states `(N, *E)`.
-        split: Of the data that "data" takes; None: test.
-        trust_data: Whether the data that the checkpoint names may be read and fetched, wherever the file comes from.
+        model: Result of `train` or `load`, a checkpoint file, or the directory of a run.
+        num: Number of samples, or of chains; None takes all initial states, or 64.
+        start: "noise" to anneal from the prior; or initial states of chains at T = 1, without annealing: "data" for
+            held-out examples, a file of samples or an image, or states `(N, *E)`.
+        split: Split of "data"; None means test.
+        trust_data: Whether the data named by the checkpoint may be read and downloaded, even if the file is not yours.
         levels: Number of annealing levels; None takes those of the schedule.
-        extra: Further steps at T = 1 before anything is recorded.
-        chain: Steps at T = 1 that are recorded then.
-        every: Steps between two recorded frames, of which the first is that before the chain; None: so many that there
-            are 20 more.
-        label: Class of the samples, by name or number, for a model that is told classes; "none" for no class. None: the
-            classes of the data that chains start from, else such as the training data have.
-        guidance: How far to go from the operator that is told no class (0) to the one that is told (1), or beyond; see
+        extra: Number of steps at T = 1 before the recorded chain.
+        chain: Number of recorded steps at T = 1.
+        every: Steps between two recorded frames, the first of which precedes the chain; None records about 20 more.
+        label: Class of the samples by name or number, for a class-conditional model, or "none" for unconditional
+            samples. None takes the classes of the data that chains start from, or draws them as in the training data.
+        guidance: Position between the unconditional (0) and the conditional (1) operator, or beyond; see
             `walkback.sampling.guidance`.
-        readout: What is recorded of a state: itself, or "mean", that of a step from it (`walkback.sampling.readout`).
-        batch_size: Samples computed at a time; each batch has its own noise.
-        seed: Of all randomness.
-        device: Where to compute with a checkpoint file.
-        precision: Of the networks; "auto" is bf16 on CUDA.
-        progress: Show a bar in terminals and notebooks.
-        steps: The old name of `levels`.
+        readout: How states are shown: "state", or "mean" for the mean of a step from the state
+            (`walkback.sampling.readout`).
+        batch_size: Number of samples computed at a time; each batch has its own random stream.
+        seed: Seed of all randomness.
+        device: Device to compute on, for a checkpoint file.
+        precision: Precision of the networks; "auto" means bf16 on CUDA devices that support it, else fp32.
+        progress: Whether to show a bar in terminals and notebooks.
+        steps: Old name of `levels`.
+
+    Returns:
+        The samples, with their protocol.
 
     Raises:
-        ConfigurationError: The request is wrong.
-        CheckpointError: The file is no usable checkpoint.
-        DataError: The data cannot be had.
+        ConfigurationError: The request is invalid.
+        CheckpointError: The file is not a usable checkpoint.
+        DataError: The data cannot be read or downloaded.
     """
     job = SampleJob(
         model=model_request(model, device, precision),
@@ -111,36 +115,37 @@ def inpaint(
     precision: PrecisionName = "auto",
     progress: bool = True,
 ) -> Samples:
-    """Fill in states: keep a part of each as it is at every step, and let the chain draw the rest.
+    """Inpaint states: keep a part of each fixed at every step of a chain that draws the rest.
 
     Args:
-        model: From `train` or `load`, a checkpoint file, or the directory of a run.
+        model: Result of `train` or `load`, a checkpoint file, or the directory of a run.
         keep: "top", "bottom", "left", "right" or an image file, white where kept; or a bool tensor that broadcasts to
             `(N, *E)`, true where kept.
         known: States `(N, *E)`; None takes the first `num` examples of a split of the data.
-        data: Name, path, hub id, instance or tensor `(N, *E)` of the model's shape; None takes the training's.
+        data: Name, path, hub id, instance or tensor `(N, *E)` of the model's shape; None takes the training data.
         settings: Options of data given by name.
-        trust_data: Whether the data that the checkpoint names may be read and fetched, wherever the file comes from.
-        split: Of the data.
+        trust_data: Whether the data named by the checkpoint may be read and downloaded, even if the file is not yours.
+        split: Split of the data.
         num: Number of examples.
-        extra: Steps at T = 1 after annealing.
-        anneal: Whether to cool from the prior first; else chains start at T = 1 from what is known, and noise.
-        label: As in `sample`; None: the classes of the data, and none for states that are `known`.
-        guidance: As in `sample`.
-        readout: What is filled in: states, or "mean", those of a step from them (`walkback.sampling.readout`).
-        seed: Of all randomness.
-        device: Where to compute with a checkpoint file.
-        precision: Of the networks; "auto" is bf16 on CUDA.
-        progress: Show a bar in terminals and notebooks.
+        extra: Number of steps at T = 1 after annealing.
+        anneal: Whether to cool from the prior first; otherwise, chains start at T = 1 from the known part and noise.
+        label: See `sample`; None takes the classes of the data, and no class for `known` states.
+        guidance: See `sample`.
+        readout: How the drawn part is shown: "state", or "mean" for the mean of a step from the state
+            (`walkback.sampling.readout`).
+        seed: Seed of all randomness.
+        device: Device to compute on, for a checkpoint file.
+        precision: Precision of the networks; "auto" means bf16 on CUDA devices that support it, else fp32.
+        progress: Whether to show a bar in terminals and notebooks.
 
     Returns:
-        One frame, the filled states `(1, N, *E)`.
+        A single frame of inpainted states `(1, N, *E)`.
 
     Raises:
-        ConfigurationError: The request is wrong: a mask of another shape, no steps to take.
-        CheckpointError: The file is no usable checkpoint.
-        DataError: The data cannot be had.
-        WalkbackError: The operator's states cannot be held.
+        ConfigurationError: The request is invalid: the mask has another shape, or there are no steps to take.
+        CheckpointError: The file is not a usable checkpoint.
+        DataError: The data cannot be read or downloaded.
+        WalkbackError: A part of the operator's states cannot be held fixed.
     """
     job = InpaintJob(
         model=model_request(model, device, precision),

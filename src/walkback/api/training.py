@@ -1,4 +1,4 @@
-"""`train` and `bench`: what `walkback run` and `walkback bench` do, from Python; parts may be instances.
+"""`train`, `chain` and `bench`: `walkback run`, `chain new` and `bench` from Python; parts may be instances.
 
 names, instances → Choices → TrainJob → Trained
 """
@@ -16,6 +16,7 @@ from walkback.configuration.overrides import assignments
 from walkback.data import Dataset
 from walkback.errors import ConfigurationError
 from walkback.jobs.bench import BenchJob
+from walkback.jobs.chain import ChainJob
 from walkback.jobs.configuration import PARTS, Choices, choices_of
 from walkback.jobs.inputs import PrecisionName
 from walkback.jobs.train import TrainJob
@@ -35,7 +36,7 @@ _BASES: Mapping[str, tuple[type, ...]] = {
     "objective": (Objective, PathObjective),
     "data": (Dataset,),
 }
-"""What instances of parts derive from."""
+"""Base classes of instances of parts."""
 
 
 def train(
@@ -59,44 +60,47 @@ def train(
     settings: Mapping[str, Any] | None = None,
     progress: bool = True,
 ) -> Trained:
-    """Train a transition operator, and bound -log p of held-out data.
+    """Train a transition operator, and estimate a bound on -log p of held-out data.
 
-    By names alone this is `walkback run`: the same layers of configuration (docs/configuration.md) and, bit for bit,
-    the same weights. What is not given comes from recipe and components; without operator and data, from the default
-    recipe. An instance takes the place of a named part; the rest is chosen as for the component that its class is, or
-    as for the default recipe's where no plugin offers the class. Operator and prior are copied and fitted to the data:
-    yours stay as they are.
+    With names only, this is `walkback run`: the same layers of configuration (docs/configuration.md) and, bit for bit,
+    the same weights. Arguments that are not given are determined by recipe and components; without operator and data,
+    by the default recipe. An instance replaces a named part. Other parts are chosen as for the component registered for
+    its class, or, if there is none, as for that of the default recipe. Operator, process and prior are copied before
+    they are fitted and trained: your instances are unchanged.
 
     Args:
-        operator: Name or instance, built for the space of the data.
+        operator: Name or instance; an instance must be built for the space of the data.
         data: Name, path, hub id or instance; or a table (pandas DataFrame, `datasets.Dataset`) or an array or tensor
-            `(N, *E)` of numbers, of bool (binary states) or of uint8 (256 gray levels), of which a tenth is held out
-            for validation and a tenth for test. Numbers are standardized, see `walkback.data.standardization`.
+            `(N, *E)` of numbers, bool (binary states) or uint8 (256 gray levels), of which a tenth is held out for
+            validation and a tenth for test. Numbers are standardized, see `walkback.data.standardization`.
         schedule: Name or instance.
         prior: Name or instance.
         process: Name or instance.
         objective: Name or instance.
-        recipe: Name or TOML file to start from.
+        recipe: Name or TOML file of the recipe.
         steps: Number of walks, one minibatch each.
-        batch_size: Walks side by side.
+        batch_size: Number of walks per minibatch.
         lr: Learning rate.
-        seed: Of everything random (0 unless the recipe says otherwise).
-        device: "auto" (CUDA where there is one), "cpu" or "cuda[:i]".
-        precision: Of the network; "auto" is bf16 on CUDA.
-        out: Run directory to write, with checkpoints to go on from and pictures; None keeps nothing on disk.
-        resume: Run directory to resume, under its own configuration, or DIR@STEP for one of its older checkpoints; or
-            "auto": `out`, or the newest in `runs` that fits, if there is one.
-        accept: With `resume`: changes to accept that the weights depend on, "data" or options such as "operator.sigma".
-        settings: Any option, as `--set`: `{"training.ema": 0.99, "operator.network.hidden": 64}`.
-        progress: Show a bar in terminals and notebooks.
+        seed: Seed of all randomness (0 unless the recipe sets another one).
+        device: "auto" (CUDA if available), "cpu" or "cuda[:i]".
+        precision: Precision of the network; "auto" means bf16 on CUDA devices that support it, else fp32.
+        out: Run directory to write, with checkpoints and pictures; None keeps nothing on disk.
+        resume: Run directory to resume with its own configuration, DIR@STEP for one of its older checkpoints, or "auto"
+            for `out` or the newest matching run in `runs`, if there is one.
+        accept: With `resume`, accepted changes that weights depend on: "data", or options such as "operator.sigma".
+        settings: Options as for `--set`: `{"training.ema": 0.99, "operator.network.hidden": 64}`.
+        progress: Whether to show a bar in terminals and notebooks.
+
+    Returns:
+        The trained model, with its history and bound.
 
     Raises:
-        ConfigurationError: The request is wrong: an unknown name or option, parts that do not fit each other, `out`
+        ConfigurationError: The request is invalid: an unknown name or option, parts that do not fit one another, `out`
             with instances, settings of an instance.
-        DataError: The data cannot be had.
+        DataError: The data cannot be read or downloaded.
         PluginError: A component cannot be built.
         WalkbackError: Training diverged, or a file could not be written.
-        Interrupted: Ctrl-C, where `out` keeps a checkpoint to go on from; else KeyboardInterrupt.
+        Interrupted: Ctrl-C was pressed and a checkpoint saved in `out`; without `out`, KeyboardInterrupt is raised.
     """
     parts = (operator, data, schedule, prior, process, objective)
     flags = {
@@ -127,6 +131,44 @@ def train(
     )
 
 
+def chain(
+    operator: str | TransitionOperator,
+    *,
+    data: Data | None = None,
+    prior: str | Prior | None = None,
+    schedule: str | Schedule | None = None,
+    seed: int | None = None,
+    settings: Mapping[str, Any] | None = None,
+) -> Trained:
+    """Return a model of an operator as it is, without training, as `walkback chain new` writes it.
+
+    Args:
+        operator: Name or instance. A model of an instance cannot be saved.
+        data: A space, such as "real:2", "binary:5" or "one-hot:12,3"; or data to compare the chain with, see `train`.
+            None takes what the operator's component proposes.
+        prior: Where chains start.
+        schedule: First steps from there; a known chain takes them at T = 1.
+        seed: Of weights, if the operator has any.
+        settings: Any option, as `--set`.
+
+    Raises:
+        ConfigurationError: The request is wrong: an unknown name or option, no states, parts that do not fit.
+        DataError: The data cannot be had.
+        PluginError: A component cannot be built.
+    """
+    choices = _choices((operator, data, schedule, prior, None, None), None, {"seed": seed}, settings)
+    found = carry_out(ChainJob(choices), progress=False)
+    prepared = found.prepared
+    return Trained(
+        model=prepared.model,
+        info=prepared.dataset.info,
+        checkpoint=found.checkpoint,
+        device=prepared.device,
+        name="a known chain",
+        dataset=prepared.dataset,
+    )
+
+
 def bench(
     operator: str | TransitionOperator | None = None,
     *,
@@ -146,31 +188,34 @@ def bench(
     compare: bool = True,
     progress: bool = True,
 ) -> Report:
-    """Measure how fast a configuration trains and samples here, and which switches pay, as `walkback bench` does.
+    """Measure how fast a configuration trains and samples, and which options are faster, like `walkback bench`.
 
     Args:
-        operator: This and the following up to `settings`: what is measured, as in `train`; copies of it train.
+        operator: See `train`; a copy of it is trained.
         data: See `train`.
         schedule: See `train`.
         prior: See `train`.
         process: See `train`.
         objective: See `train`.
         recipe: See `train`.
-        steps: Walks of the run whose time is estimated.
-        batch_size: Walks side by side.
-        seed: Of everything random.
-        device: Where to compute.
-        precision: Of the network.
+        steps: Number of walks of the run whose duration is estimated.
+        batch_size: Number of walks per minibatch.
+        seed: Seed of all randomness.
+        device: Device to compute on.
+        precision: Precision of the network.
         settings: See `train`.
-        repeats: Times that everything is measured.
-        compare: Whether other updates and the other precision are measured too.
-        progress: Show a bar in terminals and notebooks.
+        repeats: Number of repetitions of each measurement.
+        compare: Whether to also measure other kinds of updates and the other precision.
+        progress: Whether to show a bar in terminals and notebooks.
+
+    Returns:
+        The report.
 
     Raises:
-        ConfigurationError: The request is wrong.
-        DataError: The data cannot be had.
+        ConfigurationError: The request is invalid.
+        DataError: The data cannot be read or downloaded.
         PluginError: A component cannot be built.
-        WalkbackError: The configuration cannot train: its loss is not finite.
+        WalkbackError: The loss of the configuration is not finite.
     """
     parts = (operator, data, schedule, prior, process, objective)
     flags = {"steps": steps, "batch_size": batch_size, "seed": seed, "device": device, "precision": precision}
@@ -184,7 +229,7 @@ def _choices(
     flags: Mapping[str, Any],
     settings: Mapping[str, Any] | None,
 ) -> Choices:
-    """Parts that are names or instances, in the order of `PARTS`, and settings, as jobs take them."""
+    """Return the choices for jobs, from parts (names or instances, in the order of `PARTS`) and settings."""
     given = dict(zip(PARTS, parts, strict=True))
     given["data"] = data_source(given["data"])
     chosen = {section: split_choice(section, part, _BASES[section]) for section, part in given.items()}

@@ -1,1 +1,1 @@
-"""From names to objects: devices, models, datasets."""
+"""Construction of objects from names: devices, models, datasets."""

@@ -41,17 +41,17 @@ from walkback.support.seeding import derive_seed, generator, lent_seed
 from walkback.support.text import one_line
 
 _FIT_EXAMPLES = 5000
-"""Number of training examples that set the data's moments before training."""
+"""Number of training examples to which models are fitted before training."""
 
 _SPACED: frozenset[Kind] = frozenset({"operator", "prior"})
-"""Kinds whose constructor takes the space of their states."""
+"""Kinds whose constructors take the space of their states."""
 
 Part = TypeVar("Part")
 
 
 @dataclass(frozen=True, slots=True)
 class LoadedModel:
-    """A trained model, in evaluation mode, and how it computes.
+    """A trained model in evaluation mode, with the device and precision of its computations.
 
     Attributes:
         model: Operator, schedule, process and prior, on `device`.
@@ -92,7 +92,7 @@ def build_dataset(config: ComponentConfig, registry: Registry) -> Dataset:
 
 
 def build_objective(config: ComponentConfig, registry: Registry) -> AnyObjective:
-    """The objective of a configuration, local or of whole walks."""
+    """Build the objective of a configuration, local or of whole walks."""
     cls = registry.load(registry.find("objective", config.name))
     if issubclass(cls, PathObjective):
         return build_part(registry, "objective", config, PathObjective)  # type: ignore[type-abstract]
@@ -100,12 +100,12 @@ def build_objective(config: ComponentConfig, registry: Registry) -> AnyObjective
 
 
 def build_metrics(config: RunConfig, registry: Registry) -> tuple[Metric, ...]:
-    """The metrics of a configuration."""
+    """Build the metrics of a configuration."""
     return tuple(build_part(registry, "metric", part, Metric) for part in config.metrics)  # type: ignore[type-abstract]
 
 
 def build_loggers(config: RunConfig, registry: Registry) -> tuple[Logger, ...]:
-    """The loggers of a configuration, not yet opened."""
+    """Build the loggers of a configuration, without opening them."""
     return tuple(build_part(registry, "logger", part, Logger) for part in config.loggers)  # type: ignore[type-abstract]
 
 
@@ -116,14 +116,14 @@ def build_model(
     seed: int,
     given: Mapping[str, Any] | None = None,
 ) -> Model:
-    """A new model: weights drawn from the seed, moments not yet fitted.
+    """Build a new model with weights drawn from the seed, not yet fitted to data.
 
     Args:
         parts: The chosen operator, schedule, process and prior, by section.
         registry: The plugins.
         data_space: Space of the data.
         seed: Seed of the initial weights.
-        given: Instances in the place of parts, by section; the others are what they would be without these.
+        given: Instances that replace parts, by section; they do not change the weights of other parts.
 
     Raises:
         ConfigurationError: A component does not fit the data.
@@ -148,23 +148,28 @@ def build_model(
 
 
 def _require_told(operator: TransitionOperator, data_space: StateSpace) -> None:
-    """Refuse classes for an operator that would not hear of them."""
+    """Raise ConfigurationError unless the operator is conditioned on the classes of the data."""
     classes = 0 if isinstance(data_space, tuple) else data_space.classes
     own = operator.num_classes if isinstance(operator, ClassConditional) else 0
     if own != classes:
         raise ConfigurationError(
-            f"Got {type(operator).__name__} with {own} classes for data with {classes} that it is told "
-            f"(data.condition), expected as many: "
+            f"Got {type(operator).__name__} for {own} classes with data of {classes} classes (data.condition), "
+            f"expected equal numbers: "
             + (
                 "build it for the data's own space."
                 if isinstance(operator, ClassConditional)
-                else "choose an operator that can be told classes, or set data.condition = 'none'."
+                else "choose an operator that supports classes, or set data.condition = 'none'."
             )
         )
 
 
 def fit_to_data(model: Model, dataset: Dataset, seed: int) -> None:
-    """Fit operator, process and prior to (at most 5,000) training examples; the model must be on the CPU."""
+    """Fit operator, process and prior to (at most 5,000) training examples, if there are any.
+
+    The model must be on the CPU.
+    """
+    if not len(dataset.examples("train")):
+        return
     order = generator("cpu", seed, "fit-order")
     some = torch.randperm(len(dataset.examples("train")), generator=order)[:_FIT_EXAMPLES]
     noise = generator("cpu", seed, "fit")
@@ -178,11 +183,11 @@ def fit_to_data(model: Model, dataset: Dataset, seed: int) -> None:
 
 
 def load_model(path: Path, registry: Registry, device: torch.device) -> LoadedModel:
-    """Load the model of a checkpoint file, in evaluation mode, built by the plugins that the file names.
+    """Load the model of a checkpoint file in evaluation mode; the plugins named in the file build it.
 
     Raises:
         CheckpointError: The file is not a usable checkpoint, or needs a plugin that is not installed.
-        PluginError: A plugin that it needs is broken.
+        PluginError: A required plugin is broken.
     """
 
     def build(description: Description) -> Model:
@@ -203,8 +208,7 @@ def build_part(
 ) -> Part:
     """Build a component, a subclass of `base`; unexpected exceptions are attributed to its plugin.
 
-    Components among its options are built first, as `cls(**options)`. An operator or prior inside another component is
-    built for the same space.
+    Nested components are built first. A nested operator or prior is built for the same space as the outer one.
 
     Raises:
         PluginError: The component cannot be built.
@@ -237,7 +241,7 @@ def build_part(
 
 
 def _construction_error(registered: Registered[Component], error: BaseException) -> ConstructionError:
-    """What a constructor raised; of a built-in component it is the fault of the options, exit code 2."""
+    """Convert the exception of a constructor; for built-in components the options are at fault (exit code 2)."""
     kind = spoken(registered.kind)
     if canonical(registered.distribution) == CORE_DISTRIBUTION:
         failure = ConstructionError(
@@ -252,11 +256,11 @@ def _construction_error(registered: Registered[Component], error: BaseException)
 
 
 def built_options(registry: Registry, kind: Kind, config: ComponentConfig, *arguments: Any) -> dict[str, Any]:
-    """The options of a component with instances in the place of the components among them.
+    """Return the options of a component, with nested components replaced by instances.
 
     Raises:
-        PluginError: One of these cannot be built.
-        WalkbackError: It says itself what is wrong.
+        PluginError: A nested component cannot be built.
+        WalkbackError: A nested component itself raised this error.
     """
     fields = component_options(registry.load(registry.find(kind, config.name))).model_fields
 
@@ -275,7 +279,7 @@ def built_options(registry: Registry, kind: Kind, config: ComponentConfig, *argu
 
 
 def _interface(kind: Kind) -> type:
-    """The class that a component of a kind derives from; an objective inside another component judges steps."""
+    """Return the interface of a kind; a nested objective is one of single steps."""
     module, _, name = INTERFACES[kind][0].partition(":")
     found: type = getattr(importlib.import_module(module), name)
     return found

@@ -12,11 +12,12 @@ from walkback.building.origins import recorded_component
 from walkback.configuration.components import ComponentConfig
 from walkback.configuration.config import component, parse_document
 from walkback.configuration.layering import resolve_data
-from walkback.data import Batch, Dataset, Split, Standardized, batch_of, require_examples
+from walkback.data import Batch, Dataset, Split, Standardized, batch_of, prepare_data, require_examples
 from walkback.errors import ConfigurationError, WalkbackError, shortened
 from walkback.extensions.registry import Registry
 from walkback.support.seeding import generator
 from walkback.support.textfile import read_text
+from walkback.support.watch import Silent, Watch
 
 
 def data_for(
@@ -26,29 +27,32 @@ def data_for(
     overrides: Sequence[str] = (),
     *,
     trusted: bool = False,
+    watch: Watch | None = None,
 ) -> Dataset:
-    """A prepared dataset whose states are of the model's kind.
+    """Return a prepared dataset whose states are of the model's kind.
 
-    A checkpoint may come from anywhere, and does not decide what is fetched or read: the data that it names are used if
-    they are made from their options alone, or if the user's own run in that place was trained on them.
+    Checkpoints are not trusted, and must not decide which data are read or downloaded. The data named by a checkpoint
+    are used only if they are generated from their options alone, or if the checkpoint is in a run directory of the user
+    with the same data.
 
     Args:
-        loaded: The model and what its checkpoint says of its data.
+        loaded: The model, with the description of its data.
         registry: The plugins.
-        source: A name, a path or a hub id, or a dataset; None takes the data that the model was trained on.
+        source: A name, path, hub id or dataset; None takes the data that the model was trained on.
         overrides: `data.option=value` assignments for data given by name.
-        trusted: Whether the data that the checkpoint names may be read and fetched, whatever they are.
+        trusted: Whether any data named by the checkpoint may be read and downloaded.
+        watch: Receives progress of a long preparation.
 
     Raises:
-        CheckpointError: The checkpoint's own dataset is not installed.
-        ConfigurationError: There are no such data, the checkpoint's own would be read or fetched unasked, or they
-            differ from the checkpoint's in shape, support or classes.
+        CheckpointError: The dataset of the checkpoint is not installed.
+        ConfigurationError: The data do not exist, the data named by the checkpoint are not trusted, or the data differ
+            from the checkpoint's in shape, support or classes.
         DataError: The data cannot be loaded.
     """
     dataset = _unprepared(loaded, registry, source, overrides, trusted)
     if isinstance(dataset, Standardized):
         dataset = dataset.standardized_as(loaded.info)
-    dataset.prepare()
+    prepare_data(dataset, watch or Silent())
     found, expected = dataset.info, loaded.info
     if (found.shape, found.support) != (expected.shape, expected.support):
         raise ConfigurationError(
@@ -58,14 +62,14 @@ def data_for(
     if tuple(found.classes) != tuple(expected.classes):
         wanted = "the classes " + ", ".join(expected.classes) if expected.classes else "none"
         raise ConfigurationError(
-            f"Got {found.name} with {len(found.classes)} classes that a model is told, expected {wanted}, as in the "
-            f"checkpoint's data: set data.condition to '{'label' if expected.classes else 'none'}', or choose others."
+            f"Got {found.name} with {len(found.classes)} classes, expected {wanted}, as in the checkpoint's data: "
+            f"set data.condition to '{'label' if expected.classes else 'none'}', or choose others."
         )
     return dataset
 
 
 def is_as_trained_on(dataset: Dataset, loaded: LoadedModel) -> bool:
-    """Return whether prepared data of the name of the model's own have the content that it was trained on."""
+    """Return whether prepared data have the content that the model was trained on."""
     return dataset.info.fingerprint == loaded.info.fingerprint
 
 
@@ -73,12 +77,12 @@ def require_comparable(dataset: Dataset, loaded: LoadedModel, *, own: bool) -> N
     """Check that likelihoods on prepared data are comparable with those on the training data.
 
     Args:
-        dataset: From `data_for`.
+        dataset: Data from `data_for`.
         loaded: The model.
-        own: Whether they stand for the data that the model was trained on.
+        own: Whether they should be the data that the model was trained on.
 
     Raises:
-        ConfigurationError: They have other gray levels, or are the model's own by name and others by content.
+        ConfigurationError: The data have another number of gray levels, or `own` data have changed.
     """
     found, expected = dataset.info, loaded.info
     if found.bins != expected.bins:
@@ -94,10 +98,10 @@ def require_comparable(dataset: Dataset, loaded: LoadedModel, *, own: bool) -> N
 
 
 def first_examples(dataset: Dataset, split: Split, num: int, seed: int) -> Batch:
-    """States `(num, *E)` on the CPU of the first examples of a split, and their labels where a model is told them.
+    """Return states `(num, *E)` on the CPU of the first examples of a split, with their labels if there are classes.
 
     Raises:
-        ConfigurationError: The split has fewer.
+        ConfigurationError: The split has fewer examples.
     """
     require_examples(dataset, split, num)
     return batch_of(dataset, split, slice(num), generator("cpu", seed, "held-out"))
@@ -132,12 +136,12 @@ def _unprepared(
 
 
 def _names(value: object) -> TypeGuard[str]:
-    """Return whether an option may say where data are."""
+    """Return whether an option may contain a path or an address."""
     return isinstance(value, str) and ("/" in value or "\\" in value or "." in value)
 
 
 def _is_of_own_run(file: Path | None, recorded: ComponentConfig, registry: Registry) -> bool:
-    """Return whether a checkpoint lies in a run directory of this user, whose configuration has the same data."""
+    """Return whether a checkpoint is in a run directory of this user whose configuration has the same data."""
     if file is None:
         return False
     file = file.resolve()
@@ -153,5 +157,5 @@ def _is_of_own_run(file: Path | None, recorded: ComponentConfig, registry: Regis
 
 
 def _is_own(file: Path) -> bool:
-    """Return whether a file belongs to the user of this process; true on systems that do not tell."""
+    """Return whether a file belongs to the user of this process; True on systems without user ids."""
     return not hasattr(os, "getuid") or file.stat().st_uid == os.getuid()

@@ -1,4 +1,4 @@
-"""Distributions that the components of a checkpoint come from, nested components included.
+"""The distributions that provide the components of a checkpoint, including nested components.
 
     "operator": gaussian of walkback 0.1,   "operator.network": unet of somebody-else 2.0
 
@@ -18,12 +18,13 @@ from walkback.configuration.config import COMPONENT_SECTIONS, RunConfig, compone
 from walkback.configuration.renaming import moved_component
 from walkback.configuration.schema import component_options, nested_in
 from walkback.errors import CheckpointError, ConfigurationError, shortened
+from walkback.extensions.loader import OF_A_FILE
 from walkback.extensions.registry import Registry
 from walkback.storage.description import ComponentOrigin, Description
 
 
 def origins(config: RunConfig, registry: Registry) -> dict[str, ComponentOrigin]:
-    """Origin of each component of a configuration, by dotted path."""
+    """Return the origin of each component of a configuration, by dotted path."""
     return {
         path: ComponentOrigin(
             name=registered.spec.name, distribution=registered.distribution, version=registered.version
@@ -36,17 +37,17 @@ def origins(config: RunConfig, registry: Registry) -> dict[str, ComponentOrigin]
 def recorded_component(
     path: Path | None, section: str, description: Description, registry: Registry
 ) -> ComponentConfig:
-    """One component section of a checkpoint, if the plugins for it are installed.
+    """Return one component section of a checkpoint, resolved with the plugins that wrote it.
 
     Args:
-        path: The checkpoint's file, for messages.
+        path: File of the checkpoint, for messages.
         section: One of `COMPONENT_SECTIONS`.
-        description: Of the checkpoint.
+        description: Description of the checkpoint.
         registry: The plugins.
 
     Raises:
         CheckpointError: The checkpoint has no such section, or needs a plugin that is not installed.
-        PluginError: A plugin that it needs is broken.
+        PluginError: A required plugin is broken.
     """
     what = "a checkpoint" if path is None else str(path)
     table = description.config.get(section)
@@ -63,7 +64,7 @@ def recorded_component(
 def unknown_configuration(
     what: object, description: Description, error: ConfigurationError
 ) -> CheckpointError:
-    """What to say of a checkpoint whose configuration this version cannot use, and why it cannot."""
+    """Return the error for a checkpoint whose configuration this version cannot use."""
     here, writer = version("walkback"), description.walkback
     cure = (
         f"with pip install walkback=={writer}"
@@ -80,7 +81,7 @@ def unknown_configuration(
 def _registered(
     registry: Registry, kind: Kind, path: str, config: ComponentConfig
 ) -> Iterator[tuple[str, Any]]:
-    """The components of one section by dotted path, outer ones first."""
+    """Yield the components of one section by dotted path, outer ones first."""
     registered = registry.find(kind, config.name)
     yield path, registered
     for name, nested in _nested(registry, registered).items():
@@ -93,9 +94,9 @@ def _registered(
 def _pinned(
     registry: Registry, kind: Kind, path: str, table: Mapping[str, Any], description: Description, what: str
 ) -> dict[str, Any]:
-    """The table with the names of the distributions that are recorded, as this version writes it."""
+    """Return the table with current options, and names qualified by the recorded distributions."""
     origin = description.components.get(path)
-    if origin is None:  # written before components could be inside others: the name alone is known
+    if origin is None:  # written before components could be nested: only the name is known
         return dict(table)
     reference = f"{origin.distribution}:{origin.name}"
     _refuse_missing(registry, kind, origin, what)
@@ -118,22 +119,28 @@ def _refuse_missing(registry: Registry, kind: Kind, origin: ComponentOrigin, wha
         status.distribution == origin.distribution and status.status == "broken"
         for status in registry.plugins
     )
-    if not registry.matches(kind, f"{origin.distribution}:{origin.name}") and not broken:
+    if registry.matches(kind, f"{origin.distribution}:{origin.name}") or broken:
+        return
+    if origin.version == OF_A_FILE:
         raise CheckpointError(
-            f"Got {what}, which needs the {spoken(kind)} '{origin.name}' of {origin.distribution} {origin.version}: "
-            f"if you trust that distribution, install it with pip install {origin.distribution}=={origin.version}."
+            f"Got {what}, which needs the {spoken(kind)} '{origin.name}' of {origin.distribution}.py: name that file "
+            "in WALKBACK_PLUGINS, if you have and trust it."
         )
+    raise CheckpointError(
+        f"Got {what}, which needs the {spoken(kind)} '{origin.name}' of {origin.distribution} {origin.version}: "
+        f"if you trust that distribution, install it with pip install {origin.distribution}=={origin.version}."
+    )
 
 
 def _nested(registry: Registry, registered: Any) -> dict[str, Kind]:
-    """Kinds of the components among a component's options."""
+    """Return the kinds of the components nested in a component, by option."""
     fields = component_options(registry.load(registered)).model_fields
     found = {name: nested_in(field) for name, field in fields.items()}
     return {name: nested.kind for name, nested in found.items() if nested is not None}
 
 
 def _items(path: str, value: Any) -> list[tuple[str, Any]]:
-    """An option's component, or its components, by dotted path."""
+    """Return the component, or components, of an option by dotted path."""
     if isinstance(value, tuple | list):
         return [(f"{path}[{number}]", item) for number, item in enumerate(value)]
     return [(path, value)]

@@ -1,6 +1,6 @@
-"""Before a run: from a configuration to built parts. Nothing is written, nothing is trained.
+"""Preparation of a run: builds the parts of a configuration, without writing or training anything.
 
-configuration → device, objective, dataset (prepared), model (fitted to the data's moments)
+configuration → device, objective, dataset (prepared), model (fitted to data)
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from walkback.building.assembly import (
 from walkback.building.devices import Precision, resolve_device, resolve_precision
 from walkback.building.origins import origins
 from walkback.configuration.config import RunConfig
-from walkback.data import Dataset
+from walkback.data import Dataset, prepare_data
 from walkback.extensions.registry import Registry
 from walkback.loggers import Logger
 from walkback.metrics import Metric
@@ -32,11 +32,12 @@ from walkback.operators import TransitionOperator
 from walkback.priors import Prior
 from walkback.processes import Process
 from walkback.schedules import Schedule
+from walkback.support.watch import Silent, Watch
 
 
 @dataclass(frozen=True, slots=True)
 class Instances:
-    """Parts that were built elsewhere, each in place of the one that the configuration names; None: the named one."""
+    """Instances that replace the parts named by a configuration; None keeps the named part."""
 
     operator: TransitionOperator | None = None
     schedule: Schedule | None = None
@@ -47,11 +48,11 @@ class Instances:
 
     @property
     def sections(self) -> frozenset[str]:
-        """The sections of the configuration that do not count."""
+        """The sections of the configuration that instances replace."""
         return frozenset(entry.name for entry in fields(self) if getattr(self, entry.name) is not None)
 
     def copied(self) -> Instances:
-        """The same with copies of what learns or is fitted, so that the caller's stay as they are."""
+        """Return instances with copies of the parts that are trained or fitted, so that the caller's are unchanged."""
         return replace(
             self,
             operator=deepcopy(self.operator),
@@ -62,7 +63,7 @@ class Instances:
 
 @dataclass(frozen=True, slots=True)
 class Prepared:
-    """Everything a run needs, built."""
+    """The built parts of a run."""
 
     config: RunConfig
     registry: Registry
@@ -76,7 +77,7 @@ class Prepared:
     loggers: tuple[Logger, ...] = ()
 
     def names(self) -> dict[str, Any]:
-        """Configuration and origins of components as a checkpoint has them: without instances, which have no name."""
+        """Return configuration and origins of components for a checkpoint, without instances, which have no names."""
         parts = {"config": self.config.to_dict(), "components": origins(self.config, self.registry)}
         return {
             key: {
@@ -89,7 +90,7 @@ class Prepared:
 
     @property
     def operator_name(self) -> str:
-        """The operator's component, or its class where it is an instance."""
+        """Name of the operator's component, or of its class if it is an instance."""
         operator = self.instances.operator
         return self.config.operator.name if operator is None else type(operator).__name__
 
@@ -104,18 +105,20 @@ def prepare(
     registry: Registry,
     device_name: str | None = None,
     instances: Instances | None = None,
+    watch: Watch | None = None,
 ) -> Prepared:
-    """Build what a configuration names, on this machine.
+    """Build the parts of a configuration on this machine.
 
     Args:
-        config: What to run.
+        config: The configuration.
         registry: The plugins.
-        device_name: A device instead of the configuration's, for one process of several.
-        instances: Parts instead of the configuration's; operator, process and prior are fitted to the data in place.
+        device_name: Device that overrides the configuration's, for one of several processes.
+        instances: Instances that replace parts; operator, process and prior are fitted to the data in place.
+        watch: Receives progress of long preparations.
 
     Raises:
-        ConfigurationError: No such device, the components do not fit each other or the data.
-        DataError: The data cannot be had.
+        ConfigurationError: The device does not exist, or components do not fit one another or the data.
+        DataError: The data cannot be read or downloaded.
         PluginError: A component cannot be built.
     """
     given = instances or Instances()
@@ -123,7 +126,9 @@ def prepare(
     metrics, loggers = build_metrics(config, registry), build_loggers(config, registry)
     objective = build_objective(config.objective, registry) if given.objective is None else given.objective
     dataset = build_dataset(config.data, registry) if given.data is None else given.data
-    dataset.prepare()
+    watch = watch or Silent()
+    prepare_data(dataset, watch)
+    watch.stage("Building the model, and fitting it to moments of the data", 0)
     sections = ("operator", "schedule", "process", "prior")
     model = build_model(
         {section: getattr(config, section) for section in sections},

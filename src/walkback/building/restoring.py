@@ -1,9 +1,9 @@
-"""From a checkpoint to a model: nothing of the file is trusted.
+"""Loading a model from a checkpoint that is not trusted.
 
-header → a model on the meta device, bounded by the file → names, shapes, types → weights → model → ranges
+header → a model on the meta device, limited by the file → names, shapes, types → weights → model → ranges
 
-A configuration of a few hundred bytes can describe a network of any size. The first model takes no memory, and its
-construction stops once it has more parts than the file could fill.
+A configuration of a few hundred bytes can describe a network of any size. The first model allocates no memory, and its
+construction stops as soon as it has more parts than the file can fill.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from walkback.storage.tensorheader import DTYPES, TensorSpec
 from walkback.support.constraints import violation
 from walkback.support.text import one_line
 
-# What a constructor may register beyond what is in the file: parts that it replaces, and constants.
+# A constructor may register more than the file contains: parts that it later replaces, and constants.
 _MORE_TENSORS, _MORE_MODULES, _MORE_ELEMENTS = 256, 1024, 2**24
 _TENSORS_PER_STORED, _MODULES_PER_STORED, _SIZE_PER_STORED = 4, 16, 4
 
@@ -37,22 +37,22 @@ Build = Callable[[Description], Model]
 @final
 @dataclass(frozen=True, slots=True)
 class Restoring:
-    """Loads the checkpoint of one file.
+    """Loads the model of one checkpoint file.
 
     Attributes:
         path: The file.
-        build: Makes a new model for a description.
+        build: Builds a new model for a description.
     """
 
     path: Path
     build: Build
 
     def load(self) -> tuple[Model, Checkpoint]:
-        """The model, on the CPU, with the weights of the file, and what the file says.
+        """Return the model with the weights of the file, on the CPU, and the checkpoint.
 
         Raises:
-            CheckpointError: The file is not a usable checkpoint, or not one of the model that it describes.
-            PluginError: A plugin that it needs is broken.
+            CheckpointError: The file is not a usable checkpoint, or its tensors do not fit the model that it describes.
+            PluginError: A required plugin is broken.
         """
         checkpoint = load_checkpoint(self.path, accept=self._require_fitting)
         description = checkpoint.description
@@ -69,7 +69,7 @@ class Restoring:
         return model, checkpoint
 
     def _built(self, description: Description, specs: Mapping[str, TensorSpec]) -> Model:
-        """The model, with weights of its own; what a constructor makes of a configuration may be the file's fault."""
+        """Build the model with initial weights; errors of a constructor may be the fault of the file."""
         try:
             return self._build(description, specs)
         except ConstructionError as error:
@@ -88,25 +88,25 @@ class Restoring:
             raise unknown_configuration(self.path, description, error) from error
 
     def _require_fitting(self, description: Description, specs: Mapping[str, TensorSpec]) -> None:
-        """Compare the file with the model that it describes, of which nothing is allocated."""
+        """Compare the file with the model that it describes, without allocating memory for it."""
         try:
             with torch.device("meta"):
                 model = self._build(description, specs)
         except ConstructionError:
-            # A constructor that reads values cannot run on the meta device: the real one is compared, and blamed.
+            # A constructor that reads values cannot run on the meta device: compare the real model later.
             return
         self._compare(model, description, specs)
         self._fill(model, {name: _empty(spec) for name, spec in specs.items()}, description)
 
     def _compare(self, model: Model, description: Description, specs: Mapping[str, TensorSpec]) -> None:
-        """Refuse tensors whose shape or type is not that of the model's tensor of the same name.
+        """Raise CheckpointError for tensors whose shape or type differs from those of the model.
 
-        `load_state_dict` alone would take a number for a vector of one element, and bits for weights.
+        `load_state_dict` alone would accept a scalar for a vector of one element, and booleans for weights.
         """
         for name, tensor in model.tensors().items():
             found, expected = specs.get(name), _spec(tensor)
             if found is None:
-                continue  # loading says so, unless the module knows how to do without
+                continue  # loading reports it, unless the module handles missing tensors
             if found.shape != expected.shape or not _castable(found.dtype, expected.dtype):
                 said = f"{found.dtype} of shape {found.shape}, expected {expected.dtype} of shape {expected.shape}"
                 self._refuse(name.partition(".")[0], f"its tensor '{name}' is {said}", description)
@@ -127,7 +127,7 @@ class Restoring:
 
     @contextmanager
     def _within(self, specs: Mapping[str, TensorSpec]) -> Iterator[None]:
-        """Stop a construction in the block that goes beyond what the file could fill."""
+        """Raise CheckpointError in the block if a constructor registers more than the file can fill."""
         budget = _Budget(self.path, specs)
         handles = (
             hooks.register_module_parameter_registration_hook(budget.tensor),
@@ -143,7 +143,7 @@ class Restoring:
 
 @final
 class _Budget:
-    """Counts what modules register while they are built."""
+    """Limits the tensors and modules that are registered during construction."""
 
     def __init__(self, path: Path, specs: Mapping[str, TensorSpec]) -> None:
         self._path = path
@@ -152,13 +152,13 @@ class _Budget:
         self._elements = _MORE_ELEMENTS + _SIZE_PER_STORED * sum(spec.size for spec in specs.values())
 
     def tensor(self, module: nn.Module, name: str, tensor: Any) -> None:
-        """A parameter or a buffer is registered."""
+        """Count a parameter or a buffer."""
         self._tensors -= 1
         self._elements -= tensor.numel() if isinstance(tensor, Tensor) else 0
         self._check()
 
     def module(self, module: nn.Module, name: str, part: Any) -> None:
-        """A module is registered in another."""
+        """Count a submodule."""
         self._modules -= 1
         self._check()
 
@@ -181,6 +181,6 @@ def _empty(spec: TensorSpec) -> Tensor:
 
 
 def _castable(found: str, expected: str) -> bool:
-    """Return whether a stored type may be loaded as another: floating-point numbers of any size, or the same type."""
+    """Return whether a stored type may be loaded as another: equal types, or two floating-point types."""
     floats = ("F64", "F32", "F16", "BF16")
     return found == expected or (found in floats and expected in floats)

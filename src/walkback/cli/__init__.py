@@ -1,1 +1,1 @@
-"""The `walkback` program."""
+"""The `walkback` command-line program."""

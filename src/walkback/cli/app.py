@@ -1,7 +1,7 @@
 """The commands of the `walkback` program, each imported when it is called.
 
-Listing commands, completing them and `--version` must not wait for the code behind them. Until it is called,
-a command is a light `Command` record, whether it is the program's own or a plugin's.
+Listing and completing commands, and `--version`, must not import the code of the commands. Until it is called, a
+command is a light `Command` record, whether it belongs to the program or to a plugin.
 """
 
 from __future__ import annotations
@@ -29,27 +29,30 @@ from walkback.support.text import one_line, printable
 COMMANDS = (
     Command("run", "walkback.cli.run:run", "Train a transition operator, evaluate it and draw samples."),
     Command("sample", "walkback.cli.sample:sample", "Draw samples and chains from a checkpoint."),
-    Command("inpaint", "walkback.cli.inpaint:inpaint", "Fill in what is missing of images."),
-    Command("evaluate", "walkback.cli.evaluate:evaluate", "Likelihood of held-out data, with errors."),
-    Command("diagnose", "walkback.cli.diagnose:diagnose", "Measure how a trained operator behaves."),
-    Command("bench", "walkback.cli.bench:bench", "Measure how fast a configuration is here."),
+    Command("inpaint", "walkback.cli.inpaint:inpaint", "Fill in the missing part of images."),
+    Command(
+        "evaluate", "walkback.cli.evaluate:evaluate", "Estimate the likelihood of held-out data, with errors."
+    ),
+    Command("diagnose", "walkback.cli.diagnose:diagnose", "Measure the behavior of a trained operator."),
+    Command("chain", "walkback.cli.chain:app", "Make checkpoints of known chains."),
+    Command("bench", "walkback.cli.bench:bench", "Measure the speed of a configuration on this machine."),
     Command("runs", "walkback.cli.runs:app", "List and compare runs."),
-    Command("report", "walkback.cli.report:report", "Write one HTML page on a run."),
+    Command("report", "walkback.cli.report:report", "Write an HTML page about a run."),
     Command("push", "walkback.cli.push:push", "Publish a model on the Hugging Face hub."),
     Command("info", "walkback.cli.info:info", "Show what a checkpoint contains."),
     Command("data", "walkback.cli.data:app", "List and prepare datasets."),
     Command("config", "walkback.cli.config:app", "List the options of runs."),
     Command("recipes", "walkback.cli.recipes:app", "List and show recipes."),
-    Command("plugins", "walkback.cli.plugins:app", "List plugins and what they offer."),
+    Command("plugins", "walkback.cli.plugins:app", "List plugins and their components."),
 )
 """The program's own commands, which no plugin can replace."""
 
 
 def build_app(registry: Registry | None = None) -> typer.Typer:
-    """The program as a Typer application.
+    """Return the program as a Typer application.
 
     Args:
-        registry: The plugins; None to load those that are installed when they are needed.
+        registry: The plugins; None loads the installed ones when they are needed.
     """
     app = typer.Typer(
         cls=Program,
@@ -63,19 +66,19 @@ def build_app(registry: Registry | None = None) -> typer.Typer:
 
 @final
 class LazyCommand(TyperCommand):
-    """A command by name and summary; `load` makes the real one when it is called or completed."""
+    """A command with name and summary; `load` creates the real command when it is called or completed."""
 
     def __init__(self, name: str, summary: str, load: Callable[[], Any]) -> None:
         super().__init__(name, help=escape(printable(summary)))
         self._load = load
 
     def make_context(self, info_name: str | None, args: list[str], parent: Any = None, **extra: Any) -> Any:
-        """The context of the real command, which is the one that then runs."""
+        """Return the context of the real command, which is then the one to run."""
         return self._load().make_context(info_name, args, parent, **extra)
 
 
 class EndedCommand(Exception):  # noqa: N818 - not an error: the user asked for it
-    """A command was ended by a signal; carries `stopped` past Typer, which returns 130 for any KeyboardInterrupt."""
+    """A signal ended a command; carries `stopped` past Typer, which returns 130 for every KeyboardInterrupt."""
 
     def __init__(self, stopped: Stopped) -> None:
         super().__init__(str(stopped))
@@ -92,7 +95,7 @@ class Program(TyperGroup):
             self.add_command(LazyCommand(command.name, command.summary, partial(_own, command)))
 
     def invoke(self, ctx: Any) -> Any:
-        """Call the command; what plugins raise in it is named."""
+        """Run the command; errors raised by plugins name the plugin."""
         try:
             return self._invoke(ctx)
         except Stopped as stopped:
@@ -102,11 +105,13 @@ class Program(TyperGroup):
         try:
             return super().invoke(ctx)
         except BaseException as error:
-            # Errors and exits of the command line's parser have a code of their own, and a library that reads keys
-            # raises KeyboardInterrupt for Ctrl-C.
+            # Errors and exits of the command-line parser have their own exit code, and a library that reads keys raises
+            # KeyboardInterrupt for Ctrl-C.
             if isinstance(error, WalkbackError | typer.Abort | KeyboardInterrupt) or hasattr(
                 error, "exit_code"
             ):
+                raise
+            if isinstance(error.__context__, BrokenPipeError):  # Rich exits when the reader of a pipe is gone
                 raise
             registry = ctx.find_root().obj
             if not isinstance(registry, Registry):
@@ -115,12 +120,12 @@ class Program(TyperGroup):
                 raise
 
     def list_commands(self, ctx: Any) -> list[str]:
-        """Names of all commands."""
+        """Return the names of all commands."""
         others = {offer.spec.name for offer in registry_of(ctx).commands()}
         return [*self.commands, *sorted(others - self.commands.keys())]
 
     def get_command(self, ctx: Any, cmd_name: str) -> Any:
-        """The command called `cmd_name`, which may be `distribution:name`; None where there is none."""
+        """Return the command called `cmd_name`, which may be `distribution:name`; None if there is none."""
         if cmd_name in self.commands:
             return self.commands[cmd_name]
         registry = registry_of(ctx)
@@ -143,7 +148,7 @@ def _root(
     ] = False,
     debug: Annotated[bool, typer.Option("--debug", help="Show the traceback of errors.")] = False,
     no_plugins: Annotated[
-        bool, typer.Option("--no-plugins", is_eager=True, help="Load the plugins of walkback only.")
+        bool, typer.Option("--no-plugins", is_eager=True, help="Load only walkback's own plugins.")
     ] = False,
 ) -> None:
     """Learn transition operators: Markov chains whose repeated application samples the data.
@@ -153,12 +158,12 @@ def _root(
 
 
 def _forget(*results: object, **parameters: object) -> None:
-    """Drop what a command returns: only `typer.Exit` sets the exit code."""
+    """Discard the return value of a command: only `typer.Exit` sets the exit code."""
 
 
 def _own(command: Command) -> Any:
     target = import_object(command.target)
-    # A command that adds to its help has a class of its own beside it.
+    # A command that extends its help defines its own class in the same module.
     return _command(command.name, target, getattr(sys.modules[target.__module__], "COMMAND_CLASS", None))
 
 
@@ -175,7 +180,7 @@ def _of_plugin(registry: Registry, reference: str) -> Any:
 
 
 def _command(name: str, target: Any, cls: type[TyperCommand] | None = None) -> Any:
-    """The command of a `typer.Typer`, as a group, or of a function."""
+    """Return the command of a function, or the group of a `typer.Typer`."""
     app = typer.Typer(add_completion=False)
     if isinstance(target, typer.Typer):
         app.add_typer(target, name=name)

@@ -1,4 +1,4 @@
-"""`walkback bench`: how fast a configuration is on its device, and which switches pay."""
+"""`walkback bench`: the speed of a configuration on its device, and of alternatives."""
 
 from __future__ import annotations
 
@@ -45,22 +45,22 @@ def bench(
     precision: RunPrecision = None,
     compiled: Compile = None,
     repeats: Annotated[
-        int, typer.Option(min=1, help="Times that everything is measured.", rich_help_panel=EXECUTION)
+        int, typer.Option(min=1, help="Number of repetitions of each measurement.", rich_help_panel=EXECUTION)
     ] = 9,
     compare: Annotated[
         bool,
         typer.Option(
             "--compare/--no-compare",
-            help="Measure other updates and the other precision too.",
+            help="Also measure other kinds of updates and the other precision.",
             rich_help_panel=EXECUTION,
         ),
     ] = True,
     json: Json = False,
 ) -> None:
-    """Measure how fast a configuration trains and samples here, before a long run, and which switches pay.
+    """Measure how fast a configuration trains and samples before a long run, and which options are faster.
 
-    Takes what `walkback run` takes, trains copies of the model on a few minibatches, and leaves nothing. Other updates
-    and the other precision are measured beside the configured ones, in turn: read the ratios.
+    Takes the options of `walkback run`, trains copies of the model on a few minibatches, and writes nothing. Other
+    kinds of updates and the other precision are measured in turn with the configured ones: compare the ratios.
 
     walkback bench --recipe mnist --device cuda
 
@@ -73,7 +73,7 @@ def bench(
     from walkback.jobs.job import flags
     from walkback.speed.timings import BenchmarkPlan
 
-    # Parts and settings go by their names, so they are not repeated here.
+    # Components and settings are passed by parameter name, and so are not repeated here.
     choices = choices_of(ctx.params, assignments or ())
     job = BenchJob(choices, BenchmarkPlan(repeats=repeats, compare=compare), say=flags)
     output = Output()

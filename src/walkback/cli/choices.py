@@ -1,4 +1,4 @@
-"""How a command line chooses a configuration: the options that `run` and `bench` share."""
+"""Options that choose a configuration, shared by `run` and `bench`."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Annotated, Literal, TypeAlias
 
 import typer
 
-from walkback.cli.common import complete_recipe, completion
+from walkback.cli.common import complete_recipe, complete_setting, completion
 
 COMPONENTS, TRAINING, EXECUTION, SWEEP = "Components", "Training", "Execution", "Several runs"
 """Panels of the help."""
@@ -83,6 +83,7 @@ Assignments: TypeAlias = Annotated[
         metavar="SECTION.OPTION=VALUE",
         help="Set any option (see `walkback plugins show NAME`), e.g. --set operator.sigma=0.05; may be repeated.",
         rich_help_panel=COMPONENTS,
+        autocompletion=complete_setting,
     ),
 ]
 LoggerNames: TypeAlias = Annotated[
@@ -90,7 +91,7 @@ LoggerNames: TypeAlias = Annotated[
     typer.Option(
         "--logger",
         metavar="NAME",
-        help="A further logger of metrics; may be repeated. Its options: --set loggers.NAME.OPTION=VALUE.",
+        help="Add a logger of metrics; may be repeated. Set its options with --set loggers.NAME.OPTION=VALUE.",
         rich_help_panel=COMPONENTS,
         autocompletion=completion("logger"),
     ),
@@ -103,7 +104,7 @@ BatchSize: TypeAlias = Annotated[
     int | None,
     typer.Option(
         "--batch-size",
-        help="Walks side by side; another size is another run of the same seed.",
+        help="Number of walks per minibatch; another size gives another run for the same seed.",
         rich_help_panel=TRAINING,
     ),
 ]
@@ -111,12 +112,12 @@ LearningRate: TypeAlias = Annotated[
     float | None, typer.Option("--lr", help="Learning rate.", rich_help_panel=TRAINING)
 ]
 RunSeed: TypeAlias = Annotated[
-    int | None, typer.Option("--seed", help="Seed of everything random.", rich_help_panel=TRAINING)
+    int | None, typer.Option("--seed", help="Seed of all randomness.", rich_help_panel=TRAINING)
 ]
 RunDevice: TypeAlias = Annotated[
     str | None,
     typer.Option(
-        "--device", metavar="auto|cpu|cuda[:i]", help="Where to compute.", rich_help_panel=EXECUTION
+        "--device", metavar="auto|cpu|cuda[:i]", help="Device to compute on.", rich_help_panel=EXECUTION
     ),
 ]
 RunPrecision: TypeAlias = Annotated[
@@ -132,5 +133,5 @@ Compile: TypeAlias = Annotated[
 
 
 def logger_overrides(names: Sequence[str] | None) -> list[str]:
-    """Loggers by name as assignments `loggers."name"=true`."""
+    """Convert names of loggers to assignments `loggers."name"=true`."""
     return [f'loggers."{name}"=true' for name in names or ()]

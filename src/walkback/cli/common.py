@@ -1,4 +1,4 @@
-"""What commands share: the registry of this call, completion of names, common options."""
+"""Shared parts of commands: the registry of a call, completion of names, common options."""
 
 from __future__ import annotations
 
@@ -23,9 +23,9 @@ Json: TypeAlias = Annotated[bool, typer.Option("--json", help="Print one JSON do
 
 
 def registry_of(ctx: typer.Context) -> Registry:
-    """The registry of this call of the program: plugins are loaded when a command first asks for it.
+    """Return the registry of this call of the program; plugins are loaded on the first request.
 
-    Broken plugins are named on stderr then, and those that break later when the command ends.
+    Broken plugins are reported on stderr at that time, and those that break later when the command ends.
     """
     root = ctx.find_root()
     if not isinstance(root.obj, Registry):
@@ -37,7 +37,7 @@ def registry_of(ctx: typer.Context) -> Registry:
 
 
 def completion(kind: Kind) -> Callable[[typer.Context, str], list[tuple[str, str]]]:
-    """A completion callback for component names of one kind."""
+    """Return a completion callback for the names of components of one kind."""
 
     def complete(ctx: typer.Context, incomplete: str) -> list[tuple[str, str]]:
         offers = registry_of(ctx).components(kind)
@@ -51,11 +51,24 @@ def completion(kind: Kind) -> Callable[[typer.Context, str], list[tuple[str, str
 
 
 def complete_recipe(ctx: typer.Context, incomplete: str) -> list[tuple[str, str]]:
-    """The completion callback for names of recipes."""
+    """Complete names of recipes."""
     offers = registry_of(ctx).recipes()
     return [
         (offer.reference, offer.spec.summary) for offer in offers if offer.reference.startswith(incomplete)
     ]
+
+
+def complete_setting(ctx: typer.Context, incomplete: str) -> list[tuple[str, str]]:
+    """The completion callback for `--set SECTION.OPTION=`, with the options of the components that were chosen."""
+    from walkback.configuration.config import COMPONENT_SECTIONS
+    from walkback.configuration.listing import completions
+    from walkback.errors import WalkbackError
+
+    chosen = {section: ctx.params.get(section) for section in COMPONENT_SECTIONS}
+    try:
+        return completions(registry_of(ctx), incomplete, ctx.params.get("recipe"), chosen)
+    except WalkbackError:
+        return []  # what is wrong is said when the command runs
 
 
 def _report_broken(root: Any, registry: Registry) -> None:
@@ -72,7 +85,7 @@ def _report_broken(root: Any, registry: Registry) -> None:
 
 
 def carry_out(ctx: typer.Context, output: Output, job: Job[Result], *, shown: bool = True) -> Result:
-    """Check a job and do its work, under a progress bar if `shown`."""
+    """Check a job, do its work and return its result; with a progress bar if `shown`."""
     from walkback.jobs import job as jobs
 
     with output.progress(shown=shown) as watch:
@@ -80,7 +93,7 @@ def carry_out(ctx: typer.Context, output: Output, job: Job[Result], *, shown: bo
 
 
 def data_overrides(assignments: Sequence[str] | None) -> list[str]:
-    """`OPTION=VALUE` of a dataset as overrides of the configuration, `data.OPTION=VALUE`."""
+    """Convert options of a dataset, `OPTION=VALUE`, to overrides of the configuration, `data.OPTION=VALUE`."""
     return [a if "." in a.partition("=")[0] else f"data.{a}" for a in assignments or ()]
 
 
@@ -98,7 +111,7 @@ TrustData: TypeAlias = Annotated[
     bool,
     typer.Option(
         "--trust-data",
-        help="Read or fetch the data set that the checkpoint names, wherever the file comes from.",
+        help="Allow reading or downloading the dataset named by the checkpoint, even if the file is not yours.",
     ),
 ]
 DataOptions: TypeAlias = Annotated[
@@ -110,33 +123,35 @@ ReadoutOption: TypeAlias = Annotated[
     typer.Option(
         "--readout",
         metavar=READOUTS,
-        help="What is shown of a state: itself, or the mean of a step from it at T = 1 or T, free of its noise.",
+        help="How states are shown: unchanged, or as the mean of a step at T = 1 or T, which is free of its noise.",
     ),
 ]
 Label: TypeAlias = Annotated[
     str | None,
     typer.Option(
         metavar="CLASS|none",
-        help="Class, by name or number, for models that are told classes (default: of the data, if there are any; else "
-        "drawn as the training data have them).",
+        help="Class, by name or number, for class-conditional models (default: the classes of the data; without data, "
+        "drawn as in the training data).",
     ),
 ]
 Guidance: TypeAlias = Annotated[
     float | None,
     typer.Option(
         min=0.0,
-        help="How far to go from the operator that is told no class (0) to the one that is told (1), or beyond.",
+        help="Position between the unconditional (0) and the class-conditional (1) operator, or beyond.",
     ),
 ]
 Seed: TypeAlias = Annotated[int, typer.Option(min=0, help="Seed.")]
-Device: TypeAlias = Annotated[str, typer.Option(metavar="auto|cpu|cuda[:i]", help="Where to compute.")]
+Device: TypeAlias = Annotated[str, typer.Option(metavar="auto|cpu|cuda[:i]", help="Device to compute on.")]
 Plot: TypeAlias = Annotated[
     Path | None,
     typer.Option(metavar="FILE.png", help="Draw the report's curves (needs the extra viz)."),
 ]
 WorkDirectory: TypeAlias = Annotated[
     Path | None,
-    typer.Option(metavar="DIR", help="Keep finished pieces here, and go on from those that are there."),
+    typer.Option(
+        metavar="DIR", help="Directory of finished parts: keep them here, and resume from existing ones."
+    ),
 ]
 NumLevels: TypeAlias = Annotated[
     int | None, typer.Option(min=1, help="Number of annealing levels (default: those of the schedule).")
@@ -149,5 +164,5 @@ DrawingPrecision: TypeAlias = Annotated[
     Literal["auto", "fp32", "bf16"], typer.Option(help="Precision of the network; auto is bf16 on CUDA.")
 ]
 MeasuringPrecision: TypeAlias = Annotated[
-    Literal["auto", "fp32", "bf16"], typer.Option(help="Precision of the network; auto is fp32 here.")
+    Literal["auto", "fp32", "bf16"], typer.Option(help="Precision of the network; auto is fp32.")
 ]

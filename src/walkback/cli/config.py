@@ -1,4 +1,4 @@
-"""`walkback config`: every option there is, by section."""
+"""`walkback config`: all options, by section."""
 
 from __future__ import annotations
 
@@ -26,8 +26,8 @@ def list_options(
 ) -> None:
     """List the options of every section, for `--set SECTION.OPTION=VALUE`: type, default and meaning.
 
-    Options of operators, data sets and other components are those of the default recipe's; `walkback plugins show NAME`
-    lists those of another one.
+    For operators, datasets and other components, the options are those of the default recipe's component; `walkback
+    plugins show NAME` lists those of another one.
 
     walkback config list
 

@@ -1,7 +1,6 @@
-"""Where commands write: results on stdout; errors, warnings and progress on stderr.
+"""Output of commands: results on stdout; errors, warnings and progress on stderr.
 
-Rich honors NO_COLOR. What plugins, files and users provide is never read as Rich markup: it goes through
-`plain`.
+Rich honors NO_COLOR. Text from plugins, files and users is never interpreted as Rich markup: it passes through `plain`.
 """
 
 from __future__ import annotations
@@ -24,14 +23,14 @@ if TYPE_CHECKING:
 
 
 def plain(text: str, style: str = "") -> Text:
-    """Text of unknown origin, shown as it is: no markup, no control characters."""
+    """Return untrusted text for display, without markup and control characters."""
     return Text(printable(text), style)
 
 
 def table(columns: Sequence[str], rows: Sequence[Sequence[str]], title: str = "") -> Table:
-    """A table without frame: the first column never breaks, the others wrap; empty names make no header.
+    """Return a table without a frame; all columns wrap except the first. Without names, there is no header.
 
-    Cells are one line each, and long ones lose their middle.
+    Each cell is one line; the middle of long cells is omitted.
     """
     heading = plain(title, "bold") if title else None
     grid = Table(
@@ -63,32 +62,32 @@ class Output:
         self.messages = Console(stderr=True, highlight=False)
 
     def show(self, *renderables: RenderableType) -> None:
-        """Print results for people on stdout, one below the other."""
+        """Print results for people on stdout, one below another."""
         for renderable in renderables:
             self.results.print(renderable)
 
     def write(self, text: str) -> None:
-        """Write a result to stdout, lines as they are; what could steer a terminal is escaped as TOML escapes it."""
+        """Write a result to stdout, keeping its lines; control characters are escaped as in TOML."""
         sys.stdout.write(escaped(text, keep="\n\t"))
 
     def emit_json(self, document: Any) -> None:
-        """Write the one JSON document of a `--json` command; NaN and infinities become null."""
+        """Write the JSON document of a `--json` command; NaN and infinities become null."""
         sys.stdout.write(json.dumps(_finite(document), indent=2, allow_nan=False) + "\n")
 
     def note(self, text: str) -> None:
-        """Tell something in one line on stderr."""
+        """Print a message as one line on stderr."""
         self._say(plain(in_one_line(text)))
 
     def warn(self, text: str) -> None:
-        """Warn in one line on stderr."""
+        """Print a warning as one line on stderr."""
         self._say(Text.assemble(("warning: ", "bold yellow"), plain(in_one_line(text))))
 
     def error(self, text: str) -> None:
-        """Say in one line on stderr what is wrong."""
+        """Print an error as one line on stderr."""
         self._say(Text.assemble(("error: ", "bold red"), plain(in_one_line(text))))
 
     def progress(self, *, shown: bool = True) -> ProgressBar:
-        """A bar on stderr, or lines now and then where that is no terminal; nothing but warnings if not `shown`."""
+        """Return a bar on stderr, or occasional lines if that is not a terminal; only warnings if not `shown`."""
         from walkback.support.progress import ProgressBar
 
         return ProgressBar(self.messages, self.warn, shown=shown)

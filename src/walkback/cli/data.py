@@ -1,4 +1,4 @@
-"""`walkback data`: the datasets there are, and preparing one before a run."""
+"""`walkback data`: list datasets, and prepare one before a run."""
 
 from __future__ import annotations
 
@@ -48,9 +48,10 @@ def prepare_data(
     ] = None,
     json: Json = False,
 ) -> None:
-    """Download, decode and cache a dataset now, and show what it is."""
+    """Download, decode and cache a dataset now, and show its description."""
     from walkback.configuration.components import component_table
     from walkback.configuration.layering import resolve_data
+    from walkback.data import prepare_data
     from walkback.extensions.attribution import naming_plugins
 
     registry, output = registry_of(ctx), Output()
@@ -59,7 +60,7 @@ def prepare_data(
     dataset = registry.load(registry.find("dataset", config.name))(**config.options)
     with output.progress() as watch, naming_plugins(registry):
         watch.stage(f"Preparing {config.name}", 0)
-        dataset.prepare()
+        prepare_data(dataset, watch)
     if json:
         output.emit_json({"data": component_table(config), "info": dataset.info.to_dict()})
     else:
@@ -81,7 +82,7 @@ def _table(info: DataInfo) -> Any:
 
 
 def _columns(info: DataInfo) -> list[tuple[str, str]]:
-    """Mean and deviation of each column of a table, a line each."""
+    """Return rows with mean and deviation of each column of a table."""
     fit = info.standardized
     if fit is None:
         return []

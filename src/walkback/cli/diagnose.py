@@ -1,14 +1,14 @@
-"""`walkback diagnose`: measure a trained operator by a diagnostic that a plugin offers."""
+"""`walkback diagnose`: run a diagnostic of a plugin on a trained operator."""
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Annotated, Any, final
 
 import typer
 from typer.core import TyperCommand
 
 from walkback.cli.common import (
-    CheckpointFile,
     DataSource,
     Device,
     ForcePlot,
@@ -31,15 +31,15 @@ from walkback.errors import ConfigurationError
 
 @final
 class DiagnoseCommand(TyperCommand):
-    """Shows the options of the diagnostic that `--help` comes with."""
+    """A command whose `--help` includes the options of the given diagnostic."""
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
-        """Remember the arguments: `--help` ends the parsing before they have names."""
+        """Remember the arguments: `--help` ends parsing before they are assigned."""
         ctx.meta[_ARGUMENTS] = tuple(args)
         return super().parse_args(ctx, args)
 
     def format_help(self, ctx: Any, formatter: Any) -> None:
-        """The help of the command, and below it the options for `--set`."""
+        """Format the help of the command, followed by the options for `--set`."""
         super().format_help(ctx, formatter)
         registry = registry_of(ctx)
         for name in ctx.meta.get(_ARGUMENTS, ()):
@@ -52,7 +52,7 @@ COMMAND_CLASS = DiagnoseCommand
 _ARGUMENTS = "walkback.diagnose"
 
 FAILED = 3
-"""Exit code where a figure is beyond its threshold."""
+"""Exit code if a figure is above its threshold."""
 
 
 def diagnose(
@@ -65,7 +65,14 @@ def diagnose(
             autocompletion=completion("diagnostic"),
         ),
     ],
-    checkpoint: CheckpointFile,
+    checkpoint: Annotated[
+        Path,
+        typer.Argument(
+            metavar="CKPT|TRACE",
+            help="Checkpoint (.safetensors), or the directory of a run; for mixing and stationarity also recorded "
+            "chains, an array (chains, draws, …) in a .npz or .npy file.",
+        ),
+    ],
     assignments: Annotated[
         list[str] | None,
         typer.Option(
@@ -79,7 +86,14 @@ def diagnose(
         typer.Option(
             "--threshold",
             metavar="[FIGURE=]VALUE",
-            help="Exit with 3 where the figure (default: the first of the report's kind) is above VALUE.",
+            help="Exit with code 3 if the figure (default: the headline of the report) is above VALUE.",
+        ),
+    ] = None,
+    array: Annotated[
+        str | None,
+        typer.Option(
+            metavar="NAME",
+            help="Array (chains, draws, …) in a trace .npz (default: trace, or the only one).",
         ),
     ] = None,
     cache: WorkDirectory = None,
@@ -91,32 +105,48 @@ def diagnose(
     precision: MeasuringPrecision = "auto",
     json: Json = False,
 ) -> None:
-    """Measure how a trained operator's chain behaves, with standard errors.
+    """Measure the behavior of a trained operator's chain, with standard errors.
 
     walkback diagnose reversibility runs/mine
 
     walkback diagnose stationarity final.safetensors --set steps=100000 --cache work --plot drift.png
 
     walkback diagnose reversibility final.safetensors --set chains=200 --threshold 5 --json
+
+    walkback diagnose mixing trace.npz
     """
     from walkback.jobs.diagnose import DiagnoseJob
     from walkback.jobs.inputs import DataRequest, ModelRequest
     from walkback.jobs.job import flags, renamed
+    from walkback.jobs.trace import ENDINGS, TraceJob
 
     output, given = Output(), assignments or []
-    job = DiagnoseJob(
-        diagnostic=name,
-        model=ModelRequest(checkpoint, device, precision),
-        options=dict(_option(text) for text in given if not text.startswith("data.")),
-        data=DataRequest(data, tuple(text for text in given if text.startswith("data.")), trust_data),
-        thresholds=tuple(_threshold(text) for text in thresholds or ()),
-        cache=renamed(output.warn, flags, "keep", keep, "cache", cache),
-        plot=plot,
-        overwrite=force,
-        seed=seed,
-        say=flags,
-    )
-    found = carry_out(ctx, output, job)
+    of_data = tuple(text for text in given if text.startswith("data."))
+    options = dict(_option(text) for text in given if text not in of_data)
+    limits = tuple(_threshold(text) for text in thresholds or ())
+    if checkpoint.suffix.lower() in ENDINGS:
+        if data is not None or of_data:
+            raise ConfigurationError("Got data beside a trace, expected the trace alone: leave --data out.")
+        trace = TraceJob(name, checkpoint, array, options, limits, plot, force)
+        found = carry_out(ctx, output, trace)
+    else:
+        if array is not None:
+            raise ConfigurationError(
+                f"Got --array {array} with a checkpoint, expected a trace: leave it out."
+            )
+        job = DiagnoseJob(
+            diagnostic=name,
+            model=ModelRequest(checkpoint, device, precision),
+            options=options,
+            data=DataRequest(data, of_data, trust_data),
+            thresholds=limits,
+            cache=renamed(output.warn, flags, "keep", keep, "cache", cache),
+            plot=plot,
+            overwrite=force,
+            seed=seed,
+            say=flags,
+        )
+        found = carry_out(ctx, output, job)
     tell_report(output, found.report, json=json, plot=plot, beyond=list(found.beyond))
     for sentence in found.beyond:
         output.error(sentence)
@@ -127,7 +157,7 @@ def diagnose(
 
 
 def _option(assignment: str) -> tuple[str, Any]:
-    """`OPTION=VALUE` of the diagnostic."""
+    """Parse `OPTION=VALUE` of the diagnostic."""
     from walkback.configuration.overrides import parse_value
 
     name, equals, value = assignment.partition("=")
@@ -137,7 +167,7 @@ def _option(assignment: str) -> tuple[str, Any]:
 
 
 def _threshold(text: str) -> tuple[str, float]:
-    """`FIGURE=VALUE`, or `VALUE`, which means the headline."""
+    """Parse `FIGURE=VALUE`, or `VALUE`, which refers to the headline."""
     name, equals, value = text.rpartition("=")
     try:
         return name.strip() if equals else "", float(value)

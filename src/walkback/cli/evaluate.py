@@ -38,29 +38,29 @@ def evaluate(
         Literal["train", "validation", "test"], typer.Option(help="Split to evaluate on.")
     ] = "test",
     limit: Annotated[
-        int, typer.Option(min=1, help="Number of examples: the first ones of the split.")
+        int, typer.Option(min=1, help="Maximum number of examples, from the start of the split.")
     ] = 1000,
-    paths: Annotated[int, typer.Option(min=1, help="Heating paths of each example.")] = 32,
+    paths: Annotated[int, typer.Option(min=1, help="Number of heating paths per example.")] = 32,
     simulated: Annotated[
-        int, typer.Option(min=0, help="Samples of the model whose likelihood is bracketed; 0: none.")
+        int, typer.Option(min=0, help="Number of samples whose likelihood is bracketed; 0 omits the bracket.")
     ] = 100,
     samples: Annotated[
-        int, typer.Option(min=0, help="Samples compared with the data by distances and coverage; 0: none.")
+        int, typer.Option(min=0, help="Number of samples to compare with the data; 0 omits the comparison.")
     ] = 0,
     readout: ReadoutOption = "state",
     classifier: Annotated[
         bool,
         typer.Option(
             "--classifier",
-            help="Train a classifier on the data's labels, and compare samples by its features too.",
+            help="Train a classifier on the data's labels, and also compare its features of samples.",
         ),
     ] = False,
     baselines: Annotated[
-        bool, typer.Option("--baselines/--no-baselines", help="Judge simple models on the same examples.")
+        bool, typer.Option("--baselines/--no-baselines", help="Evaluate simple models on the same examples.")
     ] = True,
     levels: NumLevels = None,
     steps: OldSteps = None,
-    batch_size: Annotated[int, typer.Option(min=1, help="Examples computed at a time.")] = 250,
+    batch_size: Annotated[int, typer.Option(min=1, help="Number of examples computed at a time.")] = 250,
     cache: WorkDirectory = None,
     keep: OldKeep = None,
     plot: Plot = None,
@@ -70,10 +70,10 @@ def evaluate(
     precision: MeasuringPrecision = "auto",
     json: Json = False,
 ) -> None:
-    """Bound and importance-sampled likelihood of held-out data, in nats and bits/dim, with standard errors.
+    """Estimate the likelihood of held-out data: bound and importance sampling, in nats and bits/dim, with errors.
 
-    Also: what carries the estimate (effective sample size, Pareto's k), a bracket of the likelihood of the model's own
-    samples from both sides, where the bound is lost level by level, and simple models for orientation.
+    The report also contains the reliability of the estimate (effective sample size, Pareto's k), bounds from both sides
+    on the likelihood of the model's own samples, the gap by level, and simple models to compare with.
 
     walkback evaluate runs/mine --limit 200 --paths 64 --plot evaluation.png
 

@@ -1,4 +1,4 @@
-"""`walkback info`: what a checkpoint says about itself, from its header alone."""
+"""`walkback info`: the description of a checkpoint, read from its header."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ def info(
 
 
 def _options(config: dict[str, Any], path: str = "") -> Iterator[tuple[str, str]]:
-    """All options by dotted path; names of components are shown with their origins."""
+    """Yield all options by dotted path, except names of components, which are shown with their origins."""
     for option, value in config.items():
         if isinstance(value, dict):
             yield from _options(value, f"{path}{option}.")
@@ -56,7 +56,7 @@ def _options(config: dict[str, Any], path: str = "") -> Iterator[tuple[str, str]
 
 
 def _classes(value: object) -> str:
-    """Names of the classes that the model is told."""
+    """Return the names of the classes that the model is conditioned on."""
     names = [str(_list(pair)[0]) for pair in _list(value) if _list(pair)]
     return ", ".join(names[:20]) + (f", … ({len(names)})" if len(names) > 20 else "")
 

@@ -1,4 +1,4 @@
-"""`walkback inpaint`: fill in what is missing of held-out images."""
+"""`walkback inpaint`: fill in the missing part of held-out images."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def inpaint(
         str,
         typer.Option(
             metavar="top|bottom|left|right|FILE.png",
-            help="What is kept: a half, or the white part of an image of the data's size.",
+            help="Part to keep: a half, or the white part of an image of the data's size.",
         ),
     ],
     data: DataSource = None,
@@ -42,13 +42,13 @@ def inpaint(
     split: Annotated[
         Literal["train", "validation", "test"], typer.Option(help="Split to take images from.")
     ] = "test",
-    num: Annotated[int, typer.Option(min=1, help="Number of images: the first ones of the split.")] = 8,
+    num: Annotated[int, typer.Option(min=1, help="Number of images, from the start of the split.")] = 8,
     extra: Annotated[int, typer.Option(min=0, help="Steps at T = 1 after annealing.")] = 100,
     anneal: Annotated[
         bool,
         typer.Option(
             "--anneal/--no-anneal",
-            help="Cool from the prior first, or start at T = 1 from the corrupted image, noise where nothing is kept.",
+            help="Cool from the prior first, or start at T = 1 from the kept part completed with noise.",
         ),
     ] = True,
     label: Label = None,
@@ -61,7 +61,7 @@ def inpaint(
     precision: DrawingPrecision = "auto",
     json: Json = False,
 ) -> None:
-    """Fill in images: keep a part of each as it is at every step, and let the chain draw the rest.
+    """Inpaint images: keep a part of each fixed at every step of a chain that draws the rest.
 
     The picture has three rows: masked, filled, original.
 

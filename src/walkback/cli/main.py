@@ -1,6 +1,6 @@
-"""The entry point: calls a command, and turns what it raises into one sentence on stderr and an exit code.
+"""The entry point: runs a command, and turns exceptions into one sentence on stderr and an exit code.
 
-0 done, 1 failure, 2 usage or configuration, 3 a diagnostic failed its threshold, 4 a plugin is at fault,
+0 success, 1 failure, 2 usage or configuration, 3 a figure is above its threshold, 4 a plugin is at fault,
 129, 130, 143 ended by SIGHUP, SIGINT, SIGTERM.
 """
 
@@ -31,15 +31,15 @@ _GLOBAL_FLAGS = ("--debug", "--no-plugins")
 """Flags of the program itself, accepted before and after the command."""
 
 _INTERRUPTED = 128 + signal.SIGINT
-"""What Typer returns for a KeyboardInterrupt."""
+"""Exit code of Typer for a KeyboardInterrupt."""
 
 
 def main() -> NoReturn:
     """Run `walkback` with the arguments of the process."""
-    # Waiting threads sleep instead of spinning: beside other work, spinning makes two threads slower than one.
+    # Let waiting threads sleep instead of spin: on a busy machine, spinning makes two threads slower than one.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     if isinstance(sys.stdout, io.TextIOWrapper):
-        sys.stdout.reconfigure(errors="replace")  # a terminal without σ or × shows a question mark instead
+        sys.stdout.reconfigure(errors="replace")  # a terminal that lacks σ or × shows a question mark
     code = call(sys.argv[1:])
     if is_one_of_several():
         _leave(code)
@@ -47,10 +47,10 @@ def main() -> NoReturn:
 
 
 def _leave(code: int) -> NoReturn:
-    """End one of several processes without the interpreter's own farewell.
+    """End one of several processes without shutting down the interpreter.
 
-    Threads of the process group may hold tensors beyond its end; one that frees a tensor while the interpreter goes
-    aborts a process whose work is done (https://github.com/pytorch/pytorch/pull/179291).
+    Threads of the process group may outlive it and hold tensors; if one frees a tensor while the interpreter shuts
+    down, it aborts a process whose work is done (https://github.com/pytorch/pytorch/pull/179291).
     """
     with suppress(OSError):
         sys.stdout.flush()
@@ -76,30 +76,30 @@ def call(arguments: Sequence[str]) -> int:
             Output().note(str(stopped))
         return 128 + stopped.signal
     except BrokenPipeError:
-        # The reader has gone; without this the interpreter complains about the flush at its own exit.
+        # The reader of the pipe is gone. Without this, the interpreter would report a failed flush at its exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
     except Exception as error:
-        # Compiled code, such as pydantic's, makes another exception of the one that a signal raised in it.
+        # Compiled code, such as pydantic's, may replace the exception that a signal raised in it by another one.
         if raised:
             return _report_stop(raised[-1])
         return _report(error, debug="--debug" in arguments)
-    if code == _INTERRUPTED:  # Typer's, for a signal before the command began
+    if code == _INTERRUPTED:  # from Typer, for a signal before the command began
         return _report_stop(raised[-1] if raised else Stopped(signal.SIGINT))
     return code if isinstance(code, int) else 0
 
 
 def _report_stop(stopped: Stopped) -> int:
-    """Say that a signal has ended the command; returns the exit code."""
+    """Report that a signal ended the command; returns the exit code."""
     notes = getattr(stopped, "__notes__", ())
-    # Processes of a launcher are also ended because another one has failed, which is what is to be read then.
+    # A launcher also ends processes because another one failed: the message of that one should be seen, not this one.
     if notes or not is_one_of_several():
         Output().error("; ".join([str(stopped), *notes]) + ".")
     return 128 + stopped.signal
 
 
 def _refuse_empty(arguments: Sequence[str]) -> None:
-    """Refuse empty values, as of an unset variable of a script: an empty path would be the current directory."""
+    """Refuse empty values, e.g. of an unset variable in a script: an empty path would mean the current directory."""
     option = ""
     for argument in arguments:
         given, equals, value = argument.partition("=")
@@ -112,14 +112,14 @@ def _refuse_empty(arguments: Sequence[str]) -> None:
 
 
 def _hoist(arguments: Sequence[str]) -> list[str]:
-    """Move the global flags to the front, where the program's own parser expects them."""
+    """Move global flags to the front, where the program's parser expects them."""
     end = arguments.index("--") if "--" in arguments else len(arguments)
     flags = [argument for argument in arguments[:end] if argument in _GLOBAL_FLAGS]
     return [*flags, *(argument for argument in arguments[:end] if argument not in flags), *arguments[end:]]
 
 
 def _report(error: Exception, *, debug: bool) -> int:
-    """Say what went wrong; returns the exit code."""
+    """Report an error; returns the exit code."""
     if debug:
         traceback.print_exception(error)
     if isinstance(error, WalkbackError):
@@ -143,7 +143,7 @@ def _report(error: Exception, *, debug: bool) -> int:
 
 
 def _report_usage(error: Any) -> int:
-    """Report an error of the command line's parser; one without a message has already shown the help."""
+    """Report an error of the command-line parser; one without a message has already shown the help."""
     message = " ".join(error.format_message().split()).rstrip(".")
     context = getattr(error, "ctx", None)
     command = context.command_path if context else "walkback"

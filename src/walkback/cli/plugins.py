@@ -1,4 +1,4 @@
-"""`walkback plugins`: what is installed, and what it offers."""
+"""`walkback plugins`: installed plugins and their components."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def list_plugins(
     ] = None,
     json: Json = False,
 ) -> None:
-    """List the installed plugins with their state, and everything they offer by kind."""
+    """List the installed plugins with their status, and their components by kind."""
     if kind is not None and kind not in RECORDS:
         raise ConfigurationError(
             f"Unknown kind {kind!r}{nearest(kind, RECORDS)}; available: {', '.join(RECORDS)}."
@@ -92,6 +92,6 @@ def _show(registry: Registry, kinds: list[str], output: Output) -> None:
 
 
 def _summary(offer: Registered[Any]) -> str:
-    """The summary, and that the bare name is not enough where several claim it."""
+    """Return the summary, with a note if other distributions use the same name."""
     shadowed = f"shadowed: {offer.spec.name!r} is also {' and '.join(offer.rivals)}" if offer.rivals else ""
     return "; ".join(text for text in (offer.spec.summary, shadowed) if text)

@@ -1,4 +1,4 @@
-"""`walkback plugins new`: a plugin distribution that works, to start from."""
+"""`walkback plugins new`: write a working plugin distribution to start from."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def new(
     ] = None,
     json: Json = False,
 ) -> None:
-    """Write a complete plugin: one small working component, its hook, its tests, ready to be installed."""
+    """Write a complete plugin, ready to install: a small working component, its hook and its tests."""
     names = names_for(name, kind_named(kind))
     require_unused(names, registry_of(ctx))
     directory = Path(names.distribution) if out is None else out

@@ -1,4 +1,4 @@
-"""`walkback plugins show`: everything about one component, or about one plugin."""
+"""`walkback plugins show`: details of a component or a plugin."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from walkback.extensions.registry import Registry
 
 @dataclass(frozen=True, slots=True)
 class Problem:
-    """Why something cannot be used, in one line and with its traceback."""
+    """The reason why a component cannot be used, in one line and with its traceback."""
 
     error: str = ""
     traceback: str = ""
@@ -32,14 +32,14 @@ def show(
     name: Annotated[str, typer.Argument(help="A component, a plugin or a distribution.", show_default=False)],
     kind: Annotated[
         str | None,
-        typer.Option(help="Kind of the component, where several have the name.", show_default=False),
+        typer.Option(help="Kind of the component, if several kinds use the name.", show_default=False),
     ] = None,
     traceback: Annotated[
-        bool, typer.Option("--traceback", help="Show the traceback of what is broken.")
+        bool, typer.Option("--traceback", help="Show the traceback of a broken plugin or component.")
     ] = False,
     json: Json = False,
 ) -> None:
-    """Show one component with its options, or one plugin with its state and what it offers."""
+    """Show a component with its options, or a plugin with its status and components."""
     registry, output = registry_of(ctx), Output()
     plugins = [] if kind is not None else _plugins_named(registry, name)
     if plugins and not _is_component(registry, name):
@@ -62,7 +62,7 @@ def _is_component(registry: Registry, name: str) -> bool:
 
 
 def _plugins_named(registry: Registry, name: str) -> list[PluginStatus]:
-    """The plugins that `name` can mean: `entry-point`, `distribution:entry-point` or `distribution`."""
+    """Return the plugins that match `name`: `entry-point`, `distribution:entry-point` or `distribution`."""
     return [
         status
         for status in registry.plugins
@@ -88,7 +88,7 @@ def _plugin_documents(registry: Registry, plugins: list[PluginStatus]) -> tuple[
 
 
 def _offers(registry: Registry, plugin: str) -> dict[str, list[str]]:
-    """Names by kind of what a plugin offers."""
+    """Return the names of the components of a plugin, by kind."""
     offers = {
         kind: [offer.spec.name for offer in registry.offers(kind) if offer.plugin == plugin]
         for kind in RECORDS
@@ -124,7 +124,7 @@ def _component_document(registry: Registry, found: Registered[Component]) -> tup
         "summary": found.spec.summary,
         "class": found.spec.target,
         "options": options,
-        # A plugin's defaults may be anything; here they are shown only.
+        # The defaults of a plugin may be any objects; here they are only shown.
         "defaults": json_module.loads(json_module.dumps(_tables(found.spec), default=str)),
     }
     return document, problem
@@ -172,7 +172,7 @@ def show_options(output: Output, registry: Registry, found: Registered[Component
 
 
 def _options(registry: Registry, found: Registered[Component]) -> tuple[list[dict[str, str]], Problem]:
-    """The options in words; none where the class cannot be imported or read, which is told."""
+    """Return the described options, or the problem if the class cannot be imported or read."""
     from walkback.configuration.options import options_of
 
     try:

@@ -1,4 +1,4 @@
-"""`walkback push`: a model to the hub."""
+"""`walkback push`: publish a model on the hub."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def push(
         typer.Option("--license", metavar="ID", help="License of the weights, for the card: apache-2.0, …"),
     ] = None,
     dry_run: Annotated[
-        bool, typer.Option("--dry-run", help="Name the files and their sizes, and send nothing.")
+        bool, typer.Option("--dry-run", help="List the files and their sizes without sending anything.")
     ] = False,
     json: Json = False,
 ) -> None:

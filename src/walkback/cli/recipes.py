@@ -1,4 +1,4 @@
-"""`walkback recipes`: the complete configurations that plugins ship."""
+"""`walkback recipes`: the complete configurations provided by plugins."""
 
 from __future__ import annotations
 
@@ -34,6 +34,6 @@ def show_recipe(
     ctx: typer.Context,
     name: Annotated[str, typer.Argument(help="Name of a recipe.", autocompletion=complete_recipe)],
 ) -> None:
-    """Print a recipe as TOML, ready to be changed and given to `walkback run --recipe FILE.toml`."""
+    """Print a recipe as TOML, to be edited and passed to `walkback run --recipe FILE.toml`."""
     registry = registry_of(ctx)
     Output().write(registry.recipe_text(registry.find_recipe(name)))

@@ -1,4 +1,4 @@
-"""`walkback report`: one run as a page."""
+"""`walkback report`: write a page about a run."""
 
 from __future__ import annotations
 
@@ -20,16 +20,16 @@ def report(
         "report.html"
     ),
     evaluate: Annotated[
-        bool, typer.Option("--evaluate", help="Measure the likelihood of held-out data, beside baselines.")
+        bool, typer.Option("--evaluate", help="Evaluate the likelihood of held-out data, with baselines.")
     ] = False,
     samples: Annotated[
-        int, typer.Option(min=0, help="With --evaluate: compare so many samples with the data.")
+        int, typer.Option(min=0, help="With --evaluate, number of samples to compare with the data.")
     ] = 0,
     diagnose: Annotated[
         list[str] | None,
         typer.Option(
             metavar="NAME",
-            help="Carry out this diagnostic; may be repeated.",
+            help="Run this diagnostic; may be repeated.",
             autocompletion=completion("diagnostic"),
         ),
     ] = None,
@@ -37,11 +37,11 @@ def report(
     force: Force = False,
     device: Device = "auto",
 ) -> None:
-    """Write one self-contained HTML page on a run: curves, samples, chains, measurements, configuration.
+    """Write a self-contained HTML page about a run: curves, samples, chains, measurements, configuration.
 
     walkback report runs/wide -o wide.html --evaluate --diagnose reversibility --diagnose mixing
 
-    Reports in the run directory (`walkback evaluate RUN --json > RUN/evaluate.json`) are part of the page.
+    The page includes reports in the run directory (`walkback evaluate RUN --json > RUN/evaluate.json`).
     """
     from walkback.jobs.job import flags
     from walkback.jobs.report import MeasureRequest, ReportJob

@@ -1,4 +1,4 @@
-"""How a report is shown: a table with value, error and unit, its warnings and its protocol; or one JSON document."""
+"""Display of reports: a table with value, error and unit, warnings and protocol; or one JSON document."""
 
 from __future__ import annotations
 
@@ -20,15 +20,15 @@ _SHOWN = (
     *("preprocessing", "paths", "levels", "mean_levels", "diagnostic", "repeats", "compiled", "threads"),
     *("seed", "precision", "device", "device_name", "torch", "walkback"),
 )
-"""What of the protocol people see; `--json` has all of it."""
+"""Entries of the protocol that are displayed; `--json` contains all of them."""
 
 
 def tell_report(output: Output, report: Report, *, json: bool, plot: Path | None = None, **more: Any) -> None:
-    """Print a report: one JSON document with `more`, or for people, with its warnings on stderr; then draw its plot.
+    """Print a report (as one JSON document with `more`, or for people with warnings on stderr), and draw its plot.
 
     Raises:
-        ConfigurationError: There is nothing to draw, or matplotlib is not installed.
-        WalkbackError: The picture cannot be written.
+        ConfigurationError: There is nothing to plot, or matplotlib is not installed.
+        WalkbackError: The plot cannot be written.
     """
     if json:
         output.emit_json({**report.to_dict(), **more})
@@ -51,7 +51,7 @@ def _show(output: Output, report: Report) -> None:
 
 
 def _show_figures(output: Output, figures: Sequence[Figure]) -> None:
-    """One line a figure, with what it means below it."""
+    """Print one line per figure, followed by its meaning."""
     from walkback.report import number
 
     cells = [

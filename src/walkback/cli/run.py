@@ -1,4 +1,4 @@
-"""`walkback run`: train a transition operator, evaluate it, draw samples."""
+"""`walkback run`: train a transition operator, evaluate it and draw samples."""
 
 from __future__ import annotations
 
@@ -60,7 +60,8 @@ def run(
     precision: RunPrecision = None,
     compiled: Compile = None,
     nproc: Annotated[
-        int | None, typer.Option(help="Processes to train with, one per device.", rich_help_panel=EXECUTION)
+        int | None,
+        typer.Option(help="Number of processes to train with, one per device.", rich_help_panel=EXECUTION),
     ] = None,
     out: Annotated[
         Path | None,
@@ -70,8 +71,8 @@ def run(
         str | None,
         typer.Option(
             metavar="auto|DIR[@STEP]",
-            help="Resume a run directory from its newest checkpoint, or from that of STEP; auto takes the newest "
-            "directory that fits, or starts anew.",
+            help="Resume a run directory from its newest checkpoint, or from that of STEP; auto resumes the newest "
+            "matching directory, or starts a new run.",
             rich_help_panel=EXECUTION,
         ),
     ] = None,
@@ -79,7 +80,7 @@ def run(
         list[str] | None,
         typer.Option(
             metavar="data|OPTION",
-            help="With --resume: accept that the data, or an option that the weights depend on, have changed.",
+            help="With --resume, accept changed data, or a changed option that the weights depend on.",
             rich_help_panel=EXECUTION,
         ),
     ] = None,
@@ -87,22 +88,24 @@ def run(
         bool | None,
         typer.Option(
             "--pictures/--no-pictures",
-            help="Draw samples, chains and walks when training ends (samples.*).",
+            help="Draw samples, chains and walks at the end of training (samples.*).",
             rich_help_panel=EXECUTION,
         ),
     ] = None,
     seeds: Annotated[
         int | None,
         typer.Option(
-            metavar="N", help="Train N runs, with this seed and those that follow it.", rich_help_panel=SWEEP
+            metavar="N",
+            help="Train N runs with consecutive seeds, starting with --seed.",
+            rich_help_panel=SWEEP,
         ),
     ] = None,
     sweep: Annotated[
         list[str] | None,
         typer.Option(
             metavar="SECTION.OPTION=VALUE,…",
-            help="Train one run per value, e.g. --sweep operator.sigma=0.03,0.05; may be repeated, for all "
-            "combinations. The same command skips finished runs and resumes others.",
+            help="Train one run per value, e.g. --sweep operator.sigma=0.03,0.05; may be repeated to train all "
+            "combinations. Repeating the command skips finished runs and resumes others.",
             rich_help_panel=SWEEP,
         ),
     ] = None,
@@ -110,7 +113,7 @@ def run(
         bool,
         typer.Option(
             "--dry-run",
-            help="Show the resolved configuration and the parameter count, and stop.",
+            help="Show the resolved configuration and the number of parameters, without training.",
             rich_help_panel=EXECUTION,
         ),
     ] = False,
@@ -118,7 +121,7 @@ def run(
 ) -> None:
     """Train a transition operator, evaluate it on held-out data and draw samples.
 
-    Without options: small handwritten digits, in about two minutes on two cores.
+    Without options, it learns small handwritten digits in about two minutes on two cores.
 
     walkback run --operator gaussian-conv --data celeba
 
@@ -131,7 +134,7 @@ def run(
     from walkback.jobs.sweep import SweepJob
     from walkback.jobs.train import TrainJob
 
-    # Parts and settings go by their names, so they are not repeated here.
+    # Components and settings are passed by parameter name, and so are not repeated here.
     choices = choices_of(ctx.params, [*logger_overrides(loggers), *(assignments or ())])
     job = TrainJob(choices, out=out, resume=resume, accept=tuple(accept or ()), launched=True, say=flags)
     output = Output()
@@ -157,7 +160,7 @@ def run(
 
 
 def _sweep(ctx: typer.Context, output: Output, job: SweepJob, json: bool, dry_run: bool) -> None:
-    """Train the runs of a sweep and show them; exit code 1 if one has diverged."""
+    """Train the runs of a sweep and show them; the exit code is 1 if one diverged."""
     if dry_run:
         with output.progress() as watch:
             ready = job.check(registry_of(ctx), watch)
@@ -195,7 +198,7 @@ def _peak(result: RunResult) -> str:
 
 
 def _show(ready: CheckedTraining, output: Output, json: bool) -> None:
-    """--dry-run: the resolved configuration, and the size of the model."""
+    """Show the resolved configuration and the size of the model, for --dry-run."""
     prepared, config = ready.prepared, ready.prepared.config
     levels = [level.temperature for level in prepared.model.levels()]
     minutes, steps = config.training.minutes, config.training.steps

@@ -1,4 +1,4 @@
-"""`walkback runs`: run directories side by side."""
+"""`walkback runs`: list and compare run directories."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from walkback.reporting.table import RunTable
 
 _UNBOUNDED = 100_000
-"""Columns of a terminal in which every table fits."""
+"""Width of a terminal into which every table fits."""
 
 app = typer.Typer(no_args_is_help=True, help="List and compare runs.")
 
@@ -40,7 +40,7 @@ Filters: TypeAlias = Annotated[
     typer.Option(
         "--filter",
         metavar="KEY=VALUE",
-        help="Show the runs with this state, name or option (KEY!=VALUE: without it); may be repeated.",
+        help="Show only runs with this state, name or option (KEY!=VALUE: without it); may be repeated.",
     ),
 ]
 Csv: TypeAlias = Annotated[bool, typer.Option("--csv", help="Print CSV on stdout.")]
@@ -60,7 +60,7 @@ def list_runs(
 def compare(
     places: Places = None, sort: Sort = None, filters: Filters = None, json: Json = False, csv: Csv = False
 ) -> None:
-    """Compare runs side by side: one column a run, one row a fact or an option that differs."""
+    """Compare runs side by side: one column per run, one row per fact or differing option."""
     from walkback.jobs.runs import RunsJob
 
     found, output = RunsJob(places or (), sort, filters or ()).run(), Output()
@@ -84,7 +84,7 @@ def show(
     place: Annotated[Path, typer.Argument(metavar="DIR", help="A run directory, or a checkpoint.")],
     json: Json = False,
 ) -> None:
-    """Show everything that one run says about itself, with every option."""
+    """Show all facts about a run, with all options."""
     from walkback.jobs.runs import RunsJob
 
     output, found = Output(), RunsJob([place]).run()
@@ -100,7 +100,7 @@ def show(
 
 
 def show_runs(output: Output, found: RunTable, *, json: bool = False, csv: bool = False) -> None:
-    """Print runs: a table, or one block a run where the terminal is too narrow for it."""
+    """Print runs as a table, or as one block per run if the terminal is too narrow."""
     if json:
         output.emit_json(found.to_dict())
     elif csv:
@@ -122,7 +122,7 @@ def _tell_problems(output: Output, found: RunTable) -> None:
 def _show_grid(
     output: Output, header: Sequence[str], rows: Sequence[Sequence[str]], blocks: Sequence[Sequence[str]]
 ) -> None:
-    """Print a table where it fits; else `blocks`, a header and its rows, one below the other."""
+    """Print a table if it fits; otherwise `blocks` (a header and its rows), one below another."""
     console, grid = output.results, table([in_one_line(cell) for cell in header], rows)
     natural = Measurement.get(console, console.options.update(width=_UNBOUNDED), grid)
     if natural.maximum <= console.width:

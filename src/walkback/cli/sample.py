@@ -44,15 +44,15 @@ def sample(
     ] = "noise",
     split: Annotated[
         Literal["train", "validation", "test"] | None,
-        typer.Option(help="Split of the data that --from data takes (default: test)."),
+        typer.Option(help="Split of the data for --from data (default: test)."),
     ] = None,
     trust_data: TrustData = False,
     levels: NumLevels = None,
     steps: OldSteps = None,
     extra: Annotated[
-        int, typer.Option(min=0, help="Further steps at T = 1 before anything is recorded.")
+        int, typer.Option(min=0, help="Number of steps at T = 1 before the recorded chain.")
     ] = 0,
-    chain: Annotated[int, typer.Option(min=0, help="Then record a chain of this many steps at T = 1.")] = 0,
+    chain: Annotated[int, typer.Option(min=0, help="Number of recorded steps at T = 1.")] = 0,
     every: Annotated[
         int | None, typer.Option(min=1, help="Steps between two recorded frames (default: 20 frames).")
     ] = None,
@@ -64,7 +64,8 @@ def sample(
     batch_size: Annotated[
         int,
         typer.Option(
-            min=1, help="Samples computed at a time; another size gives other samples of the same seed."
+            min=1,
+            help="Number of samples computed at a time; another size gives other samples for the same seed.",
         ),
     ] = 1000,
     seed: Seed = 0,
@@ -72,7 +73,7 @@ def sample(
     precision: DrawingPrecision = "auto",
     json: Json = False,
 ) -> None:
-    """Draw samples: anneal from the prior, take extra steps at T = 1, and record a chain if asked to.
+    """Draw samples: anneal from the prior, take extra steps at T = 1, and optionally record a chain.
 
     With --from, chains start at T = 1 from data or from a file instead.
 

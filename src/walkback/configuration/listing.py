@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import replace
 
-from walkback.configuration.config import COMPONENT_SECTIONS, SECTIONS, SETTINGS_SECTIONS
+from walkback.configuration.config import COMPONENT_SECTIONS, SECTIONS, SETTINGS_SECTIONS, RunConfig
 from walkback.configuration.layering import resolve
 from walkback.configuration.options import Option, options_of, options_of_settings
 from walkback.errors import ConfigurationError
@@ -44,14 +45,38 @@ def all_options(registry: Registry, beginning: str = "") -> tuple[Option, ...]:
     return tuple(found)
 
 
-def _options_of(registry: Registry, section: str) -> list[Option]:
+def completions(
+    registry: Registry, incomplete: str, recipe: str | None, components: Mapping[str, str | None]
+) -> list[tuple[str, str]]:
+    """Return `SECTION.OPTION=` with its help for every option that begins like that, for `--set`.
+
+    Args:
+        registry: The plugins.
+        incomplete: What was typed.
+        recipe: The recipe that was chosen; None for the default one.
+        components: Names of components that were chosen, by section.
+
+    Raises:
+        ConfigurationError: A choice is wrong.
+        PluginError: A chosen component is broken.
+    """
+    section, dot, _ = incomplete.partition(".")
+    sections = [name for name in (*COMPONENT_SECTIONS, *SETTINGS_SECTIONS) if name.startswith(section)]
+    if not dot:
+        return [(f"{name}.", "") for name in sections]
+    config = resolve(registry, recipe=recipe, components=dict(components))
+    found = _options_of(registry, section, config) if section in sections else []
+    return [(f"{option.name}=", option.help) for option in found if option.name.startswith(incomplete)]
+
+
+def _options_of(registry: Registry, section: str, config: RunConfig | None = None) -> list[Option]:
     if section in SETTINGS_SECTIONS:
         return [
             replace(option, name=f"{section}.{option.name}")
             for option in options_of_settings(SETTINGS_SECTIONS[section])
         ]
     kind = COMPONENT_SECTIONS[section]
-    chosen = getattr(resolve(registry), section).name
+    chosen = getattr(config or resolve(registry), section).name
     registered = registry.find(kind, chosen)
     names = " or ".join(offer.reference for offer in registry.components(kind))
     own = options_of(registry.load(registered), registered.spec.preset, registry)

@@ -30,8 +30,10 @@ from walkback.data.dataset import (
     Labelled,
     Split,
     Standardized,
+    Watched,
     conditioned,
     has_classes,
+    prepare_data,
 )
 
 __all__ = [
@@ -44,12 +46,14 @@ __all__ = [
     "Labelled",
     "Split",
     "Standardized",
+    "Watched",
     "batch_of",
     "conditioned",
     "context_of",
     "draw_labels",
     "has_classes",
     "labels_in_turn",
+    "prepare_data",
     "require_examples",
     "states_of",
 ]

@@ -19,6 +19,7 @@ from torch import Tensor
 from walkback.data.standardization import Standardization
 from walkback.errors import DataError
 from walkback.state import Space, Support
+from walkback.support.watch import Watch
 
 Split: TypeAlias = Literal["train", "validation", "test"]
 Condition: TypeAlias = Literal["none", "label"]
@@ -187,6 +188,22 @@ class Dataset(ABC):
     @abstractmethod
     def states(self, rows: Tensor, generator: torch.Generator) -> Tensor:
         """Make starting states `(B, *E)`, float, from stored rows `(B, *E)` on the generator's device."""
+
+
+class Watched(ABC):
+    """Capability of a dataset: it reports the progress of a preparation that takes long."""
+
+    @abstractmethod
+    def prepare_watched(self, watch: Watch) -> None:
+        """Do what `Dataset.prepare` does, and report stages to `watch`, for instance with `counted`."""
+
+
+def prepare_data(dataset: Dataset, watch: Watch) -> None:
+    """Prepare a dataset; raises as `Dataset.prepare`."""
+    if isinstance(dataset, Watched):
+        dataset.prepare_watched(watch)
+    else:
+        dataset.prepare()
 
 
 class Standardized(ABC):

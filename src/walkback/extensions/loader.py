@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import contextlib
 import importlib.metadata
+import importlib.util
 import os
 import re
 import signal
@@ -17,9 +18,11 @@ import sys
 import threading
 import time
 import traceback
-from collections.abc import Collection, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
-from types import FrameType
+from functools import partial
+from pathlib import Path
+from types import FrameType, ModuleType
 from typing import Any, Literal, TypeAlias
 
 import pluggy
@@ -33,6 +36,9 @@ from walkback.support.text import nearest, one_line
 
 CORE_DISTRIBUTION = "walkback"
 """The distribution whose plugins are always loaded."""
+
+OF_A_FILE = "file"
+"""The version of a plugin that is a file, whose distribution is called like it."""
 
 Record: TypeAlias = Component | Recipe | Command
 RECORDS: Mapping[str, type[Record]] = {
@@ -101,7 +107,10 @@ def canonical(distribution: str) -> str:
 
 
 def chosen() -> list[str] | None:
-    """Return the plugins listed, separated by commas, in the variable `WALKBACK_PLUGINS`; None if it is not set."""
+    """Return the plugins listed, separated by commas, in the variable `WALKBACK_PLUGINS`; None if it is not set.
+
+    A name that ends with .py is a plugin in a file.
+    """
     names = os.environ.get("WALKBACK_PLUGINS")
     return None if names is None else [name.strip() for name in names.split(",") if name.strip()]
 
@@ -110,15 +119,19 @@ def discover(only: Collection[str] | None = None, enabled: bool = True) -> tuple
     """Load every installed plugin: those of walkback first, then the others in alphabetical order.
 
     Args:
-        only: Names (`entry-point` or `distribution:entry-point`) of the third-party plugins to load; None for
-            all.
+        only: Names (`entry-point` or `distribution:entry-point`) of the third-party plugins to load, and files of
+            plugins (`.py`), which are loaded only if they are named; None for all that are installed.
         enabled: Whether third-party plugins are loaded at all.
     """
     found = sorted(_entry_points(), key=lambda item: (not _is_core(item[0]), item[0].name))
     plugins = []
     for status, entry_point in found:
         wanted = _is_core(status) or (enabled and (only is None or is_named(status, only)))
-        plugins.append(_load(status, entry_point) if wanted else Plugin(replace(status, status="blocked")))
+        plugins.append(
+            _load(status, entry_point.load) if wanted else Plugin(replace(status, status="blocked"))
+        )
+    files = filter(is_file, only or () if enabled else ())
+    plugins += [_load(_status_of_file(file), partial(import_file, file)) for file in files]
     return tuple(plugins)
 
 
@@ -127,6 +140,16 @@ def is_named(status: PluginStatus, names: Collection[str]) -> bool:
     own, entry_point = canonical(status.distribution), status.name.partition(":")[2]
     pairs = (name.rpartition(":") for name in names)
     return any(name == entry_point and (not colon or canonical(dist) == own) for dist, colon, name in pairs)
+
+
+def is_file(name: str) -> bool:
+    """Whether the name of a plugin is that of a file."""
+    return name.endswith(".py")
+
+
+def _status_of_file(file: str) -> PluginStatus:
+    stem = canonical(Path(file).stem)
+    return PluginStatus(f"{stem}:{stem}", stem, OF_A_FILE)
 
 
 def load_plugin(plugin: object, status: PluginStatus) -> Plugin:
@@ -201,15 +224,40 @@ def _entry_points() -> Iterator[tuple[PluginStatus, importlib.metadata.EntryPoin
             yield status, entry_point
 
 
+def import_file(file: str) -> ModuleType:
+    """Import a file under its own name, so that its components are found as `name:Class`.
+
+    Raises:
+        PluginError: There is no such file, or its name is that of a module.
+    """
+    name, path = Path(file).stem, Path(file).resolve()
+    known = sys.modules.get(name)
+    if known is not None and getattr(known, "__file__", None) == str(path):
+        return known
+    if not name.isidentifier() or (known or importlib.util.find_spec(name)) is not None:
+        raise PluginError(f"its file {name!r} is called like a module, or not as one can be: rename it")
+    spec = importlib.util.spec_from_file_location(name, path)
+    if not path.is_file() or spec is None or spec.loader is None:
+        raise PluginError(f"there is no file {file!r}: check the path")
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[name] = module
+    try:
+        spec.loader.exec_module(module)
+    except BaseException:
+        del sys.modules[name]
+        raise
+    return module
+
+
 def _is_core(status: PluginStatus) -> bool:
     return canonical(status.distribution) == CORE_DISTRIBUTION
 
 
-def _load(status: PluginStatus, entry_point: importlib.metadata.EntryPoint) -> Plugin:
+def _load(status: PluginStatus, load: Callable[[], object]) -> Plugin:
     start = time.perf_counter()
     try:
         with quiet_stdout():
-            plugin = load_plugin(entry_point.load(), status)
+            plugin = load_plugin(load(), status)
     except BaseException as error:  # a plugin may raise SystemExit, or a class of its own
         if is_not_of_code(error):
             raise

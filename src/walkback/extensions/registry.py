@@ -39,7 +39,8 @@ class Registry:
             enabled: Whether third-party plugins are loaded at all.
         """
         plugins = loader.discover(only, enabled)
-        unknown = [name for name in only or () if not any(loader.is_named(p.status, [name]) for p in plugins)]
+        named = [name for name in only or () if not loader.is_file(name)]
+        unknown = [name for name in named if not any(loader.is_named(p.status, [name]) for p in plugins)]
         return cls(plugins, [f"No installed plugin is called {name!r}." for name in unknown])
 
     @property

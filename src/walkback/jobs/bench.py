@@ -35,7 +35,7 @@ class BenchJob:
         config, instances = self.choices.resolve(registry), self.choices.instances
         require_consistent(config, registry, instances)
         watch.stage(f"Preparing {config.data.name}", 0)
-        prepared = prepare(config, registry, instances=instances.copied())
+        prepared = prepare(config, registry, instances=instances.copied(), watch=watch)
         require_trainable(prepared)
         return CheckedBenchmark(prepared, self.plan)
 

@@ -132,16 +132,21 @@ class CheckedDiagnosis:
             report = diagnose_model(
                 self.loaded, self.diagnostic, self.provenance, self.data, self.cache, watch
             )
-        beyond: list[str] = []
-        for name, limit in self.thresholds:
-            try:
-                figure = report[name or report.headline]
-            except KeyError:
-                names = ", ".join(figure.name for figure in report.figures)
-                unknown = f"The report has no figure {name!r} to compare with a threshold; it has {names}."
-                return Diagnosis(report, tuple(beyond), unknown)
-            if figure.value > limit:
-                beyond.append(
-                    f"{figure.name} = {figure.value:.5g} {figure.unit} is above the threshold of {limit:g}."
-                )
-        return Diagnosis(report, tuple(beyond))
+        return judged(report, self.thresholds)
+
+
+def judged(report: Report, thresholds: tuple[tuple[str, float], ...]) -> Diagnosis:
+    """Compare the figures of a report with thresholds."""
+    beyond: list[str] = []
+    for name, limit in thresholds:
+        try:
+            figure = report[name or report.headline]
+        except KeyError:
+            names = ", ".join(figure.name for figure in report.figures)
+            unknown = f"The report has no figure {name!r} to compare with a threshold; it has {names}."
+            return Diagnosis(report, tuple(beyond), unknown)
+        if figure.value > limit:
+            beyond.append(
+                f"{figure.name} = {figure.value:.5g} {figure.unit} is above the threshold of {limit:g}."
+            )
+    return Diagnosis(report, tuple(beyond))

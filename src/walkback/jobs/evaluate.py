@@ -13,6 +13,7 @@ from walkback.errors import ConfigurationError
 from walkback.extensions.registry import Registry
 from walkback.jobs.inputs import DataRequest, ModelRequest
 from walkback.jobs.job import Say, at_least, keywords, one_of
+from walkback.known import require_density
 from walkback.measuring.estimates import FEWEST, require_error_of_mean
 from walkback.measuring.evaluate import evaluate_model, plan_facts
 from walkback.measuring.jackknife import FEWEST_ROWS
@@ -26,6 +27,7 @@ from walkback.schedules import Levels
 from walkback.storage.files import require_apart
 from walkback.storage.work_cache import WorkCache
 from walkback.support.extras import require
+from walkback.support.seeding import generator
 from walkback.support.sizes import require_room
 from walkback.support.watch import Watch
 
@@ -58,6 +60,10 @@ class EvaluateJob:
         self._require_libraries()
         plan, seed = self.plan, self.plan.seed
         loaded = self.model.open(registry, watch, densities=True)
+        prior = loaded.model.prior
+        require_density(
+            loaded.model.operator, prior.sample(1, generator(loaded.device, 0, "look")), "a likelihood"
+        )
         require_readout(loaded.model, plan.readout)
         levels = loaded.model.levels() if plan.levels is None else loaded.model.levels_of_length(plan.levels)
         dataset = self.data.open(loaded, registry, watch, comparable=True)

@@ -129,7 +129,7 @@ class DataRequest:
         """
         watch.stage(f"Preparing {self.name or loaded.info.name}", 0)
         overrides = [a if "." in a.partition("=")[0] else f"data.{a}" for a in self.settings]
-        dataset = data_for(loaded, registry, self.source, overrides, trusted=self.trusted)
+        dataset = data_for(loaded, registry, self.source, overrides, trusted=self.trusted, watch=watch)
         own = self.source is None
         if comparable:
             require_comparable(dataset, loaded, own=own)

@@ -66,7 +66,7 @@ def _require_weights(prepared: Prepared) -> None:
     if not any(weight.requires_grad for weight in prepared.model.operator.parameters()):
         raise ConfigurationError(
             f"Got the operator '{prepared.operator_name}' without trainable weights, expected some that require "
-            "gradients: it can be sampled and measured from Python, but not trained."
+            "gradients: make a checkpoint of it with `walkback chain new`, or use wb.chain, and sample or diagnose it."
         )
 
 

@@ -168,8 +168,8 @@ def _range_below(
     draw: ImageDraw.ImageDraw, corner: tuple[int, int], cell: int, column: _Column, *, named: bool = True
 ) -> None:
     x, y = corner
-    draw.text((x, y + cell + 2), f"{column.low:.3g}", _TEXT, anchor="la", font_size=10)
-    draw.text((x + cell, y + cell + 2), f"{column.high:.3g}", _TEXT, anchor="ra", font_size=10)
+    draw.text((x, y + cell + 2), f"{column.low:.4g}", _TEXT, anchor="la", font_size=10)
+    draw.text((x + cell, y + cell + 2), f"{column.high:.4g}", _TEXT, anchor="ra", font_size=10)
     if named:
         text = column.name
         draw.text((x + cell, y + cell + 16), text, _TEXT, anchor="ra", font_size=_FONT)

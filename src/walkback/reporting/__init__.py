@@ -1,1 +1,1 @@
-"""What run directories say about their runs: tables of many, a page on one. Does not import torch."""
+"""Summaries of run directories: tables of many runs, a page about one. Does not import torch."""

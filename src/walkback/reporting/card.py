@@ -1,6 +1,6 @@
-"""The card of a model on the hub: Markdown under a YAML header, of the content of a page.
+"""The card of a model on the hub, made of the content of a page: Markdown with a YAML header.
 
-Text of checkpoints is escaped: it is neither Markdown nor HTML.
+Text from checkpoints is escaped, so that it is interpreted neither as Markdown nor as HTML.
 """
 
 from __future__ import annotations
@@ -27,10 +27,10 @@ def card(
     """Format the README.md of a model.
 
     Args:
-        content: What the page of the run shows.
-        model: Where it will be.
-        pictures: Names of the pictures beside the card.
-        license_name: Of the weights, an identifier of the hub; None: none is stated.
+        content: Content of the page about the run.
+        model: Address of the model.
+        pictures: Names of the pictures that are published with the card.
+        license_name: License of the weights, as an identifier of the hub; None states none.
     """
     run = content.run
     operator = str(run.options.get("operator.name", "an operator"))
@@ -56,7 +56,7 @@ def card(
 
 
 def _header(content: PageContent, data: str, operator: str, license_name: str | None) -> str:
-    """The YAML header, as the hub reads it."""
+    """Return the YAML header for the hub."""
     from huggingface_hub import ModelCardData
 
     names = dict(content.facts)
@@ -110,5 +110,5 @@ def _table(header: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
 
 
 def _text(value: object) -> str:
-    """Text that is nothing else to Markdown, on one line."""
+    """Escape text for Markdown, as one line."""
     return _SPECIAL.sub(r"\\\1", escape(shortened(in_one_line(str(value)), _LONGEST), quote=False))

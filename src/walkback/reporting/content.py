@@ -1,4 +1,4 @@
-"""What a page on a run is made of, read from the run's directory, or from a checkpoint."""
+"""The content of a page about a run, read from its directory or from a checkpoint."""
 
 from __future__ import annotations
 
@@ -22,22 +22,22 @@ from walkback.support.textfile import read_text
 from walkback.training.metrics_file import FILE_NAME, read_records
 
 _MOST_PICTURE = 16 * 2**20
-"""Largest picture in bytes that is embedded."""
+"""Maximum size of an embedded picture, in bytes."""
 
 _MOST_MIDWAY = 12
-"""Most pictures of samples during training; of more, these are spread evenly."""
+"""Maximum number of pictures of samples during training; if there are more, they are evenly spaced."""
 
 _MOST_RECORDS = 200_000
-"""Most records of metrics that are drawn."""
+"""Maximum number of records of metrics."""
 
 _MOST_REPORT = 2**24
 
 _PNG, _HEADER = b"\x89PNG\r\n\x1a\n", 33
-"""What a PNG file begins with, and the length of that and its first chunk, which has the size of the picture."""
+"""Signature of PNG files, and the length of signature and first chunk, which contains the size of the picture."""
 
 
 def content_of(path: Path) -> PageContent:
-    """Read what a page shows; damaged and foreign files are left out, and named.
+    """Read the content of a page; damaged and foreign files are omitted and named.
 
     Raises:
         CheckpointError: `path` is a file, but not a checkpoint.
@@ -67,10 +67,10 @@ def content_of(path: Path) -> PageContent:
 
 
 def history_in(directory: Path) -> tuple[Mapping[str, Any], ...]:
-    """Return the records of `metrics.jsonl`, at most 200,000; none without the file.
+    """Return the records of `metrics.jsonl`, at most 200,000; empty without the file.
 
     Raises:
-        OSError: It cannot be read.
+        OSError: The file cannot be read.
     """
     path = directory / FILE_NAME
     return tuple(islice(read_records(path), _MOST_RECORDS)) if path.is_file() else ()
@@ -99,7 +99,7 @@ def _plain(value: object) -> str:
 
 
 def _pictures_in(directory: Path, left_out: list[str]) -> list[Picture]:
-    """The final pictures, then those during training."""
+    """Return the final pictures, followed by those during training."""
     if not directory.is_dir():
         return []
     found = {path.stem: path for path in sorted(directory.glob("*.png"))}
@@ -119,7 +119,7 @@ def _pictures_in(directory: Path, left_out: list[str]) -> list[Picture]:
 
 
 def read_png(path: Path) -> bytes:
-    """Read a PNG file; raises ConfigurationError if it is none, too large or not a regular file."""
+    """Read a PNG file; raises ConfigurationError if it is not one, is too large or not a regular file."""
     if path.is_symlink() or not path.is_file():
         raise ConfigurationError(f"{path} is not a regular file.")
     if path.stat().st_size > _MOST_PICTURE:
@@ -131,7 +131,7 @@ def read_png(path: Path) -> bytes:
 
 
 def _reports_in(directory: Path, left_out: list[str]) -> list[Report]:
-    """The reports among the JSON files of a run directory, `walkback evaluate RUN --json > RUN/evaluate.json`."""
+    """Return the reports among the JSON files of a directory (`walkback evaluate RUN --json > RUN/evaluate.json`)."""
     reports = []
     for path in sorted(directory.glob("*.json")):
         try:
@@ -140,7 +140,7 @@ def _reports_in(directory: Path, left_out: list[str]) -> list[Report]:
             left_out.append(f"{path} cannot be read: {one_line(error)}.")
             continue
         if not isinstance(document, dict) or not {"headline", "figures"} <= document.keys():
-            continue  # of another kind: result.json, files of users
+            continue  # another kind of file: result.json, files of users
         try:
             reports.append(report_from(document))
         except (ValidationError, ValueError, WalkbackError) as error:
@@ -149,10 +149,10 @@ def _reports_in(directory: Path, left_out: list[str]) -> list[Report]:
 
 
 def report_from(document: Mapping[str, Any]) -> Report:
-    """The inverse of `Report.to_dict`; further keys are ignored.
+    """Invert `Report.to_dict`; further keys are ignored.
 
     Raises:
-        ValueError: It is not a report.
+        ValueError: The document is not a report.
     """
     known = {key: document[key] for key in Report.__dataclass_fields__ if key in document}
     return TypeAdapter(Report).validate_python(known)

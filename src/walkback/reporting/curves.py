@@ -1,4 +1,4 @@
-"""What was logged in training as series to plot."""
+"""Logged metrics of training as series to plot."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ _BOUNDS = (
 
 
 def training_series(history: Sequence[Mapping[str, Any]]) -> tuple[Series, ...]:
-    """Return loss and validation bound over the walks, of records of `metrics.jsonl`; no series without values."""
+    """Return loss and validation bound over the walks, from records of `metrics.jsonl`; empty series are omitted."""
     name, error, label = next(
         (bound for bound in _BOUNDS if any(bound[0] in record for record in history)), _BOUNDS[1]
     )
@@ -40,5 +40,5 @@ def _series(history: Sequence[Mapping[str, Any]], name: str, error: str, shown: 
 
 
 def is_number(value: object) -> bool:
-    """Whether a value of a file is a finite number, neither text nor a truth value."""
+    """Return whether a value from a file is a finite number, and neither text nor a boolean."""
     return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)

@@ -1,4 +1,4 @@
-"""One run as a self-contained HTML page: figures, curves, pictures, reports, configuration, provenance.
+"""A self-contained HTML page about a run: figures, curves, pictures, reports, configuration, provenance.
 
 The page loads nothing and runs no script; its content security policy forbids both. All text is escaped by
 `walkback.support.html`.
@@ -26,18 +26,17 @@ _CURVES = (
 """Title, figures of `metrics.jsonl` and label of each chart of training."""
 
 _FEW_PIXELS, _WIDE, _FILM = 480, 800, 1.25
-"""Widths in pixels up to which a picture is magnified, and from which it is shown across the page; width by height of
-a film."""
+"""Widths in pixels up to which a picture is magnified, and above which it spans the page; aspect ratio of a film."""
 
 _KNOWN = {"step", "seconds", "nonfinite", "best_step", "skipped", "rollbacks"}
-"""Figures of `metrics.jsonl` that have no chart of their own."""
+"""Figures of `metrics.jsonl` without their own chart."""
 
 _SIMPLE, _HEADER = "baseline_", ("model", "-log p", "unit")
 _BESIDE = {"is_nll": "importance sampling"}
-"""What is shown beside the headline, with its title."""
+"""Figures shown next to the headline, with their titles."""
 
 _MOST_COLUMNS = 20
-"""Most columns of metrics of plugins that are drawn."""
+"""Maximum number of charts for metrics of plugins."""
 
 CAPTIONS = {
     "annealed": "Samples: drawn from the prior and cooled through the schedule to T = 1 (data in gray, if shown)",
@@ -57,15 +56,15 @@ class Picture:
 
 @dataclass(frozen=True, slots=True)
 class PageContent:
-    """Everything on a page.
+    """The content of a page.
 
     Attributes:
         run: The run.
-        history: The records of `metrics.jsonl`.
-        pictures: In the order of the page.
+        history: Records of `metrics.jsonl`.
+        pictures: Pictures in the order of the page.
         reports: Reports of measurements of the run.
         facts: Provenance: versions, plugins, data.
-        left_out: What could not be shown, one sentence each.
+        left_out: One sentence for each omitted part.
     """
 
     run: RunRecord
@@ -113,13 +112,13 @@ def _section(title: str, content: str) -> str:
 
 
 def _table(rows: Iterable[Sequence[object]], header: Sequence[object]) -> str:
-    """A table that scrolls by itself where the page is narrow."""
+    """Return a table with its own scroll bar, for narrow pages."""
     rows = list(rows)
     return f'<div class="wide">{markup.table(rows, header)}</div>' if rows else ""
 
 
 def _cards(run: RunRecord) -> str:
-    """The figures that matter, large."""
+    """Return the main figures as large cards."""
     speed = "" if run.speed is None else f"{run.speed:.3g}/s"
     cards = [
         ("final bound on -log p", "" if run.final is None else bound_text(run.final), _place(run.final)),
@@ -143,7 +142,7 @@ def _place(bound: Any) -> str:
 
 
 def _duration(seconds: float) -> str:
-    """A time in the unit that suits it.
+    """Format a duration in suitable units.
 
     >>> _duration(8.34), _duration(90), _duration(7300)
     ('8.3 s', '1 min 30 s', '2 h 1 min')
@@ -155,7 +154,7 @@ def _duration(seconds: float) -> str:
 
 
 def _units(content: PageContent) -> tuple[str, ...]:
-    """Say of which values the loss is, where they are not those of the data."""
+    """Return a note if the loss refers to standardized states."""
     if not content.history or "standardized" not in dict(content.facts):
         return ()
     return (
@@ -164,7 +163,7 @@ def _units(content: PageContent) -> tuple[str, ...]:
 
 
 def _training(history: Sequence[Mapping[str, Any]]) -> str:
-    """Charts of the metrics: the loss and the bound, and the others folded."""
+    """Return charts of the metrics: loss and bound, with the others folded."""
     unit = "bits_per_dimension" if any("validation_bits_per_dimension" in r for r in history) else "nats"
     error = "validation_bits_error" if unit != "nats" else "validation_nats_error"
     shown = {"bits_per_dimension": "bits/dim", "nats": "nats per example"}[unit]
@@ -219,7 +218,7 @@ def _figure(picture: Picture) -> str:
     width, height = struct.unpack(
         ">II", picture.png[16:24]
     )  # of the header chunk, which comes first in every PNG
-    # Small pictures are shown larger, pixel by pixel; films need the whole width.
+    # Small pictures are magnified without smoothing; films need the whole width.
     look = "pixels" if width <= _FEW_PIXELS else "across" if width > _FILM * height or width > _WIDE else ""
     return (
         f'<figure class="{look}">{markup.picture(picture.png, caption)}'
@@ -251,7 +250,7 @@ def _figures(figures: Iterable[Figure]) -> str:
 
 
 def _baselines(report: Report) -> str:
-    """The headline beside simple models of the same examples, in bits/dim where there are such."""
+    """Return a comparison of the headline with simple models on the same examples, in bits/dim if available."""
     names = {figure.name: figure for figure in report.figures}
     ending = "_bits" if f"{report.headline}_bits" in names else ""
     own = [name for name in (report.headline, *_BESIDE) if f"{name}{ending}" in names]
@@ -275,7 +274,7 @@ def _baselines(report: Report) -> str:
 
 
 def _quality(report: Report) -> str:
-    """Distances of samples to data, beside those of training data in their place."""
+    """Return distances of samples to data, next to those of training data in place of samples."""
     names = {figure.name: figure for figure in report.figures}
     both = [(names[name], names[f"{name}_reference"]) for name in names if f"{name}_reference" in names]
     rows = [(_words(own.name), number(own), number(other), own.meaning) for own, other in both]
@@ -288,7 +287,7 @@ def _words(name: str) -> str:
 
 
 def _configuration(options: Mapping[str, Any]) -> str:
-    """The options by section, folded, with the component in the title."""
+    """Return the options by section, folded, with the component in the title."""
     sections: dict[str, list[tuple[str, Any]]] = {}
     for path, value in options.items():
         section, _, option = path.partition(".")

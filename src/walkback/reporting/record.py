@@ -1,6 +1,6 @@
-"""One run, as its files tell of it: state, bound, speed, configuration.
+"""The record of a run, read from its files: state, bound, speed, configuration.
 
-Nothing in the directory is trusted: a damaged file makes a damaged record, and is not an error.
+Files in the directory are not trusted: a damaged file leads to a damaged record, and not to an error.
 """
 
 from __future__ import annotations
@@ -35,22 +35,22 @@ CONFIG_FILE = "config.toml"
 
 @dataclass(frozen=True, slots=True)
 class RunRecord:
-    """What is known of a run.
+    """Facts about a run.
 
     Attributes:
         path: The run directory, or a checkpoint.
-        state: "running": a process holds its lock; "finished"; "interrupted", also by a kill; "diverged": a loss was
-            not finite; "failed" for any other error; "damaged": the configuration cannot be read; "checkpoint" for
-            a file.
+        state: "running" if a process holds its lock; "finished"; "interrupted", also by a kill; "diverged" if a loss
+            was not finite; "failed" for any other error; "damaged" if the configuration cannot be read; "checkpoint"
+            for a file.
         walks: Number of walks taken.
-        steps: Number of walks asked for; None if unknown.
-        best: The lowest bound on validation data; None if there was no validation.
-        best_walks: Number of walks after which it was measured.
-        final: The bound on held-out data at the end; None for a run that has not ended.
+        steps: Requested number of walks; None if unknown.
+        best: Lowest bound on validation data; None if there was no validation.
+        best_walks: Number of walks at which it was measured.
+        final: Bound on held-out data at the end; None if the run has not ended.
         seconds: Seconds of training.
-        updated: When the run wrote last.
-        options: Every option by dotted path, names of components included.
-        problem: What is wrong with the run, in a sentence; empty if nothing is.
+        updated: Time of the last write.
+        options: All options by dotted path, including names of components.
+        problem: A sentence about what is wrong with the run; empty if nothing is.
     """
 
     path: Path
@@ -72,7 +72,7 @@ class RunRecord:
 
     @property
     def name(self) -> str:
-        """The path as it was given."""
+        """The path as given by the user."""
         return str(self.path)
 
     def to_dict(self) -> dict[str, Any]:
@@ -106,7 +106,7 @@ def bound_text(bound: Bound | None) -> str:
 
 
 def is_run(path: Path) -> bool:
-    """Return whether a directory is that of a run, complete or damaged."""
+    """Return whether a directory is a run directory, complete or damaged."""
     return any((path / name).exists() for name in (CONFIG_FILE, FILE_NAME, RESULT_FILE, FINAL, "checkpoints"))
 
 
@@ -131,7 +131,7 @@ def read_run(path: Path) -> RunRecord:
     except CheckpointError as error:
         problems.append(one_line(error))
     if outcome is not None and outcome.walks < metrics.walks:
-        outcome = None  # of a stage before the run went on, and was killed
+        outcome = None  # from before the run was resumed and then killed
     if outcome is not None and outcome.reason:
         problems.append(outcome.reason)
     steps = options.get("training.steps")
@@ -165,7 +165,7 @@ def _state(path: Path, options: Mapping[str, Any], metrics: _Metrics, outcome: O
 
 
 class _Metrics:
-    """What a table needs of `metrics.jsonl`."""
+    """The facts in `metrics.jsonl` that a table needs."""
 
     def __init__(self) -> None:
         self.walks = 0
@@ -175,7 +175,7 @@ class _Metrics:
         self.diverged = False
 
     def read(self, path: Path) -> None:
-        """Read the file, if it is a regular one; raises OSError."""
+        """Read the file if it is a regular one; raises OSError."""
         if not path.is_file():
             return
         for record in read_records(path):
@@ -223,7 +223,7 @@ def _of_checkpoint(path: Path) -> RunRecord:
 
 
 def _options_in(path: Path) -> dict[str, Any]:
-    """The options in a `config.toml` of any format; no plugin is asked."""
+    """Return the options in a `config.toml` of any format, without consulting plugins."""
     document = parse_toml(read_text(path), str(path))
     document = CONFIGURATION.migrated(document, path, ConfigurationError)
     hidden = {"digest", *CONFIGURATION.stamp()}
@@ -234,7 +234,7 @@ def _options_in(path: Path) -> dict[str, Any]:
 
 
 def flattened(table: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
-    """Every option of nested tables by dotted path.
+    """Yield every option of nested tables by dotted path.
 
     >>> dict(flattened({"run": {"seed": 1}, "recipe": "digits"}))
     {'run.seed': 1, 'recipe': 'digits'}
@@ -247,7 +247,7 @@ def flattened(table: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str,
 
 
 def _updated(path: Path) -> datetime | None:
-    """When a run wrote its metrics, result or configuration last."""
+    """Return the time of the last write to metrics, result or configuration."""
     files = [path / name for name in (FILE_NAME, RESULT_FILE, CONFIG_FILE)] if path.is_dir() else [path]
     times = []
     for file in files:

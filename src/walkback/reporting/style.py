@@ -1,4 +1,4 @@
-"""The style of a page: one column on a phone, two where there is room; light and dark."""
+"""The style of a page: one column on narrow screens, two on wide ones; light and dark."""
 
 STYLE = """
 :root{--ground:#fbfbf9;--card:#fff;--ink:#1b1c1f;--quiet:#63666d;--rule:#dfe0dc;

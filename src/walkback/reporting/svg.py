@@ -1,4 +1,4 @@
-"""Line charts as inline SVG, for pages that load nothing; colors come from the page's style."""
+"""Line charts as inline SVG, for pages that load nothing; the page's style sets colors."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ _LEFT, _RIGHT, _TOP, _BOTTOM = 62, 14, 12, 44
 _ROW, _NAMES = 24, 150
 
 _MOST_POINTS = 400
-"""Points of a line; more are averaged in groups of neighbors."""
+"""Maximum number of points of a line; more are averaged in groups of neighbors."""
 
 _MOST_VALUES = 0.95
-"""Part of the values that the axis has to show if a few others are far above them."""
+"""Share of the values that the axis must show if a few others are far above them."""
 
 COLORS = 6
 """Number of colors of lines, `.line0`, `.line1`, … of the page's style."""
@@ -27,9 +27,9 @@ class Line:
     """A line of a chart.
 
     Attributes:
-        name: In the legend.
-        x: Positions, finite.
-        y: Values, finite, as many.
+        name: Name in the legend.
+        x: Finite positions.
+        y: Finite values, in the same number.
         error: One standard error of each value, drawn as a band; None if there is none.
         marks: Whether values are drawn as markers without a line.
     """
@@ -97,7 +97,7 @@ def _drawn(frame: _Frame, line: Line, color: int) -> str:
 
 
 def _listed(points: Sequence[tuple[float, float]]) -> str:
-    # Far outside of the frame, coordinates mean nothing, and some browsers draw numbers of that size wrongly.
+    # Clamp coordinates far outside of the frame: some browsers draw very large numbers incorrectly.
     return " ".join(f"{x:.1f},{min(max(y, -9999.0), 9999.0):.1f}" for x, y in points)
 
 
@@ -123,7 +123,7 @@ def dots(rows: Sequence[tuple[str, float, float | None]], label: str) -> str:
     """Draw values with bars of one standard error on a common axis, one row each, the first one highlighted.
 
     Args:
-        rows: Name, value and error, None where there is none.
+        rows: Name, value and error (None if there is none).
         label: Label of the axis.
     """
     if not rows:
@@ -160,7 +160,7 @@ def dots(rows: Sequence[tuple[str, float, float | None]], label: str) -> str:
 
 
 def ticks(low: float, high: float, most: int = 6) -> list[float]:
-    """Round numbers in [low, high], at most `most` + 1 of them.
+    """Return round numbers in [low, high], at most `most` + 1 of them.
 
     >>> ticks(0, 100), ticks(0.13, 0.31)
     ([0.0, 20.0, 40.0, 60.0, 80.0, 100.0], [0.15, 0.2, 0.25, 0.3])
@@ -169,18 +169,18 @@ def ticks(low: float, high: float, most: int = 6) -> list[float]:
     power = 10.0 ** math.floor(math.log10(rough))
     step = next(factor * power for factor in (1, 2, 5, 10) if factor * power >= rough * (1 - 1e-9))
     first = math.ceil(low / step - 1e-9)
-    # From integers, so that rounding does not add up.
+    # Multiples of integers, so that rounding errors do not accumulate.
     return [float(f"{number * step:.12g}") for number in range(first, math.floor(high / step + 1e-9) + 1)]
 
 
 def _shown(line: Line) -> list[float]:
-    """The values of a line, and the ends of its band."""
+    """Return the values of a line, including the limits of its band."""
     errors = line.error or (0.0,) * len(line.y)
     return [y + side * e for y, e in zip(line.y, errors, strict=True) for side in (-1, 1)]
 
 
 def _range(values: Sequence[float]) -> tuple[float, float, bool]:
-    """The values that the axis shows, and whether some are above: the first losses may be a thousand times larger."""
+    """Return the range of the axis, and whether values are cut off: first losses may be a thousand times larger."""
     ordered = sorted(values)
     low, high = ordered[0], ordered[-1]
     most = ordered[min(len(ordered) - 1, math.ceil(_MOST_VALUES * len(ordered)))]
@@ -190,7 +190,7 @@ def _range(values: Sequence[float]) -> tuple[float, float, bool]:
 
 
 def _widened(low: float, high: float) -> tuple[float, float]:
-    """A range that is not empty, at a precision at which its ticks differ."""
+    """Widen a range if it is too small for ticks that differ."""
     least = 1e-9 * max(abs(low), abs(high), 1e-9)
     return (
         (low, high)

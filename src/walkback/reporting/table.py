@@ -1,4 +1,4 @@
-"""Many runs: found, filtered, sorted, and the options in which they differ."""
+"""Tables of runs: search, filters, order, and the options in which the runs differ."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ from walkback.support.curves import drawn
 from walkback.support.text import nearest, printable
 
 _DEPTH = 3
-"""How many folders below a given one runs are looked for: `runs/sweep/seed=1`."""
+"""Depth to which folders are searched for runs: `runs/sweep/seed=1`."""
 
 _QUIET = ("run.threads", "run.device")
-"""Options that are listed as different only by `show`: they say where a run was, not what it was."""
+"""Options that are not listed as differences: they describe where a run was executed, not the run itself."""
 
 _KEYS: Mapping[str, Callable[[RunRecord], Any]] = {
     "bound": lambda run: None if run.best is None else run.best.nats,
@@ -33,23 +33,23 @@ _KEYS: Mapping[str, Callable[[RunRecord], Any]] = {
     "state": lambda run: run.state,
     "name": lambda run: run.name,
 }
-"""What runs are sorted by; the best, fastest, longest and newest come first."""
+"""Sort keys; the best, fastest, longest and newest runs come first."""
 
 
 @final
 @dataclass(frozen=True, slots=True)
 class RunTable:
-    """Runs side by side.
+    """A table of runs.
 
     Attributes:
-        runs: In the order of the table.
+        runs: Runs in the order of the table.
     """
 
     runs: tuple[RunRecord, ...]
 
     @property
     def differing(self) -> tuple[str, ...]:
-        """Dotted paths of the options that are not the same in all readable runs."""
+        """Dotted paths of the options that differ between readable runs."""
         tables = [run.options for run in self.runs if run.options]
         paths = dict.fromkeys(path for table in tables for path in table)
         return tuple(
@@ -59,7 +59,7 @@ class RunTable:
         )
 
     def difference(self, run: RunRecord) -> str:
-        """The differing options of one run, `operator.sigma=0.05 run.seed=1`."""
+        """Return the differing options of one run, `operator.sigma=0.05 run.seed=1`."""
         return " ".join(f"{path}={run.options[path]}" for path in self.differing if path in run.options)
 
     def sorted(self, key: str) -> RunTable:
@@ -81,9 +81,9 @@ class RunTable:
         return replace(self, runs=tuple(sorted(self.runs, key=lambda run: _rank(value(run)))))
 
     def filtered(self, conditions: Iterable[str]) -> RunTable:
-        """Return the runs that meet every condition, `KEY=VALUE` or `KEY!=VALUE`.
+        """Return the runs that satisfy every condition, `KEY=VALUE` or `KEY!=VALUE`.
 
-        KEY is "state", "name" or an option, whose last names suffice where they are unambiguous.
+        KEY is "state", "name" or an option; the last parts of its path suffice if they are unambiguous.
 
         Raises:
             ConfigurationError: A condition has another form, or no run has the option.
@@ -101,7 +101,7 @@ class RunTable:
         return found
 
     def _option(self, key: str, asked: str) -> str:
-        """The dotted path of an option that is given in full, or by its last names."""
+        """Return the dotted path of an option given by its full path or the last parts of it."""
         paths = dict.fromkeys(path for run in self.runs for path in run.options)
         if key in paths:
             return key
@@ -116,11 +116,11 @@ class RunTable:
         )
 
     def to_dict(self) -> dict[str, Any]:
-        """Convert to plain JSON types: `runs`, and the paths that differ between them."""
+        """Convert to plain JSON types: `runs`, and the paths of differing options."""
         return {"runs": [run.to_dict() for run in self.runs], "differing": list(self.differing)}
 
     def rows(self) -> list[dict[str, Any]]:
-        """One flat record a run, with the differing options: the rows of `to_csv`, or of a data frame."""
+        """Return one flat record per run, with differing options: the rows of `to_csv`, or of a data frame."""
         differing = self.differing
         return [_flat(run) | {path: run.options.get(path) for path in differing} for run in self.runs]
 
@@ -135,7 +135,7 @@ class RunTable:
         return text.getvalue()
 
     def cells(self) -> tuple[list[str], list[list[str]]]:
-        """Header and rows of a table for people; columns in which nothing stands are left out."""
+        """Return header and rows of a table for people; empty columns are omitted."""
         header = ["run", "state", "walks", "best validation bound", "final bound", "walks/s", "updated (UTC)"]
         header += ["differs in"]
         rows = [
@@ -157,7 +157,7 @@ class RunTable:
     def plot(self) -> Any:
         """Draw the best validation bound and the final bound of each run as a matplotlib figure (extra viz).
 
-        Bounds are in bits/dim where all runs have those, else in nats. The runs are numbered as in the table.
+        Bounds are in bits/dim if all runs have them, else in nats. Runs are numbered as in the table.
         """
         unit = "bits_per_dimension" if all(_in_bits(run) for run in self.runs) else "nats"
         label = "bound on -log p (bits/dim)" if unit != "nats" else "bound on -log p (nats)"
@@ -230,7 +230,7 @@ def _flat(run: RunRecord) -> dict[str, Any]:
 
 
 def _cell(value: Any) -> Any:
-    """A cell of CSV; text from files cannot steer a terminal, and is no formula to a spreadsheet."""
+    """Format a CSV cell; text from files must not control a terminal, nor be a formula in a spreadsheet."""
     if not isinstance(value, str):
         return "" if value is None else value
     text = escaped(value)
@@ -246,12 +246,12 @@ def _value(run: RunRecord, path: str) -> Any:
 
 
 def _matches(value: Any, wanted: str) -> bool:
-    """Return whether a value is the one asked for, as text or as TOML: 0.05 is 5e-2."""
+    """Return whether a value equals the requested one, as text or as TOML: 0.05 is 5e-2."""
     return str(value) == wanted or (value is not None and value == parse_value(wanted))
 
 
 def _rank(value: Any) -> tuple[int, float, str]:
-    """A key that puts numbers in order, then text, and what is missing last."""
+    """Return a sort key: numbers in order, then text, missing values last."""
     if value is None:
         return 2, 0.0, ""
     if isinstance(value, int | float) and not isinstance(value, bool):

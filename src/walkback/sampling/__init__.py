@@ -4,7 +4,7 @@ chains       steps of the operator, one state at a time; its names can be import
 plan         many samples in batches, recorded at given steps
 readout      how a state is shown: itself, or the mean of a step from it
 inpainting   chains with a part of every state held fixed
-guidance     chains of a class, further from those of no class than was learned
+guidance     class-conditional chains, extrapolated away from unconditional ones
 """
 
 from __future__ import annotations

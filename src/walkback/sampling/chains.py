@@ -46,7 +46,7 @@ def steps(
         state: Starting states of the chains.
         levels: The level of each step.
         generator: Source of randomness of the states.
-        context: What the rows are conditioned on.
+        context: Context that rows are conditioned on.
         kernel: Kernel to draw from.
         hold: Function applied to each drawn state, e.g. to restore some of its entries; None leaves states unchanged.
     """
@@ -57,7 +57,8 @@ def steps(
         target = drawn.sample(generator)
         require_like(target, state, drawn, conditional, operator)
         state = target
-        del conditional, drawn, target  # they may hold the state before, and a chain keeps one state alive
+        # These may reference the previous state, and a chain keeps only one state alive.
+        del conditional, drawn, target
         if hold is not None:
             state = hold(state)
         yield state

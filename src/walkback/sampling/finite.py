@@ -1,7 +1,7 @@
-"""States of a chain must be finite: checked before they are shown or written.
+"""Checks that the states of a chain are finite, before they are shown or written.
 
-Every state leaves its sum, a scalar on the device, and these are read together where states leave the device anyway, so
-no step waits for the device.
+The sum of each state is recorded as a scalar on the device. The sums are read together when states leave the device
+anyway, so that no step synchronizes the device.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from walkback.schedules import Level
 from walkback.state import State, entry_sum
 
 _MOST_SUMS = 1000
-"""Sums that are kept at most: a chain that is lost ends after so many steps."""
+"""Maximum number of recorded sums: a diverged chain ends after at most this many further steps."""
 
 
 @final
@@ -42,10 +42,10 @@ class FiniteStates:
         self._seen = 0
 
     def add(self, *states: State) -> None:
-        """Take note of the next state, in parts `(B, *E)`; the first one is where chains start.
+        """Record the next state, in parts `(B, *E)`, beginning with the initial state.
 
         Raises:
-            NotFiniteStatesError: Every so many states: one of them is not finite.
+            NotFiniteStatesError: A recorded state is not finite; checked whenever `_MOST_SUMS` are recorded.
         """
         sums = [entry_sum(state) for state in states]
         if self._sums is None:
@@ -56,7 +56,7 @@ class FiniteStates:
             self.require()
 
     def require(self) -> None:
-        """Read the sums, which waits for the device.
+        """Read the sums, which synchronizes the device.
 
         Raises:
             NotFiniteStatesError: A state is not finite.
@@ -78,10 +78,10 @@ class FiniteStates:
 
 
 def require_finite(shown: Tensor, what: str) -> Tensor:
-    """Return what is to be shown or written, `(N, *E)`.
+    """Return `shown` `(N, *E)`, to be shown or written, after checking it.
 
     Raises:
-        NotFiniteStatesError: It is not finite.
+        NotFiniteStatesError: A value is not finite.
     """
     if not bool(shown.isfinite().all()):
         raise _refusal(f"in {what}")

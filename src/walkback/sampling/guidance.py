@@ -1,4 +1,4 @@
-"""Classifier-free guidance: chains of a class k that are moved away from the unconditional ones.
+"""Classifier-free guidance: chains of a class k, extrapolated away from unconditional ones.
 
     μ_w = μ(s) + w (μ(s, k) - μ(s)),    v_w = v(s, k)          likewise for logits
 
@@ -39,7 +39,7 @@ class _Guiding(TransitionOperator):
         self.scale = scale
 
     def forward(self, state: State, level: Level, context: Context = None) -> Conditional:
-        """Return the guided output at a state; without context, that of the operator itself."""
+        """Return the guided output at a state; without context, the output of the operator itself."""
         told: Conditional = self.operator(state, level, context)
         if context is None or self.scale == 1:
             return told

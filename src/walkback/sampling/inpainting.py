@@ -28,7 +28,7 @@ from walkback.support.readouts import Readout
 from walkback.support.seeding import generator as seeded
 
 BATCH = 250
-"""Number of examples that are filled in at a time."""
+"""Number of examples to fill in at a time."""
 
 
 @torch.no_grad()
@@ -53,7 +53,7 @@ def inpaint(
         mask: True where `known` is kept; bool, broadcastable to `(B, *E)`.
         levels: Levels to cool through, hottest first.
         generator: Generator on the device of `known`.
-        context: What the rows are conditioned on.
+        context: Context that rows are conditioned on.
         extra: Number of steps at T = 1 after annealing.
 
     Raises:
@@ -92,7 +92,7 @@ def fill_in(
         known: Data `(N, *E)` on the CPU.
         mask: True where `known` is kept; bool, broadcastable to `(N, *E)`, on the CPU.
         levels: See `inpaint`.
-        context: What the rows are conditioned on, `(N, …)`, on the CPU.
+        context: Context that rows are conditioned on, `(N, …)`, on the CPU.
         extra: See `inpaint`.
         readout: How the last states are shown; see `walkback.sampling.readout`.
         seed: Seed of the noise.
@@ -101,12 +101,12 @@ def fill_in(
 
     Raises:
         ConfigurationError: The readout is a mean, and the operator's kernels have none in closed form.
-        WalkbackError: As `inpaint`; or a state is not finite.
+        WalkbackError: See `inpaint`; or a state is not finite.
     """
     batches, masks = torch.split(known, BATCH), torch.split(mask.expand_as(known), BATCH)
     ends = []
     for number, (part, held) in enumerate(zip(batches, masks, strict=True)):
-        # A stream per batch, so that no batch depends on the others.
+        # One stream per batch, so that the result of a batch does not depend on the others.
         noise = seeded(device, seed, "inpaint", number)
         rows = slice(number * BATCH, (number + 1) * BATCH)
         given = map_context(lambda leaf, rows=rows: leaf[rows].to(device), context)  # type: ignore[misc]
@@ -135,7 +135,7 @@ def _told(
 
 
 def clamped(operator: TransitionOperator, state: State, known: Tensor, mask: Tensor) -> State:
-    """Return the state with its data part `(B, *E)` set to `known` where `mask` is true; raises as `inpaint`."""
+    """Return the state with its data part `(B, *E)` set to `known` where `mask` is true; raises like `inpaint`."""
     # Identity, not equality: the held values must go back into the tensor that the next step reads.
     shown = visible(operator, state)
     if not any(leaf is shown for leaf in leaves(state)):

@@ -70,7 +70,7 @@ def sample_frames(
         plan: The plan.
         device: Device to compute on.
         start: Data `(num, *E)` that cooling starts from; None draws from the prior.
-        context: What the samples are conditioned on, `(num, …)`, on any device.
+        context: Context that samples are conditioned on, `(num, …)`, on any device.
 
     Raises:
         WalkbackError: The number of starts is not `plan.num`; or a state is not finite, before a frame after it is

@@ -34,7 +34,7 @@ def read_out(operator: TransitionOperator, state: State, readout: Readout, conte
         operator: The operator in evaluation mode.
         state: States of its chain.
         readout: See the module's equations.
-        context: What the rows of `state` are conditioned on.
+        context: Context that the rows of `state` are conditioned on.
 
     Raises:
         ConfigurationError: The readout is unknown, or the operator's kernels have no mean in closed form.
@@ -50,7 +50,7 @@ def read_out(operator: TransitionOperator, state: State, readout: Readout, conte
     mean = expectation(kernel)
     if mean is None:
         raise ConfigurationError(
-            f'Got readout "{readout}" with kernels of type {type(kernel).__name__}, which do not tell their mean; '
+            f'Got readout "{readout}" with kernels of type {type(kernel).__name__}, which do not report their mean; '
             'expected readout "state" (or kernels that derive from walkback.kernels.Expecting).'
         )
     return visible(operator, mean)

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Protocol, final
+import time
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Protocol, TypeVar, final
+
+Item = TypeVar("Item")
 
 
 class Watch(Protocol):
@@ -37,3 +40,26 @@ class Silent:
 
     def warn(self, text: str) -> None:
         """Do nothing."""
+
+
+_PATIENCE = 2.0
+"""Seconds of a loop after which it is reported."""
+
+_REPORTS = 200
+"""Most reports of a loop."""
+
+
+def counted(items: Iterable[Item], watch: Watch, text: str, total: int) -> Iterator[Item]:
+    """Yield `items`, and report how many there were once this takes longer than two seconds.
+
+    >>> list(counted("ab", Silent(), "Decoding", 2))
+    ['a', 'b']
+    """
+    begin, shown, every = time.monotonic(), False, max(1, total // _REPORTS)
+    for number, item in enumerate(items):
+        if shown and number % every == 0:
+            watch.advance(number, {})
+        elif not shown and time.monotonic() - begin > _PATIENCE:
+            shown = True
+            watch.stage(text, total, number)
+        yield item

@@ -1,0 +1,78 @@
+"""Spaces without examples: where a known chain moves.
+
+"real:2"   "binary:3,4"   "one-hot:12,3"
+"""
+
+from __future__ import annotations
+
+import hashlib
+import math
+import re
+from typing import Annotated, final
+
+import torch
+from pydantic import Field, PositiveInt
+from torch import Tensor
+from typing_extensions import override
+
+from walkback.data.dataset import SPLITS, DataInfo, Dataset, Split
+from walkback.errors import ConfigurationError
+from walkback.state import Space, Support
+
+_SPACE = re.compile(r"(real|binary|one-hot):(\d+(?:,\d+)*)")
+
+
+def parse_space(text: str) -> Space:
+    """Read `SUPPORT:SIZE[,SIZE]…`.
+
+    Raises:
+        ConfigurationError: It is something else.
+    """
+    match = _SPACE.fullmatch(text)
+    shape = () if match is None else tuple(int(size) for size in match[2].split(","))
+    if match is None or 0 in shape or math.prod(shape) > 2**28:
+        raise ConfigurationError(
+            f"Got the space {text!r:.80}, expected SUPPORT:SIZE,…, such as real:2, binary:5 or one-hot:12,3."
+        )
+    support: Support = match[1]  # type: ignore[assignment]  # one of the pattern's words
+    return Space(shape, support)
+
+
+@final
+class EmptyData(Dataset):
+    """A space without examples.
+
+    Args:
+        shape: Event shape.
+        support: Kind of values.
+    """
+
+    def __init__(
+        self, *, shape: Annotated[tuple[PositiveInt, ...], Field(min_length=1)], support: Support = "real"
+    ) -> None:
+        self._space = Space(shape, support)
+
+    @override
+    def prepare(self) -> None:
+        """Nothing to do."""
+
+    @property
+    @override
+    def info(self) -> DataInfo:
+        space = self._space
+        name = f"{space.support}:{','.join(map(str, space.shape))}"
+        return DataInfo(
+            name=name,
+            shape=space.shape,
+            support=space.support,
+            splits=dict.fromkeys(SPLITS, 0),
+            fingerprint=hashlib.sha256(name.encode()).hexdigest()[:16],
+        )
+
+    @override
+    def examples(self, split: Split) -> Tensor:
+        return torch.zeros(0, *self._space.shape)
+
+    @override
+    def states(self, rows: Tensor, generator: torch.Generator) -> Tensor:
+        return rows.to(generator.device).float()
