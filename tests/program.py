@@ -58,7 +58,7 @@ FEW: Final[Mapping[str, Any]] = {
 QUICK: Final[Mapping[str, Any]] = {"chains": 6, "steps": 10, "burn_in": 2, "rank_chains": 0}
 """Options of a quick diagnostic of reversibility."""
 
-PATIENCE = 120.0
+PATIENCE = 300.0
 """Seconds after which something that waits for another process gives up; no test passes by waiting."""
 
 ENVIRONMENT: Mapping[str, str] = {

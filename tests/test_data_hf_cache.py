@@ -161,6 +161,22 @@ def test_a_full_disk_is_survived_without_debris(folder):
     assert done.stdout.strip() == prepared(folder).info.fingerprint
 
 
+def test_what_a_killed_writer_leaves_is_swept_by_the_next_one(folder):
+    code = (
+        "import os, signal; from walkback_hf import images; from walkback_hf.sources import Folder\n"
+        "def killed(part, layout, shape):\n"
+        "    yield from whole(part, layout, shape)\n"
+        "    os.kill(os.getpid(), signal.SIGKILL)\n"
+        "whole, images.decode_batches = images.decode_batches, killed\n"
+        f"Folder(path={str(folder)!r}).prepare()"
+    )
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == -9
+    assert [entry.name for entry in entries() if entry.name.startswith(".")]
+    prepared(folder)
+    assert len(entries()) == 3
+    assert {entry.suffix for entry in entries()} == {".npy"}
+
+
 def start(folder, hash_seed: int) -> subprocess.Popen[str]:
     code = (
         "import json; from walkback_hf.sources import Folder\n"

@@ -240,9 +240,9 @@ def test_pixels_in_colour_come_back_exactly(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("value", "words"),
     [
-        (pa.array([[[1, 2], [3]]] * 20), "that is no image, x.parquet, row 0; expected whole numbers"),
-        (pa.array([[[1, -2], [3, 4]]] * 20), "that is no image, x.parquet, row 0"),
-        (pa.array([[[1, 70_000], [3, 4]]] * 20), "that is no image, x.parquet, row 0"),
+        (pa.array([[[1, 2], [3]]] * 20), "that is not an image, x.parquet, row 0; expected whole numbers"),
+        (pa.array([[[1, -2], [3, 4]]] * 20), "that is not an image, x.parquet, row 0"),
+        (pa.array([[[1, 70_000], [3, 4]]] * 20), "that is not an image, x.parquet, row 0"),
         (pa.array([[[1, 2], [3, 4]]] * 9 + [None] * 9), "without an image, x.parquet, row 9; remove the row"),
         (
             pa.array([[{"bytes": b"x", "path": None}] * 2] * 20, pa.list_(STRUCT)),
@@ -277,9 +277,11 @@ def test_images_kept_as_paths_are_read_from_beside_the_table(tmp_path: Path, pla
     root = fill(tmp_path / "paths", 40)
     rows = pa.array([{"bytes": None, "path": f"{number:03}.png"} for number in range(40)], STRUCT)
     write(root / "train.parquet", rows)
-    with pytest.warns(UserWarning, match=r"40 image files beside parquet, but for those that its rows name"):
-        data = prepared(root)
+    data = prepared(root)
     assert torch.equal(pixels(data), pixels(plain))
+    (root / "stray.png").write_bytes((root / "000.png").read_bytes())
+    with pytest.warns(UserWarning, match=r"1 image files beside parquet that no row names"):
+        assert torch.equal(pixels(prepared(root)), pixels(plain))
 
 
 @pytest.mark.parametrize(
@@ -383,5 +385,5 @@ def test_a_saved_table_without_images_is_refused(tmp_path: Path) -> None:
 
 def test_pixels_beyond_8_bits_keep_their_depth() -> None:
     values = np.array([[0, 4095], [2048, 1]])
-    data = columns._encode(values.tolist(), "x")
+    data = columns._encode(values.tolist(), "x", deep=True)
     assert np.array_equal(np.asarray(Image.open(io.BytesIO(data))), values)

@@ -264,6 +264,20 @@ def test_a_data_card_that_names_files_elsewhere_is_refused(tmp_path: Path, patte
         find_local(root)
 
 
+def test_a_data_card_is_read_no_further_than_its_head(tmp_path: Path) -> None:
+    root = lay_out(tmp_path / "root", [f"part-{part}/{name}" for part in "ab" for name in FLAT])
+    card = root / "README.md"
+    card.write_text(CARD.format(first="some", more=""))
+    with card.open("r+b") as file:
+        file.truncate(1 << 40)  # sparse: it takes no room on the disk
+    assert set(find_local(root).splits) == {"train", "test"}
+    card.write_text("---\nconfigs:\n" + "- config_name: x\n" * 20_000)
+    with pytest.raises(
+        DataError, match=r"data card whose head is longer than 262,144 characters, .*README.md"
+    ):
+        find_local(root)
+
+
 # Where `datasets` drops rows, or counts them twice
 
 
@@ -354,5 +368,5 @@ def test_what_is_found_and_left_alone_is_told_in_a_line(tmp_path: Path) -> None:
         data.prepare()
     assert data.info.preprocessing[0] == (
         "found 18 .png; splits by folders; left alone: 6 files whose names say no split, such as more/00.png, "
-        "1 archives, such as old.zip: unpack them to have them read, files of other kinds (1 .csv, 1 .txt), 1 hidden"
+        "1 archives, such as old.zip: unpack them to read them, files of other kinds (1 .csv, 1 .txt), 1 hidden"
     )

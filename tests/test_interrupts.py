@@ -143,13 +143,7 @@ def test_other_threads_leave_signals_alone() -> None:
     assert seen == [True]
 
 
-@pytest.mark.parametrize(
-    ("second", "code", "words"),
-    [(signal.SIGINT, 130, "interrupted"), (signal.SIGTERM, 143, "terminated")],
-)
-def test_a_second_signal_ends_a_walk_that_takes_long(
-    install: Install, tmp_path: Path, second: signal.Signals, code: int, words: str
-) -> None:
+def test_a_second_signal_ends_a_walk_that_takes_long(install: Install, tmp_path: Path) -> None:
     site = install("sleeper", SLEEPER)
     directory = tmp_path / "a"
     options = ("--objective", "sleeper", "--steps", "2", "--set", "training.updates=stacked")
@@ -161,9 +155,9 @@ def test_a_second_signal_ends_a_walk_that_takes_long(
         while "once more to abort" not in process.stderr.readline():
             assert process.poll() is None
         assert process.poll() is None  # it waits for the end of the walk
-        process.send_signal(second)
+        process.send_signal(signal.SIGINT)
         done = finish(process)  # gives up long before the walk would end
-    assert (done.code, done.err.splitlines()[-1]) == (code, f"error: {words}.")
+    assert (done.code, done.err.splitlines()[-1]) == (130, "error: interrupted.")
     left = {path.name for path in directory.rglob("*") if path.is_file()}
     assert left == {".lock", "config.toml", "metrics.jsonl"}
     again = walkback("run", "--resume", directory, "--objective", "walkback", "--steps", "1")

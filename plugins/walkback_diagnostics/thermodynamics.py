@@ -40,6 +40,7 @@ from walkback.report import Report
 from walkback.sampling import anneal, last
 from walkback.schedules import Level
 from walkback.state import dimensions, map_state
+from walkback.support.sizes import require_room
 from walkback.walk import Start
 from walkback_diagnostics.free_energy import bar
 from walkback_diagnostics.thermodynamic_report import Measured, thermodynamic_report
@@ -75,6 +76,7 @@ class Thermodynamics(Diagnostic):
         require_enough(examples, "examples", "--set examples=…")
         if stationary_steps:
             require_enough(chains, "chains", "--set chains=…")
+        require_room(f"--set paths={paths}", 2 * examples * paths)  # works in double precision
         self._examples = examples
         self._paths = paths
         self._batch = batch
@@ -85,7 +87,7 @@ class Thermodynamics(Diagnostic):
         self._bennett = bennett
 
     def measure(self, subject: Subject) -> Report:
-        """See the module.
+        """Returns the figures and warnings of the module's docstring.
 
         Raises:
             WalkbackError: A work is not finite, states are clipped, or there are too few examples or chains.

@@ -10,7 +10,6 @@ from __future__ import annotations
 import hashlib
 import io
 import os
-import secrets
 import warnings
 from collections.abc import Callable, Iterable
 from itertools import chain
@@ -19,6 +18,8 @@ from typing import NamedTuple
 
 import numpy as np
 
+from walkback.errors import DataError, WalkbackError
+from walkback.storage.files import atomic_file
 from walkback_hf.decode import Pixels
 
 _DIGEST_SIZE = hashlib.sha256().digest_size
@@ -58,10 +59,13 @@ def cached_pixels(key: str, shape: tuple[int, ...], decode: Callable[[], Iterabl
         try:
             _store(path, shape, decode())
             found = _load(path, shape)
-        except OSError as error:
+        except DataError:
+            raise
+        except (OSError, WalkbackError) as error:
+            reason = error if isinstance(error, OSError) else error.__cause__ or error
             warnings.warn(
-                f"Cannot keep decoded images in {path.parent} ({error.strerror or error}), so they stay in "
-                "memory; set WALKBACK_CACHE to a folder that can be written to keep them.",
+                f"Cannot keep decoded images in {path.parent} ({getattr(reason, 'strerror', None) or reason}), so they "
+                "stay in memory; set WALKBACK_CACHE to a folder that can be written to keep them.",
                 stacklevel=2,
             )
     return _in_memory(shape, decode()) if found is None else found
@@ -81,21 +85,14 @@ def _load(path: Path, shape: tuple[int, ...]) -> StoredPixels | None:
 
 
 def _store(path: Path, shape: tuple[int, ...], batches: Iterable[Pixels]) -> None:
-    """Writes to a private file and renames it: readers and concurrent writers see either the whole entry or none."""
+    """Writes an entry: readers and concurrent writers see either the whole one or none."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    private = path.with_name(f".{path.stem}-{secrets.token_hex(8)}")
-    try:
-        with private.open("xb") as file:
-            digest = hashlib.sha256()
-            for data in chain([_header(shape)], (batch.tobytes() for batch in batches)):
-                digest.update(data)
-                file.write(data)
-            file.write(digest.digest())
-            file.flush()
-            os.fsync(file.fileno())
-        private.replace(path)
-    finally:
-        private.unlink(missing_ok=True)
+    with atomic_file(path) as file:
+        digest = hashlib.sha256()
+        for data in chain([_header(shape)], (batch.tobytes() for batch in batches)):
+            digest.update(data)
+            file.write(data)
+        file.write(digest.digest())
 
 
 def _in_memory(shape: tuple[int, ...], batches: Iterable[Pixels]) -> StoredPixels:

@@ -18,7 +18,7 @@ from walkback_hf.names import shown
 from walkback_hf.sorting import Sorting, sort_by_split
 
 _CARD = "README.md"
-_MOST_BYTES = 1 << 20
+_MOST_CHARACTERS = 1 << 18
 _MAGIC = {"**/": "(?:.*/)?", "**": ".*", "*": "[^/]*", "?": "[^/]"}
 
 
@@ -61,21 +61,33 @@ def sort_as_declared(root: Path, files: Sequence[Path]) -> Sorting | None:
 def _configs(root: Path) -> Mapping[str, Mapping[str, Any]]:
     """Returns the configurations that a card declares, as `datasets` reads it."""
     path = root / _CARD
-    if not path.is_file() or path.stat().st_size > _MOST_BYTES:
-        return {}
-    head = re.match(r"---\s*\n(.*?\n)---", path.read_text("utf-8", "replace"), re.DOTALL)
+    text = _beginning(path)
+    head = re.match(r"---\s*\n(.*?\n)---", text, re.DOTALL)
+    if head is None and text.startswith("---") and len(text) >= _MOST_CHARACTERS:
+        raise DataError(
+            f"Got a data card whose head is longer than {_MOST_CHARACTERS:,} characters, {shown(path)}; shorten or "
+            "remove it."
+        )
     if head is None or not re.search(r"^configs\s*:", head.group(1), re.MULTILINE):
         return {}
     from datasets.utils.metadata import MetadataConfigs
     from huggingface_hub import DatasetCard
 
     try:
-        return dict(MetadataConfigs.from_dataset_card_data(DatasetCard.load(path).data))
+        return dict(MetadataConfigs.from_dataset_card_data(DatasetCard(head.group()).data))
     except Exception as error:  # from YAML, or from the checks in `datasets`
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise DataError(
             f"Got a data card that cannot be read, {shown(path)} ({reason:.300}); correct or remove it."
         ) from error
+
+
+def _beginning(path: Path) -> str:
+    """Returns the first characters of a card; nothing if there is none."""
+    if not path.is_file():  # nor a pipe or a device, whose end may never come
+        return ""
+    with path.open(encoding="utf-8", errors="replace") as file:
+        return file.read(_MOST_CHARACTERS)
 
 
 def _below(files: Sequence[Path], folder: str, root: Path) -> Sorting:

@@ -96,8 +96,9 @@ def read_images(values: Any, places: Sequence[str], folder: Path | None) -> Iter
     if _is_list(kind) and holds_images(kind):
         yield from _read_lists(values, places, folder)
     elif _is_list(kind):
+        deep = not _are_bytes(kind)
         for place, value in zip(places, values, strict=True):
-            yield EncodedImage(place, _encode(value.as_py(), place))
+            yield EncodedImage(place, _encode(value.as_py(), place, deep=deep))
     else:
         contents = _field(values, "bytes").to_pylist()
         missing = None in contents and pa.types.is_struct(kind) and kind.get_field_index("path") >= 0
@@ -110,7 +111,7 @@ def _read_lists(values: Any, places: Sequence[str], folder: Path | None) -> Iter
     lengths = pc.list_value_length(values).to_pylist()
     for place, length in zip(places, lengths, strict=True):
         if length != 1:
-            raise DataError(f"Got a row of {length or 'no'} images, {place}; expected one a row.")
+            raise DataError(f"Got a row of {length or 'no'} images, {place}; expected one per row.")
     yield from read_images(pc.list_flatten(values), places, folder)
 
 
@@ -131,8 +132,8 @@ def _follow(path: str | None, place: str, folder: Path | None) -> bytes:
     return read_file(file, place)
 
 
-def _encode(value: Any, place: str) -> bytes:
-    """Encodes pixels given as lists of numbers as PNG."""
+def _encode(value: Any, place: str, *, deep: bool) -> bytes:
+    """Encodes pixels given as lists of numbers as PNG; `deep` gray values may have more than 8 bits in any row."""
     if value is None:
         raise DataError(f"Got a row without an image, {place}; remove the row.")
     try:
@@ -149,12 +150,13 @@ def _encode(value: Any, place: str) -> bytes:
         shaped and pixels.size and pixels.dtype.kind in "iu" and pixels.min() >= 0 and pixels.max() <= most
     ):
         raise DataError(
-            f"Got a row that is no image, {place}; expected whole numbers (H, W) from 0 to 65535, or (H, W, C) to 255."
+            f"Got a row that is not an image, {place}; expected whole numbers (H, W) from 0 to 65535, "
+            "or (H, W, C) to 255."
         )
     file = BytesIO()
-    Image.fromarray(pixels.astype(np.uint8 if pixels.max() <= 255 else np.uint16)).save(
-        file, "PNG", compress_level=1
-    )
+    # A dark image of 12 bits may fit into 8: how many bits there are is decided for all rows together.
+    kind = np.uint16 if deep and pixels.ndim == 2 else np.uint8
+    Image.fromarray(pixels.astype(kind)).save(file, "PNG", compress_level=1)
     return file.getvalue()
 
 
@@ -175,6 +177,13 @@ def _holds_pixels(kind: Any) -> bool:
     while _is_list(kind):
         kind, depth = _plain(kind.value_type), depth + 1
     return depth in (2, 3) and bool(pa.types.is_integer(kind))
+
+
+def _are_bytes(kind: Any) -> bool:
+    """Returns whether nested lists hold numbers of 8 bits."""
+    while _is_list(kind):
+        kind = _plain(kind.value_type)
+    return bool(pa.types.is_uint8(kind))
 
 
 def _is_list(kind: Any) -> bool:

@@ -27,7 +27,7 @@ from walkback_hf.walk import Tree, walk
 
 _IMAGES = frozenset((*formats.DATASET_IMAGES, *formats.FOREIGN_IMAGES))
 _ARCHIVES = frozenset(formats.ARCHIVES)
-_TABLES = frozenset(formats.TABLES) - {".txt"}  # a text beside images is rather a note than a table
+_TABLES = frozenset(formats.TABLES) - {".txt"}  # a text file beside images is more likely a note than a table
 
 
 def find_local(path: Path, column: str | None = None) -> Found:
@@ -61,7 +61,9 @@ def find_local(path: Path, column: str | None = None) -> Found:
 
 def _find_file(path: Path, column: str | None) -> Found:
     suffix = path.suffix.lower()
-    if suffix == formats.PARQUET and path.is_file():
+    if not path.is_file():
+        raise DataError(f"Got {shown(path)} as data, which is no regular file; expected a folder or a file.")
+    if suffix == formats.PARQUET:
         return Found({"all": ParquetFiles(path.parent, [path], column)})
     advice = "expected a folder of images or a .parquet file"
     if suffix in _TABLES:
@@ -83,9 +85,9 @@ def _find_parquet(tree: Tree, parquet: Sequence[Path], images: Sequence[Path], c
         split: ParquetFiles(tree.root, [tree.root / file for file in files], column)
         for split, files in sorting.groups.items()
     }
-    beside = (
-        [f"{len(images):,} image files beside parquet, but for those that its rows name"] if images else []
-    )
+    named = {place for source in splits.values() for place in source.named_files()} if images else set()
+    unnamed = [file for file in images if tree.root / file not in named]
+    beside = [f"{len(unnamed):,} image files beside parquet that no row names"] if unnamed else []
     used = {file for files in sorting.groups.values() for file in files}
     return Found(splits, *_told(tree, sorting, used | set(images), beside))
 
@@ -110,9 +112,7 @@ def _told(tree: Tree, sorting: Sorting, used: set[Path], missed: Sequence[str]) 
     if unclaimed:
         left_out.append(f"{len(unclaimed):,} files whose names say no split, such as {shown(unclaimed[0])}")
     if archives:
-        left_out.append(
-            f"{len(archives):,} archives, such as {shown(archives[0])}: unpack them to have them read"
-        )
+        left_out.append(f"{len(archives):,} archives, such as {shown(archives[0])}: unpack them to read them")
     others = [file for file in rest if file not in set(archives)]
     alone = [*left_out, *([f"files of other kinds ({kinds(others)})"] if others else [])]
     if tree.hidden:

@@ -23,6 +23,9 @@ from walkback_hf.depth import Deepest, joined_depths, may_be_deep
 from walkback_hf.encoded import EncodedImage, Found, Labels, Part
 from walkback_hf.splits import plan_splits
 
+_FAINT = 16
+"""Images without a gray level from this one on, of 255, are nearly all 0 if they are binarized at random."""
+
 
 @dataclass(frozen=True, slots=True)
 class Preparation:
@@ -224,19 +227,21 @@ def _suitable_levels(states: GrayLevels, pixels: Mapping[Split, Tensor], name: s
         name: Name of the dataset for messages.
 
     Raises:
-        DataError: The threshold makes all pixels the same.
+        DataError: All pixels become the same, or nearly all of them.
     """
     high = max(int(part.max()) for part in pixels.values())
     if high <= 1:
         states = replace(states, levels=2)
-    if states.binarize == "threshold":
-        low, middle = min(int(part.min()) for part in pixels.values()), states.levels // 2
-        if high < middle or low >= middle:
-            raise DataError(
-                f"Got gray levels from {low} to {high} in {name}, which data.binarize = 'threshold' makes all "
-                f"{int(low >= middle)} (1 where v >= {middle}); rescale the images, or set data.binarize to "
-                "'stochastic'."
-            )
+    low, middle = min(int(part.min()) for part in pixels.values()), states.levels // 2
+    seen = f"Got gray levels from {low} to {high} in {name}, which data.binarize = '{states.binarize}' makes"
+    if states.binarize == "threshold" and (high < middle or low >= middle):
+        raise DataError(
+            f"{seen} all {int(low >= middle)} (1 where v >= {middle}); rescale the images to 0 … 255."
+        )
+    if states.binarize == "stochastic" and states.levels > 2 and (high < _FAINT or low > 255 - _FAINT):
+        raise DataError(
+            f"{seen} {int(low > 127)} almost everywhere (probability v / 255); rescale the images to 0 … 255."
+        )
     return states
 
 

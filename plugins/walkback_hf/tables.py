@@ -16,7 +16,7 @@ from walkback.errors import DataError
 from walkback_hf.classes import class_column, joined, labels_in
 from walkback_hf.columns import image_column, read_images
 from walkback_hf.encoded import EncodedImage, EncodedImages, Labels, Rows
-from walkback_hf.names import shown
+from walkback_hf.names import shown, within
 
 _MOST_IN_BATCH, _BYTES_IN_BATCH = 1024, 1 << 26
 _MOST_ROWS_A_BYTE = 8  # a row takes at least one bit; a larger number of rows is not credible
@@ -63,6 +63,17 @@ class ParquetFiles(EncodedImages):
                         batch_size=_batch(length, path.stat().st_size), columns=[column]
                     )
                     yield from _read_chunks((batch.column(0) for batch in batches), local, name, path.parent)
+
+    def named_files(self) -> Iterator[Path]:
+        """Yields the files that rows refer to by their paths, inside the folders of the tables."""
+        for path, name, column, _ in self._shards:
+            with _reading(name), pq.ParquetFile(path) as file:
+                kind = file.schema_arrow.field(column).type
+                if pa.types.is_struct(kind) and kind.get_field_index("path") >= 0:
+                    for batch in file.iter_batches(columns=[f"{column}.path"]):
+                        texts = batch.column(0).field(0).to_pylist()
+                        found = (within(path.parent, text) for text in texts if isinstance(text, str))
+                        yield from (place for place in found if place is not None)
 
     @override
     def labels(self, rows: Rows) -> Labels:

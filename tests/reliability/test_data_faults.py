@@ -162,6 +162,18 @@ def test_a_palette_of_greys_is_grey(tmp_path: Path, first: bool) -> None:
     assert prepared(root).info.shape == (1, 8, 8)
 
 
+def test_a_dark_image_of_12_bits_is_no_image_of_8(tmp_path: Path) -> None:
+    """How many bits numbers in lists have is seen in all rows together, as in files."""
+    images = RNG.integers(0, 4096, (40, 8, 8))
+    images[0] %= 200
+    pq.write_table(pa.table({"image": pa.array(images.tolist())}), tmp_path / "train.parquet")
+    data = prepared(tmp_path)
+    assert "files of 16 bits hold 12: v · 255 / 4,095" in data.info.preprocessing
+    assert torch.equal(
+        data.examples("train")[0, 0], torch.from_numpy(np.round(images[0] * 255 / 4095)).byte()
+    )
+
+
 @pytest.mark.parametrize("shape", ["dictionary", "list", "pixels", "paths"])
 @pytest.mark.filterwarnings("ignore:Left out")
 def test_parquet_of_other_shapes_is_read(tmp_path: Path, shape: str) -> None:

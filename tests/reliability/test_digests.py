@@ -32,13 +32,13 @@ def checkpoint() -> Checkpoint:
     return Checkpoint(description, {"operator.w": torch.linspace(0, 1, 7), "prior.mean": torch.zeros(2)})
 
 
-def test_every_flipped_bit_of_a_checkpoint_is_refused(tmp_path: Path) -> None:
-    """All bits of the weights and of the metadata, the header's length and its padding included."""
+def test_a_flipped_bit_in_any_byte_of_a_checkpoint_is_refused(tmp_path: Path) -> None:
+    """Weights and metadata, the header's length and its padding included."""
     path = tmp_path / "a.safetensors"
     save_checkpoint(path, checkpoint())
     whole = path.read_bytes()
     accepted = []
-    for bit in range(8 * len(whole)):
+    for bit in (8 * place + place % 8 for place in range(len(whole))):
         content = bytearray(whole)
         content[bit // 8] ^= 1 << bit % 8
         path.write_bytes(content)

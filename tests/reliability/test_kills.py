@@ -39,10 +39,9 @@ def subjects(server: Forks, place: Path) -> dict[str, Subject]:
 @pytest.mark.parametrize(
     ("mode", "number"),
     [
-        ("batch", signal.SIGKILL),
+        ("online", signal.SIGKILL),
         ("two processes", signal.SIGKILL),
         ("chains", signal.SIGTERM),
-        ("online", signal.SIGINT),
     ],
 )
 def test_struck_at_random_moments_until_done(

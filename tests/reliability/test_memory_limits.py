@@ -2,24 +2,14 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
-from tests.program import ENVIRONMENT, TINY, run
+from tests.program import TINY, run
+from tests.reliability.forks import Call, Forks
 
-LIMITED = """
-import resource, sys
-import walkback.jobs.bench, walkback.jobs.diagnose, walkback.jobs.evaluate, walkback.jobs.sample, walkback.jobs.train
-from walkback.cli.main import call
-import sklearn.datasets, walkback_diagnostics.mixing, walkback_networks.mlp, walkback_paper.gaussian, walkback_toys
-
-pages = int(open("/proc/self/statm").read().split()[0])
-limit = pages * resource.getpagesize() + 250_000_000
-resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
-sys.exit(call(sys.argv[1:]))
-"""
+LIMIT_MIB = 250
+"""What a process may map beyond what it starts with."""
 
 LINES: dict[str, tuple[tuple[str, ...], str]] = {
     "run": (
@@ -53,21 +43,17 @@ def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
     not Path("/proc/self/statm").exists(), reason="only Linux tells how much memory is mapped"
 )
 @pytest.mark.parametrize("verb", LINES)
-def test_too_little_memory(verb: str, checkpoint: Path, tmp_path: Path) -> None:
+def test_too_little_memory(server: Forks, verb: str, checkpoint: Path, tmp_path: Path) -> None:
     line, words = LINES[verb]
     places = {"CKPT": str(checkpoint)}
     arguments = [places.get(word, word.replace("OUT", str(tmp_path / "out"))) for word in line]
-    done = subprocess.run(
-        [sys.executable, "-c", LIMITED, *arguments],
-        env=ENVIRONMENT,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert done.returncode == 1, done.stderr
-    (error,) = [text for text in done.stderr.splitlines() if text.startswith("error: ")]
+    log = checkpoint.parent / f"{verb}.log"
+    (code,) = server.ended(server.start(Call(arguments, str(log), memory_mib=LIMIT_MIB)))
+    messages = log.read_text()
+    assert code == 1, messages
+    (error,) = [text for text in messages.splitlines() if text.startswith("error: ")]
     assert error.startswith("error: Got too little memory (")
     assert words in error
-    assert "Traceback" not in done.stderr
+    assert "Traceback" not in messages
     if verb in ("sample", "operator"):
         assert list(tmp_path.iterdir()) == []

@@ -71,6 +71,13 @@ def test_a_large_seed_is_a_seed(tmp_path: Path) -> None:
     assert run(tmp_path / "a", "--seed", str(2**62), steps=0).code == 0
 
 
+def test_a_network_without_end_is_refused(tmp_path: Path) -> None:
+    """Of a billion layers the first ones take no memory to speak of; no checkpoint holds as many."""
+    sizes = ("--set", "operator.network.depth=1000000000", "--set", "operator.network.hidden=1")
+    refused(*("run", *TINY, *sizes, "--out", tmp_path / "a"), words="Got a model of more than 65,536 layers")
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_an_operator_that_does_not_fit_is_not_the_fault_of_a_plugin(tmp_path: Path) -> None:
     refused(
         *("run", *TINY, "--set", "operator.network.hidden=900000", "--out", tmp_path / "a"),
@@ -148,6 +155,7 @@ LINES: list[tuple[tuple[str, ...], str]] = [
     (("diagnose", "mixing", "CKPT", "--set", "chains=1"), "chains"),
     (("diagnose", "stationarity", "CKPT", "--set", "chains=1"), "chains"),
     (("diagnose", "thermodynamics", "CKPT", "--set", "examples=1"), "examples"),
+    (("diagnose", "thermodynamics", "CKPT", "--set", "paths=1000000000"), "--set paths=1000000000, whose"),
     (("diagnose", "reversibility", "CKPT", "--set", "chains=99999999999"), "diagnostic.chains: got 1e+11"),
     (
         ("inpaint", "CKPT", "--keep", "top", "--num", "99999999999", "--out", "OUT"),

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
-from tests.program import TINY, digest, finish, run, running, wait_until, walkback
+from tests.program import PATIENCE, TINY, digest, run, walkback
+from tests.reliability.forks import Call, Forks
 
 from walkback.errors import PluginError
 from walkback.storage.files import TEMPORARY, atomic_file, write_bytes
@@ -126,6 +129,19 @@ def test_one_signal_ends_the_final_evaluation_and_the_run_goes_on_from_it(
         assert digest(tmp_path / "a" / name) == digest(tmp_path / "b" / name)
 
 
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_run_that_had_not_begun_leaves_its_directory_free(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, number: signal.Signals
+) -> None:
+    import walkback.training.run as module
+
+    with monkeypatch.context() as patch:
+        sent(patch, number, module, "write_text")  # of the configuration, the first file of a run
+        assert run(tmp_path / "a", "--resume", "auto", steps=1).code == 128 + number
+    assert [path.name for path in (tmp_path / "a").rglob("*") if path.is_file()] == [".lock"]
+    assert run(tmp_path / "a", "--resume", "auto", steps=1).code == 0
+
+
 def test_finished_pieces_survive_and_are_used_again(
     checkpoint: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
@@ -191,16 +207,20 @@ def test_what_another_writer_is_at_is_left_alone(tmp_path: Path) -> None:
     assert sorted(path.name for path in tmp_path.iterdir()) == ["a", "b"]
 
 
-def test_a_process_that_samples_ends_at_once(checkpoint: Path, tmp_path: Path) -> None:
+def test_a_process_that_samples_ends_at_once(server: Forks, checkpoint: Path, tmp_path: Path) -> None:
     """A real SIGTERM while a real process writes a long chain."""
-    out = tmp_path / "chain.npz"
-    command = ("sample", checkpoint, "--num", "4", "--chain", "10000000", "--every", "100", "--out", out)
-    with running(*command) as process:
-        wait_until(lambda: list(tmp_path.glob(TEMPORARY)), process)
-        process.send_signal(signal.SIGTERM)
-        done = finish(process)
-    assert (done.code, done.err.splitlines()[-1]) == (143, "error: terminated.")
-    assert list(tmp_path.iterdir()) == []
+    place, log = tmp_path / "out", tmp_path / "log"
+    place.mkdir()
+    words = ["sample", str(checkpoint), "--num", "4", "--chain", "10000000", "--every", "100"]
+    (process,) = server.start(Call([*words, "--out", str(place / "chain.npz")], str(log)))
+    deadline = time.monotonic() + PATIENCE
+    while not list(place.glob(TEMPORARY)):
+        assert time.monotonic() < deadline, log.read_text()
+        time.sleep(0.02)
+    os.kill(process, signal.SIGTERM)
+    assert server.ended([process]) == [143]
+    assert log.read_text().splitlines()[-1] == "error: terminated."
+    assert list(place.iterdir()) == []
 
 
 def test_an_exception_that_a_library_makes_of_a_signal_is_the_signal(

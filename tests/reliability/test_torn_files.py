@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import os
 import random
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 from tests.program import digest, figures, run, walkback
 from tests.reliability.watched import a_sentence
+
+from walkback.storage.store import CheckpointStore
 
 SAVED = ("--set", "training.checkpoint_every=3", "--set", "training.keep_checkpoints=4")
 SEED = 5
@@ -60,6 +64,39 @@ def test_a_damaged_file_of_a_run_changes_nothing_or_is_refused(
     assert figures(directory) == figures(runs / "whole") or name == "metrics.jsonl"
     if name.startswith("checkpoints/"):
         assert "Passed over the checkpoint of step 6" in done.err
+
+
+def _huge(path: Path) -> None:
+    with path.open("wb") as file:
+        file.truncate(1 << 40)  # sparse: it takes no room on the disk
+
+
+ABSURD: dict[str, tuple[Callable[[Path], object], str]] = {
+    "pipe": (os.mkfifo, "not a regular file"),
+    "device": (lambda path: path.symlink_to("/dev/zero"), "not a regular file"),
+    "nested": (lambda path: path.write_text("[" * 5000), "cannot be read"),
+    "huge": (_huge, "larger than 1,048,576 bytes"),
+}
+
+
+@pytest.mark.parametrize(
+    ("name", "kind"),
+    [("step-6.json", kind) for kind in ABSURD]
+    + [("step-6.safetensors", "pipe"), ("step-6.state.safetensors", "device")],
+)
+def test_what_is_no_file_of_a_checkpoint_is_passed_over(
+    runs: Path, tmp_path: Path, name: str, kind: str
+) -> None:
+    shutil.copytree(runs / "half", tmp_path / "half")
+    place = tmp_path / "half" / "checkpoints" / name
+    place.unlink()
+    make, said = ABSURD[kind]
+    make(place)
+    saved, (warning,) = CheckpointStore(place.parent).latest()
+    assert saved is not None
+    assert saved.step == 3
+    assert said in warning
+    assert name in warning
 
 
 @pytest.mark.parametrize(

@@ -13,9 +13,10 @@ import torch
 from torch import nn
 
 from walkback.building.devices import Precision, autocast
+from walkback.building.growth import savable
 from walkback.building.origins import recorded_component
 from walkback.building.restoring import Restoring
-from walkback.component import INTERFACES, Component, Kind, spoken
+from walkback.component import INTERFACES, Component, Kind
 from walkback.configuration.components import ComponentConfig
 from walkback.configuration.config import RunConfig
 from walkback.configuration.schema import component_options, nested_in
@@ -38,7 +39,7 @@ from walkback.storage.description import Description
 from walkback.support.faults import is_not_of_code
 from walkback.support.memory_errors import is_out_of_memory, wanted_by
 from walkback.support.seeding import derive_seed, generator, lent_seed
-from walkback.support.text import one_line
+from walkback.support.text import one_line, spoken
 
 _FIT_EXAMPLES = 5000
 """Number of training examples to which models are fitted before training."""
@@ -135,7 +136,7 @@ def build_model(
         own: Part | None = instances.get(kind)
         return build_part(registry, kind, parts[kind], base, *arguments) if own is None else own
 
-    with lent_seed(derive_seed(seed, "weights")):
+    with lent_seed(derive_seed(seed, "weights")), savable():
         operator = part("operator", TransitionOperator, data_space)  # type: ignore[type-abstract]
         _require_told(operator, data_space)
         prior = part("prior", Prior, state_space(operator, data_space))  # type: ignore[type-abstract]

@@ -16,8 +16,8 @@ from typing import Any, final
 
 import torch
 from torch import Tensor, nn
-from torch.nn.modules import module as hooks
 
+from walkback.building.growth import observed
 from walkback.building.origins import unknown_configuration
 from walkback.errors import CheckpointError, ConfigurationError, ConstructionError
 from walkback.model import Model
@@ -129,16 +129,8 @@ class Restoring:
     def _within(self, specs: Mapping[str, TensorSpec]) -> Iterator[None]:
         """Raise CheckpointError in the block if a constructor registers more than the file can fill."""
         budget = _Budget(self.path, specs)
-        handles = (
-            hooks.register_module_parameter_registration_hook(budget.tensor),
-            hooks.register_module_buffer_registration_hook(budget.tensor),
-            hooks.register_module_module_registration_hook(budget.module),
-        )
-        try:
+        with observed(budget.tensor, budget.module):
             yield
-        finally:
-            for handle in handles:
-                handle.remove()
 
 
 @final

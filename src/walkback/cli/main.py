@@ -12,6 +12,7 @@ import os
 import signal
 import sys
 import traceback
+import warnings
 from collections.abc import Sequence
 from contextlib import suppress
 from typing import Any, NoReturn
@@ -62,7 +63,8 @@ def call(arguments: Sequence[str]) -> int:
     """Run `walkback` with arguments, and return its exit code."""
     arguments = _hoist(arguments)
     try:
-        with ended_by_signals() as raised:
+        with ended_by_signals() as raised, warnings.catch_warnings():
+            warnings.showwarning = _show_warning
             _refuse_empty(arguments)
             program: Any = typer.main.get_command(build_app())
             code = program.main(args=arguments, prog_name="walkback", standalone_mode=False)
@@ -87,6 +89,11 @@ def call(arguments: Sequence[str]) -> int:
     if code == _INTERRUPTED:  # from Typer, for a signal before the command began
         return _report_stop(raised[-1] if raised else Stopped(signal.SIGINT))
     return code if isinstance(code, int) else 0
+
+
+def _show_warning(message: Warning | str, *_: Any, **__: Any) -> None:
+    """Say what code warns about as any other warning, without the line that warned."""
+    Output().warn(str(message))
 
 
 def _report_stop(stopped: Stopped) -> int:

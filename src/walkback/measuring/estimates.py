@@ -90,7 +90,7 @@ def require_error_of_mean(
     ways = [f"choose another split ({choice} {' or '.join(others)})"] if choice and others else []
     raise ConfigurationError(
         f"Got {num} example{'s' * (num != 1)} in the {split} split of {dataset.info.name}, expected at least {FEWEST} "
-        f"for a standard error: {' or '.join([*ways, 'give more data'])}."
+        f"for a standard error: {' or '.join([*ways, f'give more data, or a {split} split of its own'])}."
     )
 
 

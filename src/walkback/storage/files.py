@@ -23,6 +23,7 @@ from typing import Any, BinaryIO
 from walkback.errors import CheckpointError, ConfigurationError, WalkbackError, shortened
 from walkback.storage.migrations import CHECKPOINT, TRAINING_STATE
 from walkback.storage.tensorheader import read_metadata
+from walkback.support.textfile import open_regular
 
 TEMPORARY = ".walkback-*.tmp"
 """Pattern of the names of temporary files."""
@@ -255,6 +256,11 @@ def write_json(path: Path, document: Mapping[str, Any]) -> None:
 
 
 def sha256(path: Path) -> str:
-    """Return the SHA-256 of a file in hexadecimal; raises OSError if it cannot be read."""
-    with path.open("rb") as file:
+    """Return the SHA-256 of a file in hexadecimal.
+
+    Raises:
+        OSError: The file cannot be read.
+        ConfigurationError: It is not a regular file.
+    """
+    with open_regular(path) as file:
         return hashlib.file_digest(file, "sha256").hexdigest()

@@ -25,6 +25,7 @@ from walkback.errors import CheckpointError, ConfigurationError
 from walkback.storage.files import sha256, write_bytes, write_json, writing_to
 from walkback.storage.hub import fetch, is_hub_name
 from walkback.storage.migrations import STEP
+from walkback.support.textfile import read_text
 
 if TYPE_CHECKING:
     from walkback.storage.checkpoint import Checkpoint, TrainingState
@@ -122,7 +123,7 @@ class CheckpointStore:
         if step is None:
             return None
         best = self.best(step)
-        digest = json.loads(saved.manifest.read_bytes())["sha256"].get(best.name)
+        digest = _document(saved.manifest)["sha256"].get(best.name)
         problem = _unlike(best, digest)
         if problem is None:
             return None
@@ -249,11 +250,16 @@ def _manifest(saved: SavedStep, best: int | None) -> dict[str, Any]:
     return STEP.stamp() | {"step": saved.step, "sha256": digests} | ({} if best is None else {"best": best})
 
 
+def _document(manifest: Path) -> Any:
+    """Return the content of a manifest; raises ConfigurationError if it cannot be read or is too large."""
+    return json.loads(read_text(manifest))
+
+
 def _best_of(manifest: Path) -> int | None:
     """Return the step of the best model that a manifest names; None if it names none or cannot be read."""
     try:
-        document = json.loads(manifest.read_bytes())
-    except (OSError, ValueError, RecursionError):
+        document = _document(manifest)
+    except (ConfigurationError, ValueError, RecursionError):
         return None
     match document:
         case {"best": int(best)}:
@@ -264,18 +270,16 @@ def _best_of(manifest: Path) -> int | None:
 
 def _problem(saved: SavedStep) -> str | None:
     """Return why a step cannot be resumed from; None if it is complete."""
+    if not os.path.lexists(saved.manifest):
+        return f"{saved.manifest.name} is missing"
     try:
-        manifest = STEP.migrated(json.loads(saved.manifest.read_bytes()), saved.manifest.name)
+        manifest = STEP.migrated(_document(saved.manifest), saved.manifest.name)
         digests = manifest["sha256"]
         if manifest["step"] != saved.step:
             return f"{saved.manifest.name} is of another step"
         problems = (_unlike(path, digests.get(path.name)) for path in (saved.checkpoint, saved.state))
         return next((problem for problem in problems if problem is not None), None)
-    except FileNotFoundError as error:
-        return f"{Path(error.filename).name} is missing"
-    except OSError as error:
-        return f"it cannot be read ({error.strerror})"
-    except CheckpointError as error:
+    except (CheckpointError, ConfigurationError) as error:
         return str(error).removeprefix("Got ").rstrip(".")
     except (ValueError, RecursionError, AttributeError, LookupError, TypeError):
         return f"{saved.manifest.name} cannot be read"
@@ -287,5 +291,7 @@ def _unlike(path: Path, digest: object) -> str | None:
         return None if sha256(path) == digest else f"{path.name} is not the file that was saved"
     except FileNotFoundError:
         return f"{path.name} is missing"
+    except ConfigurationError:
+        return f"{path.name} is not a regular file"
     except OSError as error:
         return f"{path.name} cannot be read ({error.strerror})"

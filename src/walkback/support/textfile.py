@@ -1,9 +1,10 @@
-"""Small text files that are not trusted: recipes, configurations, manifests."""
+"""Files that are not trusted: small texts such as recipes, configurations and manifests; other regular files."""
 
 from __future__ import annotations
 
 import os
 import stat
+from io import BufferedReader
 from pathlib import Path
 
 from walkback.errors import ConfigurationError
@@ -34,12 +35,21 @@ def read_text(path: Path, most: int = MOST_BYTES) -> str:
 
 
 def _read(path: Path, most: int) -> bytes:
-    # Opening a named pipe would block until there is a writer, and reading from a device may never end.
-    with open(path, "rb", opener=_without_waiting) as file:
+    with open_regular(path) as file:
         content = file.read(most + 1)
     if len(content) > most:
         raise ConfigurationError(f"{path} is larger than {most:,} bytes, expected a small text file.")
     return content
+
+
+def open_regular(path: Path) -> BufferedReader:
+    """Open a regular file for reading: a named pipe would block until there is a writer, and a device may never end.
+
+    Raises:
+        ConfigurationError: It is not a regular file.
+        OSError: It cannot be opened.
+    """
+    return open(path, "rb", opener=_without_waiting)
 
 
 def _without_waiting(path: str, flags: int) -> int:

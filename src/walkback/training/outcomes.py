@@ -64,7 +64,12 @@ def _outcome(result: RunResult) -> Outcome:
 
 
 def _leave(directory: RunDirectory, outcome: Outcome) -> None:
-    """Try to write an outcome, ignoring errors: the error that ended the run is more important."""
+    """Try to write an outcome, ignoring errors: the error that ended the run is more important.
+
+    A run that has not started leaves its directory free for the next one.
+    """
+    if not directory.config.exists():
+        return
     with suppress(WalkbackError, OSError):
         directory.require_held()
         outcome.write(directory.path)
