@@ -15,6 +15,7 @@ from tests.program import run, tree, walkback
 import walkback as wb
 from walkback.errors import ConfigurationError
 from walkback.report import Figure, Report, Series
+from walkback.reporting import content
 from walkback.reporting.content import content_of, report_from
 from walkback.reporting.page import page
 from walkback.reporting.svg import Line, chart, dots, ticks
@@ -182,6 +183,15 @@ def test_the_page_from_python_is_that_of_the_command(trained: Path, tmp_path: Pa
     written = wb.save_report(trained, tmp_path / "a.html", progress=False)
     assert walkback("report", trained, "-o", tmp_path / "b.html").code == 0
     assert written.read_bytes() == (tmp_path / "b.html").read_bytes()
+
+
+def test_a_page_is_bounded(trained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    whole = content_of(trained)
+    first = whole.pictures[0]
+    monkeypatch.setattr(content, "_MOST_PICTURES", len(first.png))
+    found = content_of(trained)
+    assert found.pictures == [first]
+    assert f"{len(whole.pictures) - 1} more pictures" in found.left_out[-1]
 
 
 def test_dots_are_where_their_values_are() -> None:

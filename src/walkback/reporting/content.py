@@ -25,6 +25,9 @@ from walkback.training.metrics_file import FILE_NAME, read_records
 _MOST_PICTURE = 16 * 2**20
 """Maximum size of an embedded picture, in bytes."""
 
+_MOST_PICTURES = 24 * 2**20
+"""Size in bytes of all pictures of a page."""
+
 _MOST_MIDWAY = 12
 """Maximum number of pictures of samples during training; if there are more, they are evenly spaced."""
 
@@ -137,12 +140,23 @@ def _pictures_in(directory: Path, left_out: list[str]) -> list[Picture]:
     every = max(1, -(-len(midway) // _MOST_MIDWAY))
     first = [name for name in CAPTIONS if name in found]
     others = [name for name in found if name not in (*first, *midway)]
-    pictures = []
+    pictures: list[Picture] = []
+    room, crowded = _MOST_PICTURES, 0
     for name in (*first, *others, *midway[::-1][::every][::-1]):
         try:
-            pictures.append(Picture(name, read_png(found[name])))
+            picture = Picture(name, read_png(found[name]))
         except ConfigurationError as error:
             left_out.append(str(error))
+            continue
+        if len(picture.png) > room:
+            crowded += 1
+            continue
+        room -= len(picture.png)
+        pictures.append(picture)
+    if crowded:
+        left_out.append(
+            f"{crowded} more pictures are in {directory}; the page has {_MOST_PICTURES // 2**20} MiB."
+        )
     return pictures
 
 
