@@ -111,7 +111,7 @@ def test_without_overlap_there_are_two_ends_and_no_small_error() -> None:
     assert report["overlap"].value < 0.2
     assert held(report["free_energy"], truth)
     assert (report["free_energy"].error or 0) > 0.5
-    assert any("from both sides only" in warning for warning in report.warnings)
+    assert any("only bounded from both sides" in warning for warning in report.warnings)
 
 
 def test_overlap_is_an_upper_bound_where_none_is_seen() -> None:

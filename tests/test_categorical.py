@@ -16,6 +16,7 @@ from torch.nn.functional import one_hot
 import walkback as wb
 from walkback.data.symbols import SymbolData
 from walkback.errors import ConfigurationError, DataError
+from walkback.kernels import CategoricalKernel, categorical_at
 from walkback.model import Model
 from walkback.sampling import anneal, chain, last
 from walkback.schedules import Level
@@ -23,7 +24,6 @@ from walkback.state import Space, leaves
 from walkback.testing import Case, failed, outcomes
 from walkback_paper.bernoulli import Bernoulli
 from walkback_paper.categorical import Categorical
-from walkback_paper.symbols import CategoricalKernel, categorical_at
 from walkback_toys.potts import Potts
 
 LIMIT = 4.5

@@ -240,9 +240,9 @@ def test_pixels_in_colour_come_back_exactly(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("value", "words"),
     [
-        (pa.array([[[1, 2], [3]]] * 20), "that is no image, x.parquet, row 0; expected whole numbers"),
-        (pa.array([[[1, -2], [3, 4]]] * 20), "that is no image, x.parquet, row 0"),
-        (pa.array([[[1, 70_000], [3, 4]]] * 20), "that is no image, x.parquet, row 0"),
+        (pa.array([[[1, 2], [3]]] * 20), "that is not an image, x.parquet, row 0; expected whole numbers"),
+        (pa.array([[[1, -2], [3, 4]]] * 20), "that is not an image, x.parquet, row 0"),
+        (pa.array([[[1, 70_000], [3, 4]]] * 20), "that is not an image, x.parquet, row 0"),
         (pa.array([[[1, 2], [3, 4]]] * 9 + [None] * 9), "without an image, x.parquet, row 9; remove the row"),
         (
             pa.array([[{"bytes": b"x", "path": None}] * 2] * 20, pa.list_(STRUCT)),

@@ -203,7 +203,7 @@ def test_what_the_mirror_lacks_is_asked_of_the_hub(mirror, downloads, endpoint):
 
 def test_a_mirror_that_does_not_exist_is_named(monkeypatch):
     monkeypatch.setenv("WALKBACK_DATA", "/no/such/mirror")
-    with pytest.raises(DataError, match="WALKBACK_DATA = /no/such/mirror, which is no folder"):
+    with pytest.raises(DataError, match="WALKBACK_DATA = /no/such/mirror, which is not a folder"):
         Named(source="mnist").prepare()
 
 

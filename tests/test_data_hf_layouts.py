@@ -368,5 +368,5 @@ def test_what_is_found_and_left_alone_is_told_in_a_line(tmp_path: Path) -> None:
         data.prepare()
     assert data.info.preprocessing[0] == (
         "found 18 .png; splits by folders; left alone: 6 files whose names say no split, such as more/00.png, "
-        "1 archives, such as old.zip: unpack them to have them read, files of other kinds (1 .csv, 1 .txt), 1 hidden"
+        "1 archives, such as old.zip: unpack them to read them, files of other kinds (1 .csv, 1 .txt), 1 hidden"
     )

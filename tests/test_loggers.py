@@ -283,5 +283,5 @@ def test_a_service_out_of_reach_is_one_sentence(tmp_path: Path, monkeypatch: pyt
         return Library()
 
     monkeypatch.setattr("walkback_loggers.wandb._library", library)
-    with pytest.raises(Exception, match=r"cannot begin: api_key not configured \(no-tty\); .*mode=offline"):
+    with pytest.raises(Exception, match=r"cannot start: api_key not configured \(no-tty\); .*mode=offline"):
         opened(WeightsAndBiases(), tmp_path)

@@ -15,6 +15,7 @@ from tests.program import run, tree, walkback
 import walkback as wb
 from walkback.errors import ConfigurationError
 from walkback.report import Figure, Report, Series
+from walkback.reporting import content
 from walkback.reporting.content import content_of, report_from
 from walkback.reporting.page import page
 from walkback.reporting.svg import Line, chart, dots, ticks
@@ -184,6 +185,15 @@ def test_the_page_from_python_is_that_of_the_command(trained: Path, tmp_path: Pa
     assert written.read_bytes() == (tmp_path / "b.html").read_bytes()
 
 
+def test_a_page_is_bounded(trained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    whole = content_of(trained)
+    first = whole.pictures[0]
+    monkeypatch.setattr(content, "_MOST_PICTURES", len(first.png))
+    found = content_of(trained)
+    assert found.pictures == [first]
+    assert f"{len(whole.pictures) - 1} more pictures" in found.left_out[-1]
+
+
 def test_dots_are_where_their_values_are() -> None:
     drawn = dots([("a", 1.0, 0.5), ("<b>", 3.0, None)], "nats")
     places = [float(x) for x in re.findall(r'cx="([\d.]+)"', drawn)]
@@ -202,8 +212,8 @@ def test_charts_draw_points_where_they_are() -> None:
     found = re.search(r'<polyline class="line line0" points="([^"]+)"', drawing)
     assert found is not None
     points = [tuple(map(float, pair.split(","))) for pair in found[1].split()]
-    # The frame is 404 wide from 62, and 214 high to 226: values 1 to 3.
-    assert points == [(62.0, 226.0), (264.0, 12.0), (466.0, 119.0)]
+    # The frame is 400 wide from 66, and 214 high to 226: values 1 to 3.
+    assert points == [(66.0, 226.0), (266.0, 12.0), (466.0, 119.0)]
     assert chart([Line("a", (), ())], "x", "y") == ""
     constant = chart([Line("a", (0, 1), (2.0, 2.0))], "x", "y")
     assert "nan" not in constant.lower()

@@ -28,14 +28,14 @@ from tests.toy.trainers import (
 from torch import Tensor
 
 from walkback.errors import ConfigurationError
-from walkback.kernels import BernoulliKernel, NormalKernel, ProductKernel, reparametrized
+from walkback.kernels import BernoulliKernel, NormalKernel, ProductKernel
 from walkback.measuring.bound import path_bound
 from walkback.model import Model
 from walkback.operators import TransitionOperator
 from walkback.processes import TiedProcess
 from walkback.schedules import Levels, levels_from
 from walkback.state import Space, leaves
-from walkback.training.paths import path_loss, require_reparametrized
+from walkback.training.paths import path_loss, reparametrized, require_reparametrized
 from walkback.walk import Start
 from walkback_paper.objectives import NegativeBound
 

@@ -15,6 +15,8 @@ from tests.program import TINY, Done, run, running, tree, wait_until, walkback
 
 import walkback as wb
 from walkback.errors import ConfigurationError
+from walkback.reporting.record import RunRecord
+from walkback.reporting.table import RunTable
 from walkback.storage.outcome import Outcome, read_outcome
 from walkback.storage.rundir import RunDirectory, is_locked
 
@@ -238,3 +240,25 @@ def test_divergence_is_on_record(tmp_path: Path) -> None:
 def test_twin_raises(tmp_path: Path) -> None:
     with pytest.raises(ConfigurationError, match="does not exist"):
         wb.runs(tmp_path / "none")
+
+
+def test_runs_of_other_kinds_are_set_apart_by_their_kind() -> None:
+    def record(name: str, **options: Any) -> RunRecord:
+        return RunRecord(
+            Path(name), "finished", options={path.replace("__", "."): v for path, v in options.items()}
+        )
+
+    many = {f"operator__o{number}": number for number in range(20)}
+    found = RunTable(
+        (
+            record("a", operator__name="x", data__name="d", run__seed=0, operator__sigma=1.0),
+            record("b", operator__name="x", data__name="d", run__seed=1, operator__sigma=1.0),
+            record("c", operator__name="y", data__name="d", run__seed=0, **many),
+            record("d", operator__name="y", data__name="d", run__seed=0, **dict.fromkeys(many, 99)),
+        )
+    )
+    first, second, third, _ = found.differences()
+    assert (first, second) == ("operator.name=x run.seed=0", "operator.name=x run.seed=1")
+    assert third.startswith("operator.name=y operator.o0=0 ")
+    assert third.endswith(" and 13 more")
+    assert set(found.differing) > {"operator.sigma", "operator.o19"}

@@ -93,7 +93,7 @@ def test_a_run_that_diverges_does_not_end_the_others(tmp_path: Path) -> None:
         (("--seeds", "0"), "at least 1"),
         (("--sweep", "sigma"), "SECTION.OPTION=VALUE"),
         (("--sweep", "operator.sigma=0.03,-1"), "operator.sigma"),
-        (("--sweep", "operator.sigma=0.03,0.03"), "equal values"),
+        (("--sweep", "operator.sigma=0.03,0.03"), "repeated values"),
         (("--seeds", "2", "--sweep", "run.seed=1,2"), "run.seed"),
         (("--seeds", "2", "--resume", "auto"), "--resume"),
         (("--seeds", "2", "--nproc", "2"), "--nproc"),

@@ -35,7 +35,7 @@ def test_a_gaussian_table_is_sampled_as_it_is(tmp_path: Path) -> None:
     exact = np.log(SCALE).sum() - LAW.logpdf(held_out(frame) / SCALE - 5).mean()
     assert abs(bound - exact) < 0.1
     states = wb.sample(trained, 100_000, progress=False).states.numpy()
-    # The 8,000 rows of training know deviations to 0.8 % and correlations of 0.4 to 2.4 % themselves.
+    # The 8,000 rows of training know deviations to 0.8 % and correlations of 0.4 to 2.3 % themselves.
     train = TableData(frame)
     known = train.info.values(train.examples("train")).numpy()
     assert np.abs((states.mean(0) - known.mean(0)) / SCALE).max() < 0.05

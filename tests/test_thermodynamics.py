@@ -332,7 +332,7 @@ def test_a_reversible_chain_from_the_wrong_prior_has_excess_heat_only() -> None:
     assert abs(report["irreversibility"].value) < LIMIT * (report["irreversibility"].error or 0) + 1e-9
     assert (report["excess_heat"].interval or (0.0,))[
         0
-    ] > 0  # weights of infinite variance: known from both sides only
+    ] > 0  # weights of infinite variance: only bounded from both sides
 
 
 def enumerated(up: float, down: float, start: float, temperatures: list[float]) -> tuple[float, float, float]:

@@ -88,7 +88,7 @@ def figures_of_statistics(values: Tensor, names: tuple[str, ...], every: int) ->
             max(hats),
             "1",
             meaning=f"largest of all statistics; mixed chains of this length and autocorrelation time have about "
-            f"{_usual_hat(estimate, length):.3f}; to be seen beside mixed_p",
+            f"{_usual_hat(estimate, length):.3f}; to be read together with mixed_p",
         ),
         Figure(
             "mixed_p",
@@ -126,7 +126,7 @@ def _note(time: Figure, mixed: bool) -> str:
     if time.side is None:
         return ""
     if time.side == "above":
-        return "; no more than this: it is too short to be told"
+        return "; an upper bound: it is too short to be resolved"
     return (
         "; at least this: chains have not mixed"
         if not mixed
@@ -173,13 +173,13 @@ def _warnings(
     warnings, (hat, p) = [], verdict
     if hat > _MIXED and p < _UNLIKELY:
         warnings.append(
-            f"R-hat is {hat:.3f}, above {_MIXED}, and not by chance (p = {p:.1g}): chains have not mixed, each knows a "
-            "part of the law only, and the autocorrelation time is a lower bound."
+            f"R-hat is {hat:.3f}, above {_MIXED}, and not by chance (p = {p:.1g}): chains have not mixed, each covers "
+            "only a part of the law, and the autocorrelation time is a lower bound."
         )
     if length < _LONG * time:
         warnings.append(
             f"Chains are {length / time:.1f} autocorrelation times long, fewer than {_LONG}, with an R-hat of "
-            f"{hat:.3f}: they hardly tell how long it is, or whether they mix; raise --set steps=…."
+            f"{hat:.3f}: the estimates of both are unreliable; raise --set steps=…."
         )
     if every > 1 and slowest.side == "above":
         warnings.append(

@@ -123,9 +123,7 @@ class Reversibility(Diagnostic):
             "start": self._start,
             "rank_chains, rank_steps, rank_tests": list(self._rank),
         }
-        warning = (
-            "The kernel has no density, so there is no entropy production: the rank test alone was made."
-        )
+        warning = "The kernel has no density, so entropy production is undefined; only the rank test was run."
         return Report(
             "reversibility",
             "rank_test_p",
@@ -263,7 +261,7 @@ def _ratios(
         figure = mean_figure("entropy_rate", rate, "nats/step")
         return figures, [
             f"The entropy rate is {figure.value:.4g} ± {figure.error:.2g} nats/step, not clearly positive, so the "
-            "ratio to it means nothing and is left out."
+            "ratio to it is meaningless and is omitted."
         ]
     if continuous:
         return figures, [

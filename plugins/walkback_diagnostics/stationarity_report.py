@@ -148,10 +148,10 @@ def _of_states(found: Measured, fifth: int) -> list[Figure]:
                 f"{name}_of_data",
                 found.data[:, column],
                 _UNITS.get(name, "data units"),
-                "held-out data as they are",
+                "held-out data",
             ),
         ]
-    by_chance = "" if found.by_chance is None else ", to be seen beside mmd_squared_after_one_step"
+    by_chance = "" if found.by_chance is None else ", to be read together with mmd_squared_after_one_step"
     figures.append(
         Figure(
             "mmd_squared",
@@ -237,7 +237,7 @@ def warnings_of(found: Measured, t: Tensor, left: Tensor, moved: Tensor) -> tupl
     kept = moving(found.chains[1:])
     if not bool(kept.all()):
         still = [name for name, moves in zip(found.names, kept.tolist(), strict=True) if not moves]
-        warnings.append(f"No drift is given of what never changes: {', '.join(still)}.")
+        warnings.append(f"No drift is given for statistics that never change: {', '.join(still)}.")
     p = p_values(t[kept], found.chains.shape[1]).tolist()
     names = [name for name, moves in zip(found.names, kept.tolist(), strict=True) if moves]
     changed = [name for name, value in zip(names, p, strict=True) if value < UNLIKELY]

@@ -71,7 +71,7 @@ class Symmetry(Diagnostic):
         self._batch = batch
 
     def measure(self, subject: Subject) -> Report:
-        """See the module.
+        """Returns the figures and warnings of the module's docstring.
 
         Raises:
             ConfigurationError: The kernel is neither normal nor Bernoulli nor a product of these.
@@ -144,7 +144,7 @@ def natural_parameters(kernel: Kernel) -> Tensor:
 
 
 def _normal(kernel: Kernel) -> TypeGuard[NormalKernel]:
-    """Return whether a kernel is noise of its own around `mean`, with independent dimensions or in another basis."""
+    """Returns whether a kernel is noise of its own around `mean`, with independent dimensions or in another basis."""
     around = isinstance(kernel, Reparametrized) and isinstance(kernel, Expecting)
     return isinstance(kernel, NormalKernel) or (around and isinstance(getattr(kernel, "mean", None), Tensor))
 
@@ -173,8 +173,8 @@ def squared_norms(
         m = natural_parameters(kernel)
         if not m.requires_grad:
             raise WalkbackError(
-                f"Got a {type(kernel).__name__} whose parameters do not depend on the state, expected that they "
-                "do: there is no drift to judge."
+                f"Got a {type(kernel).__name__} whose parameters do not depend on the state, so there is no drift "
+                "to test; expected parameters that depend on it."
             )
         found = torch.zeros(len(m), 3, dtype=torch.float64, device=m.device)
         try:

@@ -162,7 +162,7 @@ def _of_free_energy(measured: Measured) -> Iterator[Figure]:
         "free_energy_below",
         below,
         size,
-        "the same with the cooling path in the place of one heating path: too low",
+        "the same with the cooling path in place of one heating path: too low",
         "below",
     )
     yield from _between(
@@ -310,7 +310,7 @@ def _warnings(measured: Measured, theorem: Figure) -> Iterator[str]:
         if dominated:
             yield (
                 f"One of the {works.shape[1]} heating paths outweighs the others at {dominated} of {len(works)} "
-                f"{what} (effective sample size below 2): free energies are known from both sides only; raise paths."
+                f"{what} (effective sample size below 2): free energies are only bounded from both sides; raise paths."
             )
     # By chance alone, this happens once in a million measurements.
     if abs(theorem.value) > _ALARM * (theorem.error or 0.0) and abs(theorem.value) > 1e-6:

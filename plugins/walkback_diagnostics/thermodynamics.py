@@ -87,7 +87,7 @@ class Thermodynamics(Diagnostic):
         self._bennett = bennett
 
     def measure(self, subject: Subject) -> Report:
-        """See the module.
+        """Returns the figures and warnings of the module's docstring.
 
         Raises:
             WalkbackError: A work is not finite, states are clipped, or there are too few examples or chains.

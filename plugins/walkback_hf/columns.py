@@ -111,7 +111,7 @@ def _read_lists(values: Any, places: Sequence[str], folder: Path | None) -> Iter
     lengths = pc.list_value_length(values).to_pylist()
     for place, length in zip(places, lengths, strict=True):
         if length != 1:
-            raise DataError(f"Got a row of {length or 'no'} images, {place}; expected one a row.")
+            raise DataError(f"Got a row of {length or 'no'} images, {place}; expected one per row.")
     yield from read_images(pc.list_flatten(values), places, folder)
 
 
@@ -150,7 +150,8 @@ def _encode(value: Any, place: str, *, deep: bool) -> bytes:
         shaped and pixels.size and pixels.dtype.kind in "iu" and pixels.min() >= 0 and pixels.max() <= most
     ):
         raise DataError(
-            f"Got a row that is no image, {place}; expected whole numbers (H, W) from 0 to 65535, or (H, W, C) to 255."
+            f"Got a row that is not an image, {place}; expected whole numbers (H, W) from 0 to 65535, "
+            "or (H, W, C) to 255."
         )
     file = BytesIO()
     # A dark image of 12 bits may fit into 8: how many bits there are is decided for all rows together.

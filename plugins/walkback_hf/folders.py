@@ -27,7 +27,7 @@ from walkback_hf.walk import Tree, walk
 
 _IMAGES = frozenset((*formats.DATASET_IMAGES, *formats.FOREIGN_IMAGES))
 _ARCHIVES = frozenset(formats.ARCHIVES)
-_TABLES = frozenset(formats.TABLES) - {".txt"}  # a text beside images is rather a note than a table
+_TABLES = frozenset(formats.TABLES) - {".txt"}  # a text file beside images is more likely a note than a table
 
 
 def find_local(path: Path, column: str | None = None) -> Found:
@@ -112,9 +112,7 @@ def _told(tree: Tree, sorting: Sorting, used: set[Path], missed: Sequence[str]) 
     if unclaimed:
         left_out.append(f"{len(unclaimed):,} files whose names say no split, such as {shown(unclaimed[0])}")
     if archives:
-        left_out.append(
-            f"{len(archives):,} archives, such as {shown(archives[0])}: unpack them to have them read"
-        )
+        left_out.append(f"{len(archives):,} archives, such as {shown(archives[0])}: unpack them to read them")
     others = [file for file in rest if file not in set(archives)]
     alone = [*left_out, *([f"files of other kinds ({kinds(others)})"] if others else [])]
     if tree.hidden:

@@ -54,7 +54,7 @@ def _mirrored(hub_id: str, config: str | None) -> Path | None:
         return None
     mirror = local_path(setting)
     if not mirror.is_dir():
-        raise DataError(f"Got WALKBACK_DATA = {setting}, which is no folder; correct or unset it.")
+        raise DataError(f"Got WALKBACK_DATA = {setting}, which is not a folder; correct or unset it.")
     folder = mirror / hub_id
     if not folder.is_dir():
         return None
@@ -97,7 +97,7 @@ def _download(hub_id: str, config: str | None) -> Mapping[str, Any]:
             f"put {files} into {mirror}" if mirror else f"set WALKBACK_DATA to a folder that holds {files}"
         )
         raise DataError(
-            f"Got {hub_id!r}, which is no local path, in no mirror and not in the Hugging Face cache, "
+            f"Got {hub_id!r}, which is neither a local path nor in a mirror or the Hugging Face cache, "
             f"while the hub is {obstacle}; connect, or {remedy}."
         )
     import datasets

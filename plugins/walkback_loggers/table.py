@@ -1,4 +1,4 @@
-"""Figures as a table: `metrics.csv`, a line each time the run logs, a column for each figure.
+"""Figures as a table: `metrics.csv`, with a row each time the run logs and a column for each figure.
 
 step,loss,seconds,gradient_norm,learning_rate,validation_nats
 1,-91.8,0.05,12.1,0.0001,
@@ -25,11 +25,11 @@ _STEP = "step"
 class Table(Logger):
     """Writes `metrics.csv` in the run directory.
 
-    A figure that comes for the first time gets a column, and the file is written anew with it. Where a resumed run logs
-    a step again, the lines from there on are dropped. Pictures are left to `samples/`.
+    The file is rewritten with a new column when a figure appears for the first time. If a resumed run logs a step
+    again, the rows from that step on are dropped. Pictures are not logged; they are in `samples/`.
 
     Args:
-        separator: Between the columns.
+        separator: Separator of the columns.
     """
 
     def __init__(self, *, separator: Literal[",", ";", "\t"] = ",") -> None:
@@ -40,11 +40,11 @@ class Table(Logger):
         self._last = 0
 
     def open(self, directory: Path, config: Mapping[str, Any]) -> None:
-        """Take note of where to write."""
+        """Set the file to write."""
         self._path = directory / "metrics.csv"
 
     def log(self, step: int, figures: Mapping[str, float]) -> None:
-        """Append a line of the figures after `step` walks."""
+        """Append a row of the figures after `step` walks."""
         if step < self._last:  # training went back
             self.close()
             self._file = None
@@ -55,7 +55,7 @@ class Table(Logger):
             self._write(self._file, {_STEP: step, **figures})
 
     def log_picture(self, step: int, name: str, png: bytes) -> None:
-        """Nothing: a table has no pictures."""
+        """Do nothing: a table has no pictures."""
 
     def close(self) -> None:
         """Close the file (idempotent)."""
@@ -64,7 +64,7 @@ class Table(Logger):
                 self._file.close()
 
     def _begin(self, step: int, figures: Mapping[str, float]) -> None:
-        """Write the file anew with columns for `figures`, and go on at its end."""
+        """Rewrite the file with columns for `figures`, and open it for appending."""
         first = self._file is None
         self.close()
         columns, rows = self._read()
@@ -79,7 +79,7 @@ class Table(Logger):
             self._file = self._path.open("a", encoding="utf-8", newline="")
 
     def _read(self) -> tuple[list[str], list[Row]]:
-        """Columns and lines that are there already."""
+        """Read existing columns and rows."""
         if not self._path.exists():
             return [], []
         with writing_to(self._path), self._path.open(encoding="utf-8", newline="", errors="replace") as file:

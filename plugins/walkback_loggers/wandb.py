@@ -1,4 +1,4 @@
-"""Figures, pictures and configuration for Weights & Biases, with its service or without."""
+"""Figures, pictures and configuration for Weights & Biases, online or offline."""
 
 from __future__ import annotations
 
@@ -18,17 +18,17 @@ _WALKS = "walks"
 
 @final
 class WeightsAndBiases(Logger):
-    """Logs to a project of Weights & Biases; its files are in `<run directory>/wandb`.
+    """Logs to a project of Weights & Biases; its local files are in `<run directory>/wandb`.
 
-    A resumed run goes on with the same run there. Offline runs are sent later by `wandb sync`.
+    A resumed run continues its run there. Upload offline runs with `wandb sync`.
 
     Args:
         project: Name of the project.
         run_name: Name of the run; None takes that of the run directory.
-        entity: User or team; None leaves that to the account.
-        group: Runs of one group are shown together.
-        tags: Words to find the run by.
-        mode: "online", "offline" or "disabled"; None leaves that to `WANDB_MODE` and the account.
+        entity: User or team; None uses the default of the account.
+        group: Group of runs that are shown together.
+        tags: Tags of the run.
+        mode: "online", "offline" or "disabled"; None uses `WANDB_MODE` or the default of the account.
     """
 
     def __init__(
@@ -53,10 +53,10 @@ class WeightsAndBiases(Logger):
         self._run: Any = None
 
     def open(self, directory: Path, config: Mapping[str, Any]) -> None:
-        """Start the run, or go on with that of the directory.
+        """Start a run, or continue that of the directory.
 
         Raises:
-            WalkbackError: It cannot be started: there is no account, or the service is out of reach.
+            WalkbackError: The run cannot be started: there is no account, or the service cannot be reached.
         """
         identity = _identity(directory)
         try:
@@ -71,10 +71,10 @@ class WeightsAndBiases(Logger):
             )
         except (self._wandb.Error, OSError) as error:
             raise WalkbackError(
-                f"The logger 'wandb' cannot begin: {' '.join(str(error).split())}; "
+                f"The logger 'wandb' cannot start: {' '.join(str(error).split())}; "
                 "without an account or a network, use --set loggers.wandb.mode=offline."
             ) from error
-        # Walks are the axis: validation comes at steps that have been logged already.
+        # Use walks as the axis: wandb's own step must increase, but validation logs at steps that were already logged.
         self._run.define_metric(_WALKS)
         self._run.define_metric("*", step_metric=_WALKS)
 
@@ -87,20 +87,20 @@ class WeightsAndBiases(Logger):
         self._run.log({name: self._wandb.Image(Image.open(BytesIO(png))), _WALKS: step})
 
     def close(self) -> None:
-        """Send or write what is left (idempotent)."""
+        """Flush and finish the run (idempotent)."""
         if self._run is not None:
             self._run.finish()
 
 
 def _identity(directory: Path) -> str | None:
-    """The identity of the run that was logged from this directory last: `wandb/[offline-]run-<time>-<identity>`."""
+    """Return the id of the last run logged from this directory (`wandb/[offline-]run-<time>-<id>`), or None."""
     runs = (directory / "wandb").glob("*run-*-*")
     newest = max(runs, key=lambda path: path.name.partition("run-")[2], default=None)
     return None if newest is None else newest.name.rpartition("-")[2]
 
 
 def _library() -> Any:
-    """The package `wandb`; what it warns of when it is imported is its own affair."""
+    """Import and return `wandb`, suppressing its own warnings."""
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")

@@ -66,7 +66,7 @@ class LevelInput(nn.Module):
         if classes and options.conditioning == "none":
             raise ConfigurationError(
                 f"Got operator.network.conditioning = 'none' with {classes} classes, expected 'film' or 'embedding': "
-                "labels are told in the way of the temperature."
+                "labels are conditioned on in the same way as the temperature."
             )
         self.embedding = None if options.conditioning == "none" else TemperatureEmbedding()
         self.labels = label_embedding(classes)

@@ -92,13 +92,13 @@ class LevelBatchNorm(nn.Module, Constrained):
 
     @property
     def constraints(self) -> Mapping[str, Constraint]:
-        """Variances and counts are not negative."""
+        """Ranges of the buffers: variances and counts are not negative."""
         return {"running_var": nonnegative, "num_batches_tracked": nonnegative}
 
     def forward(self, features: Tensor, level: Tensor) -> Tensor:
         """Normalize `(B, C, …)` at levels `(1,)` or `(B,)`."""
-        # Only in evaluation: in training each level learns its own set. Walks differ in length, so evaluation, or a
-        # longer schedule, may reach a level that no walk of training has reached.
+        # Only in evaluation: in training, each level learns its own set. Walks have random lengths, so evaluation (or a
+        # longer schedule) may reach a level that no training walk has reached.
         if not self.training:
             level = self._nearest_met()[level]
         return self._of_one_level(features, level) if len(level) == 1 else self._of_rows(features, level)

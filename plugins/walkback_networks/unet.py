@@ -30,7 +30,7 @@ _CONVOLUTIONS: tuple[type[nn.Conv1d] | type[nn.Conv2d] | type[nn.Conv3d], ...] =
     nn.Conv2d,
     nn.Conv3d,
 )
-"""By the number of axes, less 1."""
+"""Convolutions for one, two and three axes."""
 
 
 def _norm(channels: int) -> nn.GroupNorm:

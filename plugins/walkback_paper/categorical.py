@@ -25,13 +25,12 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from walkback.errors import ConfigurationError
-from walkback.kernels import Kernel
+from walkback.kernels import CategoricalKernel, Kernel, categorical_at
 from walkback.networks import Network
 from walkback.operators import Conditional, Guidable
 from walkback.schedules import Level
 from walkback.state import Context, Space, StateSpace
 from walkback_paper.parametrized import Parametrization, Parametrized, single_tensor, told
-from walkback_paper.symbols import CategoricalKernel, categorical_at
 
 Heating: TypeAlias = Literal["tied", "replacements"]
 

@@ -12,12 +12,12 @@ from typing import final
 import torch
 from torch import Tensor
 
+from walkback.kernels import CategoricalKernel
 from walkback.priors import Prior
 from walkback.state import State, StateSpace, leaves
 from walkback.support.constraints import Constrained, Constraint, unit_interval
 from walkback_paper.categorical import symbols_of
 from walkback_paper.priors import Momentum, Tracker
-from walkback_paper.symbols import CategoricalKernel
 
 _MIN_PROBABILITY = 1e-4
 """Probability of a symbol that never came: no state is impossible."""

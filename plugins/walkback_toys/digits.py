@@ -27,8 +27,7 @@ _HELD_OUT = 250
 class Digits(Dataset, Centred, Labelled):
     """1,297 digits for training, 250 for validation and 250 for test, stratified by class.
 
-    500 evenly spaced examples of the digits sorted by class (in stable order) are held out, for validation and test in
-    turn.
+    Sorted by class (in stable order), 500 evenly spaced digits are held out, alternately for validation and test.
     """
 
     def __init__(
@@ -37,9 +36,9 @@ class Digits(Dataset, Centred, Labelled):
         """Configure the data.
 
         Args:
-            binarize: "threshold" at half ink, or "stochastic", with probability v / 16.
-            noise: Standard deviation of Gaussian noise added to states of [0, 1]; with it there are no bits/dim.
-            condition: Whether a model is told the class of each digit ("label").
+            binarize: "threshold" at half of the largest gray level, or "stochastic" with probability v / 16.
+            noise: Standard deviation of Gaussian noise added to states in [0, 1]; bits/dim are then undefined.
+            condition: Whether models are conditioned on the class of each digit ("label").
 
         Raises:
             ConfigurationError: `binarize` has another value, or noise is added to binary states.

@@ -133,7 +133,7 @@ class Mog(PlaneDataset, Labelled):
             num: Number of training points.
             num_held_out: Number of validation points, and of test points.
             seed: Seed of all points.
-            condition: Whether a model is told which Gaussian each point is of ("label").
+            condition: Whether models are conditioned on the Gaussian that each point is drawn from ("label").
 
         Raises:
             ConfigurationError: `std` is not below `scale`, or an option is out of range.

@@ -1,6 +1,6 @@
 """Finite Markov chains in closed form.
 
-p_T(s' = j | s = i) ∝ P_ij^(1/T)      in each place by itself
+p_T(s' = j | s = i) ∝ P_ij^(1/T)      at each position independently
 """
 
 from __future__ import annotations
@@ -24,14 +24,14 @@ _ROUNDING = 1e-6
 
 @final
 class Markov(ChainOperator):
-    """A chain with a given matrix.
+    """A chain with a given transition matrix.
 
     Args:
-        space: One one-hot tensor `(…, S)`.
-        matrix: P, S rows of S probabilities: from state i to each state j.
+        space: Space of a one-hot tensor `(…, S)`.
+        matrix: P, S rows of S probabilities, from state i to each state j.
 
     Raises:
-        ConfigurationError: The matrix is not square, its rows do not sum to 1, or the states are others.
+        ConfigurationError: The matrix is not square, its rows do not sum to 1, or the space has another form.
     """
 
     log_matrix: Tensor
@@ -43,7 +43,7 @@ class Markov(ChainOperator):
         size, leaf = len(matrix), spaces(space)[0]
         if any(len(row) != size or abs(math.fsum(row) - 1) > _ROUNDING for row in matrix):
             raise ConfigurationError(
-                f"Got operator.matrix with {size} rows, expected as many columns, and that each row sums to 1."
+                f"Got operator.matrix with {size} rows, expected as many columns, and rows that sum to 1."
             )
         if isinstance(space, tuple) or leaf.support != "one-hot" or leaf.shape[-1] != size:
             raise ConfigurationError(
@@ -55,7 +55,7 @@ class Markov(ChainOperator):
         )
 
     def kernel(self, state: State, level: Level) -> Kernel:
-        """The rows of the matrix at states `(B, …, S)`."""
+        """Returns the kernel at states `(B, …, S)`: rows of the matrix."""
         (x,) = leaves(state)
         logits = self.log_matrix.to(x.dtype)[x.argmax(-1)]
         return _Rows(logits / level.temperature_like(logits))

@@ -65,7 +65,7 @@ class PlaneDataset(Dataset):
         noise: float,
         condition: Condition = "none",
     ) -> None:
-        """Describe the data, which have Gaussian noise of so much per axis; nothing is drawn before `prepare`."""
+        """Describes the data, with the standard deviation of their noise per axis; `prepare` draws the points."""
         self._name = name
         self._condition: Condition = condition
         self._options = options

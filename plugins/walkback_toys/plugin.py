@@ -8,10 +8,10 @@ from walkback.component import Component, DatasetSource
 from walkback.hookspecs import hookimpl
 
 _PARTS = {"schedule": {"name": "doubling"}, "process": {"name": "tied"}, "objective": {"name": "walkback"}}
-"""What known chains are measured with; they are at T = 1 at all levels."""
+"""Other components for known chains, which are at T = 1 at all levels."""
 
 _PRIORS = {"real": "broad-gaussian", "binary": "fair-bits", "one-hot": "uniform-symbols"}
-"""Where chains start in each kind of space."""
+"""Prior of the initial states in each kind of space."""
 
 
 @hookimpl
@@ -45,7 +45,7 @@ def walkback_datasets() -> Iterator[Component]:
 
 @hookimpl
 def walkback_operators() -> Iterator[Component]:
-    """Finite chains."""
+    """Finite Markov chains."""
     yield Component(
         "markov",
         "walkback_toys.markov:Markov",

@@ -28,14 +28,14 @@ _Array = npt.NDArray[np.float64]
 
 @final
 class Potts(Dataset):
-    """Rings of spins as one-hot states `(L, S)`.
+    """Rings of Potts spins as one-hot states `(L, S)`.
 
     Args:
         sites: L.
         states: S.
-        coupling: J; positive values make neighbours equal.
+        coupling: J; positive values favour equal neighbours.
         field: h; positive values favour late states.
-        num: Rings to train on.
+        num: Number of rings to train on.
         num_held_out: Rings for validation, and for test.
         seed: Seed of all draws.
     """
@@ -58,7 +58,7 @@ class Potts(Dataset):
         self._drawn: SymbolRows | None = None
 
     def log_prob(self, state: Tensor) -> Tensor:
-        """Exact log p of states `(B, L, S)`: `(B,)`, float64, nats."""
+        """Returns the exact log p of states `(B, L, S)`: `(B,)`, float64, nats."""
         spins = state.argmax(-1)
         powers, scale = self._powers()
         log_z = math.log(np.trace(powers[-1])) + self._sites * scale

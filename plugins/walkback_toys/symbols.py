@@ -16,7 +16,7 @@ from walkback.errors import ConfigurationError, DataError
 
 @final
 class SymbolFile(Dataset):
-    """Whole numbers `(N, …)` as one-hot states `(…, S)`.
+    """Whole numbers `(N, …)` from a .npy file, as one-hot states `(…, S)`.
 
     Args:
         path: The file, required.

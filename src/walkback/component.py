@@ -46,15 +46,6 @@ INTERFACES: Mapping[Kind, tuple[str, ...]] = {
 """Base classes of each kind, as `"module:class"`. An option annotated with one of them is itself a component."""
 
 
-def spoken(kind: str) -> str:
-    """Return a kind as it is written in a sentence.
-
-    >>> spoken("temperature_law")
-    'temperature law'
-    """
-    return kind.replace("_", " ")
-
-
 @dataclass(frozen=True, slots=True)
 class Component:
     """A component that can be chosen by name in a configuration.

@@ -1,12 +1,13 @@
 """Transition kernels p_T(· | s): distributions over the next state, one per row of the batch.
 
-    Normal      log p(x) = Σ_d -½ [ (x_d - μ_d)² / v_d + log v_d + log 2π ]
-    Bernoulli   log p(x) = Σ_d  x_d log ρ_d + (1 - x_d) log(1 - ρ_d),   ρ = sigmoid(logits)
-    Product     log p(x, h) = log p(x) + log p(h)
+    Normal        log p(x) = Σ_d -½ [ (x_d - μ_d)² / v_d + log v_d + log 2π ]
+    Bernoulli     log p(x) = Σ_d  x_d log ρ_d + (1 - x_d) log(1 - ρ_d),   ρ = sigmoid(logits)
+    Categorical   log p(x) = Σ_l  log softmax(logits_l)_{k_l},   x_l one-hot with its 1 at k_l
+    Product       log p(x, h) = log p(x) + log p(h)
 
 The temperature is applied when a kernel is constructed. `normal_at` uses a temperature law (`walkback.temperature`),
-by default a factor T on the variance; `bernoulli_at` divides the logits by T (section 3.3 of the paper). Rows may have
-different temperatures.
+by default a factor T on the variance; `bernoulli_at` and `categorical_at` divide the logits by T (section 3.3 of the
+paper). Rows may have different temperatures.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ from typing import final
 
 import torch
 from torch import Tensor
-from torch.nn.functional import binary_cross_entropy_with_logits
+from torch.nn.functional import binary_cross_entropy_with_logits, one_hot
 
 from walkback.schedules import Level
 from walkback.state import State, concatenate, leaves, map_state, sum_events
@@ -132,6 +133,35 @@ class BernoulliKernel(Kernel, Expecting):
 
 
 @final
+class CategoricalKernel(Kernel, Expecting):
+    """Independent symbols, one-hot along the last dimension.
+
+    Args:
+        logits: `(B, *E)`, defined up to a constant for each symbol; -inf for impossible ones.
+    """
+
+    def __init__(self, logits: Tensor) -> None:
+        self.logits = logits
+
+    def sample(self, generator: torch.Generator) -> Tensor:
+        """One-hot symbols in the dtype of the logits, `(B, *E)`."""
+        logits = self.logits.detach()
+        below = logits.softmax(-1).cumsum(-1)[..., :-1]
+        uniform = torch.rand(logits.shape[:-1], generator=generator, dtype=logits.dtype, device=logits.device)
+        return one_hot((uniform[..., None] >= below).sum(-1), logits.shape[-1]).to(logits.dtype)
+
+    def expectation(self) -> Tensor:
+        """Probabilities of the symbols, `(B, *E)`."""
+        return self.logits.detach().softmax(-1)
+
+    def log_prob(self, state: State) -> Tensor:
+        """`(B,)`, nats; -inf for impossible symbols."""
+        (x,) = leaves(state)
+        # Not a product with x: 0 · -inf would be NaN.
+        return sum_events(torch.where(x > 0, self.logits.log_softmax(-1), 0.0))
+
+
+@final
 class ProductKernel(Kernel):
     """Independent kernels, one per leaf of a tuple state.
 
@@ -152,16 +182,6 @@ class ProductKernel(Kernel):
         return torch.stack([kernel.log_prob(leaf) for kernel, leaf in pairs]).sum(0)
 
 
-def reparametrized(kernel: Kernel) -> Reparametrized | None:
-    """Return the kernel as a function of noise, or None if it is not one. A product is one if all of its parts are."""
-    if isinstance(kernel, Reparametrized):
-        return kernel
-    if isinstance(kernel, ProductKernel):
-        parts = [part for part in map(reparametrized, kernel.kernels) if part is not None]
-        return _ReparametrizedProduct(parts) if len(parts) == len(kernel.kernels) else None
-    return None
-
-
 def expectation(kernel: Kernel) -> State | None:
     """Return E[s'] `(B, *E)`, or None if the kernel has no mean. A product has one if all of its parts do."""
     if isinstance(kernel, Expecting):
@@ -171,22 +191,6 @@ def expectation(kernel: Kernel) -> State | None:
         if len(parts) == len(kernel.kernels):
             return tuple(leaf for part in parts for leaf in leaves(part))
     return None
-
-
-@final
-class _ReparametrizedProduct(Reparametrized):
-    """A product of reparametrized kernels."""
-
-    def __init__(self, parts: Sequence[Reparametrized]) -> None:
-        self._parts = tuple(parts)
-
-    def noise(self, generator: torch.Generator) -> State:
-        # In the order of the leaves, as `ProductKernel.sample` draws: both must consume the same random numbers.
-        return tuple(leaf for part in self._parts for leaf in leaves(part.noise(generator)))
-
-    def transport(self, noise: State) -> State:
-        pairs = zip(self._parts, leaves(noise), strict=True)
-        return tuple(leaf for part, epsilon in pairs for leaf in leaves(part.transport(epsilon)))
 
 
 @final
@@ -229,3 +233,8 @@ def normal_at(
 def bernoulli_at(logits: Tensor, level: Level) -> BernoulliKernel:
     """Build a Bernoulli kernel at a level: ρ = sigmoid(logits / T) (section 3.3), logits `(B, *E)`."""
     return BernoulliKernel(logits / level.temperature_like(logits))
+
+
+def categorical_at(logits: Tensor, level: Level) -> CategoricalKernel:
+    """Build a kernel of symbols at a level: softmax(logits / T), logits `(B, *E)`."""
+    return CategoricalKernel(logits / level.temperature_like(logits))

@@ -16,7 +16,7 @@ from walkback.building.devices import Precision, autocast
 from walkback.building.growth import savable
 from walkback.building.origins import recorded_component
 from walkback.building.restoring import Restoring
-from walkback.component import INTERFACES, Component, Kind, spoken
+from walkback.component import INTERFACES, Component, Kind
 from walkback.configuration.components import ComponentConfig
 from walkback.configuration.config import RunConfig
 from walkback.configuration.schema import component_options, nested_in
@@ -39,7 +39,7 @@ from walkback.storage.description import Description
 from walkback.support.faults import is_not_of_code
 from walkback.support.memory_errors import is_out_of_memory, wanted_by
 from walkback.support.seeding import derive_seed, generator, lent_seed
-from walkback.support.text import one_line
+from walkback.support.text import one_line, spoken
 
 _FIT_EXAMPLES = 5000
 """Number of training examples to which models are fitted before training."""

@@ -12,7 +12,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from walkback.component import Kind, spoken
+from walkback.component import Kind
 from walkback.configuration.components import ComponentConfig
 from walkback.configuration.config import COMPONENT_SECTIONS, RunConfig, component
 from walkback.configuration.renaming import moved_component
@@ -21,6 +21,7 @@ from walkback.errors import CheckpointError, ConfigurationError, shortened
 from walkback.extensions.loader import OF_A_FILE
 from walkback.extensions.registry import Registry
 from walkback.storage.description import ComponentOrigin, Description
+from walkback.support.text import spoken
 
 
 def origins(config: RunConfig, registry: Registry) -> dict[str, ComponentOrigin]:

@@ -17,6 +17,9 @@ from walkback.errors import in_one_line
 if TYPE_CHECKING:
     from walkback.reporting.table import RunTable
 
+_BENT = 20
+"""Columns of a terminal that are left to the options in which runs differ."""
+
 _UNBOUNDED = 100_000
 """Width of a terminal into which every table fits."""
 
@@ -123,14 +126,17 @@ def _show_grid(
     output: Output, header: Sequence[str], rows: Sequence[Sequence[str]], blocks: Sequence[Sequence[str]]
 ) -> None:
     """Print a table if it fits; otherwise `blocks` (a header and its rows), one below another."""
-    console, grid = output.results, table([in_one_line(cell) for cell in header], rows)
-    natural = Measurement.get(console, console.options.update(width=_UNBOUNDED), grid)
-    if natural.maximum <= console.width:
-        output.show(grid)
+    console, names = output.results, [in_one_line(cell) for cell in header]
+    # Nothing stands beside the last column of a list, so it may take several lines.
+    bends = names[-1] == "differs in"
+    rigid = table(names[:-1], [row[:-1] for row in rows]) if bends else table(names, rows)
+    natural = Measurement.get(console, console.options.update(width=_UNBOUNDED), rigid).maximum
+    if natural + (_BENT if bends else 0) <= console.width:
+        output.show(table(names, rows))
         return
-    names, *entries = blocks
+    titles, *entries = blocks
     for entry in entries:
         output.show(plain(in_one_line(entry[0]), "cyan"))
-        for name, cell in zip(names[1:], entry[1:], strict=True):
+        for name, cell in zip(titles[1:], entry[1:], strict=True):
             if cell:
                 output.show(Text.assemble((f"  {in_one_line(name)}  ", "dim"), plain(in_one_line(cell))))

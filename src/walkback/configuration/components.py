@@ -18,7 +18,7 @@ from typing import Any
 
 from pydantic_core import to_jsonable_python
 
-from walkback.component import Component, Kind, spoken
+from walkback.component import Component, Kind
 from walkback.configuration.schema import (
     Nested,
     annotations_of,
@@ -30,6 +30,7 @@ from walkback.configuration.schema import (
 from walkback.errors import ConfigurationError
 from walkback.extensions.registered import Registered
 from walkback.extensions.registry import Registry
+from walkback.support.text import spoken
 
 
 @dataclass(frozen=True, slots=True)

@@ -18,9 +18,9 @@ from typing import Any
 from pydantic import BaseModel
 from pydantic_core import to_json, to_jsonable_python
 
-from walkback.component import spoken
 from walkback.configuration.schema import Nested, component_options, nested_in, option_owners, record_fields
 from walkback.extensions.registry import Registry
+from walkback.support.text import spoken
 
 REQUIRED = "required"
 """Shown if an option has no default."""

@@ -26,7 +26,7 @@ def parse_space(text: str) -> Space:
     """Read `SUPPORT:SIZE[,SIZE]…`.
 
     Raises:
-        ConfigurationError: It is something else.
+        ConfigurationError: `text` is not a space.
     """
     match = _SPACE.fullmatch(text)
     shape = () if match is None else tuple(int(size) for size in match[2].split(","))
@@ -54,7 +54,7 @@ class EmptyData(Dataset):
 
     @override
     def prepare(self) -> None:
-        """Nothing to do."""
+        """Do nothing: there are no files to prepare."""
 
     @property
     @override

@@ -16,13 +16,12 @@ from pathlib import Path
 from types import FrameType
 from typing import Any
 
-from walkback.component import spoken
 from walkback.errors import PluginError, WalkbackError
 from walkback.extensions.loader import CORE_DISTRIBUTION, RECORDS, canonical
 from walkback.extensions.registered import Registered
 from walkback.extensions.registry import Registry
 from walkback.support.faults import is_not_of_code
-from walkback.support.text import one_line
+from walkback.support.text import one_line, spoken
 
 
 @contextmanager

@@ -9,11 +9,11 @@ from dataclasses import dataclass
 from importlib.resources import files
 from typing import Any, Generic, NoReturn, TypeVar
 
-from walkback.component import Command, Component, Recipe, spoken
+from walkback.component import Command, Component, Recipe
 from walkback.errors import PluginError
 from walkback.extensions.loader import Plugin, Record, quiet_stdout
 from walkback.support.faults import is_not_of_code
-from walkback.support.text import one_line
+from walkback.support.text import one_line, spoken
 
 Spec = TypeVar("Spec", bound=Record)
 

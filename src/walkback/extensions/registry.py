@@ -9,13 +9,13 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping, Sequence
 from typing import Any, NoReturn, final
 
-from walkback.component import Command, Component, DatasetSource, Kind, Recipe, spoken
+from walkback.component import Command, Component, DatasetSource, Kind, Recipe
 from walkback.errors import ConfigurationError, PluginError
 from walkback.extensions import loader
 from walkback.extensions.loader import Plugin, PluginStatus, canonical, quiet_stdout
 from walkback.extensions.registered import Registered, import_class, import_target, offered, read_resource
 from walkback.support.faults import is_not_of_code
-from walkback.support.text import nearest
+from walkback.support.text import nearest, spoken
 
 
 @final

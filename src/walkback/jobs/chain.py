@@ -22,13 +22,13 @@ from walkback.support.watch import Watch
 
 @dataclass(frozen=True, slots=True)
 class ChainJob:
-    """Make a model of an operator as it is.
+    """Make a model of an operator without training it.
 
     Attributes:
         choices: The operator, and the space or the data that it is compared with.
-        out: Checkpoint to write; None writes none.
-        overwrite: Whether it may be there already.
-        say: How refusals name options.
+        out: Checkpoint to write; None does not write one.
+        overwrite: Whether to overwrite an existing file.
+        say: Names options in error messages.
     """
 
     choices: Choices = field(default_factory=Choices)
@@ -57,7 +57,7 @@ class ChainJob:
             )
 
     def _with_states(self, registry: Registry) -> Choices:
-        """The choices with states that the operator's component proposes; the default recipe's would be a surprise."""
+        """Return the choices, by default with the states that the operator proposes instead of the recipe's."""
         choices = self.choices
         named = any(text.startswith("data.name") for text in choices.settings)
         if named or choices.components.get("data") is not None or choices.instances.data is not None:
@@ -75,7 +75,7 @@ class ChainJob:
 
 @dataclass(frozen=True, slots=True)
 class CheckedChain:
-    """A model that can be kept.
+    """A model that can be written.
 
     Attributes:
         prepared: The model and its data.
@@ -86,7 +86,7 @@ class CheckedChain:
     out: Path | None
 
     def run(self, watch: Watch) -> KnownChain:
-        """Write the checkpoint."""
+        """Write the checkpoint, and return it with the model."""
         description = describe(
             **self.prepared.names(), data=self.prepared.dataset.info.to_dict(), progress={}, weights="raw"
         )
@@ -103,7 +103,7 @@ class KnownChain:
 
     Attributes:
         prepared: The model, in evaluation mode, and its data.
-        checkpoint: The same as it was, or would be, written.
+        checkpoint: The checkpoint that was, or would be, written.
     """
 
     prepared: Prepared

@@ -27,9 +27,9 @@ class PushJob:
     Attributes:
         source: A run directory, or a checkpoint.
         name: `USER/MODEL`.
-        private: Whether a new repository can be seen by its owner alone.
-        license: An identifier of the hub, such as "apache-2.0"; None states none.
-        dry_run: Whether nothing is sent, so that no token is needed.
+        private: Whether a new repository is visible to its owner only.
+        license: An identifier of the hub, such as "apache-2.0"; None omits it.
+        dry_run: Whether to list the files without sending them; this needs no token.
     """
 
     source: Path
@@ -39,10 +39,10 @@ class PushJob:
     dry_run: bool = False
 
     def check(self, registry: Registry, watch: Watch) -> CheckedPush:
-        """Read the model, and make what goes with it; see `Job`.
+        """Read the model and make the files that accompany it; see `Job`.
 
         Raises:
-            ConfigurationError: The name is none, there is no model, or no token.
+            ConfigurationError: The name is invalid, or there is no model or no token.
             CheckpointError: The checkpoint cannot be read.
         """
         model = hub_model(self.name)
@@ -71,9 +71,9 @@ class CheckedPush:
 
     Attributes:
         job: The request.
-        model: Where it goes.
-        checkpoint: Its file.
-        made: What goes with it, by path.
+        model: The repository on the hub.
+        checkpoint: The file of the checkpoint.
+        made: Contents of the other files, by path in the repository.
     """
 
     job: PushJob
@@ -83,17 +83,17 @@ class CheckedPush:
 
     @property
     def files(self) -> dict[str, int]:
-        """Sizes in bytes of what is sent, by path in the repository."""
+        """Sizes in bytes of all files, by path in the repository."""
         sizes = {name: len(content) for name, content in self.made.items()}
         return {CHECKPOINT_FILE: self.checkpoint.stat().st_size, **sizes}
 
     def run(self, watch: Watch) -> str:
-        """Create the repository if there is none, and send all files as one commit; returns the page's address.
+        """Create the repository if needed, send all files as one commit, and return the address of its page.
 
         Nothing is sent in a dry run.
 
         Raises:
-            WalkbackError: The hub has refused, or cannot be reached.
+            WalkbackError: The hub refuses, or cannot be reached.
         """
         address = f"{endpoint()}/{self.model.repository}"
         for name, size in self.files.items():
@@ -113,7 +113,7 @@ class CheckedPush:
 
 
 def _require_token(model: HubModel) -> None:
-    """Raise ConfigurationError without a token that the hub accepts."""
+    """Raise ConfigurationError unless the hub accepts the token."""
     from huggingface_hub import HfApi
 
     if not answers(endpoint(), _PATIENCE):
@@ -123,7 +123,7 @@ def _require_token(model: HubModel) -> None:
 
 
 def _paths(config: Mapping[str, object]) -> list[str]:
-    """Local paths among the options, which say something about the machine."""
+    """Return the local paths among the options, since they reveal something about the machine."""
     found: list[str] = []
     for value in config.values():
         if isinstance(value, Mapping):

@@ -4,8 +4,8 @@
                           a(x, x') = min(1, π(x') q(x | x') / (π(x) q(x' | x))),   r(x) = 1 - ∫ q a dx'
 
 The rejections put an atom of weight r(x) on the current state. No density with respect to volume describes it, and r(x)
-is an integral that nobody knows; leaving it out would give likelihoods and entropy productions that are wrong. What is
-measured from states alone remains: mixing, stationarity, and the rank test of detailed balance.
+is an intractable integral; omitting it would give wrong likelihoods and entropy productions. Measurements that need
+only states remain: mixing, stationarity, and the rank test of detailed balance.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from walkback.state import State, leaves
 
 
 class WithoutDensity(ABC):
-    """Lack of a capability of a kernel: states can only be drawn."""
+    """Base class of kernels without a density, from which states can only be drawn."""
 
     @abstractmethod
     def log_prob(self, state: State) -> NoReturn:
@@ -33,7 +33,7 @@ class WithoutDensity(ABC):
 
 
 def has_density(kernel: Kernel) -> bool:
-    """Return whether log-densities of a kernel can be computed; of products, of all parts."""
+    """Return whether log-densities of a kernel can be computed; for a product, those of all parts."""
     if isinstance(kernel, ProductKernel | StackedKernel):
         return all(map(has_density, kernel.kernels))
     return not isinstance(kernel, WithoutDensity)
@@ -49,7 +49,7 @@ def require_density(operator: TransitionOperator, state: State, what: str) -> No
         what: What needs a density, for the message: "a likelihood".
 
     Raises:
-        ConfigurationError: It has none.
+        ConfigurationError: The kernel has no density.
     """
     level = Level(1, 1.0)
     if not has_density(operator(state, level).cooling(level)):
@@ -76,11 +76,11 @@ class StepKernel(Kernel, WithoutDensity):
 
     @torch.no_grad()
     def sample(self, generator: torch.Generator) -> State:
-        """The next states, `(B, *E)`."""
+        """Return the next states, `(B, *E)`."""
         return self._step(generator)
 
     def log_prob(self, state: State) -> NoReturn:
-        """Raises ConfigurationError: there is no density."""
+        """Raise ConfigurationError: there is no density."""
         raise _lacking("a log-probability")
 
 
@@ -103,7 +103,7 @@ class MetropolisKernel(Kernel, WithoutDensity):
 
     @torch.no_grad()
     def sample(self, generator: torch.Generator) -> Tensor:
-        """The proposed states where they are accepted, and x elsewhere."""
+        """Return the proposed states where they are accepted, and x elsewhere."""
         x, there = self._state, self._proposal(self._state)
         (proposed,) = leaves(there.sample(generator))
         log_ratio = self._log_density(proposed) - self._log_density(x)
@@ -113,5 +113,5 @@ class MetropolisKernel(Kernel, WithoutDensity):
         return torch.where(accepted.reshape(-1, *(1,) * (x.dim() - 1)), proposed, x)
 
     def log_prob(self, state: State) -> NoReturn:
-        """Raises ConfigurationError: rejections have no density."""
+        """Raise ConfigurationError: rejections have no density."""
         raise _lacking("a log-probability")

@@ -24,16 +24,16 @@ class ChainOperator(TransitionOperator):
 
     @abstractmethod
     def kernel(self, state: State, level: Level) -> Kernel:
-        """Return the kernel at `state` `(B, *E)`; chains that are run are at T = 1."""
+        """Return the kernel at `state` `(B, *E)`; walkback runs chains at T = 1."""
 
     def forward(self, state: State, level: Level, context: Context = None) -> Conditional:
-        """The kernel in both directions."""
+        """Return the kernel, in both directions."""
         return _Known(lambda wanted: self.kernel(state, wanted))
 
     @property
     @final
     def max_temperature(self) -> float:
-        """1: a known chain is not heated."""
+        """Return 1: a known chain is not heated."""
         return 1.0
 
 
@@ -46,7 +46,7 @@ class StepOperator(ChainOperator):
 
     @final
     def kernel(self, state: State, level: Level) -> Kernel:
-        """The program at `state`."""
+        """Return the program's step at `state` as a kernel."""
         return StepKernel(lambda generator: self.step(state, generator))
 
 

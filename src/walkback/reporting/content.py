@@ -13,6 +13,7 @@ from pydantic import TypeAdapter, ValidationError
 
 from walkback.errors import CheckpointError, ConfigurationError, WalkbackError
 from walkback.report import Report
+from walkback.reporting.curves import is_number
 from walkback.reporting.page import CAPTIONS, PageContent, Picture
 from walkback.reporting.record import read_run
 from walkback.storage.description import Description, read_description
@@ -24,6 +25,9 @@ from walkback.training.metrics_file import FILE_NAME, read_records
 _MOST_PICTURE = 16 * 2**20
 """Maximum size of an embedded picture, in bytes."""
 
+_MOST_PICTURES = 24 * 2**20
+"""Size in bytes of all pictures of a page."""
+
 _MOST_MIDWAY = 12
 """Maximum number of pictures of samples during training; if there are more, they are evenly spaced."""
 
@@ -31,6 +35,9 @@ _MOST_RECORDS = 200_000
 """Maximum number of records of metrics."""
 
 _MOST_REPORT = 2**24
+
+_APART, _MOST_LISTED = ("classes", "standardized"), 20
+"""Facts on data that are formatted by themselves, and most columns of these."""
 
 _PNG, _HEADER = b"\x89PNG\r\n\x1a\n", 33
 """Signature of PNG files, and the length of signature and first chunk, which contains the size of the picture."""
@@ -82,10 +89,34 @@ def _facts(description: Description) -> list[tuple[str, str]]:
         ("written by", f"walkback {description.walkback}, torch {description.torch}"),
         ("weights", "running average" if description.weights == "ema" else "last"),
         ("progress", ", ".join(f"{value:,} {name}" for name, value in description.progress.items())),
-        *((str(key), _plain(value)) for key, value in data.items() if key not in ("classes",)),
+        *(
+            (str(key), _plain(value))
+            for key, value in data.items()
+            if value is not None and key not in _APART
+        ),
+        *_columns(data.get("standardized")),
     ]
     origins = description.components.items()
     return rows + [(section, f"{o.name} of {o.distribution} {o.version}") for section, o in origins]
+
+
+def _columns(standardized: object) -> list[tuple[str, str]]:
+    """Mean and deviation of the columns of a table."""
+    if not isinstance(standardized, dict):
+        return []
+    names, means, deviations = (_list(standardized.get(key)) for key in ("columns", "mean", "deviation"))
+    rows = zip(names or [f"{n}" for n in range(len(means))], means, deviations, strict=False)
+    told = [
+        f"{name}: {mean:.5g} ± {deviation:.4g}"
+        for name, mean, deviation in islice(rows, _MOST_LISTED)
+        if is_number(mean) and is_number(deviation)
+    ]
+    more = [f"… ({len(means)} in all)"] if len(means) > _MOST_LISTED else []
+    return [("mean ± deviation of training data", "; ".join([*told, *more]))]
+
+
+def _list(value: object) -> list[Any]:
+    return value if isinstance(value, list) else []
 
 
 def _plain(value: object) -> str:
@@ -109,12 +140,23 @@ def _pictures_in(directory: Path, left_out: list[str]) -> list[Picture]:
     every = max(1, -(-len(midway) // _MOST_MIDWAY))
     first = [name for name in CAPTIONS if name in found]
     others = [name for name in found if name not in (*first, *midway)]
-    pictures = []
+    pictures: list[Picture] = []
+    room, crowded = _MOST_PICTURES, 0
     for name in (*first, *others, *midway[::-1][::every][::-1]):
         try:
-            pictures.append(Picture(name, read_png(found[name])))
+            picture = Picture(name, read_png(found[name]))
         except ConfigurationError as error:
             left_out.append(str(error))
+            continue
+        if len(picture.png) > room:
+            crowded += 1
+            continue
+        room -= len(picture.png)
+        pictures.append(picture)
+    if crowded:
+        left_out.append(
+            f"{crowded} more pictures are in {directory}; the page has {_MOST_PICTURES // 2**20} MiB."
+        )
     return pictures
 
 

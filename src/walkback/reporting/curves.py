@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, TypeGuard
 
 from walkback.report import Series
 
@@ -39,6 +39,6 @@ def _series(history: Sequence[Mapping[str, Any]], name: str, error: str, shown: 
     )
 
 
-def is_number(value: object) -> bool:
+def is_number(value: object) -> TypeGuard[int | float]:
     """Return whether a value from a file is a finite number, and neither text nor a boolean."""
     return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)

@@ -9,8 +9,8 @@ from dataclasses import dataclass
 from walkback.support.html import text
 
 _WIDTH, _HEIGHT = 480, 270
-_LEFT, _RIGHT, _TOP, _BOTTOM = 62, 14, 12, 44
-_ROW, _NAMES = 24, 150
+_LEFT, _RIGHT, _TOP, _BOTTOM = 66, 14, 12, 44
+_ROW, _NAMES = 24, 170
 
 _MOST_POINTS = 400
 """Maximum number of points of a line; more are averaged in groups of neighbors."""

@@ -24,6 +24,12 @@ _DEPTH = 3
 _QUIET = ("run.threads", "run.device")
 """Options that are not listed as differences: they describe where a run was executed, not the run itself."""
 
+_KINDS = ("recipe", "operator.name", "data.name")
+"""Options by which runs are of a kind."""
+
+_MOST_DIFFERENCES = 8
+"""Most options that a table shows of a run; `walkback runs compare`, CSV and JSON have all."""
+
 _KEYS: Mapping[str, Callable[[RunRecord], Any]] = {
     "bound": lambda run: None if run.best is None else run.best.nats,
     "final": lambda run: None if run.final is None else run.final.nats,
@@ -58,9 +64,24 @@ class RunTable:
             if path not in _QUIET and any(table.get(path) != tables[0].get(path) for table in tables)
         )
 
-    def difference(self, run: RunRecord) -> str:
-        """Return the differing options of one run, `operator.sigma=0.05 run.seed=1`."""
-        return " ".join(f"{path}={run.options[path]}" for path in self.differing if path in run.options)
+    def differences(self) -> tuple[str, ...]:
+        """Return what sets each run apart, in a line: `operator.sigma=0.05 run.seed=1`.
+
+        Runs of another recipe, operator or data set differ in nearly all options, so these three are told, and then the
+        options that differ from other runs of the same kind; at most `_MOST_DIFFERENCES` of them.
+        """
+        apart = [path for path in _KINDS if path in self.differing]
+        kinds: dict[tuple[str, ...], list[RunRecord]] = {}
+        for run in self.runs:
+            kinds.setdefault(_kind(run), []).append(run)
+        within = {kind: RunTable(tuple(runs)).differing for kind, runs in kinds.items()}
+        lines = []
+        for run in self.runs:
+            paths = [path for path in (*apart, *within[_kind(run)]) if path in run.options]
+            words = [f"{path}={run.options[path]}" for path in paths[:_MOST_DIFFERENCES]]
+            more = len(paths) - len(words)
+            lines.append(" ".join([*words, f"and {more} more"] if more else words))
+        return tuple(lines)
 
     def sorted(self, key: str) -> RunTable:
         """Return the runs sorted by "bound", "final", "speed", "walks", "updated", "state", "name" or an option.
@@ -147,9 +168,9 @@ class RunTable:
                 bound_text(run.final),
                 "" if run.speed is None else f"{run.speed:.3g}",
                 "" if run.updated is None else f"{run.updated:%Y-%m-%d %H:%M}",
-                self.difference(run),
+                apart,
             ]
-            for run in self.runs
+            for run, apart in zip(self.runs, self.differences(), strict=True)
         ]
         used = [index for index in range(len(header)) if index < 3 or any(row[index] for row in rows)]
         return [header[index] for index in used], [[row[index] for index in used] for row in rows]
@@ -207,6 +228,10 @@ def _runs_in(place: Path, depth: int) -> list[Path]:
         return []
     below = sorted(path for path in place.iterdir() if path.is_dir() and not path.name.startswith("."))
     return [run for path in below for run in _runs_in(path, depth - 1)]
+
+
+def _kind(run: RunRecord) -> tuple[str, ...]:
+    return tuple(str(run.options.get(path)) for path in _KINDS)
 
 
 def _in_bits(run: RunRecord) -> bool:

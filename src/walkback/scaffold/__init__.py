@@ -1,1 +1,1 @@
-"""Writing a new plugin distribution from templates."""
+"""Creation of new plugin distributions from templates."""

@@ -1,4 +1,4 @@
-"""Write a new distribution from templates, all files at once.
+"""Creation of a new distribution from templates, all files at once.
 
     templates → texts by path → temporary directory next to the target → rename
 
@@ -36,7 +36,7 @@ _NOUNS: Mapping[Kind, str] = {
     "logger": "metric logger",
     "metric": "metric",
 }
-"""What each kind is called in a sentence."""
+"""Name of each kind in a sentence."""
 
 _SUMMARIES: Mapping[Kind, str] = {
     "operator": "Gaussian step, small residual network",
@@ -80,7 +80,7 @@ def rendered(names: Names) -> dict[str, str]:
     """Return the files of a new distribution: text by path.
 
     Raises:
-        ConfigurationError: The class would have the name of a class that the template uses.
+        ConfigurationError: The class would have the same name as a class used by the template.
     """
     kind, package = names.kind, f"src/{names.package}"
     module = _template(f"kinds/{kind}.py.in")
@@ -111,7 +111,7 @@ def write_distribution(directory: Path, names: Names) -> tuple[Path, ...]:
     All files appear at once, or none does.
 
     Raises:
-        ConfigurationError: The directory exists and is not empty, or the name is not possible.
+        ConfigurationError: The directory exists and is not empty, or the name is not allowed.
         WalkbackError: The files cannot be written.
     """
     texts = rendered(names)

@@ -12,9 +12,10 @@ import importlib.util
 import re
 from dataclasses import dataclass
 
-from walkback.component import Kind, spoken
+from walkback.component import Kind
 from walkback.errors import ConfigurationError
 from walkback.extensions.registry import Registry
+from walkback.support.text import spoken
 
 _PREFIX = "walkback-"
 
@@ -46,7 +47,8 @@ def names_for(name: str, kind: Kind) -> Names:
     """Derive all names from `name`, which may begin with "walkback-", as the distribution does.
 
     Raises:
-        ConfigurationError: `name` is not in lower case with single hyphens, or too long.
+        ConfigurationError: `name` has characters other than lower-case letters, digits and single hyphens, or is too
+            long.
     """
     component = name.removeprefix(_PREFIX)
     if not _NAME.fullmatch(component) or len(component) > _MAX_LENGTH:
@@ -65,7 +67,7 @@ def names_for(name: str, kind: Kind) -> Names:
 
 
 def require_unused(names: Names, registry: Registry) -> None:
-    """Reject names used by another distribution; those of an earlier version of the same plugin are free.
+    """Reject names used by other distributions, except by an earlier version of the same plugin.
 
     Raises:
         ConfigurationError: Another distribution has a component or a package with this name.

@@ -1,1 +1,1 @@
-"""How fast a configuration trains and samples on this machine."""
+"""Measurements of the training and sampling speed of a configuration on this machine."""

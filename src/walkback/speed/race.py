@@ -2,11 +2,11 @@
 
     repeat r:   entrant 1, entrant 2, …, each once
 
-A drift in the machine's speed thus affects all entrants alike, and their times can be compared repeat by repeat.
+A drift of the machine's speed thus affects all entrants equally, and their times can be compared repeat by repeat.
 
 `torch.utils.benchmark.Timer` is not used: it runs a statement at least twice before every reading of its clock, which
-would triple the work, and it repeats one statement in a block, while here each repeat is a new walk, longer or shorter
-than the last, that all entrants take in turn.
+would triple the work. It also repeats the same statement in a block, while here each repeat is a new walk of another
+length, which all entrants take in turn.
 """
 
 from __future__ import annotations
@@ -25,25 +25,25 @@ from walkback.support.text import one_line
 from walkback.support.watch import Watch
 
 Work: TypeAlias = Callable[[], object]
-"""What is measured: one piece of it each time that it is called."""
+"""Does one piece of the work to be measured per call."""
 
 Clock: TypeAlias = Callable[[], float]
-"""Seconds since some moment."""
+"""Returns seconds since a fixed time."""
 
 
 @final
 class Entrant:
-    """Work that takes part, and what it needed.
+    """Work that is timed, with its measurements.
 
     Args:
-        name: For messages.
-        build: Prepares what is needed, and returns the work.
+        name: Name for messages.
+        build: Prepares the work and returns it.
         optional: Whether the race continues without it if it fails.
 
     Attributes:
-        seconds: Of each repeat, in order.
-        memory: Most bytes on a CUDA device, including what it keeps; None on other devices, where they are not counted.
-        lost: Why it was left out, a sentence; empty if it was not.
+        seconds: Seconds of each repeat, in order.
+        memory: Peak memory on a CUDA device in bytes, including tensors that it keeps; None on other devices.
+        lost: A sentence about why it was left out; empty if it was not.
     """
 
     def __init__(self, name: str, build: Callable[[], Work], *, optional: bool = False) -> None:
@@ -74,7 +74,8 @@ class Entrant:
             before = _held(device)
             if device.type == "cuda":
                 torch.cuda.reset_peak_memory_stats(device)
-            # CUDA calls return before the device has finished: earlier work must not count, and all of this must.
+            # CUDA calls return before the device has finished: synchronize before and after, so that the time contains
+            # exactly this work.
             wait_for(device)
             started = clock()
             work()
@@ -86,14 +87,14 @@ class Entrant:
 
     @contextmanager
     def _attempt(self) -> Iterator[None]:
-        # An operator that does not support a way, or too little memory for it, ends a comparison, not the measurement.
+        # An operator that does not support an alternative, or lack of memory, ends this comparison, not the benchmark.
         try:
             yield
         except Exception as error:
             if not self._optional:
                 raise
             self.lost = f"{self._name} is left out: {one_line(error)}"
-            self._work = None  # with the memory that it holds
+            self._work = None  # releases its memory
 
 
 def race(
@@ -105,22 +106,22 @@ def race(
     watch: Watch,
     clock: Clock = time.perf_counter,
 ) -> int | None:
-    """Prepare all entrants, one by one, then measure each in every repeat.
+    """Prepare all entrants one by one, then measure each of them in every repeat.
 
     Args:
-        entrants: The first is prepared before the others exist.
-        warmup: Number of times that each works before it is measured.
-        repeats: Number of times that each is measured.
+        entrants: The entrants; the first is prepared before the others exist.
+        warmup: Number of runs of each entrant before it is measured.
+        repeats: Number of measurements of each entrant.
         device: Device of the work.
-        watch: Is told of progress.
+        watch: Receives progress.
         clock: Read before and after each piece of work, when the device is idle.
 
     Returns:
-        Peak main memory of this process in bytes when only the first entrant had worked; None if the system does not
-        report it.
+        Peak main memory of this process in bytes after preparing the first entrant; None if the system does not report
+        it.
 
     Raises:
-        Exception: What an entrant raises that is not optional.
+        Exception: An entrant that is not optional raised this error.
     """
     done, peak = itertools.count(1), None
     watch.stage("Measuring", len(entrants) * (repeats + 1))

@@ -1,7 +1,7 @@
 """The report of a benchmark: ratios first, then seconds, and estimates for a long run.
 
-    speed      seconds of the configured way / seconds of the other one, in the same repeat
-    walk       seconds / K of a repeat, times the mean K of the run's walks: n at T = 1 is drawn anew for each walk
+    speed      seconds of the configured way / seconds of the alternative, in the same repeat
+    walk       seconds / K of a repeat, times the mean K of the run's walks: K is random, since n at T = 1 is
     states     rows · K / seconds
 
 Figures are medians over repeats.
@@ -24,19 +24,19 @@ from walkback.speed.timings import BenchmarkPlan, Timing, Timings, Way
 from walkback.training.trainer import levels_of_walk
 
 CHAIN = 100_000
-"""Steps of the chain whose time is estimated."""
+"""Number of steps of the chain whose duration is estimated."""
 
-_WALKS = 1000  # of a run, whose lengths are averaged
+_WALKS = 1000  # number of walks of a run whose lengths are averaged
 _MIB = 2**20
 
 
 def benchmark_report(prepared: Prepared, plan: BenchmarkPlan, timings: Timings) -> Report:
-    """Everything that was measured.
+    """Return the report of a benchmark.
 
     Args:
-        prepared: What was measured.
-        plan: How.
-        timings: See `time_configuration`.
+        prepared: The configuration that was measured.
+        plan: The plan of the measurement.
+        timings: Result of `time_configuration`.
     """
     length = _mean_length(prepared)
     figures = (
@@ -57,17 +57,17 @@ def benchmark_report(prepared: Prepared, plan: BenchmarkPlan, timings: Timings) 
 
 
 def _speeds(timings: Timings) -> Iterator[Figure]:
-    """Of ways with a switch changed, relative to the configured one."""
+    """Yield the speed of alternatives, relative to the configured way."""
     for title, verb, measured in (("", "training", timings.walks), ("chain_", "sampling", timings.chain)):
         (configured, own), *others = measured.items()
         for way, timing in others:
             ratios = [base / other for base, other in zip(own.seconds, timing.seconds, strict=True)]
-            meaning = f"as fast as configured: {verb} with {_switch(way, configured)}"
+            meaning = f"speed relative to the configuration: {verb} with {_switch(way, configured)}"
             yield median_figure(f"{title}speed_{way.change}", ratios, "×", meaning)
 
 
 def _walks(prepared: Prepared, timings: Timings, length: float) -> Iterator[Figure]:
-    """Seconds of walks, and their parts."""
+    """Yield seconds of walks, and their parts."""
     rows, own = prepared.config.training.batch_size, timings.configured
     for way, timing in timings.walks.items():
         meaning = f"a walk with {_switch(way)}"
@@ -75,15 +75,15 @@ def _walks(prepared: Prepared, timings: Timings, length: float) -> Iterator[Figu
             meaning = f"a walk of {rows} rows as configured: {way.updates} updates, {way.precision}"
         yield median_figure(_name("walk", way), _per_step(timing, timings), "s", meaning, scale=length)
     speeds = [rows / seconds for seconds in _per_step(own, timings)]
-    yield median_figure("states", speeds, "states/s", "rows times steps that training takes in a second")
+    yield median_figure("states", speeds, "states/s", "rows times steps of training per second")
     shares = [alone / whole for alone, whole in zip(timings.heating.seconds, own.seconds, strict=True)]
     rest = "learning and the model's own chains" if prepared.config.training.chains.share else "learning"
-    meaning = f"of a walk's time is that of the walk alone; the rest is {rest}"
+    meaning = f"share of heating in the time of a walk; the rest is {rest}"
     yield median_figure("heating", shares, "%", meaning, scale=100)
 
 
 def _chains(prepared: Prepared, plan: BenchmarkPlan, timings: Timings) -> Iterator[Figure]:
-    """Seconds of steps at T = 1."""
+    """Yield seconds of steps at T = 1."""
     chains, step = prepared.config.samples.num, 1 / plan.chain_steps
     for way, timing in timings.chain.items():
         meaning = f"a step with {_switch(way)}"
@@ -91,11 +91,11 @@ def _chains(prepared: Prepared, plan: BenchmarkPlan, timings: Timings) -> Iterat
             meaning = f"a step of {chains} chains at T = 1 as configured: {way.precision}"
         yield median_figure(_name("chain_step", way), timing.seconds, "s", meaning, scale=step)
     speeds = [plan.chain_steps / seconds for seconds in timings.configured_chain.seconds]
-    yield median_figure("chain_steps", speeds, "steps/s", "of these chains, side by side")
+    yield median_figure("chain_steps", speeds, "steps/s", "steps of all these chains together")
 
 
 def _estimates(prepared: Prepared, plan: BenchmarkPlan, timings: Timings, length: float) -> Iterator[Figure]:
-    """How long long work will take."""
+    """Yield the estimated duration of training and of a long chain."""
     steps = prepared.config.training.steps
     works = [
         (
@@ -117,19 +117,19 @@ def _estimates(prepared: Prepared, plan: BenchmarkPlan, timings: Timings, length
 
 
 def _memory(timings: Timings) -> Iterator[Figure]:
-    """What ways need on a device that reports it, else what the process has had."""
+    """Yield the peak memory of each way on a device that reports it, else that of the process."""
     found = [(way, timing.memory) for way, timing in timings.walks.items() if timing.memory is not None]
     for way, memory in found:
         words = f"with {_switch(way)}" if way.change else "as configured"
-        meaning = f"most that training {words} held on the device"
+        meaning = f"peak memory of training {words} on the device"
         yield Figure(_name("memory", way), memory / _MIB, "MiB", meaning=meaning)
     if not found and timings.process_peak is not None:
-        meaning = "most that the process has had by the end of its first walks, libraries and data included"
+        meaning = "peak memory of the process until the end of its first walks, including libraries and data"
         yield Figure("memory", timings.process_peak / _MIB, "MiB", meaning=meaning)
 
 
 def _series(timings: Timings) -> Iterator[Series]:
-    """Every single time, in order, so that a drift of the machine can be seen."""
+    """Yield all times in order, which shows a drift of the machine."""
     for title, measured in (("walk", timings.walks), ("chain", timings.chain)):
         for way, timing in measured.items():
             numbers = tuple(float(number) for number in range(1, len(timing.seconds) + 1))
@@ -148,7 +148,7 @@ def _warnings(prepared: Prepared, plan: BenchmarkPlan, timings: Timings) -> Iter
 
 
 def _protocol(prepared: Prepared, plan: BenchmarkPlan, length: float) -> dict[str, Any]:
-    """What was measured, where and how."""
+    """Return the protocol: what was measured, where and how."""
     config, device = prepared.config, prepared.device
     cuda = device.type == "cuda"
     details = {
@@ -181,7 +181,7 @@ def _protocol(prepared: Prepared, plan: BenchmarkPlan, length: float) -> dict[st
 
 
 def _mean_length(prepared: Prepared) -> float:
-    """Mean K of the run's own walks, the first thousand of them."""
+    """Return the mean K of the first thousand walks of the run."""
     count, seed = max(1, min(prepared.config.training.steps, _WALKS)), prepared.config.run.seed
     return sum(len(levels_of_walk(prepared.model, seed, number)) for number in range(count)) / count
 
@@ -195,7 +195,7 @@ def _name(figure: str, way: Way) -> str:
 
 
 def _switch(way: Way, configured: Way | None = None) -> str:
-    """The switch that a way changes, as it is set."""
+    """Return the option that a way changes, with its value."""
     by_precision = way.change == way.precision
     before = "" if configured is None else (configured.precision if by_precision else configured.updates)
     return f"{'run.precision' if by_precision else 'training.updates'} = {way.change}" + (
@@ -204,7 +204,7 @@ def _switch(way: Way, configured: Way | None = None) -> str:
 
 
 def _in_words(seconds: float) -> str:
-    """A duration, to two units.
+    """Format a duration in up to two units.
 
     >>> _in_words(0.25), _in_words(99.4), _in_words(7384), _in_words(200_000)
     ('0.25 s', '1 min 39 s', '2 h 3 min', '2 d 8 h')

@@ -1,10 +1,10 @@
-"""Timings of a configuration on its device, and of ways to compute with one switch changed.
+"""Timings of a configuration on its device, and of alternatives with one option changed.
 
-    training   walk number r in every repeat r: all ways have its data and its levels
-    heating    the same walk without a graph and without learning
-    chain      further steps at T = 1
+    training   walk number r in repeat r: all ways use the same data and levels
+    heating    the same walk, without a graph and without learning
+    chain      steps at T = 1
 
-The code that is timed is that of training and sampling. Each way has its own copy of the model.
+The timed code is that of training and sampling. Each way has its own copy of the model.
 """
 
 from __future__ import annotations
@@ -39,17 +39,17 @@ from walkback.walk import Start
 _UpdatesName: TypeAlias = Literal["online", "batch", "stacked"]
 
 WARMUP, COMPILED_WARMUP = 1, 3
-"""Walks before time is taken; a compiled operator is compiled again for other numbers of rows."""
+"""Number of walks before measurements; a compiled operator is recompiled for other numbers of rows."""
 
 
 @dataclass(frozen=True, slots=True)
 class BenchmarkPlan:
-    """What to measure.
+    """A plan of measurements.
 
     Attributes:
-        repeats: Times that each way is measured.
-        compare: Whether other ways than the configured one are measured too.
-        chain_steps: Steps of the chain at T = 1 that are timed at once.
+        repeats: Number of measurements of each way.
+        compare: Whether to also measure alternatives to the configured way.
+        chain_steps: Number of steps at T = 1 per measurement.
     """
 
     repeats: int = 9
@@ -59,12 +59,12 @@ class BenchmarkPlan:
 
 @dataclass(frozen=True, slots=True)
 class Way:
-    """A way to compute: the configured one, or it with one switch changed.
+    """A way to compute: the configured one, or an alternative with one option changed.
 
     Attributes:
-        change: The value of that switch; "" for the configured way.
-        updates: As `training.updates`.
-        precision: Of the networks.
+        change: The changed value; "" for the configured way.
+        updates: Value of `training.updates`.
+        precision: Precision of the networks.
     """
 
     change: str
@@ -74,7 +74,7 @@ class Way:
 
 @dataclass(frozen=True, slots=True)
 class Timing:
-    """Seconds of each repeat, in order; and the bytes that the way needs, None if the device does not report them."""
+    """Seconds of each repeat, in order, and peak memory in bytes; None if the device does not report it."""
 
     seconds: tuple[float, ...]
     memory: int | None = None
@@ -85,13 +85,13 @@ class Timings:
     """Measurements of the ways that worked, the configured one first.
 
     Attributes:
-        walks: Of one walk each.
-        heating: Of the walk without learning.
-        chain: Of `BenchmarkPlan.chain_steps` steps each.
+        walks: Timings of one walk per repeat.
+        heating: Timing of the walk without learning.
+        chain: Timings of `BenchmarkPlan.chain_steps` steps per repeat.
         levels: K of the walk of each repeat.
         process_peak: Peak main memory of this process in bytes when only the configured way had trained; None if the
             system does not report it.
-        lost: For each way that did not work a sentence that says why.
+        lost: A sentence for each way that failed.
     """
 
     walks: Mapping[Way, Timing]
@@ -103,28 +103,28 @@ class Timings:
 
     @property
     def configured(self) -> Timing:
-        """Of walks as configured."""
+        """Timing of walks as configured."""
         return next(iter(self.walks.values()))
 
     @property
     def configured_chain(self) -> Timing:
-        """Of chains as configured."""
+        """Timing of chains as configured."""
         return next(iter(self.chain.values()))
 
 
 def time_configuration(
     prepared: Prepared, plan: BenchmarkPlan, watch: Watch, clock: Clock = time.perf_counter
 ) -> Timings:
-    """Measure a configuration; neither files nor `prepared` nor global state change.
+    """Measure a configuration, without changing files, `prepared` or global state.
 
     Args:
-        prepared: From `prepare`.
-        plan: What to measure.
-        watch: Is told of progress.
-        clock: Seconds.
+        prepared: Result of `prepare`.
+        plan: The plan.
+        watch: Receives progress.
+        clock: Returns seconds.
 
     Raises:
-        WalkbackError: The configured way cannot train: its loss is not finite.
+        WalkbackError: The loss of the configured way is not finite.
     """
     config, device, ways = prepared.config, prepared.device, _ways(prepared, plan.compare)
     walks = {
@@ -170,7 +170,7 @@ def _timings(entrants: Mapping[Way, Entrant]) -> dict[Way, Timing]:
 
 
 def _ways(prepared: Prepared, compare: bool) -> tuple[Way, ...]:
-    """The configured way first; an objective of whole walks has only one kind of updates."""
+    """Return the configured way and its alternatives; objectives of whole walks support one kind of updates."""
     configured = Way("", prepared.config.training.updates, prepared.precision)
     if not compare:
         return (configured,)
@@ -186,14 +186,14 @@ def _ways(prepared: Prepared, compare: bool) -> tuple[Way, ...]:
 
 
 def _first_walk(prepared: Prepared) -> int:
-    """Number of the first walk: one with starts from persistent chains, if there ever are any."""
+    """Return the number of the first measured walk: one that uses persistent chains, if the run has any."""
     settings = prepared.config.training
     chains = settings.chains
     return chains.after if chains.share and chains.after < settings.steps else 0
 
 
 def _training(prepared: Prepared, way: Way) -> Work:
-    """Walks of a trainer as in a run."""
+    """Return work that trains on walks, as in a run."""
     compiled = prepared.config.run.compile
     trainer = Trainer(
         _copy(prepared.model, compiled),
@@ -210,7 +210,7 @@ def _training(prepared: Prepared, way: Way) -> Work:
 
 
 def _heating(prepared: Prepared) -> Work:
-    """The same walks, all from data."""
+    """Return work that takes the same walks without learning, all from data."""
     config, device, numbers = prepared.config, prepared.device, itertools.count(_first_walk(prepared))
     seed, model = config.run.seed, _copy(prepared.model, config.run.compile)
     order = _order(prepared, config.training.batch_size)
@@ -231,7 +231,7 @@ def _heating(prepared: Prepared) -> Work:
 
 
 def _chain(prepared: Prepared, way: Way, steps: int) -> Work:
-    """Chains from data, as many as a run draws samples; never compiled, since sampling does not compile."""
+    """Return work that runs chains from data, as many as a run draws samples; not compiled, like sampling."""
     noise = generator(prepared.device, prepared.config.run.seed, "bench")
     model = _copy(prepared.model, compiled=False)
     start = _start(prepared, model, _order(prepared, prepared.config.samples.num).batch(0), noise)
@@ -246,7 +246,7 @@ def _chain(prepared: Prepared, way: Way, steps: int) -> Work:
 
 
 def _copy(model: Model, compiled: bool) -> Model:
-    """A copy of what learns; the copy of a compiled operator is not compiled."""
+    """Copy a model; `deepcopy` does not copy the compilation of an operator, so it is repeated if requested."""
     copy = replace(
         model,
         operator=deepcopy(model.operator),
@@ -263,7 +263,7 @@ def _order(prepared: Prepared, rows: int) -> BatchOrder:
 
 
 def _start(prepared: Prepared, model: Model, rows: Tensor, noise: torch.Generator) -> Start:
-    """Where walks from the training examples numbered `rows` `(N,)` start, on the device."""
+    """Return the starts of walks from the training examples with indices `rows` `(N,)`, on the device."""
     data = batch_of(prepared.dataset, "train", rows, noise)
     state, _ = initial_state(model.operator, data.states, noise)
     return Start(state, context=data.context, prior=model.prior)

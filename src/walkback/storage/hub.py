@@ -26,7 +26,7 @@ MOST_BYTES = 8 * 2**30
 
 _PART = r"[A-Za-z0-9](?:[A-Za-z0-9_.-]{0,94}[A-Za-z0-9])?"
 _NAME = re.compile(rf"({_PART}/{_PART})(?:@([A-Za-z0-9][A-Za-z0-9_./-]{{0,99}}))?")
-# Path("hf://a/b") has one slash.
+# Accept one slash: Path("hf://a/b") removes the other.
 _PREFIX = re.compile(r"hf:/{1,2}")
 _PATIENCE = 3.0
 _LOGIN = "log in with `hf auth login`, or set HF_TOKEN"
@@ -39,7 +39,7 @@ class HubModel:
 
     Attributes:
         repository: `USER/MODEL`.
-        revision: Branch, tag or commit; None: the newest.
+        revision: Branch, tag or commit; None for the newest.
     """
 
     repository: str
@@ -50,7 +50,7 @@ class HubModel:
 
 
 def is_hub_name(source: str | os.PathLike[str]) -> bool:
-    """Whether a source begins with `hf://`."""
+    """Return whether a source begins with `hf://`."""
     return _PREFIX.match(os.fspath(source)) is not None
 
 
@@ -112,13 +112,13 @@ def fetch(source: str | os.PathLike[str]) -> Path:
 
 
 def endpoint() -> str:
-    """The address of the hub; `HF_ENDPOINT` counts at the time of the call."""
+    """Return the address of the hub, reading `HF_ENDPOINT` at each call."""
     return os.environ.get("HF_ENDPOINT", "").rstrip("/") or "https://huggingface.co"
 
 
 @contextmanager
 def explained(what: str, kind: type[WalkbackError]) -> Iterator[None]:
-    """Raise errors of the hub as one sentence of this kind; errors of missing files pass.
+    """Convert errors of the hub to `kind` with a one-sentence message; errors of missing files pass.
 
     Raises:
         WalkbackError: Of `kind`.
@@ -137,7 +137,7 @@ def explained(what: str, kind: type[WalkbackError]) -> Iterator[None]:
 
 
 def _reason(error: BaseException) -> str | None:
-    """What an error of the hub or of the network means; None for other errors."""
+    """Return the meaning of an error of the hub or the network; None for other errors."""
     from huggingface_hub import errors
 
     for known, meaning in (
@@ -152,7 +152,7 @@ def _reason(error: BaseException) -> str | None:
         status = error.response.status_code
         refused = f"the token is invalid, or may not do this ({status}); {_LOGIN}"
         return refused if status in (401, 403) else f"the hub answered {status}, {one_line(error)[:200]}"
-    if isinstance(error, RuntimeError) and error.__cause__ is not None:  # of a large file
+    if isinstance(error, RuntimeError) and error.__cause__ is not None:  # downloads of large files wrap it
         return _reason(error.__cause__)
     # The HTTP library differs between versions of huggingface_hub.
     if isinstance(error, OSError) or type(error).__module__.partition(".")[0] in _HTTP:
@@ -162,7 +162,7 @@ def _reason(error: BaseException) -> str | None:
 
 @contextmanager
 def quiet() -> Iterator[None]:
-    """Leave out the progress bars of `huggingface_hub`, where walkback has its own."""
+    """Hide the progress bars of `huggingface_hub`, since walkback has its own."""
     from huggingface_hub.utils.tqdm import (
         are_progress_bars_disabled,
         disable_progress_bars,

@@ -22,6 +22,15 @@ def nearest(name: str, names: Iterable[str]) -> str:
     return f" (did you mean {close[0]!r}?)" if close else ""
 
 
+def spoken(kind: str) -> str:
+    """Return a kind as it is written in a sentence.
+
+    >>> spoken("temperature_law")
+    'temperature law'
+    """
+    return kind.replace("_", " ")
+
+
 def one_line(error: BaseException) -> str:
     r"""Return the message of an exception in at most 300 characters, without a final period.
 

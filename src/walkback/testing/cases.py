@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from typing import Any, Literal, TypeAlias, final
 
 from walkback.building.assembly import built_options
-from walkback.component import Kind, spoken
+from walkback.component import Kind
 from walkback.configuration.components import Options, configure
 from walkback.configuration.schema import component_options, nested_in, validate
 from walkback.data import Dataset
@@ -31,7 +31,7 @@ from walkback.processes import Process
 from walkback.schedules import Schedule
 from walkback.state import Space, StateSpace
 from walkback.support.seeding import lent_seed
-from walkback.support.text import one_line
+from walkback.support.text import one_line, spoken
 from walkback.temperature import TemperatureLaw
 
 Status: TypeAlias = Literal["passed", "failed", "expected", "skipped"]

@@ -7,12 +7,12 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
-from walkback.component import KINDS, Kind, spoken
+from walkback.component import KINDS, Kind
 from walkback.errors import ConfigurationError
 from walkback.extensions.loader import quiet_stdout
 from walkback.extensions.registry import Registry
 from walkback.state import StateSpace
-from walkback.support.text import nearest
+from walkback.support.text import nearest, spoken
 from walkback.testing.cases import Case, Check, Outcome
 from walkback.testing.compiled import OPERATORS
 from walkback.testing.datasets import DATASETS

@@ -10,7 +10,7 @@ with the same noise. This costs K + 1 more runs and stores the activations of on
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import replace
 from typing import Any, TypeAlias, final
@@ -21,13 +21,13 @@ from torch.func import functional_call
 from torch.utils.checkpoint import checkpoint
 
 from walkback.errors import ConfigurationError
-from walkback.kernels import Kernel, Reparametrized, reparametrized
+from walkback.kernels import Kernel, ProductKernel, Reparametrized
 from walkback.model import Model
 from walkback.objectives import PathObjective
 from walkback.operators import Conditional
 from walkback.processes import require_stepwise
 from walkback.schedules import Level, Levels
-from walkback.state import State, map_state
+from walkback.state import State, leaves, map_state
 from walkback.walk import Start, Transition
 
 OnStep: TypeAlias = Callable[[Level, State, Tensor], None]
@@ -83,6 +83,32 @@ def _again(objective: PathObjective, levels: Levels) -> bool:
     if objective.checkpointing == "auto":
         return len(levels) >= _LONG_WALK
     return objective.checkpointing == "always"
+
+
+def reparametrized(kernel: Kernel) -> Reparametrized | None:
+    """Return the kernel as a function of noise, or None if it is not one. A product is one if all of its parts are."""
+    if isinstance(kernel, Reparametrized):
+        return kernel
+    if isinstance(kernel, ProductKernel):
+        parts = [part for part in map(reparametrized, kernel.kernels) if part is not None]
+        return _ReparametrizedProduct(parts) if len(parts) == len(kernel.kernels) else None
+    return None
+
+
+@final
+class _ReparametrizedProduct(Reparametrized):
+    """A product of reparametrized kernels."""
+
+    def __init__(self, parts: Sequence[Reparametrized]) -> None:
+        self._parts = tuple(parts)
+
+    def noise(self, generator: torch.Generator) -> State:
+        # In the order of the leaves, as `ProductKernel.sample` draws: both must consume the same random numbers.
+        return tuple(leaf for part in self._parts for leaf in leaves(part.noise(generator)))
+
+    def transport(self, noise: State) -> State:
+        pairs = zip(self._parts, leaves(noise), strict=True)
+        return tuple(leaf for part, epsilon in pairs for leaf in leaves(part.transport(epsilon)))
 
 
 def require_reparametrized(kernel: Kernel) -> Reparametrized:
