@@ -77,6 +77,6 @@ def test_threads_beyond_the_limit_are_refused(server: Forks, tmp_path: Path) -> 
     words = ("run", *TINY, "--set", "run.threads=1000", "--steps", "1", "--out", tmp_path / "a")
     code, messages = limited(server, tmp_path / "log", *words)
     assert code == 2, messages
-    assert "run.threads = 1000 is more than the" in messages
+    assert "run.threads = 1000 exceeds the" in messages
     assert "libgomp" not in messages
     assert not (tmp_path / "a").exists()
