@@ -38,7 +38,7 @@ _DEFAULTS: Mapping[str, Mapping[str, Any]] = {
         "validation_examples": 500,
         "checkpoint_every": 400,
     },
-    "samples": {"num": 500},
+    "samples": {"num": 500, "chains": 200},
     "run": {"threads": 1},
 }
 """What learns a table: it starts at the best Gaussian of the columns, and the network learns what is left.

@@ -41,3 +41,12 @@ def test_every_row_names_a_test(page: Path) -> None:
 def test_the_sixteen_are_numbered() -> None:
     numbers = re.findall(r"^\| (\d+) \|", PAGES["the sixteen"].read_text("utf-8"), re.MULTILINE)
     assert numbers == [str(number) for number in range(1, 17)]
+
+
+def test_every_fault_has_its_test() -> None:
+    named = re.findall(r"`((?:\w+/)?test_\w+\.py)(?:::(test_\w+))?`", (HERE / "FAULTS.md").read_text("utf-8"))
+    assert len(named) > 60
+    missing = [
+        (file, test) for file, test in named if f"def {test}" not in (HERE.parent / file).read_text("utf-8")
+    ]
+    assert missing == []

@@ -33,7 +33,7 @@ from walkback.operators import ClassConditional, DataAware, TransitionOperator, 
 from walkback.priors import Prior
 from walkback.processes import Process
 from walkback.schedules import Schedule
-from walkback.state import StateSpace
+from walkback.state import StateSpace, dimensions
 from walkback.storage.checkpoint import Checkpoint
 from walkback.storage.description import Description
 from walkback.support.faults import is_not_of_code
@@ -41,8 +41,8 @@ from walkback.support.memory_errors import is_out_of_memory, wanted_by
 from walkback.support.seeding import derive_seed, generator, lent_seed
 from walkback.support.text import one_line, spoken
 
-_FIT_EXAMPLES = 5000
-"""Number of training examples to which models are fitted before training."""
+_FIT_EXAMPLES, _FIT_NUMBERS = 5000, 2**21
+"""Models are fitted to this many training examples, or to more of small ones, up to this many numbers."""
 
 _SPACED: frozenset[Kind] = frozenset({"operator", "prior"})
 """Kinds whose constructors take the space of their states."""
@@ -165,14 +165,16 @@ def _require_told(operator: TransitionOperator, data_space: StateSpace) -> None:
 
 
 def fit_to_data(model: Model, dataset: Dataset, seed: int) -> None:
-    """Fit operator, process and prior to (at most 5,000) training examples, if there are any.
+    """Fit operator, process and prior to training examples, if there are any: a random part of a large dataset.
 
     The model must be on the CPU.
     """
     if not len(dataset.examples("train")):
         return
     order = generator("cpu", seed, "fit-order")
-    some = torch.randperm(len(dataset.examples("train")), generator=order)[:_FIT_EXAMPLES]
+    # A table is fitted to all of its rows: those of a part would have other correlations by the error of sampling.
+    most = max(_FIT_EXAMPLES, _FIT_NUMBERS // dimensions(model.prior.space))
+    some = torch.randperm(len(dataset.examples("train")), generator=order)[:most]
     noise = generator("cpu", seed, "fit")
     data = states_of(dataset, "train", some, noise)
     for part in (model.operator, model.process):
