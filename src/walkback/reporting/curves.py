@@ -39,6 +39,17 @@ def _series(history: Sequence[Mapping[str, Any]], name: str, error: str, shown: 
     )
 
 
+def running_mean(values: Sequence[float], window: int) -> list[float]:
+    """Average each value with its neighbors, at most `window` values; at the ends there are fewer.
+
+    >>> running_mean([1.0, 2.0, 6.0], 3)
+    [1.5, 3.0, 4.0]
+    """
+    half = window // 2
+    groups = (values[max(0, i - half) : i + half + 1] for i in range(len(values)))
+    return [sum(group) / len(group) for group in groups]
+
+
 def is_number(value: object) -> TypeGuard[int | float]:
     """Return whether a value from a file is a finite number, and neither text nor a boolean."""
     return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)

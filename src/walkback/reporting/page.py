@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from walkback.report import Figure, Report, number
-from walkback.reporting.curves import is_number
+from walkback.reporting.curves import is_number, running_mean
 from walkback.reporting.record import RunRecord, bound_text
 from walkback.reporting.style import STYLE
 from walkback.reporting.svg import Line, chart, dots
@@ -34,6 +34,9 @@ _KNOWN = {"step", "seconds", "nonfinite", "best_step", "skipped", "rollbacks"}
 _SIMPLE, _HEADER = "baseline_", ("model", "-log p", "unit")
 _BESIDE = {"is_nll": "importance sampling"}
 """Figures shown next to the headline, with their titles."""
+
+_NOISY, _FEWEST_SMOOTHED = ("loss", "gradient_norm"), 40
+"""Figures that get a running mean, and the number of values from which they do."""
 
 _MOST_COLUMNS = 20
 """Maximum number of charts for metrics of plugins."""
@@ -169,7 +172,10 @@ def _training(history: Sequence[Mapping[str, Any]]) -> str:
     shown = {"bits_per_dimension": "bits/dim", "nats": "nats per example"}[unit]
     bounds = [_line(history, f"validation_{unit}", "validation bound", error)]
     charts = [
-        (title, chart([_line(history, name, name) for name in names], "walks", label))
+        (
+            title,
+            chart([line for name in names for line in _smoothed(_line(history, name, name))], "walks", label),
+        )
         for title, names, label in _CURVES
     ]
     charts.insert(1, ("Bound on -log p of validation data", chart(bounds, "walks", f"upper bound ({shown})")))
@@ -190,6 +196,13 @@ def _line(history: Sequence[Mapping[str, Any]], name: str, shown: str, error: st
     errors = [float(e) for _, _, e in points if e is not None and is_number(e)]
     whole = bool(points) and len(errors) == len(points)
     return Line(shown, [x for x, _, _ in points], [y for _, y, _ in points], errors if whole else None)
+
+
+def _smoothed(line: Line) -> list[Line]:
+    """Add the running mean of a long line: walks differ in length, and so do their losses."""
+    if len(line.x) < _FEWEST_SMOOTHED or line.name not in _NOISY:
+        return [line]
+    return [line, Line(f"{line.name}, running mean", line.x, running_mean(line.y, len(line.x) // 8))]
 
 
 def _titled(title: str, svg: str) -> str:
