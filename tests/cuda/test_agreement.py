@@ -29,7 +29,14 @@ from tests.cuda.same_noise import SameNoise
 from torch import Tensor
 
 import walkback.kernels
-from walkback.kernels import BernoulliKernel, Kernel, NormalKernel, ProductKernel, StackedKernel
+from walkback.kernels import (
+    BernoulliKernel,
+    CategoricalKernel,
+    Kernel,
+    NormalKernel,
+    ProductKernel,
+    StackedKernel,
+)
 from walkback.model import Model
 from walkback.objectives import PathObjective
 from walkback.state import leaves, map_state
@@ -42,6 +49,7 @@ CPU, F64 = torch.device("cpu"), torch.float64
 KERNELS: Mapping[type[Kernel], Callable[[Tensor], Kernel]] = {
     NormalKernel: lambda x: NormalKernel(x, x.square() + 0.1),
     BernoulliKernel: BernoulliKernel,
+    CategoricalKernel: CategoricalKernel,
     ProductKernel: lambda x: ProductKernel([BernoulliKernel(x), NormalKernel(2 * x, x.square() + 0.1)]),
     StackedKernel: lambda x: StackedKernel([NormalKernel(x[:4], x[:4].exp()), BernoulliKernel(x[4:])], 4),
 }
