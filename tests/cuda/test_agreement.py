@@ -17,6 +17,7 @@ from tests.cuda.parts import (
     build_operator,
     build_prior,
     generator,
+    learners,
     levels,
     make,
     offers,
@@ -181,7 +182,7 @@ def assert_one_update_agrees(name: str, objective: str, device: torch.device) ->
         torch.testing.assert_close(to_cpu(value), to_cpu(wanted), rtol=1e-6, atol=1e-6)
 
 
-@pytest.mark.parametrize("name", operators())
+@pytest.mark.parametrize("name", learners())
 def test_one_update_of_every_operator(device: torch.device, name: str) -> None:
     assert_one_update_agrees(name, "walkback", device)
 
