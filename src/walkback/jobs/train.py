@@ -42,7 +42,6 @@ from walkback.training.resume_point import (
     parse_resume,
     require_nothing_lost,
     require_same_data,
-    require_still_newest,
 )
 from walkback.training.run import Run
 from walkback.training.run_result import RunResult
@@ -236,11 +235,7 @@ class CheckedTraining:
                 directory = RunDirectory.create(self.out)
             else:
                 directory = RunDirectory.create_next(default_stem(config.operator.name, config.data.name))
-            if directory is not None:
-                stack.enter_context(directory)
-                if self.resumed is not None:
-                    require_still_newest(self.resumed)
-            yield directory
+            yield directory if directory is None else stack.enter_context(directory)
 
     def _trained(self, model: Model, result: RunResult) -> TrainedRun:
         model.operator.eval().requires_grad_(False)

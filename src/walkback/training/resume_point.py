@@ -89,18 +89,6 @@ def find_resume_point(directory: Path, step: int | None) -> ResumePoint:
     return ResumePoint(directory, None, None, chosen=False)
 
 
-def require_still_newest(point: ResumePoint) -> None:
-    """Check that no other process trained further after the checkpoint was found; the directory must be locked.
-
-    Raises:
-        ConfigurationError: There is a newer checkpoint.
-    """
-    if not point.chosen and find_resume_point(point.directory, None).saved != point.saved:
-        raise ConfigurationError(
-            f"Another process has trained the run {point.directory} further in the meantime: repeat the command."
-        )
-
-
 def require_nothing_lost(point: ResumePoint, checkpoint_every: int) -> None:
     """Check that a run without checkpoints has not lost any.
 
