@@ -17,6 +17,7 @@ from torch import Tensor
 from torch.nn.functional import one_hot
 from typing_extensions import override
 
+from walkback.data.categories import Categories
 from walkback.data.dataset import SPLITS, DataInfo, Dataset, Split
 from walkback.errors import DataError
 from walkback.report import FEWEST
@@ -26,6 +27,7 @@ MOST_SYMBOLS = 256
 """Largest S; examples are stored as uint8."""
 
 _FEWEST = 3 * FEWEST  # `FEWEST` in each split, for standard errors
+_HELD_OUT = "held out: a random tenth for validation, another for test"
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,17 +39,44 @@ class SymbolRows:
         symbols: Number of symbols, S.
         rows: Symbols `(N, …)`, uint8, by split.
         steps: Preprocessing steps, see `DataInfo.preprocessing`.
+        categories: Names of the symbols of a table; None if they have none.
     """
 
     name: str
     symbols: int
     rows: Mapping[Split, Tensor]
     steps: tuple[str, ...] = ()
+    categories: Categories | None = None
+
+    @classmethod
+    def split(
+        cls,
+        name: str,
+        numbers: Tensor,
+        symbols: int,
+        steps: tuple[str, ...] = (),
+        categories: Categories | None = None,
+    ) -> SymbolRows:
+        """Hold out a random tenth of symbols `(N, …)` for validation, another for testing, whatever the run's seed.
+
+        Raises:
+            DataError: There are fewer than 12.
+        """
+        if numbers.dim() < 2 or len(numbers) < _FEWEST or not numbers.numel():
+            raise DataError(
+                f"Got symbols of shape {tuple(numbers.shape)}, expected (N, …) with N >= {_FEWEST}: one row an example."
+            )
+        held_out = max(FEWEST, len(numbers) // 10)
+        order = torch.randperm(len(numbers), generator=generator("cpu", 0, "tensor-splits"))
+        parts = torch.split(order, [len(numbers) - 2 * held_out, held_out, held_out])
+        rows = {split: numbers[part].to(torch.uint8) for split, part in zip(SPLITS, parts, strict=True)}
+        return cls(name, symbols, rows, (*steps, _HELD_OUT), categories)
 
     @property
     def info(self) -> DataInfo:
         """Description of these data."""
-        content = hashlib.sha256("\n".join((*self.steps, str(self.symbols))).encode())
+        named = () if self.categories is None else (repr(self.categories),)
+        content = hashlib.sha256("\n".join((*self.steps, str(self.symbols), *named)).encode())
         for split in SPLITS:
             content.update(self.rows[split].numpy().tobytes())
         return DataInfo(
@@ -57,6 +86,7 @@ class SymbolRows:
             preprocessing=self.steps,
             splits={split: len(self.rows[split]) for split in SPLITS},
             fingerprint=content.hexdigest()[:16],
+            categories=self.categories,
         )
 
     def states(self, rows: Tensor, generator: torch.Generator) -> Tensor:
@@ -93,12 +123,7 @@ class SymbolData(Dataset):
             raise DataError(
                 f"Got symbols from {low} to {high}, expected 0 to {min(symbols, MOST_SYMBOLS) - 1}: number them so."
             )
-        held_out = max(FEWEST, len(found) // 10)
-        order = torch.randperm(len(found), generator=generator("cpu", 0, "tensor-splits"))
-        parts = torch.split(order, [len(found) - 2 * held_out, held_out, held_out])
-        rows = {split: found[part].to(torch.uint8) for split, part in zip(SPLITS, parts, strict=True)}
-        step = "held out: a random tenth for validation, another for test"
-        self._rows = SymbolRows(name, symbols, rows, (step,))
+        self._rows = SymbolRows.split(name, found, symbols)
 
     @override
     def prepare(self) -> None:
