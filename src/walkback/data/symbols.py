@@ -62,10 +62,7 @@ class SymbolRows:
         Raises:
             DataError: There are fewer than 12.
         """
-        if numbers.dim() < 2 or len(numbers) < _FEWEST or not numbers.numel():
-            raise DataError(
-                f"Got symbols of shape {tuple(numbers.shape)}, expected (N, …) with N >= {_FEWEST}: one row an example."
-            )
+        _require_rows(numbers)
         held_out = max(FEWEST, len(numbers) // 10)
         order = torch.randperm(len(numbers), generator=generator("cpu", 0, "tensor-splits"))
         parts = torch.split(order, [len(numbers) - 2 * held_out, held_out, held_out])
@@ -113,10 +110,7 @@ class SymbolData(Dataset):
         found = torch.as_tensor(numbers).cpu()
         if found.is_floating_point() or found.is_complex() or found.dtype is torch.bool:
             raise DataError(f"Got {found.dtype} as symbols, expected whole numbers from 0 up.")
-        if found.dim() < 2 or len(found) < _FEWEST or not found.numel():
-            raise DataError(
-                f"Got symbols of shape {tuple(found.shape)}, expected (N, …) with N >= {_FEWEST}: one row an example."
-            )
+        _require_rows(found)
         low, high = int(found.min()), int(found.max())
         symbols = max(2, high + 1) if symbols is None else symbols
         if low < 0 or high >= symbols or symbols > MOST_SYMBOLS:
@@ -141,6 +135,13 @@ class SymbolData(Dataset):
     @override
     def states(self, rows: Tensor, generator: torch.Generator) -> Tensor:
         return self._rows.states(rows, generator)
+
+
+def _require_rows(numbers: Tensor) -> None:
+    if numbers.dim() < 2 or len(numbers) < _FEWEST or not numbers.numel():
+        raise DataError(
+            f"Got symbols of shape {tuple(numbers.shape)}, expected (N, …) with N >= {_FEWEST}: one row an example."
+        )
 
 
 def read_symbols(path: str, symbols: int | None) -> SymbolData:
