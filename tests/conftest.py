@@ -21,6 +21,15 @@ from walkback.hookspecs import hookimpl
 """
 
 
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Skip what takes minutes unless `-m` asks for it."""
+    if "slow" in config.option.markexpr:
+        return
+    for item in items:
+        if item.get_closest_marker("slow") is not None:
+            item.add_marker(pytest.mark.skip(reason="It takes minutes: `pytest -m slow`."))
+
+
 class Install(Protocol):
     def __call__(self, distribution: str, code: str, *, entry: str = ..., version: str = ...) -> Path: ...
 

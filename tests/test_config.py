@@ -502,6 +502,9 @@ def test_shipped_default_recipe_reads_back(shipped: Registry) -> None:
 @pytest.mark.parametrize("data", ["mnist", "digits"])
 def test_shipped_operators_choose_everything_else(shipped: Registry, data: str) -> None:
     for registered in shipped.components("operator"):
+        options = component_options(shipped.load(registered)).model_fields.values()
+        if any(option.is_required() for option in options):
+            continue  # a chain that is known: its matrix cannot be chosen for the user
         config = resolve(shipped, components={"operator": registered.reference, "data": data})
         assert RunConfig.from_dict(config.to_dict(), shipped) == config
         binary = registered.spec.name.startswith("bernoulli")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import subprocess
 import sys
 
@@ -35,10 +36,11 @@ def test_components_are_light_and_lead_to_data_sets():
         "assert not {'torch', 'sklearn', 'numpy', 'pydantic'} & set(sys.modules)"
     )
     names = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
-    assert names.split() == ["swiss-roll", "circle", "mog", "digits"]
+    spaces = ["real-states", "binary-states", "one-hot-states"]
+    assert names.split() == ["swiss-roll", "circle", "mog", "digits", "potts", "symbols", *spaces]
     for component in plugin.walkback_datasets():
         module, attribute = component.target.split(":")
-        assert issubclass(getattr(sys.modules[module], attribute), Dataset)
+        assert issubclass(getattr(importlib.import_module(module), attribute), Dataset)
         assert component.summary.endswith(".")
 
 

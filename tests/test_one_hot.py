@@ -79,5 +79,5 @@ def test_states_of_symbols_are_made_up_and_checked() -> None:
     state = data_like(SPACE, 50)
     require_state(state, SPACE, 50, "a state")
     assert len(torch.unique(leaves(state)[0].argmax(-1))) == 4
-    with pytest.raises(ConformanceError, match="one-hot symbols"):
+    with pytest.raises(ConformanceError, match="not one-hot along the last dimension"):
         require_state(torch.zeros(50, 3, 4), SPACE, 50, "a state")

@@ -248,7 +248,6 @@ def test_ruff_finds_nothing(site: Path) -> None:
             assert done.returncode == 0, done.stdout + done.stderr
 
 
-@pytest.mark.slow
 def test_mypy_finds_nothing(site: Path, tmp_path: Path) -> None:
     config = tmp_path / "mypy.ini"
     config.write_text(

@@ -13,10 +13,10 @@ from pydantic import Field
 from torch import Tensor
 
 from walkback.errors import ConfigurationError
-from walkback.kernels import Expecting, Kernel
+from walkback.kernels import Kernel, categorical_at
 from walkback.known import ChainOperator
 from walkback.schedules import Level
-from walkback.state import State, StateSpace, leaves, spaces, sum_events
+from walkback.state import State, StateSpace, leaves, spaces
 
 _Row = Annotated[tuple[Annotated[float, Field(ge=0.0, le=1.0)], ...], Field(min_length=2)]
 _ROUNDING = 1e-6
@@ -58,26 +58,4 @@ class Markov(ChainOperator):
         """Returns the kernel at states `(B, …, S)`: rows of the matrix."""
         (x,) = leaves(state)
         logits = self.log_matrix.to(x.dtype)[x.argmax(-1)]
-        return _Rows(logits / level.temperature_like(logits))
-
-
-@final
-class _Rows(Kernel, Expecting):
-    """Independent symbols with logits `(B, …, S)`, -inf for impossible ones."""
-
-    def __init__(self, logits: Tensor) -> None:
-        self._log_p = logits.log_softmax(-1)
-
-    def sample(self, generator: torch.Generator) -> Tensor:
-        below = self._log_p.exp().cumsum(-1)[..., :-1]
-        shape = (*below.shape[:-1], 1)
-        uniform = torch.rand(shape, generator=generator, dtype=below.dtype, device=below.device)
-        symbols = (uniform >= below).sum(-1)
-        return torch.nn.functional.one_hot(symbols, self._log_p.shape[-1]).to(below.dtype)
-
-    def expectation(self) -> Tensor:
-        return self._log_p.exp()
-
-    def log_prob(self, state: State) -> Tensor:
-        (x,) = leaves(state)
-        return sum_events(torch.where(x > 0, self._log_p, 0.0))
+        return categorical_at(logits, level)

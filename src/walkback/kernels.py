@@ -19,7 +19,7 @@ from typing import final
 
 import torch
 from torch import Tensor
-from torch.nn.functional import binary_cross_entropy_with_logits, one_hot
+from torch.nn.functional import binary_cross_entropy_with_logits
 
 from walkback.schedules import Level
 from walkback.state import State, concatenate, leaves, map_state, sum_events
@@ -148,7 +148,8 @@ class CategoricalKernel(Kernel, Expecting):
         logits = self.logits.detach()
         below = logits.softmax(-1).cumsum(-1)[..., :-1]
         uniform = torch.rand(logits.shape[:-1], generator=generator, dtype=logits.dtype, device=logits.device)
-        return one_hot((uniform[..., None] >= below).sum(-1), logits.shape[-1]).to(logits.dtype)
+        symbols = (uniform[..., None] >= below).sum(-1, keepdim=True)  # `one_hot` would wait for the device
+        return (symbols == torch.arange(logits.shape[-1], device=logits.device)).to(logits.dtype)
 
     def expectation(self) -> Tensor:
         """Probabilities of the symbols, `(B, *E)`."""
@@ -156,8 +157,7 @@ class CategoricalKernel(Kernel, Expecting):
 
     def log_prob(self, state: State) -> Tensor:
         """`(B,)`, nats; -inf for impossible symbols."""
-        (x,) = leaves(state)
-        # Not a product with x: 0 · -inf would be NaN.
+        (x,) = leaves(state)  # not a factor below: 0 · -inf is NaN
         return sum_events(torch.where(x > 0, self.logits.log_softmax(-1), 0.0))
 
 

@@ -9,8 +9,10 @@ from typing import Any, Literal
 import torch
 from tests.program import walkback as program
 from torch import Tensor
+from torch.nn.functional import one_hot
 
 import walkback as wb
+from walkback.data.symbols import SymbolData
 from walkback.errors import ConfigurationError
 from walkback.model import Model
 from walkback.operators import DataAware, TransitionOperator
@@ -25,6 +27,9 @@ ROWS, WALKS, TEMPERATURES = 8, 2, (1.0, 2.0, 8.0)
 
 IMAGES: Mapping[str, Space] = {"real": Space((1, 8, 8)), "binary": Space((1, 8, 8), "binary")}
 
+WITHOUT_WEIGHTS = ("markov",)
+_SPACES = (*SPACES, Space((5, 3), "one-hot"))
+
 _SMALL: Mapping[str, Any] = {
     **dict.fromkeys(("depth", "blocks", "n1", "rank_tests"), 1),
     **dict.fromkeys(("paths", "probes"), 2),
@@ -38,6 +43,7 @@ _SMALL: Mapping[str, Any] = {
     "steps": 60,
     "max_temperature": TEMPERATURES[-1],
     "temperatures": list(TEMPERATURES),
+    "matrix": [[0.5, 0.3, 0.2], [0.2, 0.5, 0.3], [0.3, 0.2, 0.5]],
 }
 """Values that make a component cheap, for those that have the option."""
 
@@ -85,6 +91,11 @@ def operators() -> Mapping[str, tuple[str, Mapping[str, Any]]]:
     return found
 
 
+def learners() -> list[str]:
+    """Those of `operators` that have weights."""
+    return [name for name in operators() if name not in WITHOUT_WEIGHTS]
+
+
 def _with_option(option: str) -> str:
     """An operator that has an option, one of real states where there is one."""
     names = [
@@ -130,14 +141,14 @@ def accepted_space(kind: Literal["operator", "prior"], name: str) -> Space:
 
 
 def _first_space(kind: Literal["operator", "prior"], case: Case) -> Space:
-    for space in sorted(SPACES, key=lambda space: -len(spaces(space)[0].shape)):
+    for space in sorted(_SPACES, key=lambda space: -len(spaces(space)[0].shape)):
         try:
             case.build(kind, space)
         except ConfigurationError:
             continue
         (leaf,) = spaces(space)
         return leaf
-    raise AssertionError(f"{kind} {case.label} accepts none of {SPACES}.")
+    raise AssertionError(f"{kind} {case.label} accepts none of {_SPACES}.")
 
 
 @functools.cache
@@ -160,7 +171,17 @@ def generator(device: torch.device | str, seed: int) -> torch.Generator:
 def states(space: Space, num: int, seed: int = 0) -> Tensor:
     """Made-up states `(num, *E)`, float64, on the CPU."""
     noise = torch.rand(num, *space.shape, generator=generator("cpu", seed), dtype=torch.float64)
+    if space.support == "one-hot":
+        return one_hot(noise.argmax(-1), space.shape[-1]).double()
     return (noise < 0.4).double() if space.support == "binary" else noise
+
+
+def data_of(space: Space, num: int) -> Any:
+    """Made-up states of a space, as `wb.train` takes them."""
+    made = states(space, num).float()
+    if space.support == "one-hot":
+        return SymbolData(made.argmax(-1), symbols=space.shape[-1])
+    return made.bool() if space.support == "binary" else made
 
 
 def build_operator(name: str, space: Space, dtype: torch.dtype) -> TransitionOperator:
@@ -213,9 +234,8 @@ def train(device: torch.device, operator: str, **changes: Any) -> wb.Trained:
     """Two walks of one of `operators` on the device, three levels each; changes are arguments of `wb.train`."""
     space = accepted_space("operator", operator)
     component, options = operators()[operator]
-    data = states(space, 100).float()
     chosen: dict[str, Any] = {
-        "data": data.bool() if space.support == "binary" else data,
+        "data": data_of(space, 100),
         "prior": prior_of(space.support),
         "schedule": "explicit",
         "batch_size": ROWS,

@@ -17,6 +17,7 @@ from tests.cuda.parts import (
     build_operator,
     build_prior,
     generator,
+    learners,
     levels,
     make,
     offers,
@@ -29,7 +30,14 @@ from tests.cuda.same_noise import SameNoise
 from torch import Tensor
 
 import walkback.kernels
-from walkback.kernels import BernoulliKernel, Kernel, NormalKernel, ProductKernel, StackedKernel
+from walkback.kernels import (
+    BernoulliKernel,
+    CategoricalKernel,
+    Kernel,
+    NormalKernel,
+    ProductKernel,
+    StackedKernel,
+)
 from walkback.model import Model
 from walkback.objectives import PathObjective
 from walkback.state import leaves, map_state
@@ -42,6 +50,7 @@ CPU, F64 = torch.device("cpu"), torch.float64
 KERNELS: Mapping[type[Kernel], Callable[[Tensor], Kernel]] = {
     NormalKernel: lambda x: NormalKernel(x, x.square() + 0.1),
     BernoulliKernel: BernoulliKernel,
+    CategoricalKernel: CategoricalKernel,
     ProductKernel: lambda x: ProductKernel([BernoulliKernel(x), NormalKernel(2 * x, x.square() + 0.1)]),
     StackedKernel: lambda x: StackedKernel([NormalKernel(x[:4], x[:4].exp()), BernoulliKernel(x[4:])], 4),
 }
@@ -173,7 +182,7 @@ def assert_one_update_agrees(name: str, objective: str, device: torch.device) ->
         torch.testing.assert_close(to_cpu(value), to_cpu(wanted), rtol=1e-6, atol=1e-6)
 
 
-@pytest.mark.parametrize("name", operators())
+@pytest.mark.parametrize("name", learners())
 def test_one_update_of_every_operator(device: torch.device, name: str) -> None:
     assert_one_update_agrees(name, "walkback", device)
 

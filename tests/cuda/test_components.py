@@ -11,10 +11,10 @@ from tests.cuda.parts import (
     WALKS,
     accepted_space,
     all_on,
+    learners,
     losses,
     offers,
     operator_of,
-    operators,
     small,
     train,
 )
@@ -48,7 +48,7 @@ def test_no_kind_of_component_is_forgotten() -> None:
 
 
 @pytest.mark.parametrize("updates", UPDATES)
-@pytest.mark.parametrize("name", operators())
+@pytest.mark.parametrize("name", learners())
 def test_operators_learn_by_every_kind_of_update(device: torch.device, name: str, updates: str) -> None:
     trained = train(device, name, settings={"training.updates": updates})
     assert_learned(trained, device, WALKS * (len(TEMPERATURES) if updates == "online" else 1))

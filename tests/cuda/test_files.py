@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from tests.cuda.parts import accepted_space, levels, operators, states, to_cpu, train
+from tests.cuda.parts import accepted_space, learners, levels, states, to_cpu, train
 from tests.program import digest, figures, walkback
 
 import walkback as wb
@@ -47,7 +47,7 @@ def log_density(trained: wb.Trained) -> torch.Tensor:
         return to_cpu(operator(source, level).cooling(level).log_prob(target))
 
 
-@pytest.mark.parametrize("name", operators())
+@pytest.mark.parametrize("name", learners())
 def test_saved_on_the_device_loaded_on_the_cpu_and_back(
     device: torch.device, name: str, tmp_path: Path
 ) -> None:

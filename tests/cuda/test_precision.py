@@ -12,6 +12,7 @@ from tests.cuda.parts import (
     WALKS,
     accepted_space,
     build_operator,
+    learners,
     levels,
     losses,
     offers,
@@ -38,7 +39,7 @@ def tf32() -> Iterator[None]:
     torch.backends.cudnn.allow_tf32 = before[1]
 
 
-@pytest.mark.parametrize("name", operators())
+@pytest.mark.parametrize("name", learners())
 def test_bf16_and_fp32_learn_alike(device: torch.device, name: str) -> None:
     """The loss of the first walk, of the same noise: weights are still the same."""
     dimensions = accepted_space("operator", name).size

@@ -8,8 +8,17 @@ import time
 from pathlib import Path
 
 import pytest
-from tests.program import PATIENCE, TINY
+from filelock import FileLock
+from tests.program import PATIENCE, TINY, TINY_BATCH, TINY_SETTINGS
 from tests.reliability.forks import Call, Forks
+
+from walkback.configuration.overrides import assignments
+from walkback.errors import ConfigurationError
+from walkback.extensions.registry import Registry
+from walkback.jobs.configuration import Choices
+from walkback.jobs.train import TrainJob
+from walkback.storage import rundir
+from walkback.support.watch import Silent
 
 
 def wait_for_checkpoint(directory: Path) -> None:
@@ -66,3 +75,45 @@ def test_of_many_that_start_at_once_one_trains(server: Forks, tmp_path: Path) ->
     assert codes.count(0) == 1, codes
     assert codes.count(2) == 3, [(tmp_path / f"{number}.log").read_text()[-300:] for number in range(4)]
     assert (directory / "final.safetensors").exists()
+
+
+def job(steps: int, out: Path | None = None, resume: Path | None = None) -> TrainJob:
+    settings = tuple(
+        assignments({**TINY_SETTINGS, "training.batch_size": TINY_BATCH, "training.steps": steps})
+    )
+    return TrainJob(
+        Choices(settings=settings if out is not None else (f"training.steps={steps}",)),
+        out=out,
+        resume=None if resume is None else str(resume),
+    )
+
+
+def test_a_run_that_came_and_went_before_the_lock_is_not_overwritten(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A whole run while another waits for the lock; `test_of_many_that_start_at_once_one_trains` met it by chance."""
+    registry, directory = Registry.discover(), tmp_path / "a"
+    slow, fast = (job(2, out=directory).check(registry, Silent()) for _ in range(2))
+    acquire = rundir._acquire
+
+    def late(path: Path) -> FileLock:
+        monkeypatch.setattr(rundir, "_acquire", acquire)
+        fast.run(Silent())
+        return acquire(path)
+
+    monkeypatch.setattr(rundir, "_acquire", late)
+    with pytest.raises(ConfigurationError, match="not empty"):
+        slow.run(Silent())
+    assert (directory / "final.safetensors").exists()
+    assert not rundir.is_locked(directory)
+
+
+def test_a_run_that_went_on_after_the_check_is_not_taken_back(tmp_path: Path) -> None:
+    registry, directory = Registry.discover(), tmp_path / "a"
+    job(2, out=directory).check(registry, Silent()).run(Silent())
+    slow, fast = (job(steps, resume=directory).check(registry, Silent()) for steps in (5, 4))
+    fast.run(Silent())
+    with pytest.raises(ConfigurationError, match="Another process has trained in"):
+        slow.run(Silent())
+    assert not rundir.is_locked(directory)
+    job(5, resume=directory).check(registry, Silent()).run(Silent())

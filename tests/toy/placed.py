@@ -14,6 +14,7 @@ from tests.test_conformance_builtins import NAMES, registry, small
 from tests.toy.data import InMemory
 from tests.toy.standin import CPU, DEVICE, Machine, standin
 from torch import Tensor
+from torch.nn.functional import one_hot
 
 from walkback.configuration.settings import TrainingSettings
 from walkback.measuring import work
@@ -28,8 +29,17 @@ from walkback.support.seeding import generator, lent_seed
 from walkback.testing import Case
 from walkback.training.trainer import Trainer
 
-REAL, BITS = Space((1, 8, 8)), Space((1, 8, 8), "binary")
+REAL, BITS, SYMBOLS = Space((1, 8, 8)), Space((1, 8, 8), "binary"), Space((6, 3), "one-hot")
+SUPPORTS = {"bernoulli": BITS, "fair-bits": BITS}
+SUPPORTS |= dict.fromkeys(("categorical", "markov", "uniform-symbols"), SYMBOLS)
+"""Spaces by the beginning of the name of an operator or of a prior; the others are for real states."""
+
+PRIORS = {"real": "gaussian", "binary": "bernoulli", "one-hot": "categorical"}
 WALKS = 2
+
+
+def space_of(name: str) -> Space:
+    return next((space for start, space in SUPPORTS.items() if name.startswith(start)), REAL)
 
 
 def names(kind: str) -> list[str]:
@@ -49,8 +59,8 @@ class Parts:
 
     def space(self) -> Space:
         """What the operator is for; a prior for bits wants an operator for them."""
-        if self.operator.startswith("bernoulli"):
-            return BITS
+        if space_of(self.operator) is not REAL:
+            return space_of(self.operator)
         return replace(REAL, noise=0.05 if self.options.get("operator", {}).get("smoothed") else 0.0)
 
     def build(self, kind: str, *arguments: Any) -> Any:
@@ -67,16 +77,17 @@ class Parts:
         """A small model on the CPU, fitted to its data, and the data `(30, *E)`."""
         space = self.space()
         rows = torch.randn(30, *space.shape, generator=torch.Generator().manual_seed(3))
-        rows = (rows > 0).float() if space.support == "binary" else 0.5 + 0.25 * rows
+        if space.support == "one-hot":
+            rows = one_hot(rows.argmax(-1), space.shape[-1]).float()
+        else:
+            rows = (rows > 0).float() if space.support == "binary" else 0.5 + 0.25 * rows
         operator = self.build("operator", space)
         if isinstance(operator, DataAware):
             operator.fit_data(rows)
         with lent_seed(1), torch.no_grad():  # outputs that are not all zero
             for parameter in operator.parameters():
                 parameter.add_(0.02 * torch.randn(parameter.shape))
-        prior = Parts(prior=self.prior or ("bernoulli" if space.support == "binary" else "gaussian")).build(
-            "prior", space
-        )
+        prior = Parts(prior=self.prior or PRIORS[space.support]).build("prior", space)
         prior.fit(rows)
         return Model(operator, self.build("schedule"), self.build("process"), prior), rows
 
@@ -188,7 +199,9 @@ def started(at: Placed, count: int) -> Tensor:
 
 
 def filled(at: Placed, count: int) -> Tensor:
-    mask = torch.arange(8, device=at.device) < 4
+    mask = (
+        torch.arange(at.rows.shape[-2], device=at.device)[:, None] < 4
+    )  # rows of pixels, or places of symbols
     return leaves(last(inpaint(at.model, at.rows, mask, levels(count), at.noise(), extra=count)))[0]
 
 

@@ -14,7 +14,6 @@ import numpy as np
 import numpy.typing as npt
 import torch
 from torch import Tensor
-from torch.nn.functional import one_hot
 from typing_extensions import override
 
 from walkback.data.categories import Categories
@@ -88,7 +87,9 @@ class SymbolRows:
 
     def states(self, rows: Tensor, generator: torch.Generator) -> Tensor:
         """Return one-hot states `(B, …, S)`, float, of numbers `(B, …)`, on the generator's device."""
-        return one_hot(rows.to(generator.device).long(), self.symbols).float()
+        # Not `one_hot`, which waits for the device to check its argument.
+        numbers = rows.to(generator.device).long()[..., None]
+        return (numbers == torch.arange(self.symbols, device=numbers.device)).float()
 
 
 @final

@@ -61,7 +61,13 @@ class RunDirectory:
         require_free(path)
         with writing_to(path):
             path.mkdir(parents=True, exist_ok=True)
-        return cls(path, _acquire(path))
+        lock = _acquire(path)
+        try:
+            require_free(path)  # again: until now another process may have trained there, from start to end
+        except ConfigurationError:
+            lock.release()
+            raise
+        return cls(path, lock)
 
     @classmethod
     def create_next(cls, stem: Path) -> RunDirectory:
