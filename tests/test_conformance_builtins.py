@@ -42,6 +42,7 @@ SMALL = {
     "hub": {"id": "somebody/pictures"},
     "folder": {"path": "mirror/ylecun/mnist"},
     "table": {"path": "table.csv", "label": "kind"},
+    "categories": {"path": "categories.csv"},
     "array": {"path": "volumes.npy"},
     "reversibility": {"chains": 20, "steps": 20, "burn_in": 2, "rank_chains": 100, "rank_steps": 5},
     "stationarity": {"chains": 20, "steps": 20, "frames": 10, "reference": 100},
@@ -123,6 +124,9 @@ def mirror(tmp_path_factory):
     noise = np.random.default_rng(0)
     table = {"a": 100 + 7 * noise.standard_normal(500), "n": noise.poisson(3, 500), "kind": ["x", "y"] * 250}
     pd.DataFrame(table).to_csv(top.parent / "table.csv", index=False)
+    pd.DataFrame({"kind": ["x", "y"] * 250, "size": [*"abcde"] * 100}).to_csv(
+        top.parent / "categories.csv", index=False
+    )
     np.save(top.parent / "volumes.npy", noise.standard_normal((100, 1, 3, 4, 5)))
     np.save(top.parent / "symbols.npy", noise.integers(0, 4, (100, 9)))
     for hub_id, (config, column, splits, channels) in HUB.items():

@@ -228,6 +228,7 @@ def test_runs_resolve(arguments: list[str], tmp_path: Path, monkeypatch: pytest.
     monkeypatch.chdir(tmp_path)
     (tmp_path / "photos").mkdir()
     (tmp_path / "measurements.csv").write_text("a,b\n1.5,2.5\n")
+    (tmp_path / "survey.csv").write_text("color,warm\nred,True\n")
     for name, shape in (("points", (2,)), ("series", (2, 16)), ("gaussian", (6,))):
         np.save(tmp_path / f"{name}.npy", np.random.default_rng(0).normal(size=(100, *shape)))
     (tmp_path / "mine.toml").write_text(

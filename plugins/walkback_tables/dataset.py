@@ -12,11 +12,14 @@ from torch import Tensor
 from typing_extensions import override
 
 from walkback.data import Centred, Condition, DataInfo, Dataset, Labelled, Split, Standardized
+from walkback.data.category_tables import is_categorical
 from walkback.data.tables import table_of
 from walkback.data.tensors import RowData, RowOptions, Standardize, TableData
 from walkback.errors import ConfigurationError, DataError
+from walkback.support.text import printable
+from walkback_tables.categories import CategoryFile
 from walkback_tables.files import read_file
-from walkback_tables.sources import local_path
+from walkback_tables.paths import local_path
 
 
 @final
@@ -75,6 +78,11 @@ class TableFile(Dataset, Centred, Labelled, Standardized):
             wanted = self._trained_on.standardized
             named = hasattr(content, "iloc") and wanted is not None and wanted.columns
             columns = wanted.columns if wanted is not None and named and columns is None else columns
+        if self._label is None and hasattr(content, "iloc") and is_categorical(content, columns):
+            raise DataError(
+                f"The columns of {printable(name)} are categories: learn them with --data categories and "
+                f"--set data.path={printable(str(self._path))}."
+            )
         table = table_of(content, name, columns, self._label)
         if self._trained_on is None or not table.values.is_floating_point():
             self._found = TableData.of(table, options)
@@ -87,7 +95,11 @@ class TableFile(Dataset, Centred, Labelled, Standardized):
         if self._found is not None:
             return self._found.standardized_as(trained_on)
         self._trained_on = trained_on
-        return self
+        if trained_on.categories is None:
+            return self
+        return CategoryFile(path=str(self._path), columns=trained_on.categories.columns).standardized_as(
+            trained_on
+        )
 
     @property
     @override

@@ -18,7 +18,7 @@ from pyarrow import feather, ipc
 from walkback.errors import DataError
 from walkback.support.formats import ARROW, CSV, NPY, NPZ, PARQUET, TEXT_TABLES
 from walkback.support.text import one_line, printable
-from walkback_tables.sources import ending
+from walkback_tables.paths import ending
 
 _SEPARATORS = ",;\t|"
 _DECIMAL_COMMA = ";"
@@ -60,7 +60,12 @@ def read_file(path: Path, array: str | None = None) -> Any:
         ) from error
 
 
-def _read_text(path: Path) -> pd.DataFrame:
+def first_rows(path: Path) -> pd.DataFrame:
+    """Returns the first 1,000 rows of separated values; raises as pandas does, or DataError."""
+    return _read_text(path, 1000)
+
+
+def _read_text(path: Path, rows: int | None = None) -> pd.DataFrame:
     """Reads separated values: separator, header, and decimal commas are found in the first rows."""
     first, second = _first_rows(path)
     separator = "\t" if ending(path) == ".tsv" else _separator(first)
@@ -81,6 +86,7 @@ def _read_text(path: Path) -> pd.DataFrame:
                 header=None if without else 0,
                 decimal="," if comma else ".",
                 index_col=False,
+                nrows=rows,
                 skipinitialspace=True,
                 low_memory=False,
                 encoding="utf-8-sig",

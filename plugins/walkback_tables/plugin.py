@@ -62,7 +62,7 @@ _OF_ARRAYS: Mapping[str, Mapping[str, Any]] = {
 
 @hookimpl
 def walkback_datasets() -> Iterator[Component]:
-    """One class of dataset under two names, since rows of numbers and larger arrays are learned differently."""
+    """Numbers under two names, since rows of numbers and larger arrays are learned differently; and categories."""
     target = "walkback_tables.dataset:TableFile"
     yield Component(
         "table",
@@ -77,6 +77,13 @@ def walkback_datasets() -> Iterator[Component]:
         "Series, images, volumes or other arrays (N, …) in a .npy or .npz file (option path).",
         defaults=_OF_ARRAYS,
         instances=(f"{_ROWS}:TensorData",),
+    )
+    yield Component(
+        "categories",
+        "walkback_tables.categories:CategoryFile",
+        "Columns of categories in a file, as one-hot symbols (L, S) (option path).",
+        defaults={"operator": {"name": "categorical"}},
+        instances=("walkback.data.category_tables:CategoryData",),
     )
 
 

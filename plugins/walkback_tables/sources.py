@@ -1,34 +1,21 @@
-"""Which files are tables, without reading them: by their endings, and the header of arrays and parquet files."""
+"""Which files are tables: by their endings, the headers of arrays and columns, and the first rows of text."""
 
 from __future__ import annotations
 
-import os
 import zipfile
+from collections.abc import Callable
 from pathlib import Path
 from typing import IO
 
 from walkback.support.formats import ARROW, CSV, NPY, NPZ, PARQUET, TEXT_TABLES
-
-
-def local_path(text: str) -> Path:
-    """Returns the path for `text`; expands `~` to the home directory, and never raises."""
-    return Path(os.path.expanduser(text))  # noqa: PTH111 - Path.expanduser raises for unknown users
-
-
-def ending(path: Path) -> str:
-    """Returns the ending that says how a file is read; `.csv` of `x.CSV.gz`.
-
-    >>> ending(Path("x.CSV.gz")), ending(Path("y.npy"))
-    ('.csv', '.npy')
-    """
-    suffixes = [suffix.lower() for suffix in path.suffixes]
-    if len(suffixes) > 1 and suffixes[-1] in (".gz", ".bz2", ".xz", ".zst") and suffixes[-2] in TEXT_TABLES:
-        return suffixes[-2]
-    return suffixes[-1] if suffixes else ""
+from walkback_tables.paths import ending, local_path
 
 
 def component_for(source: str) -> str | None:
-    """Returns "table" or "array" for an existing file that is one, else None."""
+    """Returns "table", "categories" or "array" for an existing file that is one, else None.
+
+    A file is one of categories if none of its columns (in text, of its first 1,000 rows) holds numbers.
+    """
     path = local_path(source)
     kind = ending(path)
     try:
@@ -36,26 +23,60 @@ def component_for(source: str) -> str | None:
             return None
     except (OSError, ValueError):  # name too long, or null character
         return None
-    if kind in (*TEXT_TABLES, *ARROW, CSV):
-        return "table"
+    if kind in (*TEXT_TABLES, CSV):
+        return "categories" if _is_text(path) else "table"
+    if kind in ARROW:
+        return _kind_of_columns(_types_in_arrow, path) or "table"
     if kind == PARQUET:
-        return "table" if _holds_numbers(path) else None
+        return _kind_of_columns(_types_in_parquet, path)
     if kind in (NPY, NPZ):
         return "array" if _is_larger(path, kind) else "table"
     return None
 
 
-def _holds_numbers(path: Path) -> bool:
-    """Returns whether a parquet file has columns of numbers, and none that could hold images."""
-    import pyarrow as pa
-    import pyarrow.parquet as pq
+def _is_text(path: Path) -> bool:
+    """Returns whether the first rows of separated values are categories; False if the file is damaged."""
+    from walkback.data.category_tables import is_categorical
+    from walkback_tables.files import first_rows
 
     try:
-        types = [field.type for field in pq.read_schema(path)]
+        return is_categorical(first_rows(path))
+    except Exception:  # pandas raises many kinds for damaged files; reading says what is wrong
+        return False
+
+
+def _kind_of_columns(types_in: Callable[[Path], list[object]], path: Path) -> str | None:
+    """Returns "categories" for text and booleans, "table" if there are numbers; None if some could hold images."""
+    import pyarrow as pa
+
+    try:
+        types = [_plain(kind) for kind in types_in(path)]
     except (pa.ArrowException, OSError):
-        return False  # a damaged file, of which the plugin of images says what is wrong
-    nested = any(pa.types.is_nested(kind) or pa.types.is_binary(kind) for kind in map(_plain, types))
-    return not nested and any(map(_is_number, types))
+        return None  # a damaged file; reading says what is wrong
+    if any(pa.types.is_nested(kind) or pa.types.is_binary(kind) for kind in types):
+        return None
+    named = (pa.types.is_string, pa.types.is_large_string, pa.types.is_boolean)
+    if types and all(any(test(kind) for test in named) for kind in types):
+        return "categories"
+    return "table" if any(map(_is_number, types)) else None
+
+
+def _types_in_parquet(path: Path) -> list[object]:
+    import pyarrow.parquet as pq
+
+    return list(pq.read_schema(path).types)
+
+
+def _types_in_arrow(path: Path) -> list[object]:
+    """Returns the types of either of Arrow's formats, or of none, which has no columns."""
+    import pyarrow as pa
+
+    with pa.memory_map(str(path)) as source:
+        try:
+            return list(pa.ipc.open_file(source).schema.types)
+        except pa.ArrowInvalid:
+            source.seek(0)
+            return list(pa.ipc.open_stream(source).schema.types)
 
 
 def _plain(kind: object) -> object:

@@ -16,6 +16,7 @@ from torch import Tensor
 from walkback.api.records import Trained
 from walkback.configuration.overrides import assignments
 from walkback.data import Dataset
+from walkback.data.category_tables import CategoryData, is_categorical
 from walkback.data.tables import table_of
 from walkback.data.tensors import RowOptions, TableData, TensorData
 from walkback.errors import ConfigurationError
@@ -77,7 +78,8 @@ def data_source(data: object) -> str | Dataset | None:
         image = data.ndim > 2 or data.dtype in (np.uint8, np.bool_)
         return TensorData.of(table_of(data, "array"), RowOptions()) if image else TableData(data, "array")
     if hasattr(data, "to_pandas") or (hasattr(data, "iloc") and hasattr(data, "columns")):
-        return TableData(data)
+        frame = data.to_pandas() if hasattr(data, "to_pandas") else data
+        return CategoryData(frame) if is_categorical(frame) else TableData(data)
     raise ConfigurationError(
         f"Got a {type(data).__name__} as data, expected a name, a path, a hub id, a Dataset, a tensor or an array "
         "(N, *E), a pandas DataFrame or a datasets.Dataset."

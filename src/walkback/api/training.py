@@ -72,7 +72,8 @@ def train(
         operator: Name or instance; an instance must be built for the space of the data.
         data: Name, path, hub id or instance; or a table (pandas DataFrame, `datasets.Dataset`) or an array or tensor
             `(N, *E)` of numbers, bool (binary states) or uint8 (256 gray levels), of which a tenth is held out for
-            validation and a tenth for test. Numbers are standardized, see `walkback.data.standardization`.
+            validation and a tenth for test. Numbers are standardized, see `walkback.data.standardization`;
+            tables of text, booleans or pandas categories are symbols, see `walkback.data.category_tables`.
         schedule: Name or instance.
         prior: Name or instance.
         process: Name or instance.

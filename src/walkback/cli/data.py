@@ -74,6 +74,7 @@ def _table(info: DataInfo) -> Any:
         ("support", info.support),
         ("gray levels", "not quantized" if info.bins is None else str(info.bins)),
         *_columns(info),
+        *_categories(info),
         ("examples", ", ".join(f"{count:,} {split}" for split, count in info.splits.items())),
         ("preprocessing", "; ".join(info.preprocessing) or "none"),
         ("fingerprint", info.fingerprint),
@@ -98,6 +99,25 @@ def _columns(info: DataInfo) -> list[tuple[str, str]]:
     more = [f"… ({num - _MOST_COLUMNS} more)"] if num > _MOST_COLUMNS else []
     first, *others = (*rows[:_MOST_COLUMNS], *more)
     return [("mean ± deviation", first), *(("", row) for row in others)]
+
+
+def _categories(info: DataInfo) -> list[tuple[str, str]]:
+    """Return rows with the categories of each column of a table."""
+    found = info.categories
+    if found is None:
+        return []
+    rows = [
+        f"{plain(column)}: {_listing(names)}"
+        for column, names in zip(found.columns[:_MOST_COLUMNS], found.names, strict=False)
+    ]
+    more = [f"… ({len(found.columns) - len(rows)} more)"] if len(found.columns) > len(rows) else []
+    first, *others = (*rows, *more)
+    return [("categories", first), *(("", row) for row in others)]
+
+
+def _listing(names: tuple[str, ...]) -> str:
+    shown = ", ".join(str(plain(name)) for name in names[:_MOST_COLUMNS])
+    return f"{shown}, …" if len(names) > _MOST_COLUMNS else shown
 
 
 def _mirror(mirror: str | None) -> str:

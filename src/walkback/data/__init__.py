@@ -4,6 +4,7 @@ dataset   the interface `Dataset`, its capabilities, and the description `DataIn
 batches   examples of a split as states with their context
 pixels    stored gray levels as states in [0, 1]
 tables    columns of numbers, checked
+categories, category_tables   columns of categories as symbols
 tensors   arrays in memory, and their splits
 standardization   values in their own units as standardized states
 

@@ -16,6 +16,7 @@ from typing import Any, Literal, TypeAlias, get_args
 import torch
 from torch import Tensor
 
+from walkback.data.categories import Categories
 from walkback.data.standardization import Standardization
 from walkback.errors import DataError
 from walkback.state import Space, Support
@@ -43,6 +44,7 @@ class DataInfo:
         fingerprint: A hash that changes with the examples or the preprocessing.
         noise: Standard deviation of the Gaussian noise in the states, see `Space.noise`; 0: none.
         standardized: How states are standardized, see `walkback.data.standardization`; None if states are the values.
+        categories: Names of the symbols of a table, see `walkback.data.categories`; None if they have none.
     """
 
     name: str
@@ -55,6 +57,7 @@ class DataInfo:
     classes: Mapping[str, int] = field(default_factory=dict)
     noise: float = 0.0
     standardized: Standardization | None = None
+    categories: Categories | None = None
 
     @property
     def space(self) -> Space:
@@ -107,8 +110,10 @@ class DataInfo:
     def to_dict(self) -> dict[str, Any]:
         """Convert to plain JSON types."""
         record = asdict(self)
-        del record["standardized"]
-        own = {} if self.standardized is None else {"standardized": self.standardized.to_dict()}
+        named = {key: getattr(self, key) for key in ("standardized", "categories")}
+        for key in named:
+            del record[key]
+        own = {key: value.to_dict() for key, value in named.items() if value is not None}
         plain = {
             "shape": list(self.shape),
             "preprocessing": list(self.preprocessing),
@@ -134,6 +139,9 @@ class DataInfo:
                 standardized=None
                 if record.get("standardized") is None
                 else Standardization.from_dict(record["standardized"]),
+                categories=None
+                if record.get("categories") is None
+                else Categories.from_dict(record["categories"]),
             )
             info._require_possible()
         except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as error:
@@ -150,6 +158,8 @@ class DataInfo:
             "splits": min(self.splits.values(), default=0) >= 0,
             "standardization": self.standardized is None
             or (self.support == "real" and self.bins is None and self.standardized.suits(self.shape)),
+            "categories": self.categories is None
+            or (self.support == "one-hot" and self.categories.suits(self.shape)),
             "classes": not self.classes
             or (min(self.classes.values()) >= 0 and 0 < sum(self.classes.values()) < 2**53),
         }

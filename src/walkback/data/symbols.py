@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 from typing_extensions import override
 
+from walkback.data.categories import Categories
 from walkback.data.dataset import SPLITS, DataInfo, Dataset, Split
 from walkback.errors import DataError
 from walkback.report import FEWEST
@@ -25,6 +26,7 @@ MOST_SYMBOLS = 256
 """Largest S; examples are stored as uint8."""
 
 _FEWEST = 3 * FEWEST  # `FEWEST` in each split, for standard errors
+_HELD_OUT = "held out: a random tenth for validation, another for test"
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,17 +38,41 @@ class SymbolRows:
         symbols: Number of symbols, S.
         rows: Symbols `(N, …)`, uint8, by split.
         steps: Preprocessing steps, see `DataInfo.preprocessing`.
+        categories: Names of the symbols of a table; None if they have none.
     """
 
     name: str
     symbols: int
     rows: Mapping[Split, Tensor]
     steps: tuple[str, ...] = ()
+    categories: Categories | None = None
+
+    @classmethod
+    def split(
+        cls,
+        name: str,
+        numbers: Tensor,
+        symbols: int,
+        steps: tuple[str, ...] = (),
+        categories: Categories | None = None,
+    ) -> SymbolRows:
+        """Hold out a random tenth of symbols `(N, …)` for validation, another for testing, whatever the run's seed.
+
+        Raises:
+            DataError: There are fewer than 12.
+        """
+        _require_rows(numbers)
+        held_out = max(FEWEST, len(numbers) // 10)
+        order = torch.randperm(len(numbers), generator=generator("cpu", 0, "tensor-splits"))
+        parts = torch.split(order, [len(numbers) - 2 * held_out, held_out, held_out])
+        rows = {split: numbers[part].to(torch.uint8) for split, part in zip(SPLITS, parts, strict=True)}
+        return cls(name, symbols, rows, (*steps, _HELD_OUT), categories)
 
     @property
     def info(self) -> DataInfo:
         """Description of these data."""
-        content = hashlib.sha256("\n".join((*self.steps, str(self.symbols))).encode())
+        named = () if self.categories is None else (repr(self.categories),)
+        content = hashlib.sha256("\n".join((*self.steps, str(self.symbols), *named)).encode())
         for split in SPLITS:
             content.update(self.rows[split].numpy().tobytes())
         return DataInfo(
@@ -56,6 +82,7 @@ class SymbolRows:
             preprocessing=self.steps,
             splits={split: len(self.rows[split]) for split in SPLITS},
             fingerprint=content.hexdigest()[:16],
+            categories=self.categories,
         )
 
     def states(self, rows: Tensor, generator: torch.Generator) -> Tensor:
@@ -84,22 +111,14 @@ class SymbolData(Dataset):
         found = torch.as_tensor(numbers).cpu()
         if found.is_floating_point() or found.is_complex() or found.dtype is torch.bool:
             raise DataError(f"Got {found.dtype} as symbols, expected whole numbers from 0 up.")
-        if found.dim() < 2 or len(found) < _FEWEST or not found.numel():
-            raise DataError(
-                f"Got symbols of shape {tuple(found.shape)}, expected (N, …) with N >= {_FEWEST}: one row an example."
-            )
+        _require_rows(found)
         low, high = int(found.min()), int(found.max())
         symbols = max(2, high + 1) if symbols is None else symbols
         if low < 0 or high >= symbols or symbols > MOST_SYMBOLS:
             raise DataError(
                 f"Got symbols from {low} to {high}, expected 0 to {min(symbols, MOST_SYMBOLS) - 1}: number them so."
             )
-        held_out = max(FEWEST, len(found) // 10)
-        order = torch.randperm(len(found), generator=generator("cpu", 0, "tensor-splits"))
-        parts = torch.split(order, [len(found) - 2 * held_out, held_out, held_out])
-        rows = {split: found[part].to(torch.uint8) for split, part in zip(SPLITS, parts, strict=True)}
-        step = "held out: a random tenth for validation, another for test"
-        self._rows = SymbolRows(name, symbols, rows, (step,))
+        self._rows = SymbolRows.split(name, found, symbols)
 
     @override
     def prepare(self) -> None:
@@ -117,6 +136,13 @@ class SymbolData(Dataset):
     @override
     def states(self, rows: Tensor, generator: torch.Generator) -> Tensor:
         return self._rows.states(rows, generator)
+
+
+def _require_rows(numbers: Tensor) -> None:
+    if numbers.dim() < 2 or len(numbers) < _FEWEST or not numbers.numel():
+        raise DataError(
+            f"Got symbols of shape {tuple(numbers.shape)}, expected (N, …) with N >= {_FEWEST}: one row an example."
+        )
 
 
 def read_symbols(path: str, symbols: int | None) -> SymbolData:

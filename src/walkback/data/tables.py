@@ -154,9 +154,7 @@ def _of_frame(
     classes: Sequence[str] | None = None,
 ) -> Table:
     frame = frame.set_axis([str(column) for column in frame.columns], axis=1)
-    columns, note = _columns_of(frame, name, columns, label)
-    if not len(frame):
-        raise DataError(f"{name} has columns but no rows: give a table with at least 12.")
+    columns, note = columns_of_frame(frame, name, columns, label)
     found = [_numbers(frame[column], column, name) for column in columns]
     table = Table(
         values=torch.from_numpy(np.stack([values for values, _ in found], axis=1)),
@@ -171,10 +169,10 @@ def _of_frame(
     return _checked(table)
 
 
-def _columns_of(
+def columns_of_frame(
     frame: Any, name: str, columns: Sequence[str] | None, label: str | None
 ) -> tuple[Sequence[str], str]:
-    """Return the requested columns of numbers of a frame, and a note on an omitted column."""
+    """Return the requested columns of a frame, all but the label if None, and a note on an omitted column."""
     names = list(frame.columns)
     for column in names:
         if names.count(column) > 1:
@@ -194,6 +192,8 @@ def _columns_of(
         raise DataError(f"{name}: got the columns {list(columns)}, expected different ones, at least one.")
     for column in columns:
         position(column, names, name)
+    if not len(frame):
+        raise DataError(f"{name} has columns but no rows: give a table with at least 12.")
     return columns, note
 
 
@@ -205,8 +205,8 @@ def _is_row_number(frame: Any, column: str) -> bool:
     return values.dtype.kind in "iu" and bool((np.diff(values) == 1).all())
 
 
-def _numbers(series: Any, column: str, place: str) -> tuple[np.ndarray, bool]:
-    """Return the values of a column as float64, and whether it contains integers."""
+def require_present(series: Any, column: str, place: str) -> None:
+    """Raise DataError if values of a column are missing."""
     missing = series.isna().to_numpy()
     count = int(missing.sum())
     if count:
@@ -214,6 +214,11 @@ def _numbers(series: Any, column: str, place: str) -> tuple[np.ndarray, bool]:
             f"Column {quoted(column)} of {place} has {count:,} missing value{'s' * (count > 1)} (the first in "
             f"row {int(missing.argmax()) + 1:,}): remove these rows, or leave the column out with data.columns."
         )
+
+
+def _numbers(series: Any, column: str, place: str) -> tuple[np.ndarray, bool]:
+    """Return the values of a column as float64, and whether it contains integers."""
+    require_present(series, column, place)
     kind = getattr(series.dtype, "kind", "O")
     if kind in "mM":
         raise DataError(
@@ -228,7 +233,8 @@ def _numbers(series: Any, column: str, place: str) -> tuple[np.ndarray, bool]:
             row, item = next(words, (wrong or [(0, series.iloc[0])])[0])
             raise DataError(
                 f"Column {quoted(column)} of {place} does not contain numbers only: row {row + 1:,} holds "
-                f"{quoted(str(item))}. Leave it out with data.columns, or make it the classes with data.label."
+                f"{quoted(str(item))}. Choose columns of one kind, numbers or categories, with data.columns, or make "
+                "it the classes with data.label."
             )
     return series.to_numpy().astype(np.float64), kind in "biu"
 

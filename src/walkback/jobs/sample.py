@@ -263,7 +263,7 @@ class CheckedSampling:
         Raises:
             WalkbackError: A state is not finite, or the file cannot be written.
         """
-        model, steps = self.loaded.model, []
+        model, names, steps, nameless = self.loaded.model, self.loaded.info.categories, [], 0
         with self.recorder as recorder, self.loaded.computing():
             watch.stage("Sampling", self.plan.total_steps(self.levels))
             context = None if self.labels is None else self.labels.to(self.loaded.device)
@@ -274,7 +274,13 @@ class CheckedSampling:
                     shown = require_finite(shown, f"the readout '{self.readout}'")
                     recorder.add(step, self.loaded.info.values(shown))
                     steps.append(step)
+                    nameless += 0 if names is None else names.nameless(shown)
                 watch.advance(done, {})
+        if nameless:
+            watch.warn(
+                f"{nameless:,} of {len(steps) * self.plan.num * self.loaded.info.shape[0]:,} sampled symbols have no "
+                "category, because their columns have fewer than others: tables contain them as missing values."
+            )
         kept = recorder.frames if isinstance(recorder, _Memory) else ()
         frames = torch.stack(kept) if kept else torch.empty(0, self.plan.num, *self.loaded.info.shape)
         return SampleResult(self.plan.num, tuple(steps), self.protocol, self.loaded.info, frames, self.labels)

@@ -3,6 +3,8 @@
 .npy        (N, *E); (F, N, *E) if there are several frames
 .csv        one row per sample; if there are several frames, the columns `chain` and `step` come first
 .parquet    the same columns
+
+Categories are written by name; symbols without a category are missing.
 """
 
 from __future__ import annotations
@@ -32,6 +34,14 @@ class _InMemory(FrameSink):
         """Return all values by column, each `(F N,)`, with chain and step if there are several frames."""
         frames, info = torch.stack(self._frames), self._output.info
         num_frames, num = frames.shape[:2]
+        found: dict[str, npt.NDArray[Any]] = {}
+        if num_frames > 1:
+            found = {
+                "chain": np.tile(np.arange(num), num_frames),
+                "step": np.repeat(np.array(self._steps), num),
+            }
+        if info.categories is not None:
+            return found | info.categories.columns_of(frames.flatten(0, 1).numpy())
         rows = frames.reshape(num_frames * num, -1).numpy()
         names = info.columns or tuple(
             "_".join(("x", *map(str, index))) if len(index) > 1 else f"x{index[0]}"
@@ -39,12 +49,6 @@ class _InMemory(FrameSink):
         )
         fitted = info.standardized
         whole = () if fitted is None else fitted.whole * (len(names) // len(fitted.whole))
-        found: dict[str, npt.NDArray[Any]] = {}
-        if num_frames > 1:
-            found = {
-                "chain": np.tile(np.arange(num), num_frames),
-                "step": np.repeat(np.array(self._steps), num),
-            }
         for index, name in enumerate(names):
             column = rows[:, index]
             exact = bool(whole) and whole[index] and bool((np.abs(column) < 2**63).all())

@@ -36,7 +36,7 @@ _MOST_RECORDS = 200_000
 
 _MOST_REPORT = 2**24
 
-_APART, _MOST_LISTED = ("classes", "standardized"), 20
+_APART, _MOST_LISTED = ("classes", "standardized", "categories"), 20
 """Facts on data that are formatted by themselves, and most columns of these."""
 
 _PNG, _HEADER = b"\x89PNG\r\n\x1a\n", 33
