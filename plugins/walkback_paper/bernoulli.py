@@ -17,16 +17,15 @@ from __future__ import annotations
 import math
 from typing import Annotated, Literal, TypeAlias, final
 
-import torch
 from pydantic import Field
 from torch import Tensor, nn
 
 from walkback.errors import ConfigurationError
-from walkback.kernels import BernoulliKernel, Kernel, bernoulli_at
+from walkback.kernels import bernoulli_at
 from walkback.networks import Network
-from walkback.operators import Conditional, Guidable
 from walkback.schedules import Level
 from walkback.state import Context, StateSpace
+from walkback_paper.logits import LogitConditional
 from walkback_paper.parametrized import (
     Fraction,
     Mean,
@@ -41,34 +40,6 @@ Heating: TypeAlias = Literal["tied", "flips"]
 _FlipProbability: TypeAlias = Annotated[float, Field(gt=0.0, lt=0.5)]
 
 _FORGOTTEN = 0.2  # a logit this small leaves a bit within 5 % of a fair coin
-
-
-@final
-class BernoulliConditional(Conditional, Guidable):
-    """Logits / T of both directions, as a heated part and a part that temperature leaves alone, `(B, *E)` each."""
-
-    def __init__(self, heated: Tensor, unheated: Tensor | None, tied: bool) -> None:
-        self._heated = heated
-        self._unheated = unheated
-        self._tied = tied
-
-    def cooling(self, level: Level) -> Kernel:
-        """Returns the kernel with the learned logits."""
-        heated = bernoulli_at(self._heated, level)
-        return heated if self._unheated is None else BernoulliKernel(heated.logits + self._unheated)
-
-    def heating(self, level: Level) -> Kernel:
-        """Returns the same kernel if tied, otherwise independent flips."""
-        return self.cooling(level) if self._tied else bernoulli_at(self._heated, level)
-
-    def guided(self, untold: Conditional, scale: float) -> BernoulliConditional:
-        """The logits extrapolated from `untold` to this one; see `walkback.sampling.guidance`."""
-        if not isinstance(untold, BernoulliConditional):
-            raise TypeError(f"Got {type(untold).__name__}, expected a BernoulliConditional.")
-        heated = torch.lerp(untold._heated, self._heated, scale)
-        if self._unheated is None or untold._unheated is None:
-            return BernoulliConditional(heated, None, self._tied)
-        return BernoulliConditional(heated, torch.lerp(untold._unheated, self._unheated, scale), self._tied)
 
 
 @final
@@ -102,16 +73,16 @@ class BernoulliParametrization(Parametrization):
 
     def forward(
         self, network: nn.Module, state: Tensor, level: Level, context: Context = None
-    ) -> BernoulliConditional:
+    ) -> LogitConditional:
         """Runs `network` on bits `(B, *E)`."""
         signs = 2 * state - 1
         (output,) = network(signs, told(state, level, context))
         output = output.to(state.dtype)
         if self.mixing.mean == "mix":
-            return BernoulliConditional(self.mixing(state, output), None, tied=True)
+            return LogitConditional(bernoulli_at, self.mixing(state, output), None)
         if self._heating == "tied":
-            return BernoulliConditional(self._scale * signs + output, None, tied=True)
-        return BernoulliConditional(self._scale * signs, output, tied=False)
+            return LogitConditional(bernoulli_at, self._scale * signs + output, None)
+        return LogitConditional(bernoulli_at, self._scale * signs, output)
 
 
 @final

@@ -20,49 +20,21 @@ from __future__ import annotations
 import math
 from typing import Annotated, Literal, TypeAlias, final
 
-import torch
 from pydantic import Field
 from torch import Tensor, nn
 
 from walkback.errors import ConfigurationError
-from walkback.kernels import CategoricalKernel, Kernel, categorical_at
+from walkback.kernels import categorical_at
 from walkback.networks import Network
-from walkback.operators import Conditional, Guidable
 from walkback.schedules import Level
 from walkback.state import Context, Space, StateSpace
+from walkback_paper.logits import LogitConditional
 from walkback_paper.parametrized import Parametrization, Parametrized, single_tensor, told
 
 Heating: TypeAlias = Literal["tied", "replacements"]
 
 _FORGOTTEN = 0.2
 """c / T at which every symbol is within about a fifth of equally likely."""
-
-
-@final
-class CategoricalConditional(Conditional, Guidable):
-    """Logits of both directions: a part that temperature divides, and one that it leaves alone, `(B, *E)` each."""
-
-    def __init__(self, heated: Tensor, unheated: Tensor | None) -> None:
-        self._heated = heated
-        self._unheated = unheated
-
-    def cooling(self, level: Level) -> Kernel:
-        """Returns the kernel with the learned logits."""
-        heated = categorical_at(self._heated, level)
-        return heated if self._unheated is None else CategoricalKernel(heated.logits + self._unheated)
-
-    def heating(self, level: Level) -> Kernel:
-        """Returns the same kernel if tied, otherwise independent replacements."""
-        return categorical_at(self._heated, level)
-
-    def guided(self, untold: Conditional, scale: float) -> CategoricalConditional:
-        """The logits extrapolated from `untold` to this one; see `walkback.sampling.guidance`."""
-        if not isinstance(untold, CategoricalConditional):
-            raise TypeError(f"Got {type(untold).__name__}, expected a CategoricalConditional.")
-        heated = torch.lerp(untold._heated, self._heated, scale)
-        if self._unheated is None or untold._unheated is None:
-            return CategoricalConditional(heated, None)
-        return CategoricalConditional(heated, torch.lerp(untold._unheated, self._unheated, scale))
 
 
 @final
@@ -88,15 +60,15 @@ class CategoricalParametrization(Parametrization):
 
     def forward(
         self, network: nn.Module, state: Tensor, level: Level, context: Context = None
-    ) -> CategoricalConditional:
+    ) -> LogitConditional:
         """Runs `network` on symbols `(B, *E)`."""
         channels = (self._symbols * state - 1).movedim(-1, 1) / math.sqrt(self._symbols - 1)
         (output,) = network(channels, told(channels, level, context))
         output = output.movedim(1, -1).to(state.dtype)
         kept = self._scale * state
         if self._heating == "tied":
-            return CategoricalConditional(kept + output, None)
-        return CategoricalConditional(kept, output)
+            return LogitConditional(categorical_at, kept + output, None)
+        return LogitConditional(categorical_at, kept, output)
 
 
 @final
