@@ -13,11 +13,11 @@ from pydantic import TypeAdapter, ValidationError
 
 from walkback.errors import CheckpointError, ConfigurationError, WalkbackError
 from walkback.report import Report
-from walkback.reporting.curves import is_number
 from walkback.reporting.page import CAPTIONS, PageContent, Picture
 from walkback.reporting.record import read_run
 from walkback.storage.description import Description, read_description
 from walkback.storage.store import checkpoint_in
+from walkback.support.numbers import is_number
 from walkback.support.text import one_line
 from walkback.support.textfile import read_text
 from walkback.training.metrics_file import FILE_NAME, read_records

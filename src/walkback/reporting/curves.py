@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
-from typing import Any, TypeGuard
+from typing import Any
 
 from walkback.report import Series
+from walkback.support.numbers import is_number
 
 _BOUNDS = (
     ("validation_bits_per_dimension", "validation_bits_error", "upper bound (bits/dim)"),
@@ -48,8 +48,3 @@ def running_mean(values: Sequence[float], window: int) -> list[float]:
     half = window // 2
     groups = (values[max(0, i - half) : i + half + 1] for i in range(len(values)))
     return [sum(group) / len(group) for group in groups]
-
-
-def is_number(value: object) -> TypeGuard[int | float]:
-    """Return whether a value from a file is a finite number, and neither text nor a boolean."""
-    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)

@@ -12,11 +12,12 @@ from dataclasses import dataclass
 from typing import Any
 
 from walkback.report import Figure, Report, number
-from walkback.reporting.curves import is_number, running_mean
+from walkback.reporting.curves import running_mean
 from walkback.reporting.record import RunRecord, bound_text
 from walkback.reporting.style import STYLE
 from walkback.reporting.svg import Line, chart, dots
 from walkback.support import html as markup
+from walkback.support.numbers import is_number
 
 _CURVES = (
     ("Loss", ("loss",), "loss (nats/step)"),

@@ -22,6 +22,7 @@ from walkback.storage.migrations import CONFIGURATION
 from walkback.storage.outcome import RESULT_FILE, Bound, Outcome, read_outcome
 from walkback.storage.rundir import is_locked
 from walkback.storage.store import FINAL
+from walkback.support.numbers import is_number
 from walkback.support.text import one_line
 from walkback.support.textfile import read_text
 from walkback.training.metrics_file import FILE_NAME, read_records
@@ -180,7 +181,7 @@ class _Metrics:
             return
         for record in read_records(path):
             self.walks = max(self.walks, record["step"])
-            if _is_number(record.get("seconds")):
+            if is_number(record.get("seconds")):
                 self.seconds = record["seconds"]
             gone = record.get("nonfinite")
             if "loss" in record or gone:
@@ -199,10 +200,6 @@ class _Metrics:
             return
         if self.best is None or bound.nats < self.best.nats:
             self.best, self.best_walks = bound, record["step"]
-
-
-def _is_number(value: object) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
 
 
 def _of_checkpoint(path: Path) -> RunRecord:

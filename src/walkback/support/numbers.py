@@ -1,8 +1,9 @@
-"""Formatting of numbers with errors."""
+"""Numbers: formatting with errors, and recognizing those in files."""
 
 from __future__ import annotations
 
 import math
+from typing import TypeGuard
 
 _MOST_PLACES = 8
 _ROUNDING = 1e-12  # relative; a smaller error is floating-point rounding
@@ -22,3 +23,8 @@ def with_error(value: float, error: float | None) -> str:
     if places > _MOST_PLACES:
         return f"{value:.4g} ± {error:.2g}"
     return f"{value:.{places}f} ± {error:.{places}f}"
+
+
+def is_number(value: object) -> TypeGuard[int | float]:
+    """Return whether a value from a file is a finite number, and neither text nor a boolean."""
+    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
