@@ -14,6 +14,7 @@ operator that produces s_K keeps changing.
 from __future__ import annotations
 
 import math
+from abc import abstractmethod
 from collections.abc import Mapping
 from typing import Annotated, TypeAlias, final
 
@@ -23,7 +24,7 @@ from torch import Tensor
 
 from walkback.kernels import BernoulliKernel, Kernel, NormalKernel
 from walkback.priors import Prior
-from walkback.state import Space, State, StateSpace, Support, leaves
+from walkback.state import Space, State, StateSpace, Support, batch_size, leaves
 from walkback.support.constraints import Constrained, Constraint, nonnegative, positive, unit_interval
 from walkback_paper.bases import BasisName, PixelBasis, RotatedNormalKernel
 from walkback_paper.bases import basis as make_basis
@@ -39,6 +40,24 @@ _MIN_PROBABILITY = 1e-4
 
 def _single(space: StateSpace, support: Support, name: str) -> Space:
     return single_tensor(space, support, f"the prior '{name}'", "choose another prior")
+
+
+class KernelPrior(Prior):
+    """A prior whose law is a kernel that depends on no state."""
+
+    @abstractmethod
+    def kernel(self, num: int) -> Kernel:
+        """Returns the law, for `num` rows."""
+
+    @final
+    def log_prob(self, state: State) -> Tensor:
+        """log p*(s), `(B,)`, nats."""
+        return self.kernel(batch_size(state)).log_prob(state)
+
+    @final
+    def sample(self, num: int, generator: torch.Generator) -> State:
+        """`(num, *E)`."""
+        return self.kernel(num).sample(generator)
 
 
 class Tracker(torch.nn.Module, Constrained):
@@ -63,7 +82,7 @@ class Tracker(torch.nn.Module, Constrained):
 
 
 @final
-class GaussianPrior(Prior, Constrained):
+class GaussianPrior(KernelPrior, Constrained):
     """Diagonal Gaussian with tracked moments.
 
     Args:
@@ -100,21 +119,13 @@ class GaussianPrior(Prior, Constrained):
         """Variances are positive."""
         return {"variance": positive}
 
-    def _kernel(self, num: int) -> Kernel:
+    def kernel(self, num: int) -> Kernel:
+        """Returns the law, for `num` rows."""
         variance = self.variance[None] * self._scale**2
         mean = self.mean.expand(num, *self.mean.shape)
         if isinstance(self.basis, PixelBasis):
             return NormalKernel(mean, variance)
         return RotatedNormalKernel(mean, variance, self.basis)
-
-    def log_prob(self, state: State) -> Tensor:
-        """log p*(s), `(B,)`, nats."""
-        (x,) = leaves(state)
-        return self._kernel(x.shape[0]).log_prob(x)
-
-    def sample(self, num: int, generator: torch.Generator) -> State:
-        """`(num, *E)`."""
-        return self._kernel(num).sample(generator)
 
     @torch.no_grad()
     def fit(self, state: State) -> None:
@@ -144,7 +155,7 @@ class GaussianPrior(Prior, Constrained):
 
 
 @final
-class BernoulliPrior(Prior, Constrained):
+class BernoulliPrior(KernelPrior, Constrained):
     """Independent bits with tracked means.
 
     Args:
@@ -167,19 +178,11 @@ class BernoulliPrior(Prior, Constrained):
         """Means are probabilities."""
         return {"mean": unit_interval}
 
-    def _kernel(self, num: int) -> BernoulliKernel:
+    def kernel(self, num: int) -> BernoulliKernel:
+        """Returns the law, for `num` rows."""
         # Means are kept away from 0 and 1: pixels that are constant in the data would give other states probability 0.
         logits = self.mean.clamp(_MIN_PROBABILITY, 1 - _MIN_PROBABILITY).logit()
         return BernoulliKernel(logits.expand(num, *logits.shape))
-
-    def log_prob(self, state: State) -> Tensor:
-        """log p*(s), `(B,)`, nats."""
-        (x,) = leaves(state)
-        return self._kernel(x.shape[0]).log_prob(x)
-
-    def sample(self, num: int, generator: torch.Generator) -> State:
-        """`(num, *E)`."""
-        return self._kernel(num).sample(generator)
 
     @torch.no_grad()
     def fit(self, state: State) -> None:
@@ -197,7 +200,7 @@ class BernoulliPrior(Prior, Constrained):
 
 
 @final
-class BroadGaussianPrior(Prior, Constrained):
+class BroadGaussianPrior(KernelPrior, Constrained):
     """Fixed isotropic Gaussian N(m, (c σ_max)² I) with moments from the data.
 
     Args:
@@ -222,18 +225,10 @@ class BroadGaussianPrior(Prior, Constrained):
         """The standard deviation is positive."""
         return {"std": positive}
 
-    def _kernel(self, num: int) -> NormalKernel:
+    def kernel(self, num: int) -> NormalKernel:
+        """Returns the law, for `num` rows."""
         variance = (self._scale * self.std).square().expand(1, *self.mean.shape)
         return NormalKernel(self.mean.expand(num, *self.mean.shape), variance)
-
-    def log_prob(self, state: State) -> Tensor:
-        """log p*(s), `(B,)`, nats."""
-        (x,) = leaves(state)
-        return self._kernel(x.shape[0]).log_prob(x)
-
-    def sample(self, num: int, generator: torch.Generator) -> State:
-        """`(num, *E)`."""
-        return self._kernel(num).sample(generator)
 
     @torch.no_grad()
     def fit(self, state: State) -> None:
@@ -248,7 +243,7 @@ class BroadGaussianPrior(Prior, Constrained):
 
 
 @final
-class FairBitsPrior(Prior):
+class FairBitsPrior(KernelPrior):
     """Independent bits with a fixed probability of a 1, independent of the data.
 
     Args:
@@ -266,17 +261,9 @@ class FairBitsPrior(Prior):
         logit = math.log(probability / (1 - probability))
         self.register_buffer("logits", torch.full(shape, logit))
 
-    def _kernel(self, num: int) -> BernoulliKernel:
+    def kernel(self, num: int) -> BernoulliKernel:
+        """Returns the law, for `num` rows."""
         return BernoulliKernel(self.logits.expand(num, *self.logits.shape))
-
-    def log_prob(self, state: State) -> Tensor:
-        """log p*(s), `(B,)`, nats."""
-        (x,) = leaves(state)
-        return self._kernel(x.shape[0]).log_prob(x)
-
-    def sample(self, num: int, generator: torch.Generator) -> State:
-        """`(num, *E)`."""
-        return self._kernel(num).sample(generator)
 
     def fit(self, state: State) -> None:
         """Does nothing: the probability is an option."""

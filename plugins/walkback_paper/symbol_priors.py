@@ -13,18 +13,17 @@ import torch
 from torch import Tensor
 
 from walkback.kernels import CategoricalKernel
-from walkback.priors import Prior
 from walkback.state import State, StateSpace, leaves
 from walkback.support.constraints import Constrained, Constraint, unit_interval
 from walkback_paper.categorical import symbols_of
-from walkback_paper.priors import Momentum, Tracker
+from walkback_paper.priors import KernelPrior, Momentum, Tracker
 
 _MIN_PROBABILITY = 1e-4
 """Probability of a symbol that never came: no state is impossible."""
 
 
 @final
-class CategoricalPrior(Prior, Constrained):
+class CategoricalPrior(KernelPrior, Constrained):
     """Independent symbols with tracked frequencies.
 
     Args:
@@ -47,17 +46,10 @@ class CategoricalPrior(Prior, Constrained):
         """Frequencies are between 0 and 1."""
         return {"frequency": unit_interval}
 
-    def _kernel(self, num: int) -> CategoricalKernel:
+    def kernel(self, num: int) -> CategoricalKernel:
+        """Returns the law, for `num` rows."""
         logits = self.frequency.clamp(min=_MIN_PROBABILITY).log()
         return CategoricalKernel(logits.expand(num, *logits.shape))
-
-    def log_prob(self, state: State) -> Tensor:
-        """log p*(s), `(B,)`, nats."""
-        return self._kernel(len(leaves(state)[0])).log_prob(state)
-
-    def sample(self, num: int, generator: torch.Generator) -> State:
-        """`(num, *E)`."""
-        return self._kernel(num).sample(generator)
 
     @torch.no_grad()
     def fit(self, state: State) -> None:
@@ -73,7 +65,7 @@ class CategoricalPrior(Prior, Constrained):
 
 
 @final
-class UniformSymbolsPrior(Prior):
+class UniformSymbolsPrior(KernelPrior):
     """Independent symbols, all equally likely.
 
     Args:
@@ -87,16 +79,9 @@ class UniformSymbolsPrior(Prior):
         shape = symbols_of(space, "the prior 'uniform-symbols'").shape
         self.register_buffer("logits", torch.zeros(shape), persistent=False)
 
-    def _kernel(self, num: int) -> CategoricalKernel:
+    def kernel(self, num: int) -> CategoricalKernel:
+        """Returns the law, for `num` rows."""
         return CategoricalKernel(self.logits.expand(num, *self.logits.shape))
-
-    def log_prob(self, state: State) -> Tensor:
-        """log p*(s), `(B,)`, nats."""
-        return self._kernel(len(leaves(state)[0])).log_prob(state)
-
-    def sample(self, num: int, generator: torch.Generator) -> State:
-        """`(num, *E)`."""
-        return self._kernel(num).sample(generator)
 
     def fit(self, state: State) -> None:
         """Does nothing: the law is fixed."""
