@@ -6,13 +6,13 @@ import os
 from collections.abc import Sequence
 from typing import Annotated, final
 
-import torch
 from pydantic import Field
 from torch import Tensor
 from typing_extensions import override
 
 from walkback.data import Centred, Condition, DataInfo, Dataset, Labelled, Split, Standardized
 from walkback.data.category_tables import is_categorical
+from walkback.data.deferred import Deferred
 from walkback.data.tables import table_of
 from walkback.data.tensors import RowData, RowOptions, Standardize, TableData
 from walkback.errors import ConfigurationError, DataError
@@ -23,7 +23,7 @@ from walkback_tables.paths import local_path
 
 
 @final
-class TableFile(Dataset, Centred, Labelled, Standardized):
+class TableFile(Deferred[RowData], Centred, Labelled, Standardized):
     """Rows of a .csv, .tsv, .parquet, .arrow, .npy or .npz file."""
 
     def __init__(
@@ -58,17 +58,15 @@ class TableFile(Dataset, Centred, Labelled, Standardized):
         if condition == "label" and label is None:
             raise ConfigurationError("data.condition = 'label' needs the column of classes: set data.label.")
         self._path = local_path(path)
+        super().__init__(self._path.name)
         self._columns: Sequence[str] | None = columns
         self._label = label
         self._array = array
         self._options = RowOptions(standardize, condition, transform=transform)
         self._trained_on: DataInfo | None = None
-        self._found: RowData | None = None
 
     @override
-    def prepare(self) -> None:
-        if self._found is not None:
-            return
+    def read(self) -> RowData:
         content, name = (
             read_file(self._path, self._array),
             os.fsencode(self._path.name).decode("utf-8", "replace"),
@@ -85,15 +83,14 @@ class TableFile(Dataset, Centred, Labelled, Standardized):
             )
         table = table_of(content, name, columns, self._label)
         if self._trained_on is None or not table.values.is_floating_point():
-            self._found = TableData.of(table, options)
-        else:
-            plain = TableData.of(table, RowOptions("none", options.condition))
-            self._found = plain.standardized_as(self._trained_on)
+            return TableData.of(table, options)
+        plain = TableData.of(table, RowOptions("none", options.condition))
+        return plain.standardized_as(self._trained_on)
 
     @override
     def standardized_as(self, trained_on: DataInfo) -> Dataset:
-        if self._found is not None:
-            return self._found.standardized_as(trained_on)
+        if self.prepared:
+            return self.found.standardized_as(trained_on)
         self._trained_on = trained_on
         if trained_on.categories is None:
             return self
@@ -101,33 +98,15 @@ class TableFile(Dataset, Centred, Labelled, Standardized):
             trained_on
         )
 
-    @property
-    @override
-    def info(self) -> DataInfo:
-        return self._require().info
-
-    @override
-    def examples(self, split: Split) -> Tensor:
-        return self._require().examples(split)
-
-    @override
-    def states(self, rows: Tensor, generator: torch.Generator) -> Tensor:
-        return self._require().states(rows, generator)
-
     @override
     def centres(self, rows: Tensor) -> Tensor:
-        return self._require().centres(rows)
+        return self.found.centres(rows)
 
     @property
     @override
     def classes(self) -> tuple[str, ...]:
-        return self._require().classes
+        return self.found.classes
 
     @override
     def labels(self, split: Split) -> Tensor:
-        return self._require().labels(split)
-
-    def _require(self) -> RowData:
-        if self._found is None:
-            raise DataError(f"Got data {self._path.name!r} that is not prepared; call prepare() first.")
-        return self._found
+        return self.found.labels(split)

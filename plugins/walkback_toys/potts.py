@@ -19,15 +19,15 @@ from pydantic import Field, NonNegativeInt, PositiveInt
 from torch import Tensor
 from typing_extensions import override
 
-from walkback.data import SPLITS, DataInfo, Dataset, Split
-from walkback.data.symbols import SymbolRows
-from walkback.errors import DataError
+from walkback.data import SPLITS, Split
+from walkback.data.deferred import Deferred
+from walkback.data.symbols import SymbolDataset, SymbolRows
 
 _Array = npt.NDArray[np.float64]
 
 
 @final
-class Potts(Dataset):
+class Potts(Deferred[SymbolDataset]):
     """Rings of Potts spins as one-hot states `(L, S)`.
 
     Args:
@@ -51,11 +51,11 @@ class Potts(Dataset):
         num_held_out: PositiveInt = 5_000,
         seed: NonNegativeInt = 0,
     ) -> None:
+        super().__init__("potts")
         self._sites, self._symbols, self._seed = sites, states, seed
         self._counts: dict[Split, int] = {"train": num, "validation": num_held_out, "test": num_held_out}
         self._law = f"ring of {sites} Potts spins of {states} states, coupling {coupling:g}, field {field:g}"
         self._log_step: _Array = coupling * np.eye(states) + field * np.arange(states)
-        self._drawn: SymbolRows | None = None
 
     def log_prob(self, state: Tensor) -> Tensor:
         """Returns the exact log p of states `(B, L, S)`: `(B,)`, float64, nats."""
@@ -65,32 +65,13 @@ class Potts(Dataset):
         return torch.from_numpy(self._log_step)[spins, spins.roll(-1, 1)].sum(1) - log_z
 
     @override
-    def prepare(self) -> None:
-        if self._drawn is None:
-            seeds = np.random.SeedSequence(self._seed).spawn(len(SPLITS))
-            rows = {
-                split: torch.from_numpy(self._draw(self._counts[split], np.random.default_rng(seed)))
-                for split, seed in zip(SPLITS, seeds, strict=True)
-            }
-            self._drawn = SymbolRows("potts", self._symbols, rows, (self._law,))
-
-    @property
-    @override
-    def info(self) -> DataInfo:
-        return self._require().info
-
-    @override
-    def examples(self, split: Split) -> Tensor:
-        return self._require().rows[split]
-
-    @override
-    def states(self, rows: Tensor, generator: torch.Generator) -> Tensor:
-        return self._require().states(rows, generator)
-
-    def _require(self) -> SymbolRows:
-        if self._drawn is None:
-            raise DataError("Got data 'potts' that are not prepared; call prepare() first.")
-        return self._drawn
+    def read(self) -> SymbolDataset:
+        seeds = np.random.SeedSequence(self._seed).spawn(len(SPLITS))
+        rows = {
+            split: torch.from_numpy(self._draw(self._counts[split], np.random.default_rng(seed)))
+            for split, seed in zip(SPLITS, seeds, strict=True)
+        }
+        return SymbolDataset(SymbolRows("potts", self._symbols, rows, (self._law,)))
 
     def _powers(self) -> tuple[list[_Array], float]:
         """Returns M^0 … M^L without overflow: M^l = powers[l] exp(l scale)."""

@@ -4,18 +4,16 @@ from __future__ import annotations
 
 from typing import Annotated, final
 
-import torch
 from pydantic import Field
-from torch import Tensor
 from typing_extensions import override
 
-from walkback.data import DataInfo, Dataset, Split
+from walkback.data.deferred import Deferred
 from walkback.data.symbols import MOST_SYMBOLS, SymbolData, read_symbols
-from walkback.errors import ConfigurationError, DataError
+from walkback.errors import ConfigurationError
 
 
 @final
-class SymbolFile(Dataset):
+class SymbolFile(Deferred[SymbolData]):
     """Whole numbers `(N, …)` from a .npy file, as one-hot states `(…, S)`.
 
     Args:
@@ -31,28 +29,9 @@ class SymbolFile(Dataset):
     ) -> None:
         if not path:
             raise ConfigurationError("data.path is empty: give the .npy file of the symbols.")
+        super().__init__("symbols")
         self._path, self._symbols = path, symbols
-        self._found: SymbolData | None = None
 
     @override
-    def prepare(self) -> None:
-        if self._found is None:
-            self._found = read_symbols(self._path, self._symbols)
-
-    @property
-    @override
-    def info(self) -> DataInfo:
-        return self._require().info
-
-    @override
-    def examples(self, split: Split) -> Tensor:
-        return self._require().examples(split)
-
-    @override
-    def states(self, rows: Tensor, generator: torch.Generator) -> Tensor:
-        return self._require().states(rows, generator)
-
-    def _require(self) -> SymbolData:
-        if self._found is None:
-            raise DataError("Got data 'symbols' that are not prepared; call prepare() first.")
-        return self._found
+    def read(self) -> SymbolData:
+        return read_symbols(self._path, self._symbols)

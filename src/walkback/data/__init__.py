@@ -5,7 +5,9 @@ batches   examples of a split as states with their context
 pixels    stored gray levels as states in [0, 1]
 tables    columns of numbers, checked
 categories, category_tables   columns of categories as symbols
-tensors   arrays in memory, and their splits
+tensors   arrays in memory
+held_out  splits of data that come without any
+deferred  datasets that are made when they are prepared
 standardization   values in their own units as standardized states
 
 The names of `dataset` and `batches` can be imported from `walkback.data`.

@@ -11,12 +11,11 @@ from typing import Any, final
 
 import numpy as np
 import torch
-from torch import Tensor
 from typing_extensions import override
 
 from walkback.data.categories import Categories
-from walkback.data.dataset import DataInfo, Dataset, Split, Standardized
-from walkback.data.symbols import MOST_SYMBOLS, SymbolRows
+from walkback.data.dataset import DataInfo, Dataset, Standardized
+from walkback.data.symbols import MOST_SYMBOLS, SymbolDataset, SymbolRows
 from walkback.data.tables import columns_of_frame, position, quoted, require_present
 from walkback.errors import DataError
 
@@ -31,7 +30,7 @@ def is_categorical(frame: Any, columns: Sequence[str] | None = None) -> bool:
 
 
 @final
-class CategoryData(Dataset, Standardized):
+class CategoryData(SymbolDataset, Standardized):
     """Categories in memory: a random tenth is held out for validation, another for testing.
 
     Args:
@@ -64,11 +63,7 @@ class CategoryData(Dataset, Standardized):
         numbers = torch.from_numpy(np.stack([symbols for symbols, _ in found], axis=1))
         self._frame, self._name = frame, name
         steps = (note,) if note else ()
-        self._rows = SymbolRows.split(name, numbers, categories.symbols, steps, categories)
-
-    @override
-    def prepare(self) -> None:
-        """Do nothing: the data are in memory."""
+        super().__init__(SymbolRows.split(name, numbers, categories.symbols, steps, categories))
 
     @override
     def standardized_as(self, trained_on: DataInfo) -> Dataset:
@@ -76,19 +71,6 @@ class CategoryData(Dataset, Standardized):
         if wanted is None or wanted == self.info.categories:
             return self
         return CategoryData(self._frame, self._name, like=wanted)
-
-    @property
-    @override
-    def info(self) -> DataInfo:
-        return self._rows.info
-
-    @override
-    def examples(self, split: Split) -> Tensor:
-        return self._rows.rows[split]
-
-    @override
-    def states(self, rows: Tensor, generator: torch.Generator) -> Tensor:
-        return self._rows.states(rows, generator)
 
 
 def _kind(series: Any) -> str:

@@ -18,15 +18,11 @@ from typing_extensions import override
 
 from walkback.data.categories import Categories
 from walkback.data.dataset import SPLITS, DataInfo, Dataset, Split
+from walkback.data.held_out import FEWEST_ROWS, HELD_OUT, random_splits
 from walkback.errors import DataError
-from walkback.report import FEWEST
-from walkback.support.seeding import generator
 
 MOST_SYMBOLS = 256
 """Largest S; examples are stored as uint8."""
-
-_FEWEST = 3 * FEWEST  # `FEWEST` in each split, for standard errors
-_HELD_OUT = "held out: a random tenth for validation, another for test"
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,11 +58,8 @@ class SymbolRows:
             DataError: There are fewer than 12.
         """
         _require_rows(numbers)
-        held_out = max(FEWEST, len(numbers) // 10)
-        order = torch.randperm(len(numbers), generator=generator("cpu", 0, "tensor-splits"))
-        parts = torch.split(order, [len(numbers) - 2 * held_out, held_out, held_out])
-        rows = {split: numbers[part].to(torch.uint8) for split, part in zip(SPLITS, parts, strict=True)}
-        return cls(name, symbols, rows, (*steps, _HELD_OUT), categories)
+        rows = {split: numbers[part].to(torch.uint8) for split, part in random_splits(len(numbers)).items()}
+        return cls(name, symbols, rows, (*steps, HELD_OUT), categories)
 
     @property
     def info(self) -> DataInfo:
@@ -92,8 +85,40 @@ class SymbolRows:
         return (numbers == torch.arange(self.symbols, device=numbers.device)).float()
 
 
+class SymbolDataset(Dataset):
+    """Symbols in memory.
+
+    Args:
+        rows: Their splits.
+    """
+
+    def __init__(self, rows: SymbolRows) -> None:
+        self._rows = rows
+
+    @final
+    @override
+    def prepare(self) -> None:
+        """Do nothing: the data are in memory."""
+
+    @property
+    @final
+    @override
+    def info(self) -> DataInfo:
+        return self._rows.info
+
+    @final
+    @override
+    def examples(self, split: Split) -> Tensor:
+        return self._rows.rows[split]
+
+    @final
+    @override
+    def states(self, rows: Tensor, generator: torch.Generator) -> Tensor:
+        return self._rows.states(rows, generator)
+
+
 @final
-class SymbolData(Dataset):
+class SymbolData(SymbolDataset):
     """Symbols in memory: a random tenth is held out for validation, another for testing.
 
     Args:
@@ -118,30 +143,13 @@ class SymbolData(Dataset):
             raise DataError(
                 f"Got symbols from {low} to {high}, expected 0 to {min(symbols, MOST_SYMBOLS) - 1}: number them so."
             )
-        self._rows = SymbolRows.split(name, found, symbols)
-
-    @override
-    def prepare(self) -> None:
-        """Do nothing: the data are in memory."""
-
-    @property
-    @override
-    def info(self) -> DataInfo:
-        return self._rows.info
-
-    @override
-    def examples(self, split: Split) -> Tensor:
-        return self._rows.rows[split]
-
-    @override
-    def states(self, rows: Tensor, generator: torch.Generator) -> Tensor:
-        return self._rows.states(rows, generator)
+        super().__init__(SymbolRows.split(name, found, symbols))
 
 
 def _require_rows(numbers: Tensor) -> None:
-    if numbers.dim() < 2 or len(numbers) < _FEWEST or not numbers.numel():
+    if numbers.dim() < 2 or len(numbers) < FEWEST_ROWS or not numbers.numel():
         raise DataError(
-            f"Got symbols of shape {tuple(numbers.shape)}, expected (N, …) with N >= {_FEWEST}: one row an example."
+            f"Got symbols of shape {tuple(numbers.shape)}, expected (N, …) with N >= {FEWEST_ROWS}: one row an example."
         )
 
 

@@ -22,7 +22,6 @@ from torch import Tensor
 from typing_extensions import override
 
 from walkback.data.dataset import (
-    SPLITS,
     Centred,
     Condition,
     DataInfo,
@@ -33,19 +32,17 @@ from walkback.data.dataset import (
     conditioned,
 )
 from walkback.data.densities import require_density
+from walkback.data.held_out import FEWEST_ROWS, HELD_OUT, random_splits
 from walkback.data.pixels import GrayLevels
 from walkback.data.standardization import Standardization
 from walkback.data.tables import Table, table_of
 from walkback.data.transforms import require_inside, transforms_of
 from walkback.errors import DataError
-from walkback.report import FEWEST
-from walkback.support.seeding import generator
 
 Standardize: TypeAlias = Literal["auto", "none"]
 """Whether real values are standardized."""
 
 _CHANNELS = (1, 3, 4)  # gray, color, color with transparency
-_FEWEST = 3 * FEWEST  # `FEWEST` in each split, for standard errors
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,11 +77,11 @@ class RowData(Dataset, Centred, Labelled, Standardized):
 
     def __init__(self, table: Table, options: RowOptions) -> None:
         values = table.values
-        if len(values) < _FEWEST:
+        if len(values) < FEWEST_ROWS:
             rows = f"{len(values)} row{'s' * (len(values) != 1)}"
             raise DataError(
-                f"{table.name} has {rows} (shape {tuple(values.shape)}), expected (N, *E) with N >= {_FEWEST}: a tenth "
-                "each is held out for validation and test."
+                f"{table.name} has {rows} (shape {tuple(values.shape)}), expected (N, *E) with N >= {FEWEST_ROWS}: a "
+                "tenth each is held out for validation and test."
             )
         _require_channels_first(values)
         self._table = table
@@ -92,10 +89,7 @@ class RowData(Dataset, Centred, Labelled, Standardized):
         self._grey = (
             GrayLevels(levels=256 if int(values.max()) > 1 else 2) if values.dtype is torch.uint8 else None
         )
-        order = torch.randperm(len(values), generator=generator("cpu", 0, "tensor-splits"))
-        held_out = max(FEWEST, len(values) // 10)
-        parts = torch.split(order, [len(values) - 2 * held_out, held_out, held_out])
-        self._rows: Mapping[Split, Tensor] = dict(zip(SPLITS, parts, strict=True))
+        self._rows = random_splits(len(values))
         self._standardized = self._fitted()
         self._examples = {split: self._stored(values[rows]) for split, rows in self._rows.items()}
         self._info = conditioned(self._describe(), self, options.condition)
@@ -163,7 +157,7 @@ class RowData(Dataset, Centred, Labelled, Standardized):
 
     def _describe(self) -> DataInfo:
         table, fit = self._table, self._standardized
-        steps = [table.note, "held out: a random tenth for validation, another for test"]
+        steps = [table.note, HELD_OUT]
         if self._grey is not None:
             steps.append(self._grey.step)
         if fit is not None and fit.transforms:
@@ -232,9 +226,9 @@ class TensorData(RowData):
     """
 
     def __init__(self, rows: Tensor, name: str = "tensor", standardize: Standardize = "auto") -> None:
-        if rows.dim() < 2 or len(rows) < _FEWEST or not rows.numel():
+        if rows.dim() < 2 or len(rows) < FEWEST_ROWS or not rows.numel():
             raise DataError(
-                f"Got a tensor of shape {tuple(rows.shape)} as data, expected (N, *E) with N >= {_FEWEST}."
+                f"Got a tensor of shape {tuple(rows.shape)} as data, expected (N, *E) with N >= {FEWEST_ROWS}."
             )
         super().__init__(table_of(rows, name), RowOptions(standardize))
 
