@@ -94,6 +94,7 @@ class SymbolDataset(Dataset):
 
     def __init__(self, rows: SymbolRows) -> None:
         self._rows = rows
+        self._info = rows.info  # once: its fingerprint is a hash of all rows
 
     @final
     @override
@@ -104,7 +105,7 @@ class SymbolDataset(Dataset):
     @final
     @override
     def info(self) -> DataInfo:
-        return self._rows.info
+        return self._info
 
     @final
     @override
