@@ -14,7 +14,7 @@ from torch import Tensor
 
 from walkback.configuration.settings import TrainingSettings
 from walkback.errors import ConfigurationError
-from walkback.kernels import BernoulliKernel, Kernel, NormalKernel, StackedKernel
+from walkback.kernels import BernoulliKernel, Kernel, NormalKernel, stacked
 from walkback.model import Model
 from walkback.objectives import Objective
 from walkback.processes import TiedProcess
@@ -144,16 +144,16 @@ def test_stacked_rows_are_judged_as_they_are_one_by_one() -> None:
     def both(name: str) -> Any:
         return torch.cat([getattr(first, name), getattr(second, name)])
 
-    stacked = Transition(
+    together = Transition(
         both("source"),
         both("target"),
         COLD,
-        StackedKernel([first.forward, second.forward], 3),
+        stacked([first.forward, second.forward], 3),
         NormalKernel(torch.cat([t.reverse.mean for t in (first, second)]), first.reverse.variance),  # type: ignore[attr-defined]
         both("anchor"),
     )
     torch.testing.assert_close(
-        mean_gradient(loss, stacked), torch.cat([mean_gradient(loss, first), mean_gradient(loss, second)])
+        mean_gradient(loss, together), torch.cat([mean_gradient(loss, first), mean_gradient(loss, second)])
     )
 
 

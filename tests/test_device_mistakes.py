@@ -13,8 +13,8 @@ from tests.toy.placed import Parts, require_no_wait_per_step, require_the_same, 
 from tests.toy.standin import DEVICE, DeviceError, standin
 from torch import Tensor
 
+import walkback.levels as levels
 import walkback.sampling as sampling
-import walkback.training.levels as levels
 import walkback.training.starts as starts
 import walkback.training.trainer as engine
 from walkback.kernels import BernoulliKernel, NormalKernel

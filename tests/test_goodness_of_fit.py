@@ -25,11 +25,11 @@ from walkback.kernels import (
     bernoulli_at,
     normal_at,
 )
+from walkback.levels import stack_levels
 from walkback.priors import Prior, ProductPrior
 from walkback.schedules import Level, levels_from
 from walkback.state import Space, State, StateSpace, leaves
 from walkback.temperature import VARIANCE_LAW, StandardDeviationLaw, TemperatureLaw
-from walkback.training.levels import stack_levels
 
 STD = StandardDeviationLaw()
 MEAN = torch.tensor([0.3, -2.0, 5.0], dtype=torch.float64)

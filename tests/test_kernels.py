@@ -22,10 +22,10 @@ from walkback.kernels import (
     bernoulli_at,
     normal_at,
 )
+from walkback.levels import stack_levels
 from walkback.schedules import Level, levels_from
 from walkback.state import concatenate, leaves
 from walkback.temperature import VARIANCE_LAW, StandardDeviationLaw, TemperatureLaw, VarianceLaw
-from walkback.training.levels import stack_levels
 
 ROWS = 5
 SHAPES = [(), (1,), (4,), (2, 3, 4)]

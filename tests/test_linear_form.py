@@ -21,13 +21,13 @@ from torch.distributions import Categorical, MixtureSameFamily, MultivariateNorm
 
 from walkback.errors import ConfigurationError
 from walkback.extensions.registry import Registry
+from walkback.levels import stack_levels
 from walkback.processes import TiedProcess
 from walkback.schedules import Level, levels_from
 from walkback.state import Space, leaves
 from walkback.support.constraints import violation
 from walkback.temperature import StandardDeviationLaw
 from walkback.testing import Case, checks
-from walkback.training.levels import stack_levels
 from walkback.walk import Start, walk
 from walkback_networks.mlp import MLP
 from walkback_paper.bases import BasisName, RotatedNormalKernel, basis, fit

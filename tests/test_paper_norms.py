@@ -20,10 +20,10 @@ from tests.toy.paper import (
 from tests.toy.statistics import normal
 from torch import Tensor, nn
 
+from walkback.levels import stack_levels
 from walkback.networks import Told
 from walkback.schedules import Level, levels_from
 from walkback.state import Space
-from walkback.training.levels import stack_levels
 from walkback_networks.level import LevelInput, LevelOptions
 from walkback_networks.norms import LevelBatchNorm, LevelGroupNorm
 

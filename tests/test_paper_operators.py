@@ -24,10 +24,10 @@ from torch import Tensor, nn
 
 from walkback.errors import ConfigurationError
 from walkback.kernels import BernoulliKernel, Kernel, NormalKernel
+from walkback.levels import stack_levels
 from walkback.operators import TransitionOperator
 from walkback.schedules import Level, levels_from
 from walkback.state import Space, StateSpace, leaves
-from walkback.training.levels import stack_levels
 from walkback_paper.bernoulli import Bernoulli
 from walkback_paper.gaussian import Gaussian
 from walkback_paper.moments import largest_variance

@@ -22,6 +22,7 @@ from walkback.building.assembly import fit_to_data, load_model
 from walkback.configuration.settings import TrainingSettings
 from walkback.errors import ConfigurationError
 from walkback.extensions.registry import Registry
+from walkback.levels import stack_levels
 from walkback.measuring.work import cooling_work, heating_work
 from walkback.model import Model
 from walkback.objectives import AnyObjective
@@ -31,7 +32,6 @@ from walkback.state import Space, State, leaves
 from walkback.storage.checkpoint import load_checkpoint
 from walkback.testing import Case, failed, outcomes
 from walkback.training.distributed import World
-from walkback.training.levels import stack_levels
 from walkback.training.paths import path_loss
 from walkback.training.persistent_chains import PersistentChains
 from walkback.training.trainer import Trainer

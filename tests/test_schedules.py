@@ -16,9 +16,9 @@ from tests.toy.statistics import LIMIT, rng, z_of_counts
 from walkback.configuration.schema import validate
 from walkback.errors import ConfigurationError
 from walkback.extensions.registry import Registry
+from walkback.levels import stack_levels
 from walkback.schedules import Level, Levels, Schedule, levels_from
 from walkback.temperature import StandardDeviationLaw, VarianceLaw
-from walkback.training.levels import stack_levels
 from walkback_paper.schedules import (
     ConstantSchedule,
     DoublingSchedule,

@@ -13,12 +13,12 @@ from tests.toy.statistics import normal, rng
 from torch import Tensor, nn
 
 from walkback.kernels import Kernel, NormalKernel
+from walkback.levels import tensor_levels
 from walkback.operators import Conditional, TransitionOperator
 from walkback.processes import StepwiseProcess, TiedProcess
 from walkback.schedules import Level, Levels, levels_from
 from walkback.state import Context, State, leaves
 from walkback.testing.reference import reference_walk
-from walkback.training.levels import tensor_levels
 from walkback.walk import Heating, Start, Transition, walk
 
 LEVELS = levels_from([1.0, 1.0, 2.0, 4.0, 8.0])

@@ -32,7 +32,7 @@ from pydantic import Field
 from torch import Tensor
 
 from walkback.errors import ConfigurationError
-from walkback.kernels import Kernel, NormalKernel, StackedKernel
+from walkback.kernels import Kernel, NormalKernel
 from walkback.objectives import Objective, Restricted
 from walkback.walk import Transition
 
@@ -102,14 +102,9 @@ def _share(offset: Tensor, forward: Kernel, anchor: Tensor) -> Tensor:
 
 def _moments(kernel: Kernel) -> tuple[Tensor, Tensor]:
     """Returns the mean `(B, *E)` of a normal kernel, and its variance averaged over dimensions, `(B, 1, …)`."""
-    parts = kernel.kernels if isinstance(kernel, StackedKernel) else (kernel,)
-    means, variances = [], []
-    for part in parts:
-        if not isinstance(part, NormalKernel):
-            raise _unfit(f"a {type(part).__name__}")
-        means.append(part.mean)
-        variances.append(_mean(part.variance.expand_as(part.mean)))
-    return torch.cat(means), torch.cat(variances)
+    if not isinstance(kernel, NormalKernel):
+        raise _unfit(f"a {type(kernel).__name__}")
+    return kernel.mean, _mean(kernel.variance.expand_as(kernel.mean))
 
 
 def _mean(values: Tensor) -> Tensor:

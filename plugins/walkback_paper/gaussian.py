@@ -40,10 +40,11 @@ from torch.nn.functional import softplus
 from walkback.errors import ConfigurationError
 from walkback.kernels import Kernel, normal_at
 from walkback.networks import Network
-from walkback.operators import Conditional, DataAware, Guidable
+from walkback.operators import Conditional, DataAware, Guidable, Noisy
 from walkback.schedules import Level
 from walkback.state import Context, StateSpace
 from walkback.support.constraints import Constrained, Constraint, greater_than, nonnegative, positive
+from walkback.support.readings import Numbers
 from walkback.temperature import VARIANCE_LAW, TemperatureLaw
 from walkback_paper.bases import BasisName
 from walkback_paper.linear import LinearGaussian
@@ -53,7 +54,6 @@ from walkback_paper.parametrized import (
     Mean,
     Mixing,
     Noise,
-    Numbers,
     Parametrization,
     Parametrized,
     Positive,
@@ -163,6 +163,10 @@ class GaussianParametrization(Parametrization, Constrained):
         """Returns the T at which the law turns σ² into σ_max², the data's largest variance; at least 1."""
         return max(1.0, self._law.max_temperature(*self._numbers(self.max_variance, self.noise_variance)))
 
+    def noise(self, level: Level) -> Tensor:
+        """Returns T σ², `(1 or B, 1, …)`."""
+        return self._law.variance(self.noise_variance, level)
+
     def forward(
         self, network: nn.Module, state: Tensor, level: Level, context: Context = None
     ) -> GaussianConditional:
@@ -170,7 +174,7 @@ class GaussianParametrization(Parametrization, Constrained):
         mixes = self.mixing.mean == "mix"
         scale = self.data_variance
         if not mixes:
-            scale = scale + self._law.variance(self.noise_variance, level)
+            scale = scale + self.noise(level)
         # Autocast applies to the network only: for small noise the mean is the state plus a small correction, which
         # half precision would round away.
         outputs = [
@@ -187,7 +191,7 @@ class GaussianParametrization(Parametrization, Constrained):
 
     def _preconditioned(self, state: Tensor, output: Tensor, level: Level) -> Tensor:
         """Returns the preconditioned mean, `(B, *E)`."""
-        noise = self._law.variance(self.noise_variance, level)
+        noise = self.noise(level)
         c_skip = self.data_variance / (noise + self.data_variance)
         smoothed = self._smoothing**2
         share = noise * (1 - smoothed / self.data_variance) / (noise + smoothed)
@@ -209,7 +213,7 @@ class GaussianParametrization(Parametrization, Constrained):
 
 
 @final
-class Gaussian(Parametrized, DataAware):
+class Gaussian(Parametrized, DataAware, Noisy):
     """Gaussian operator with any network.
 
     Args:
@@ -288,3 +292,7 @@ class Gaussian(Parametrized, DataAware):
     def fit_data(self, data: Tensor) -> None:
         """Estimates the data's moments; see the parametrization's `fit_data`."""
         self.parametrization.fit_data(data)
+
+    def noise(self, level: Level) -> Tensor:
+        """Returns T σ², the variance of heating where it is not learned, `(1 or B, 1, …)`."""
+        return self.parametrization.noise(level)

@@ -43,9 +43,10 @@ from walkback.operators import Conditional, Guidable
 from walkback.schedules import Level
 from walkback.state import Context
 from walkback.support.constraints import Constrained, Constraint, positive
+from walkback.support.readings import Numbers
 from walkback_paper.bases import BasisName, RotatedNormalKernel, basis, fit
 from walkback_paper.mixtures import MixtureKernel, average
-from walkback_paper.parametrized import Noise, Numbers, Parametrization, told
+from walkback_paper.parametrized import Noise, Parametrization, told
 
 _MIN_RATIO = 1e-6
 _OFFSET = 0.02

@@ -90,6 +90,14 @@ class DataAware(ABC):
         """Set buffers from starting data `(N, *E)`; called once, on a new instance."""
 
 
+class Noisy(ABC):
+    """Capability of an operator: the size of its Gaussian noise is known, and a process can adopt it."""
+
+    @abstractmethod
+    def noise(self, level: Level) -> Tensor:
+        """Return the variance v_T of the noise of a heating step, broadcastable to `(B, *E)`."""
+
+
 class Latent(ABC):
     """Capability of an operator: the chain's state has latent parts in addition to the data (section 6.5)."""
 

@@ -19,6 +19,7 @@ from torch import nn
 from walkback.errors import ConfigurationError
 from walkback.kernels import Kernel
 from walkback.operators import Conditional, TransitionOperator
+from walkback.priors import Prior
 from walkback.schedules import Level, Levels
 from walkback.state import State
 from walkback.walk import Start, Transition, walk
@@ -30,7 +31,8 @@ class Process(nn.Module, ABC):
     Parameters and buffers are saved in the checkpoint, and averaged like those of the operator. Parameters are trained
     only by objectives that differentiate the whole walk; a local objective treats q as a constant. A process that
     sets buffers from the data also derives from `walkback.operators.DataAware`. A process with a kernel for each single
-    step derives from `Stepwise`, which bounds, path objectives and heating persistent chains require.
+    step derives from `Stepwise`, which path objectives and heating persistent chains require. Bounds require `Stepwise`
+    or `Bridged`.
     """
 
     @property
@@ -79,6 +81,66 @@ class Stepwise(ABC):
             source: s_{t-1}, `(B, *E)`.
             level: Level t.
             origin: s_0, `(B, *E)`, for processes whose steps depend on the start of the path.
+
+        Raises:
+            ConfigurationError: The process does not support this operator.
+        """
+
+
+class Jumping(ABC):
+    """Capability of a process: its noise does not depend on the operator, and has closed forms (`walkback.noising`).
+
+    Training can then draw any level in one jump, and terms of the bound are exact divergences.
+    """
+
+    @abstractmethod
+    def marginal(self, origin: State, level: Level) -> Kernel:
+        """Return q(s_t | s_0) at s_0 `(B, *E)`."""
+
+    @abstractmethod
+    def posterior(self, target: State, level: Level, origin: State) -> Kernel:
+        """Return q(s_{t-1} | s_t, s_0) at s_t `(B, *E)`; at the first level, a kernel concentrated at s_0."""
+
+
+class Bridged(ABC):
+    """Capability of a process: it defines paths given their start from the hot end down.
+
+    q(s_1 … s_K | s_0) = q(s_K | s_0) Π_{t=2}^K q(s_{t-1} | s_t, s_0)
+    """
+
+    @abstractmethod
+    def end(self, origin: State, level: Level, prior: Prior) -> Kernel:
+        """Return q(s_K | s_0) at s_0 `(B, *E)`; `level` is the last one."""
+
+    @abstractmethod
+    def bridge(self, conditional: Conditional, target: State, level: Level, origin: State) -> Kernel:
+        """Return q(s_{t-1} | s_t, s_0) for t > 1.
+
+        Args:
+            conditional: The operator's output at the target.
+            target: s_t, `(B, *E)`.
+            level: Level t.
+            origin: s_0, `(B, *E)`.
+        """
+
+
+class Reconstructing(ABC):
+    """Capability of a process: operators learn from it to return to s_0 in one step, p_T(s_0 | s_t).
+
+    A step of its chain corrupts the state and reconstructs it, as in denoising autoencoders.
+    """
+
+    @abstractmethod
+    def corruption(self, origin: State, level: Level) -> Kernel:
+        """Return q(s_t | s_0) at s_0 `(B, *E)`."""
+
+
+class OperatorAware(ABC):
+    """Capability of a process: it sets buffers from the operator before training."""
+
+    @abstractmethod
+    def fit_operator(self, operator: TransitionOperator) -> None:
+        """Set buffers; called once, on a new instance, after operator and process were fitted to data.
 
         Raises:
             ConfigurationError: The process does not support this operator.

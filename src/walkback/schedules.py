@@ -13,6 +13,7 @@ import math
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import accumulate
 from typing import TypeAlias
 
 import torch
@@ -26,13 +27,14 @@ class Level:
     """Step t and temperature T_t of a walk.
 
     Both are numbers if the whole batch is at one level, and tensors `(B,)` if rows are at different levels
-    (see `walkback.training.levels`). Operators read the temperature through `temperature_like`, which handles both.
+    (see `walkback.levels`). Operators read the temperature through `temperature_like`, which handles both.
 
     Attributes:
         step: t.
         temperature: T_t.
         colder: T_{t-1}, at which the colder state of the step was drawn; 0 for the first step, whose colder state is
             data, and for a chain at one temperature, whose states follow the data's law.
+        elapsed: Σ_{i<t} T_i, the diffusion time of the colder state, see `walkback.noising`; 0 for data.
 
     Raises:
         ConfigurationError: The temperature is not a positive finite number.
@@ -41,6 +43,7 @@ class Level:
     step: int | Tensor
     temperature: float | Tensor
     colder: float | Tensor = 0.0
+    elapsed: float | Tensor = 0.0
 
     def __post_init__(self) -> None:
         if isinstance(self.temperature, Tensor):
@@ -57,6 +60,10 @@ class Level:
         torch.Size([1, 1])
         """
         return _like(self.temperature, leaf)
+
+    def elapsed_like(self, leaf: Tensor) -> Tensor:
+        """Return Σ_{i<t} T_i in float64 on the device of `leaf` `(B, *E)`, shaped to broadcast against it."""
+        return _like(self.elapsed, leaf.new_empty((1,) * leaf.dim(), dtype=torch.float64))
 
     def colder_level(self) -> Level | None:
         """Return the level of the colder state, or None where it is data; a tensor's temperature may be 0 there."""
@@ -84,11 +91,10 @@ def levels_from(temperatures: Sequence[float]) -> Levels:
     >>> [level.step for level in levels_from([1.0, 2.0])]
     [1, 2]
     """
-    colder = [0.0, *temperatures]
-    return tuple(
-        Level(step, float(temperature), float(colder[step - 1]))
-        for step, temperature in enumerate(temperatures, start=1)
-    )
+    numbers = [float(temperature) for temperature in temperatures]
+    elapsed = accumulate(numbers, initial=0.0)
+    steps = zip(numbers, [0.0, *numbers], elapsed, strict=False)
+    return tuple(Level(step, *of_level) for step, of_level in enumerate(steps, start=1))
 
 
 def require_length(num_levels: int) -> None:

@@ -14,6 +14,7 @@ from torch.nn.functional import one_hot
 import walkback as wb
 from walkback.data.symbols import SymbolData
 from walkback.errors import ConfigurationError
+from walkback.levels import tensor_levels
 from walkback.model import Model
 from walkback.operators import DataAware, TransitionOperator
 from walkback.priors import Prior
@@ -21,7 +22,6 @@ from walkback.processes import Process
 from walkback.schedules import Levels, levels_from
 from walkback.state import Space, leaves, spaces
 from walkback.testing import SPACES, Case
-from walkback.training.levels import tensor_levels
 
 ROWS, WALKS, TEMPERATURES = 8, 2, (1.0, 2.0, 8.0)
 

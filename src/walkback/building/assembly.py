@@ -31,7 +31,7 @@ from walkback.model import Model
 from walkback.objectives import AnyObjective, Objective, PathObjective
 from walkback.operators import ClassConditional, DataAware, TransitionOperator, initial_state, state_space
 from walkback.priors import Prior
-from walkback.processes import Process
+from walkback.processes import OperatorAware, Process
 from walkback.schedules import Schedule
 from walkback.state import StateSpace, dimensions
 from walkback.storage.checkpoint import Checkpoint
@@ -180,6 +180,8 @@ def fit_to_data(model: Model, dataset: Dataset, seed: int) -> None:
     for part in (model.operator, model.process):
         if isinstance(part, DataAware):
             part.fit_data(data)
+    if isinstance(model.process, OperatorAware):
+        model.process.fit_operator(model.operator)
     with torch.no_grad():
         state, _ = initial_state(model.operator, data, noise)
     model.prior.fit(state)

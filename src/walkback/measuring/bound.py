@@ -134,7 +134,9 @@ def in_units(path: PathWork, states: Tensor, info: DataInfo) -> PathWork:
 
     Adds the part that depends on the state; the constant part, `DataInfo.log_volume`, is added to figures.
     """
-    return replace(path, boundary=path.boundary + info.log_slopes(states))
+    slopes = info.log_slopes(states)
+    terms = None if path.terms is None else replace(path.terms, boundary=path.terms.boundary + slopes)
+    return replace(path, boundary=path.boundary + slopes, terms=terms)
 
 
 def estimate_bound(
@@ -157,7 +159,7 @@ def estimate_bound(
     with model.evaluating():
         # Works stay on the device until all paths are drawn: reading one after each path would stall the device.
         works = [
-            torch.stack([path.work for path in heat(model, batch, info, levels, generator, paths)], 1)
+            torch.stack([path.bound.work for path in heat(model, batch, info, levels, generator, paths)], 1)
             for batch in batches
         ]
     return BoundEstimate.of(torch.cat(works), info, len(levels))

@@ -34,10 +34,10 @@ def likelihood_figures(heated: HeatedExamples, info: DataInfo) -> list[Figure]:
     work = heated.work
     num, paths = work.shape
     nll = likelihood_in_words(info)
-    figures = list(BoundEstimate.of(work, info, heated.production.shape[1]).figures)
+    figures = list(BoundEstimate.of(heated.bound, info, heated.production.shape[1]).figures)
     if paths == 1:
         return figures
-    of_paths = math.sqrt(path_variance(work).sum().item()) / num
+    of_paths = math.sqrt(path_variance(heated.bound).sum().item()) / num
     figures.append(
         Figure("bound_error_of_paths", of_paths, "nats", meaning="part of the bound's error from paths")
     )
@@ -55,7 +55,7 @@ def likelihood_figures(heated: HeatedExamples, info: DataInfo) -> list[Figure]:
     figures.append(
         mean_figure(
             "gap",
-            work.mean(1) - exponential_average(work),
+            heated.bound.mean(1) - exponential_average(work),
             "nats",
             "bound less importance sampling: the bound is at least as far from the NLL",
             side="below",
@@ -174,12 +174,14 @@ def likelihood_series(
     temperatures = tuple(float(level.temperature) for level in levels)
     steps = tuple(float(number) for number in range(1, len(temperatures) + 1))
     found.append(
-        _means("production_by_level", steps, heated.production, "level", "log q - log p of the level (nats)")
+        _means(
+            "production_by_level", steps, heated.production, "level", "term of the level in the bound (nats)"
+        )
     )
     found.append(Series("temperature", steps, temperatures, "level", "temperature"))
     examples = tuple(float(i) for i in range(len(work)))
     for name, values, label in (
-        ("bound_of_examples", work.mean(1), NLL),
+        ("bound_of_examples", heated.bound.mean(1) + volume, NLL),
         ("is_nll_of_examples", exponential_average(work), NLL),
         ("effective_sample_size_of_examples", effective_sample_size(work), "effective paths"),
     ):

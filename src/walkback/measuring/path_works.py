@@ -65,13 +65,20 @@ class HeatedExamples:
 
     Attributes:
         work: `(N, P)`.
-        production: Δ_t averaged over paths, `(N, K)`, coldest level first.
+        production: The terms of the bound averaged over paths, `(N, K)`, coldest level first.
         cooling: Work of the cooling path that ended in each example, `(N,)`; None for data.
+        exact: Works with exact terms, `(N, P)`, see `PathWork.terms`; None if they are not known.
     """
 
     work: Tensor
     production: Tensor
     cooling: Tensor | None = None
+    exact: Tensor | None = None
+
+    @property
+    def bound(self) -> Tensor:
+        """Works whose mean is the bound, `(N, P)`: with exact terms where they are known."""
+        return self.work if self.exact is None else self.exact
 
 
 def heat_data(
@@ -150,25 +157,32 @@ def _in_batches(
         entry = f"{stage.lower()}-{number}"
         part = cache.read(entry)
         if part is None:
-            works, production = [], None
+            works, bounds, production = [], [], None
             for path in works_of(number, size):
                 # Float64 before averaging: exp(-W) weighs works that differ by hundreds of nats.
                 works.append(path.work.double().cpu())
+                bounds.append(path.bound.work.double().cpu())
                 if len(works) > cooled_first:
-                    found = path.production.double().cpu()
+                    found = path.bound.production.double().cpu()
                     production = found if production is None else production + found
                 watch.advance(done + size * len(works), {})
             if production is None:
                 raise ConfigurationError("Got --paths 0, expected at least 1.")
-            part = {"work": torch.stack(works, 1), "production": production / plan.paths}
+            part = {
+                "work": torch.stack(works, 1),
+                "bound": torch.stack(bounds, 1),
+                "production": production / plan.paths,
+            }
             _require_finite(part, stage)
             cache.write(entry, part)
         parts.append(part)
         done += size * each
         watch.advance(done, {})
     work = torch.cat([part["work"] for part in parts])
+    bound = torch.cat([part.get("bound", part["work"]) for part in parts])
     production = torch.cat([part["production"] for part in parts])
-    return HeatedExamples(work[:, cooled_first:], production, work[:, 0] if cooled_first else None)
+    cooling = work[:, 0] if cooled_first else None
+    return HeatedExamples(work[:, cooled_first:], production, cooling, bound[:, cooled_first:])
 
 
 def _require_finite(part: dict[str, Tensor], stage: str) -> None:

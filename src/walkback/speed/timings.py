@@ -23,6 +23,7 @@ from torch import Tensor
 from walkback.building.devices import Precision, autocast
 from walkback.building.preparation import Prepared
 from walkback.data import batch_of
+from walkback.levels import tensor_levels
 from walkback.model import Model
 from walkback.objectives import PathObjective
 from walkback.operators import initial_state
@@ -32,7 +33,6 @@ from walkback.support.seeding import generator
 from walkback.support.threads import cpu_threads
 from walkback.support.watch import Watch
 from walkback.training.batches import BatchOrder
-from walkback.training.levels import tensor_levels
 from walkback.training.trainer import Trainer, levels_of_walk
 from walkback.walk import Start
 

@@ -20,6 +20,7 @@ from typing import TypeAlias
 import torch
 from torch import Tensor
 
+from walkback.levels import tensor_levels
 from walkback.operators import TransitionOperator
 from walkback.schedules import Level
 from walkback.state import State, device_of
@@ -28,7 +29,6 @@ from walkback.testing.cases import Case, ConformanceError, NotApplicable
 from walkback.testing.kernels import HOT
 from walkback.testing.operators import OPERATORS as OPERATORS  # re-exported, with the law below added to it
 from walkback.testing.operators import probes
-from walkback.training.levels import tensor_levels
 
 Gradients: TypeAlias = dict[str, Tensor]
 

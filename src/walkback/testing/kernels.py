@@ -12,6 +12,7 @@ from typing import final
 import torch
 
 from walkback.kernels import Kernel, expectation
+from walkback.levels import stack_levels
 from walkback.schedules import Level, levels_from
 from walkback.state import State, StateSpace, batch_size, concatenate, leaves, map_state, spaces
 from walkback.support.seeding import generator
@@ -26,7 +27,6 @@ from walkback.testing.probes import (
     same,
     untouched,
 )
-from walkback.training.levels import stack_levels
 
 COLD, HOT = levels_from([1.0, 4.0])
 _BATCHES = (1, 2, 7)

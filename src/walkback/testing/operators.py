@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 from walkback.kernels import Kernel
+from walkback.levels import tensor_levels
 from walkback.operators import (
     Conditional,
     DataAware,
@@ -41,7 +42,6 @@ from walkback.testing.probes import (
     same,
     through_file,
 )
-from walkback.training.levels import tensor_levels
 from walkback.walk import Start
 
 OPERATORS = Suite()

@@ -29,6 +29,7 @@ from torch import Tensor
 from walkback.configuration.settings import TrainingSettings
 from walkback.errors import ConfigurationError
 from walkback.kernels import Kernel
+from walkback.levels import tensor_levels
 from walkback.model import Model
 from walkback.operators import Conditional
 from walkback.processes import require_stepwise
@@ -37,7 +38,6 @@ from walkback.schedules import Level
 from walkback.state import State, device_of, leaves, map_state
 from walkback.support.seeding import generator
 from walkback.training.distributed import World
-from walkback.training.levels import tensor_levels
 from walkback.walk import Heating, Start, by_cooling
 
 Draw: TypeAlias = Callable[[int, torch.Generator], Start]

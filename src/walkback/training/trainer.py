@@ -20,6 +20,7 @@ from walkback.building.devices import Precision, autocast, wait_for
 from walkback.configuration.settings import TrainingSettings
 from walkback.data import Dataset
 from walkback.errors import ConfigurationError
+from walkback.levels import tensor_levels
 from walkback.model import Model
 from walkback.objectives import AnyObjective, PathObjective
 from walkback.schedules import Levels
@@ -31,7 +32,6 @@ from walkback.training.batches import BatchOrder
 from walkback.training.distributed import World
 from walkback.training.finite import Moment, Trail
 from walkback.training.guard import Guard
-from walkback.training.levels import tensor_levels
 from walkback.training.optimization import (
     WeightAverage,
     build_optimizer,

@@ -22,13 +22,13 @@ from torch import Tensor
 
 from walkback.configuration.settings import TrainingSettings
 from walkback.errors import ConfigurationError
-from walkback.kernels import StackedKernel
+from walkback.kernels import stacked
+from walkback.levels import stack_levels
 from walkback.model import Model
 from walkback.objectives import AnyObjective, Objective, PathObjective
 from walkback.schedules import Levels
 from walkback.state import State, batch_size, concatenate, concatenate_contexts, device_of
 from walkback.training.finite import Trail
-from walkback.training.levels import stack_levels
 from walkback.training.paths import path_loss
 from walkback.walk import Start, Transition
 
@@ -150,17 +150,19 @@ def _learn_stacked(model: Model, objective: Objective, dimensions: int, path: Pa
     target = concatenate([step.target for step in steps])
     context = concatenate_contexts([start.context] * len(steps))
     level = stack_levels(tuple(step.level for step in steps), rows, device_of(start.state))
-    stacked = Transition(
+    known = [step.posterior for step in steps if step.posterior is not None]
+    together = Transition(
         source=concatenate([step.source for step in steps]),
         target=target,
         level=level,
         # The kernels that the states were drawn from are constants: only the reverse kernels are learned.
-        forward=StackedKernel([step.forward for step in steps], rows),
+        forward=stacked([step.forward for step in steps], rows),
         reverse=model.operator(target, level, context).cooling(level),
         anchor=concatenate([start.state if start.anchor is None else start.anchor] * len(steps)),
         context=context,
+        posterior=stacked(known, rows) if len(known) == len(steps) else None,
     )
-    losses = objective(stacked)
+    losses = objective(together)
     loss = losses.mean()
     (loss / dimensions).backward()  # type: ignore[no-untyped-call]
     trail = Trail(start.state, len(path.levels))

@@ -1,4 +1,7 @@
-"""Levels as tensors: for rows at different levels, and for compiled operators."""
+"""Levels as tensors: for rows at different levels, and for compiled operators.
+
+`Level` accepts tensors `(B,)` in the place of its numbers; the functions below make such levels.
+"""
 
 from __future__ import annotations
 
@@ -22,13 +25,19 @@ def stack_levels(levels: Levels, rows: int, device: torch.device) -> Level:
             stacked([level.step for level in levels], torch.int64),
             stacked([level.temperature for level in levels], torch.float64),
             stacked([level.colder for level in levels], torch.float64),
+            stacked([level.elapsed for level in levels], torch.float64),
         )
     steps = send(torch.tensor([level.step for level in levels]), device)
-    numbers = [[level.temperature for level in levels], [level.colder for level in levels]]
-    temperatures, colder = send(torch.tensor(numbers, dtype=torch.float64), device).repeat_interleave(
-        rows, dim=1
-    )
-    return Level(steps.repeat_interleave(rows), temperatures, colder)
+    numbers = [[getattr(level, name) for level in levels] for name in ("temperature", "colder", "elapsed")]
+    times = send(torch.tensor(numbers, dtype=torch.float64), device).repeat_interleave(rows, dim=1)
+    return Level(steps.repeat_interleave(rows), *times)
+
+
+def levels_of_rows(levels: Levels, index: Tensor) -> Level:
+    """Return the levels with the given indices `(B,)` as one level of tensors `(B,)`, on the device of `index`."""
+    table = stack_levels(levels, 1, index.device)
+    numbers = (table.step, table.temperature, table.colder, table.elapsed)
+    return Level(*(torch.as_tensor(values)[index] for values in numbers))
 
 
 def tensor_levels(levels: Levels, device: torch.device) -> Levels:

@@ -1,0 +1,1 @@
+"""Processes other than the tied one, and the objectives that go with them."""

@@ -1,0 +1,160 @@
+"""Diffusion: noise that does not depend on the operator (Sohl-Dickstein et al. 2015; Ho et al. 2020).
+
+    exploding, preserving   Gaussian noise, `walkback.noising.gaussian`
+    flips                   bits, replaced by uniform ones, `walkback.noising.discrete`
+    symbols                 one-hot symbols, the same
+
+q(s_t | s_0) is known, so a path to learn from is no walk: each of its transitions has its rows at different levels,
+
+    s_t ~ q(s_t | s_0),   s_{t-1} ~ q(s_{t-1} | s_t, s_0)
+
+Each row visits each level below K once, from a random one on, and the rows of a transition are spread evenly over the
+levels. The last transition has all rows at level K, whose states s_K the prior observes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Annotated, Literal, TypeAlias, final
+
+import torch
+from pydantic import Field
+from torch import Tensor
+
+from walkback.errors import ConfigurationError
+from walkback.kernels import Kernel
+from walkback.levels import levels_of_rows
+from walkback.noising import BitNoise, GaussianNoise, SymbolNoise
+from walkback.operators import Conditional, DataAware, Noisy, TransitionOperator
+from walkback.processes import Jumping, OperatorAware, Process, Stepwise
+from walkback.schedules import Level, Levels
+from walkback.state import Space, State, Support, batch_size, device_of
+from walkback.support.readings import Numbers
+from walkback.walk import Start, Transition
+
+Positive: TypeAlias = Annotated[float, Field(gt=0.0, allow_inf_nan=False)]
+NoiseName: TypeAlias = Literal["exploding", "preserving", "flips", "symbols"]
+
+_FORGOTTEN = 5.0
+"""Time of the last step, in units of σ_d²/σ²: preserving noise keeps at most exp(-5/2) of the signal in that step."""
+
+
+@final
+class DiffusionProcess(Process, Stepwise, Jumping, DataAware, OperatorAware):
+    """Diffusion with known marginals and posteriors; the equations are in the module's docstring.
+
+    Args:
+        noise: Kind of noise.
+        sigma: σ, standard deviation of Gaussian noise at T = 1; None takes the operator's.
+        rate: r, rate at which bits or symbols are replaced at T = 1.
+    """
+
+    def __init__(
+        self, *, noise: NoiseName = "exploding", sigma: Positive | None = None, rate: Positive = 0.1
+    ) -> None:
+        super().__init__()
+        self._name: NoiseName = noise
+        self._sigma = sigma
+        self.noise = (
+            GaussianNoise(noise, variance=(sigma or 1.0) ** 2)
+            if noise in ("exploding", "preserving")
+            else BitNoise(rate)
+            if noise == "flips"
+            else SymbolNoise(rate)
+        )
+        self._numbers = Numbers()
+
+    @torch.no_grad()
+    def fit_data(self, data: Tensor) -> None:
+        """Sets center and variance that are preserved."""
+        if isinstance(self.noise, GaussianNoise):
+            self.noise.fit_data(data)
+
+    @torch.no_grad()
+    def fit_operator(self, operator: TransitionOperator) -> None:
+        """Sets σ to the operator's, unless it is an option.
+
+        Raises:
+            ConfigurationError: The operator's noise is unknown, or does not grow like the temperature.
+        """
+        if not isinstance(self.noise, GaussianNoise) or self._sigma is not None:
+            return
+        if not isinstance(operator, Noisy):
+            raise ConfigurationError(
+                f"The size of the noise of {type(operator).__name__} is not known: set process.sigma."
+            )
+        cold, hot = (operator.noise(Level(1, temperature)).double() for temperature in (1.0, 4.0))
+        if not torch.allclose(hot, 4 * cold, rtol=1e-4):
+            raise ConfigurationError(
+                "Got a temperature law with which T does not multiply the variance for process.name = 'diffusion', "
+                "expected operator.temperature_law = 'variance'."
+            )
+        self.noise.variance.copy_(cold.mean())
+
+    @property
+    def max_temperature(self) -> float | None:
+        """The operator's if noise explodes; else the T at which a single step forgets the state."""
+        if isinstance(self.noise, GaussianNoise):
+            if self.noise.form == "exploding":
+                return None
+            spread, variance = self._numbers(self.noise.spread, self.noise.variance)
+            return max(1.0, _FORGOTTEN * spread / variance)
+        return max(1.0, _FORGOTTEN / self.noise.rate)
+
+    def heating(self, conditional: Conditional, source: State, level: Level, origin: State) -> Kernel:
+        """q(s_t | s_{t-1}), whatever the operator."""
+        return self.noise.step(source, level)
+
+    def marginal(self, origin: State, level: Level) -> Kernel:
+        """q(s_t | s_0)."""
+        return self.noise.marginal(origin, level)
+
+    def posterior(self, target: State, level: Level, origin: State) -> Kernel:
+        """q(s_{t-1} | s_t, s_0)."""
+        return self.noise.posterior(target, origin, level)
+
+    def path(
+        self, operator: TransitionOperator, start: Start, levels: Levels, generator: torch.Generator
+    ) -> Iterator[Transition]:
+        """Jumps to K levels in each row, with K runs of the network.
+
+        Raises:
+            ConfigurationError: The states do not fit the noise.
+        """
+        self._require_fitting(start)
+        rows, device = batch_size(start.state), device_of(start.state)
+        below = levels[:-1]
+        if below:
+            places = torch.randperm(rows, generator=generator, device=device)
+            shift = torch.rand((), generator=generator, device=device, dtype=torch.float64)
+            first = ((places + shift) * len(below) / rows).long()
+        for number in range(len(below)):
+            level = levels_of_rows(below, (first + number) % len(below))
+            yield self._jump(operator, start, level, generator)
+        yield self._jump(operator, start, levels[-1], generator)
+
+    def _jump(
+        self, operator: TransitionOperator, start: Start, level: Level, generator: torch.Generator
+    ) -> Transition:
+        """Draws one transition, with its rows at `level`."""
+        origin = start.state
+        target = self.noise.marginal(origin, level).sample(generator)
+        posterior = self.noise.posterior(target, origin, level)
+        source = posterior.sample(generator)
+        reverse = operator(target, level, start.context).cooling(level)
+        forward = self.noise.step(source, level)
+        anchor = origin if start.anchor is None else start.anchor
+        return Transition(source, target, level, forward, reverse, anchor, start.context, posterior)
+
+    def _require_fitting(self, start: Start) -> None:
+        """Raises ConfigurationError unless the noise is that of the states."""
+        if start.prior is None:
+            return
+        supports: dict[NoiseName, Support] = {"flips": "binary", "symbols": "one-hot"}
+        wanted, space = supports.get(self._name, "real"), start.prior.space
+        if not isinstance(space, Space) or space.support != wanted:
+            found = "several tensors" if isinstance(space, tuple) else f"{space.support} values"
+            raise ConfigurationError(
+                f"Got states of {found} for process.noise = '{self._name}', expected one tensor of {wanted} values: "
+                "choose 'exploding' or 'preserving' for numbers, 'flips' for bits, 'symbols' for one-hot symbols."
+            )
