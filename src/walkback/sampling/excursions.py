@@ -3,7 +3,8 @@
     up       s_0 = s,      s_t ~ q_{T_t}(· | s_{t-1})           t = 1 … j
     back     s'_j = s_j,   s'_{t-1} ~ p_{T_t}(· | s'_t)         t = j … 1        s' = s'_0
 
-at the schedule's fixed levels. Latent units and context go with their rows, as in walks.
+at the schedule's fixed levels. Where q(s_j | s_0) is known, the way up is one jump, and where operators learn to return
+to s_0 at once, so is the way back: s' ~ p_{T_j}(· | s_j), the chain of a denoising autoencoder.
 
 Law: let π_0 be the law of the data and π_t that of its heated states, and let p be the reverse of q at every level,
 π_{t-1}(s) q_{T_t}(y | s) = π_t(y) p_{T_t}(s | y). Then s and s' are independent draws of the same p(s_0 | s_j), and
@@ -17,7 +18,8 @@ Wong and Kong, 1994). If q has forgotten s at level j, s' is a new sample.
 
 A learned p is not exactly that reverse, and the law of the chain is then another one: `walkback diagnose` measures it.
 
-Cost: 2 j runs of the network, at s_0 … s_{j-1} on the way up, and at s'_j … s'_1 on the way back.
+Cost: 2 j runs of the network, at s_0 … s_{j-1} on the way up, and at s'_j … s'_1 on the way back; j after a jump, and 1
+where the way back is a jump, too.
 """
 
 from __future__ import annotations
@@ -33,7 +35,7 @@ from walkback.kernels import Kernel
 from walkback.known import StepKernel
 from walkback.model import Model
 from walkback.operators import Conditional, Latent, TransitionOperator
-from walkback.processes import Process, require_stepwise
+from walkback.processes import Jumping, Process, Reconstructing, require_stepwise
 from walkback.sampling.chains import cool
 from walkback.sampling.wrapped import Compound, Wrapped, WrappedLatent
 from walkback.schedules import Level, Levels
@@ -69,11 +71,19 @@ def there_and_back(model: Model, num_levels: int) -> Model:
 
 @torch.no_grad()
 def _require_heating(model: Model, level: Level) -> None:
-    """Refuse, before any work, a process that is not told step by step, or does not support the operator."""
-    process = require_stepwise(model.process, "a chain there and back")
+    """Refuse, before any work, a process that cannot heat, or does not support the operator."""
     with model.evaluating():
         state = model.prior.sample(1, seeded(model.device, 0, "excursion"))
-        process.heating(model.operator(state, level), state, level, state)
+        if _jump(model.process, state, level) is None:
+            process = require_stepwise(model.process, "a chain there and back")
+            process.heating(model.operator(state, level), state, level, state)
+
+
+def _jump(process: Process, origin: State, level: Level) -> Kernel | None:
+    """Return q(s_j | s_0) at s_0 `(B, *E)`; None if it is not known."""
+    if isinstance(process, Reconstructing):
+        return process.corruption(origin, level)
+    return process.marginal(origin, level) if isinstance(process, Jumping) else None
 
 
 class _ThereAndBack(Wrapped, Compound):
@@ -100,19 +110,35 @@ class _ThereAndBack(Wrapped, Compound):
         """Return the excursion from `state`; the network runs when it is drawn."""
         return _Excursion(self, state, context)
 
+    @property
+    @final
+    def runs(self) -> int:
+        """Number of runs of the network in one step."""
+        if isinstance(self.process, Reconstructing):
+            return 1
+        return len(self.levels) * (1 if isinstance(self.process, Jumping) else 2)
+
     @final
     def heated(self, state: State, generator: torch.Generator, context: Context) -> Kernel:
         """Draw s_j, and return p_{T_j}(· | s_j)."""
+        level = self.levels[-1]
+        jump = _jump(self.process, state, level)
+        if jump is not None:
+            top = jump.sample(generator)
+            require_like(top, state, jump, self.process)
+            reverse: Kernel = self.operator(top, level, context).cooling(level)
+            return reverse
         process = require_stepwise(self.process, "a chain there and back")
         steps = walk(self.operator, process.heating, Start(state, context=context), self.levels, generator)
         return deque(steps, maxlen=1).pop().reverse
 
     @final
     def cooled(self, kernel: Kernel, like: State, generator: torch.Generator, context: Context) -> State:
-        """Draw s'_{j-1} from `kernel`, p_{T_j}(· | s_j), and cool it to s'_0, a state like `like`."""
+        """Draw from `kernel`, p_{T_j}(· | s_j), and return s'_0, a state like `like`."""
         state = kernel.sample(generator)
         require_like(state, like, kernel, self.operator)
-        for colder in cool(self.operator, state, self.levels[:-1], generator, context):
+        further = () if isinstance(self.process, Reconstructing) else self.levels[:-1]
+        for colder in cool(self.operator, state, further, generator, context):
             state = colder
         return state
 

@@ -64,6 +64,11 @@ class Compound(ABC):
     def single(self) -> TransitionOperator:
         """The other operator, which cools from the prior, and whose mean shows a state."""
 
+    @property
+    @abstractmethod
+    def runs(self) -> int:
+        """Number of runs of the other operator in one step."""
+
 
 def single(operator: TransitionOperator) -> TransitionOperator:
     """Return the operator that takes single steps: `operator` itself unless it is `Compound`."""
