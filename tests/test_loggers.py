@@ -99,7 +99,14 @@ def test_a_logger_from_outside_gets_its_options_figures_and_pictures(
     lines = [json.loads(line) for line in (tmp_path / "a" / "kept.jsonl").read_text().splitlines()]
     figures = [line for line in lines if line[0] == "mine"]
     assert {line[1] for line in figures} == {2, 4, 6}
-    assert figures[0][2] == ["gradient_norm", "learning_rate", "loss", "seconds"]
+    assert figures[0][2] == [
+        "calls",
+        "gradient_calls",
+        "gradient_norm",
+        "learning_rate",
+        "loss",
+        "seconds",
+    ]
     assert any("validation_nats" in line[2] for line in figures)
     pictures = [line[1:] for line in lines if line[0] == "picture"]
     assert pictures == [[4, "annealed"], [6, "annealed"], [6, "chain"], [6, "walk"]]

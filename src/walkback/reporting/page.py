@@ -29,7 +29,7 @@ _CURVES = (
 _FEW_PIXELS, _WIDE, _FILM = 480, 800, 1.25
 """Widths in pixels up to which a picture is magnified, and above which it spans the page; aspect ratio of a film."""
 
-_KNOWN = {"step", "seconds", "nonfinite", "best_step", "skipped", "rollbacks"}
+_KNOWN = {"step", "seconds", "nonfinite", "best_step", "skipped", "rollbacks", "calls", "gradient_calls"}
 """Figures of `metrics.jsonl` without their own chart."""
 
 _SIMPLE, _HEADER = "baseline_", ("model", "-log p", "unit")

@@ -17,7 +17,9 @@ from walkback.testing.reference import reversible_model
 METRICS = Suite()
 
 _SPACE = Space((2,))
-_TAKEN = frozenset({"step", "nonfinite", "loss", "seconds", "gradient_norm", "learning_rate"})
+_TAKEN = frozenset(
+    {"step", "nonfinite", "loss", "seconds", "gradient_norm", "learning_rate", "calls", "gradient_calls"}
+)
 
 
 def _moment() -> Moment:

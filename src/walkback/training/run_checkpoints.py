@@ -67,7 +67,8 @@ class RunCheckpoints:
             "walks": found.walks,
             "updates": found.updates,
         }  # without seconds, so that equal runs write equal files
-        progress |= {name: value for name in ("skipped", "rollbacks") if (value := getattr(found, name))}
+        more = ("skipped", "rollbacks", "calls", "gradient_calls")
+        progress |= {name: value for name in more if (value := getattr(found, name))}
         description = describe(
             **self._prepared.names(),
             data=self._prepared.dataset.info.to_dict(),
@@ -216,7 +217,7 @@ class RunCheckpoints:
         if progress.rollbacks >= limit:
             raise error.adding(f"training went back {limit} times before it (training.nonfinite_limit)")
         self._restore(CheckpointStore(Path(self._place)).at(step))
-        self._trainer.go_back(progress.rollbacks + 1, progress.seconds)
+        self._trainer.go_back(progress)
         if self._directory is not None:
             self._directory.require_held()
             self._directory.checkpoints.discard_after(step)

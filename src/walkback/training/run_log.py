@@ -89,7 +89,8 @@ class RunLog:
                     "rename it."
                 )
             figures |= {name: float(value) for name, value in found.items()}
-        counts = {"skipped": trainer.progress.skipped, "rollbacks": trainer.progress.rollbacks}
+        more = ("calls", "gradient_calls", "skipped", "rollbacks")
+        counts = {name: getattr(trainer.progress, name) for name in more}
         self.log(moment.walks, figures | {name: count for name, count in counts.items() if count})
 
     def log(self, step: int, figures: Mapping[str, float]) -> None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import asdict, replace
 from time import perf_counter
 from typing import Any, final
@@ -21,6 +21,7 @@ from walkback.configuration.settings import TrainingSettings
 from walkback.data import Dataset
 from walkback.errors import ConfigurationError
 from walkback.levels import tensor_levels
+from walkback.measuring.calls import counted_calls
 from walkback.model import Model
 from walkback.objectives import AnyObjective, PathObjective
 from walkback.schedules import Levels
@@ -177,12 +178,14 @@ class Trainer:
             self._within_memory(),
             lent_seed(layers, self._device),
             autocast(self._device, self._precision),
+            counted_calls(self.model.operator) if not self._compiled else nullcontext() as calls,
         ):
             learned = self._learn(Path(self._start(number, noise), levels, noise), self._update)
         if not self._guard.skipped:
             self._observe(learned.final_state, number)
         skipped = self.progress.skipped + self._guard.skipped
         self.progress = replace(self.progress, walks=number + 1, skipped=skipped)
+        self.progress = self.progress.called(calls, self._world.size)
         self._spend(perf_counter() - started)
         if self.progress.walks % _LOOK_EVERY == 0:
             self.settle()
@@ -205,11 +208,17 @@ class Trainer:
         factor = self._settings.rollback_rate**self.progress.rollbacks
         return factor * learning_rate(self._settings, number, self.progress.seconds)
 
-    def go_back(self, rollbacks: int, seconds: float) -> None:
-        """Continue from the walk that was just restored, with `rollbacks` returns and `seconds` of training so far."""
+    def go_back(self, spent: Progress) -> None:
+        """Continue from the walk that was just restored, with the time and the calls `spent` before going back."""
         self._guard.forget()
         self._optimizer.zero_grad(set_to_none=True)
-        self.progress = replace(self.progress, rollbacks=rollbacks, seconds=seconds)
+        self.progress = replace(
+            self.progress,
+            rollbacks=spent.rollbacks + 1,
+            seconds=spent.seconds,
+            calls=spent.calls,
+            gradient_calls=spent.gradient_calls,
+        )
 
     def _within_memory(self) -> AbstractContextManager[None]:
         size = self._settings.batch_size
