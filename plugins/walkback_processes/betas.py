@@ -114,5 +114,6 @@ def _betas(form: Form, num_steps: int, first: float, last: float) -> np.ndarray:
         return np.linspace(math.sqrt(first), math.sqrt(last), num_steps) ** 2
     if form == "sigmoid":
         return first + (last - first) / (1 + np.exp(-np.linspace(-6, 6, num_steps)))
-    signal = np.cos((np.linspace(0, 1, num_steps + 1) + 0.008) / 1.008 * math.pi / 2) ** 2
-    return np.minimum(1 - signal[1:] / signal[:-1], _LARGEST)
+    signal: np.ndarray = np.cos((np.linspace(0, 1, num_steps + 1) + 0.008) / 1.008 * math.pi / 2) ** 2
+    betas: np.ndarray = np.minimum(1 - signal[1:] / signal[:-1], _LARGEST)
+    return betas

@@ -35,7 +35,11 @@ def stack_levels(levels: Levels, rows: int, device: torch.device) -> Level:
 
 def levels_of_rows(levels: Levels, index: Tensor) -> Level:
     """Return the levels with the given indices `(B,)` as one level of tensors `(B,)`, on the device of `index`."""
-    table = stack_levels(levels, 1, index.device)
+    return rows_of(stack_levels(levels, 1, index.device), index)
+
+
+def rows_of(table: Level, index: Tensor) -> Level:
+    """Return the rows with the given indices `(B,)` of a level of tensors."""
     numbers = (table.step, table.temperature, table.colder, table.elapsed)
     return Level(*(torch.as_tensor(values)[index] for values in numbers))
 
