@@ -64,7 +64,7 @@ def small(kind, name):
 
 
 SPACES = {
-    "gaussian": (Space((2,)), Space((1, 8, 8))),
+    **dict.fromkeys(("gaussian", "ddpm"), (Space((2,)), Space((1, 8, 8)))),
     "bernoulli": (Space((5,), "binary"), Space((1, 8, 8), "binary")),
     "categorical": (Space((3, 4), "one-hot"), Space((2, 2, 3), "one-hot")),
     "markov": (Space((1, 3), "one-hot"), Space((4, 3), "one-hot")),
