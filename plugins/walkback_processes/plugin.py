@@ -17,6 +17,25 @@ def walkback_processes() -> Iterator[Component]:
         "Noise that does not depend on the operator, with known marginals (NET, DDPM)",
         defaults={"objective": {"name": "kl"}, "training": {"updates": "batch"}},
     )
+    local = {"objective": {"name": "walkback"}, "training": {"updates": "batch"}}
+    yield Component(
+        "dae",
+        "walkback_processes.reconstructing:DenoisingProcess",
+        "Denoising autoencoder: noise at every level, and back to the example in one step",
+        defaults=local,
+    )
+    yield Component(
+        "gsn",
+        "walkback_processes.reconstructing:WalkbackProcess",
+        "Walkback of generative stochastic networks: a chain of noise and reconstructions, back to the example",
+        defaults=local,
+    )
+    yield Component(
+        "infusion",
+        "walkback_processes.infusion:InfusionProcess",
+        "Walks from the prior, infused with the example",
+        defaults=local,
+    )
 
 
 @hookimpl

@@ -1,7 +1,7 @@
 """The layers of a run's configuration; each takes precedence over those before it.
 
     defaults of options < presets of components (`Component.preset`)
-    < proposals of the data component (`Component.defaults`) < proposals of the operator component
+    < proposals of the data component (`Component.defaults`) < of the operator component < of the process
     < recipe < flags (--operator, --data, …) < --set
 
 Options of a component are merged layer by layer, including tables of records and nested components
@@ -61,14 +61,16 @@ def resolve(
     changes = parse_overrides(overrides, SECTIONS)
     names = _names(components or {}, changes)
     base = starting_layer(registry, recipe, names)
-    # Operator and data are chosen first: they are the components whose proposals choose the rest.
+    # Operator, data and process are chosen first: they are the components whose proposals choose the rest.
     request = _Request(registry, base, names, changes)
     proposed = _proposal(request.choose("data")) if "data" in names else Layer({})
     if recipe is None and "name" in proposed.tables.get("operator", {}):
         base = Layer({})  # use the operator proposed by the data instead of the default recipe
     request = _Request(registry, base, names, changes, proposals=(proposed,))
     operator, data = request.choose("operator"), request.choose("data")
-    request = _Request(registry, base, names, changes, proposals=(_proposal(data), _proposal(operator)))
+    proposals = _proposal(data), _proposal(operator)
+    process = _Request(registry, base, names, changes, proposals=proposals).choose("process")
+    request = _Request(registry, base, names, changes, proposals=(*proposals, _proposal(process)))
     choices = {section: request.choose(section) for section in COMPONENT_SECTIONS}
     parts: dict[str, Any] = {
         section: request.component(section, choice) for section, choice in choices.items()

@@ -16,11 +16,12 @@ from torch import Tensor
 from walkback.building.devices import autocast, deterministic
 from walkback.building.preparation import Prepared
 from walkback.data import Split, batch_of
-from walkback.measuring.bound import BoundEstimate, estimate_bound
+from walkback.measuring.bound import NO_BOUND, BoundEstimate, estimate_bound
 from walkback.measuring.estimates import NotFiniteValuesError
 from walkback.measuring.provenance import Provenance
 from walkback.measuring.verdict import remarks_on_bound
 from walkback.model import Model
+from walkback.processes import without_bound
 from walkback.storage.checkpoint import save_checkpoint
 from walkback.storage.files import write_text
 from walkback.storage.rundir import RunDirectory
@@ -130,8 +131,11 @@ class Run:
             final = self._directory.final
             save_checkpoint(final, self._checkpoints.finished())
             split, limit = self._config.evaluation.split, self._config.evaluation.limit
-            bound = self._evaluate(split, limit, "evaluation")
-            remarks = remarks_on_bound(bound, self._prepared.dataset, split, limit, self._config.run.seed)
+            bound: BoundEstimate | None = None
+            remarks: tuple[str, ...] = (NO_BOUND,)
+            if not without_bound(self._prepared.model.process):
+                bound = self._evaluate(split, limit, "evaluation")
+                remarks = remarks_on_bound(bound, self._prepared.dataset, split, limit, self._config.run.seed)
             for remark in remarks:
                 self._watch.note(remark)
             pictures: tuple[Path, ...] = ()
@@ -286,7 +290,7 @@ class Run:
             raise NotFiniteError(f"Validation after {step} walks failed: {what}", step, updates)
 
     def _log_bound(self, step: int) -> None:
-        if self._directory is None or self._log is None:
+        if self._directory is None or self._log is None or without_bound(self._prepared.model.process):
             return
         bound = self._evaluate("validation", self._config.training.validation_examples, "validation")
         figures = bound.named("validation")
