@@ -34,7 +34,12 @@ def walkback_processes() -> Iterator[Component]:
         "infusion",
         "walkback_processes.infusion:InfusionProcess",
         "Walks from the prior, infused with the example",
-        defaults=local,
+        defaults={
+            **local,
+            # The network sees the example through little more than noise: one step must be able to forget the state.
+            "operator": {"sigma_share": 1.0},
+            "schedule": {"name": "constant", "num_steps": 15},
+        },
     )
 
 

@@ -69,8 +69,8 @@ def resolve(
     request = _Request(registry, base, names, changes, proposals=(proposed,))
     operator, data = request.choose("operator"), request.choose("data")
     proposals = _proposal(data), _proposal(operator)
-    process = _Request(registry, base, names, changes, proposals=proposals).choose("process")
-    request = _Request(registry, base, names, changes, proposals=(*proposals, _proposal(process)))
+    own = _Request(registry, base, names, changes, proposals=proposals).proposals_of("process")
+    request = _Request(registry, base, names, changes, proposals=(*proposals, *own))
     choices = {section: request.choose(section) for section in COMPONENT_SECTIONS}
     parts: dict[str, Any] = {
         section: request.component(section, choice) for section, choice in choices.items()
@@ -125,6 +125,11 @@ class _Request:
             raise ConfigurationError(f"No {kind} was chosen: choose one with --{section} NAME; {listing}.")
         name, distribution = fallback
         return _Choice(self.registry.find(kind, name, prefer=distribution))
+
+    def proposals_of(self, section: str) -> tuple[Layer, ...]:
+        """Return what the component of a section proposes; nothing if it is still open."""
+        is_open = section not in self.names and next(self._fallbacks(section), None) is None
+        return () if is_open else (_proposal(self.choose(section)),)
 
     def component(self, section: str, choice: _Choice) -> ComponentConfig:
         """Return a chosen component with its options."""

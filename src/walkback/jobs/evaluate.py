@@ -14,6 +14,7 @@ from walkback.extensions.registry import Registry
 from walkback.jobs.inputs import DataRequest, ModelRequest
 from walkback.jobs.job import Say, at_least, keywords, one_of
 from walkback.known import require_density
+from walkback.measuring.bound import NO_BOUND
 from walkback.measuring.estimates import FEWEST, require_error_of_mean
 from walkback.measuring.evaluate import evaluate_model, plan_facts
 from walkback.measuring.jackknife import FEWEST_ROWS
@@ -21,6 +22,7 @@ from walkback.measuring.path_works import EvaluationPlan
 from walkback.measuring.provenance import Provenance
 from walkback.measuring.quality.features import require_labels
 from walkback.pictures.plots import check_plot_target
+from walkback.processes import without_bound
 from walkback.report import Report
 from walkback.sampling.readout import require_readout
 from walkback.schedules import Levels
@@ -65,6 +67,8 @@ class EvaluateJob:
             loaded.model.operator, prior.sample(1, generator(loaded.device, 0, "look")), "a likelihood"
         )
         require_readout(loaded.model, plan.readout)
+        if without_bound(loaded.model.process) and not (plan.baselines or plan.samples):
+            raise ConfigurationError(NO_BOUND)
         levels = loaded.model.levels() if plan.levels is None else loaded.model.levels_of_length(plan.levels)
         dataset = self.data.open(loaded, registry, watch, comparable=True)
         self._require_enough(dataset)

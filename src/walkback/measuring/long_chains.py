@@ -8,7 +8,7 @@ States are entries of the work cache every 1,000 steps, so that an interrupted c
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -21,8 +21,10 @@ from walkback.measuring.quality.features import Classifier
 from walkback.measuring.quality.report import quality_figures
 from walkback.report import Figure, Report
 from walkback.sampling import anneal, chain, last
+from walkback.sampling.excursions import own_chain
 from walkback.sampling.finite import require_finite
 from walkback.sampling.readout import read_out
+from walkback.sampling.wrapped import single
 from walkback.state import Context, State, leaves
 from walkback.storage.work_cache import WorkCache
 from walkback.support.memory import within_memory
@@ -90,6 +92,7 @@ def chain_quality(
     real = _states(dataset, plan.split, plan.num, plan.seed)
     context = context_of(dataset, plan.split, slice(plan.num), loaded.device)
     limit = within_memory(f"running {plan.num} chains at a time", "ask for fewer samples")
+    loaded = replace(loaded, model=own_chain(loaded.model))
     with limit, loaded.computing():
         for steps, state, calls in _states_along(loaded, plan, context, cache, watch):
             shown = require_finite(read_out(loaded.model.operator, state, "state", context), f"{steps} steps")
@@ -132,7 +135,7 @@ def _piece(
     final = between[1]
     found = cache.read(f"states-{final}")
     if found is None:
-        with counted_calls(loaded.model.operator) as calls:
+        with counted_calls(single(loaded.model.operator)) as calls:
             state = _walked(loaded, plan, state, between, context, watch)
         parts = {f"leaf.{i}": leaf for i, leaf in enumerate(leaves(state))}
         cache.write(f"states-{final}", {**parts, "calls": torch.tensor(calls.rows)})
