@@ -27,6 +27,7 @@ from walkback.extensions.registry import Registry
 from walkback.jobs.configuration import Choices
 from walkback.jobs.train import TrainJob
 from walkback.report import Figure
+from walkback.storage.tensorfile import read_tensors
 from walkback.support.interrupts import Stopped
 from walkback.support.watch import Silent
 
@@ -266,7 +267,8 @@ class Failing(Diagnostic):
 def test_a_measurement_that_fails_is_a_footnote(install: Install, tmp_path: Path) -> None:
     site = install("failing", FAILING)
     (site / "failing_code.py").write_text(FAILING_CODE)
-    measure = MEASURE + "[measure.diagnose.failing]\n"
+    excursions = MEASURE.replace("chain = [0, 3]", "chain = [0, 9]\nexcursion = 2")
+    measure = excursions + "[measure.diagnose.failing]\n"
     file = written(tmp_path, "seeds = [3]\n" + BASE + measure + METHODS)
     done = walkback("compare", file, "--out", tmp_path / "out")
     assert done.code == 0
@@ -275,6 +277,10 @@ def test_a_measurement_that_fails_is_a_footnote(install: Install, tmp_path: Path
     assert "It does not cover other seeds" in done.out
     document = json.loads((tmp_path / "out" / "comparison.json").read_text("utf-8"))
     assert cells(document, "likelihood.bound")["walkback"]["error_of"] == "run"
+    assert cells(document, "excursion-9.coverage")["walkback"]["seeds"] == 1
+    (states,) = tmp_path.glob("out/measured/walkback/seed=3/excursion-*/work/states-9.safetensors")
+    # 9 calls are 2 excursions of 4 runs: 2 levels up, and 2 back.
+    assert read_tensors(states)[0]["calls"] == 2 * 4 * 40
     assert cells(document, "failing")["walkback"] == {
         "value": None,
         "error": None,

@@ -21,7 +21,7 @@ import torch
 from torch import Tensor
 
 from walkback.kernels import Kernel
-from walkback.levels import levels_of_rows
+from walkback.levels import rows_of, stack_levels
 from walkback.operators import DataAware, TransitionOperator
 from walkback.processes import OperatorAware, Process, Reconstructing
 from walkback.schedules import Level, Levels
@@ -135,9 +135,10 @@ def visits(levels: Levels, rows: int, device: torch.device, generator: torch.Gen
     """
     below = levels[:-1]
     if below:
+        table = stack_levels(below, 1, device)
         places = torch.randperm(rows, generator=generator, device=device)
         shift = torch.rand((), generator=generator, device=device, dtype=torch.float64)
         first = ((places + shift) * len(below) / rows).long()
     for number in range(len(below)):
-        yield levels_of_rows(below, (first + number) % len(below))
+        yield rows_of(table, (first + number) % len(below))
     yield levels[-1]

@@ -53,7 +53,7 @@ class Process(nn.Module, ABC):
           temperature per row if rows are at different levels.
         - `reverse` is p_T(· | target, context) with its graph. It is computed when the transition is requested, so
           weights may change between two transitions. `forward` is q_T(· | source, context); its graph may be freed.
-        - There are K transitions, as many as `levels`.
+        - There are K transitions, as many as `levels`, unless the process is `Abridged`.
         - A level that all rows share is an element of `levels` itself. s_K is the target at `levels[-1]`, and the
           prior observes it; where s_K was drawn from the prior, its level is a copy. Whether a path contains s_K is
           not random, so all ranks of a distributed run agree on it.
@@ -139,6 +139,14 @@ class Reconstructing(ABC):
         """Return q(s_t | s_0) at s_0 `(B, *E)`."""
 
 
+class Abridged(ABC):
+    """Capability of a process: a path to learn from may have fewer transitions than levels."""
+
+    @abstractmethod
+    def num_transitions(self, levels: Levels) -> int:
+        """Return the number of transitions of a path."""
+
+
 class OperatorAware(ABC):
     """Capability of a process: it sets buffers from the operator before training."""
 
@@ -178,6 +186,11 @@ class TiedProcess(StepwiseProcess):
 def without_bound(process: Process) -> bool:
     """Return whether the likelihood has no bound: operators learn to reconstruct, and no path has a density."""
     return isinstance(process, Reconstructing) and not isinstance(process, Stepwise | Bridged)
+
+
+def num_transitions(process: Process, levels: Levels) -> int:
+    """Return the number of transitions that a path to learn from has."""
+    return process.num_transitions(levels) if isinstance(process, Abridged) else len(levels)
 
 
 def require_stepwise(process: Process, what: str) -> Stepwise:

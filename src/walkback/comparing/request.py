@@ -59,6 +59,9 @@ class MeasureSettings(Settings):
     chain: tuple[NonNegativeInt, ...] = Field(
         (0, 1000, 10_000), description="Steps at T = 1 after which chains are compared with data."
     )
+    excursion: NonNegativeInt = Field(
+        0, description="Levels of chains there and back, compared after as many network calls; 0 omits them."
+    )
     classifier: bool | None = Field(
         None, description="Whether to train a classifier on the labels; by default, if there are labels."
     )

@@ -1,7 +1,8 @@
 """The layers of a run's configuration; each takes precedence over those before it.
 
     defaults of options < presets of components (`Component.preset`)
-    < proposals of the data component (`Component.defaults`) < of the operator component < of the process
+    < proposals of the data component (`Component.defaults`) < proposals of the operator component
+    < proposals of the process, if it is requested (else they are the weakest but for those of the data)
     < recipe < flags (--operator, --data, …) < --set
 
 Options of a component are merged layer by layer, including tables of records and nested components
@@ -61,16 +62,19 @@ def resolve(
     changes = parse_overrides(overrides, SECTIONS)
     names = _names(components or {}, changes)
     base = starting_layer(registry, recipe, names)
-    # Operator, data and process are chosen first: they are the components whose proposals choose the rest.
+    # Operator and data are chosen first: they are the components whose proposals choose the rest.
     request = _Request(registry, base, names, changes)
     proposed = _proposal(request.choose("data")) if "data" in names else Layer({})
     if recipe is None and "name" in proposed.tables.get("operator", {}):
         base = Layer({})  # use the operator proposed by the data instead of the default recipe
     request = _Request(registry, base, names, changes, proposals=(proposed,))
     operator, data = request.choose("operator"), request.choose("data")
-    proposals = _proposal(data), _proposal(operator)
-    own = _Request(registry, base, names, changes, proposals=proposals).proposals_of("process")
-    request = _Request(registry, base, names, changes, proposals=(*proposals, *own))
+    known = (_proposal(data), _proposal(operator))
+    request = _Request(registry, base, names, changes, proposals=known)
+    if request.names_a("process"):
+        process = _proposal(request.choose("process"))
+        proposals = (*known, process) if "process" in names else (known[0], process, known[1])
+        request = _Request(registry, base, names, changes, proposals=proposals)
     choices = {section: request.choose(section) for section in COMPONENT_SECTIONS}
     parts: dict[str, Any] = {
         section: request.component(section, choice) for section, choice in choices.items()
@@ -110,6 +114,10 @@ class _Request:
     changes: Tables
     proposals: tuple[Layer, ...] = ()
 
+    def names_a(self, section: str) -> bool:
+        """Return whether any layer names the component of a section."""
+        return section in self.names or next(self._fallbacks(section), None) is not None
+
     def choose(self, section: str) -> _Choice:
         """Return the component of a section, without its options."""
         kind = COMPONENT_SECTIONS[section]
@@ -125,11 +133,6 @@ class _Request:
             raise ConfigurationError(f"No {kind} was chosen: choose one with --{section} NAME; {listing}.")
         name, distribution = fallback
         return _Choice(self.registry.find(kind, name, prefer=distribution))
-
-    def proposals_of(self, section: str) -> tuple[Layer, ...]:
-        """Return what the component of a section proposes; nothing if it is still open."""
-        is_open = section not in self.names and next(self._fallbacks(section), None) is None
-        return () if is_open else (_proposal(self.choose(section)),)
 
     def component(self, section: str, choice: _Choice) -> ComponentConfig:
         """Return a chosen component with its options."""

@@ -95,6 +95,10 @@ class Meter:
             Group("likelihood", "-log p of held-out data", _LIKELIHOOD),
             *(Group(_chain(steps), _after(steps), _QUALITY) for steps in self.settings.chain),
             *(
+                Group(_chain(steps, "excursion"), _excursed(steps, self.settings.excursion), _QUALITY)
+                for steps in self._excursions
+            ),
+            *(
                 Group(name, name.replace("_", " "), (headlines.get(name, ""),))
                 for name in self.settings.diagnose
             ),
@@ -111,18 +115,26 @@ class Meter:
         }
         reasons: dict[str, str] = {}
         headlines: dict[str, str] = {}
-        names = ["likelihood", "chain", *self.settings.diagnose]
+        names = ["likelihood", "chain", *(["excursion"] if self._excursions else []), *self.settings.diagnose]
         for name in names:
             try:
                 reports = self._reports(subject, name, watch)
             except WalkbackError as error:
-                lost = [_chain(steps) for steps in self.settings.chain] if name == "chain" else [name]
+                lost = {
+                    "chain": [_chain(steps) for steps in self.settings.chain],
+                    "excursion": [_chain(steps, name) for steps in self._excursions],
+                }.get(name, [name])
                 reasons |= dict.fromkeys(lost, f"{one_line(error)}.")
                 watch.warn(f"{subject.method}: no {name} ({one_line(error)}).")
                 continue
             figures |= {group: report.figures for group, report in reports.items()}
             headlines |= {group: report.headline for group, report in reports.items()}
         return Measured(subject.seed, figures, reasons), headlines
+
+    @property
+    def _excursions(self) -> tuple[int, ...]:
+        """Numbers of network calls after which chains there and back are compared."""
+        return tuple(steps for steps in self.settings.chain if steps and self.settings.excursion)
 
     def picture(self, subject: Subject, steps: int) -> Path:
         """Return the file of the samples after `steps` steps at T = 1, which may not exist."""
@@ -140,13 +152,14 @@ class Meter:
         wanted = {
             "likelihood": ("split", "examples", "paths", "simulated", "batch_size", "seed"),
             "chain": ("split", "samples", "chain", "pictured", "seed"),
+            "excursion": ("split", "samples", "chain", "excursion", "pictured", "seed"),
         }.get(name, ("seed",))
         return {
             "measurement": name,
             "checkpoint": sha256(subject.checkpoint),
             "data": self.dataset.info.fingerprint,
             "walkback": version("walkback"),
-            "classifier": name == "chain" and self.judge is not None,
+            "classifier": name in ("chain", "excursion") and self.judge is not None,
             "options": options,
             **{key: own[key] for key in wanted},
         }
@@ -161,8 +174,9 @@ class Meter:
         work = directory / "work"
         if name == "likelihood":
             reports = {name: self._likelihood(subject, work, watch)}
-        elif name == "chain":
-            reports = self._chains(subject, directory, WorkCache(work, self._request(subject, name)), watch)
+        elif name in ("chain", "excursion"):
+            cache = WorkCache(work, self._request(subject, name))
+            reports = self._chains(subject, name, directory, cache, watch)
         else:
             reports = {name: self._diagnosed(subject, name, work, watch)}
         plain = {group: report.to_dict() for group, report in reports.items()}
@@ -184,9 +198,17 @@ class Meter:
         job = EvaluateJob(model, DataRequest(self.dataset), plan, cache=work)
         return job.check(self.registry, watch).run(watch)
 
-    def _chains(self, subject: Subject, directory: Path, cache: WorkCache, watch: Watch) -> dict[str, Report]:
-        wanted = self.settings
-        plan = ChainPlan(wanted.samples, wanted.chain, wanted.split, wanted.seed)
+    def _chains(
+        self, subject: Subject, name: str, directory: Path, cache: WorkCache, watch: Watch
+    ) -> dict[str, Report]:
+        wanted, single = self.settings, name == "chain"
+        plan = ChainPlan(
+            wanted.samples,
+            wanted.chain if single else self._excursions,
+            None if single else wanted.excursion,
+            wanted.split,
+            wanted.seed,
+        )
         judge = None if self.judge is None else self.judge()
         with cache.noted():
             found = chain_quality(
@@ -200,7 +222,7 @@ class Meter:
             )
             reports = {}
             for each in found:
-                reports[_chain(each.steps)] = each.report
+                reports[_chain(each.steps, name)] = each.report
                 self._draw(directory / f"samples-{each.steps}.png", each)
         return reports
 
@@ -243,8 +265,12 @@ def training_figures(checkpoint: Path, loaded: LoadedModel) -> tuple[Figure, ...
     return tuple(found)
 
 
-def _chain(steps: int) -> str:
-    return f"chain-{steps}"
+def _chain(steps: int, name: str = "chain") -> str:
+    return f"{name}-{steps}"
+
+
+def _excursed(calls: int, levels: int) -> str:
+    return f"samples after {calls:,} network calls of excursions over {levels} levels"
 
 
 def _after(steps: int) -> str:

@@ -117,9 +117,8 @@ def _require_single_rows(prepared: Prepared) -> None:
         ) from error
 
 
-@torch.no_grad()
 def _require_step(prepared: Prepared) -> None:
-    """Check that process and objective support the operator's kernels, by one step.
+    """Check that process and objective support the operator's kernels, by one step of a walk, and one of a path.
 
     An objective of whole walks requires reparametrized heating kernels. The bound at the end of a run requires paths
     with a density, unless the process reconstructs.
@@ -129,15 +128,15 @@ def _require_step(prepared: Prepared) -> None:
     data = batch_of(prepared.dataset, "train", slice(2), noise)
     state, _ = initial_state(model.operator, data.states, noise)
     with model.evaluating():
-        start, levels = Start(state, context=data.context, prior=model.prior), model.levels()[:1]
+        start, levels = Start(state, context=data.context, prior=model.prior), model.levels()
         whole = isinstance(objective, PathObjective) or not isinstance(
             model.process, Reconstructing | Bridged
         )
-        step = next((model.walk if whole else model.path)(start, levels, noise))
+        step = next((model.walk if whole else model.path)(start, levels[:1], noise))
         if isinstance(objective, PathObjective):
             require_reparametrized(step.forward)
         elif isinstance(objective, Restricted):
-            objective.require_fitting(step)
+            objective.require_fitting(next(model.path(start, levels, noise)))
 
 
 def _require_enough(prepared: Prepared) -> None:

@@ -2,13 +2,16 @@
 
     prior ──cool──► s after 0 steps ──chain──► s after n_1 steps ──► …      each compared with held-out data
 
+With excursions (`walkback.sampling.excursions`), steps are counted in network calls, so that both kinds of chain are
+compared at equal cost: n calls are n steps at T = 1, or n / R excursions of R runs of the network.
+
 States are entries of the work cache every 1,000 steps, so that an interrupted chain resumes from the last of them.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -19,12 +22,13 @@ from walkback.data import Dataset, Split, context_of, states_of
 from walkback.measuring.calls import counted_calls
 from walkback.measuring.quality.features import Classifier
 from walkback.measuring.quality.report import quality_figures
+from walkback.operators import TransitionOperator
 from walkback.report import Figure, Report
 from walkback.sampling import anneal, chain, last
-from walkback.sampling.excursions import own_chain
+from walkback.sampling.excursions import own_chain, there_and_back
 from walkback.sampling.finite import require_finite
 from walkback.sampling.readout import read_out
-from walkback.sampling.wrapped import single
+from walkback.sampling.wrapped import Compound
 from walkback.state import Context, State, leaves
 from walkback.storage.work_cache import WorkCache
 from walkback.support.memory import within_memory
@@ -45,12 +49,14 @@ class ChainPlan:
     Attributes:
         num: Number of chains, compared with as many held-out examples.
         steps: Numbers of steps at T = 1 after which the chains are compared, ascending; 0 is the annealed state.
+        excursion: Levels that each step heats and cools back, in a chain of as many calls; None takes single steps.
         split: Split of the held-out examples.
         seed: Seed of all randomness.
     """
 
     num: int
     steps: tuple[int, ...] = (0, 1000, 10_000)
+    excursion: int | None = None
     split: Split = "test"
     seed: int = 0
 
@@ -60,7 +66,7 @@ class ChainQuality:
     """Chains after some steps.
 
     Attributes:
-        steps: Number of steps at T = 1.
+        steps: Number of steps at T = 1, or of network calls in excursions.
         report: Figures of quality, see `quality_figures`; after 0 steps also the network calls of a sample.
         states: The states that were compared, `(num, *E)`, on the CPU.
     """
@@ -92,9 +98,8 @@ def chain_quality(
     real = _states(dataset, plan.split, plan.num, plan.seed)
     context = context_of(dataset, plan.split, slice(plan.num), loaded.device)
     limit = within_memory(f"running {plan.num} chains at a time", "ask for fewer samples")
-    loaded = replace(loaded, model=own_chain(loaded.model))
     with limit, loaded.computing():
-        for steps, state, calls in _states_along(loaded, plan, context, cache, watch):
+        for steps, state, calls in _states_along(_Chains.of(loaded, plan, context), cache, watch):
             shown = require_finite(read_out(loaded.model.operator, state, "state", context), f"{steps} steps")
             shown = shown.float().cpu()
             watch.stage(f"Comparing after {steps:,} steps", 0)
@@ -110,33 +115,44 @@ def _cost(calls: float) -> Figure:
     return Figure("calls_per_sample", calls, "calls", meaning="network calls of an annealed sample")
 
 
-def _states_along(
-    loaded: LoadedModel, plan: ChainPlan, context: Context, cache: WorkCache, watch: Watch
-) -> Iterator[tuple[int, State, int]]:
+@dataclass(frozen=True, slots=True)
+class _Chains:
+    """Chains to run: model, plan, context, and the operator of a step, which runs that of the model `runs` times."""
+
+    loaded: LoadedModel
+    plan: ChainPlan
+    context: Context
+    operator: TransitionOperator
+    runs: int
+
+    @classmethod
+    def of(cls, loaded: LoadedModel, plan: ChainPlan, context: Context) -> _Chains:
+        model = loaded.model
+        chain = own_chain(model) if plan.excursion is None else there_and_back(model, plan.excursion)
+        operator = chain.operator
+        return cls(loaded, plan, context, operator, operator.runs if isinstance(operator, Compound) else 1)
+
+
+def _states_along(chains: _Chains, cache: WorkCache, watch: Watch) -> Iterator[tuple[int, State, int]]:
     """Yield (steps at T = 1, states, network calls) after each of the planned numbers of steps."""
-    state, calls, done = _piece(loaded, plan, None, (0, 0), context, cache, watch)
-    for steps in plan.steps:
+    state, calls, done = _piece(chains, None, (0, 0), cache, watch)
+    for steps in chains.plan.steps:
         while done < steps:
             until = min(steps, done + _PIECE)
-            state, calls, done = _piece(loaded, plan, state, (done, until), context, cache, watch)
+            state, calls, done = _piece(chains, state, (done, until), cache, watch)
         yield steps, state, calls
 
 
 def _piece(
-    loaded: LoadedModel,
-    plan: ChainPlan,
-    state: State | None,
-    between: tuple[int, int],
-    context: Context,
-    cache: WorkCache,
-    watch: Watch,
+    chains: _Chains, state: State | None, between: tuple[int, int], cache: WorkCache, watch: Watch
 ) -> tuple[State, int, int]:
     """Return states, network calls and steps after one piece of the chains, from the cache if it is finished."""
-    final = between[1]
+    final, loaded = between[1], chains.loaded
     found = cache.read(f"states-{final}")
     if found is None:
-        with counted_calls(single(loaded.model.operator)) as calls:
-            state = _walked(loaded, plan, state, between, context, watch)
+        # Excursions run the model's operator, too.
+        with counted_calls(loaded.model.operator) as calls:
+            state = _walked(chains, state, between, watch)
         parts = {f"leaf.{i}": leaf for i, leaf in enumerate(leaves(state))}
         cache.write(f"states-{final}", {**parts, "calls": torch.tensor(calls.rows)})
         return state, calls.rows, final
@@ -145,23 +161,19 @@ def _piece(
     return states if len(states) > 1 else states[0], int(parts["calls"]), final
 
 
-def _walked(
-    loaded: LoadedModel,
-    plan: ChainPlan,
-    state: State | None,
-    between: tuple[int, int],
-    context: Context,
-    watch: Watch,
-) -> State:
+def _walked(chains: _Chains, state: State | None, between: tuple[int, int], watch: Watch) -> State:
     """Anneal if there is no state yet, else walk from the first number of steps to the second."""
-    model, (first, final) = loaded.model, between
-    noise = generator(loaded.device, plan.seed, "long-chain", first, final)
+    model, plan, (first, final) = chains.loaded.model, chains.plan, between
+    noise = generator(chains.loaded.device, plan.seed, "long-chain", first, final)
     if state is None:
         levels = model.levels()
-        annealed = anneal(model.operator, model.prior, levels, plan.num, noise, context)
+        annealed = anneal(chains.operator, model.prior, levels, plan.num, noise, chains.context)
         return _last(annealed, watch, "Annealing", len(levels))
-    name = f"Chains to {final:,} steps"
-    return _last(chain(model.operator, state, final - first, noise, context), watch, name, final - first)
+    count = final // chains.runs - first // chains.runs
+    if not count:
+        return state
+    states = chain(chains.operator, state, count, noise, chains.context)
+    return _last(states, watch, f"Chains to {final:,} steps", count)
 
 
 def _last(states: Iterator[State], watch: Watch, name: str, total: int) -> State:
