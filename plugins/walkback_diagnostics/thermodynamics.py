@@ -33,6 +33,7 @@ from torch import Tensor
 from walkback.data import draw_labels
 from walkback.diagnostics import Diagnostic, Subject
 from walkback.errors import DataError, WalkbackError
+from walkback.known import require_density
 from walkback.measuring.estimates import require_enough
 from walkback.measuring.traces import settle, trace
 from walkback.measuring.work import PathWork, cooling_work, heating_work, reheating_work
@@ -92,6 +93,8 @@ class Thermodynamics(Diagnostic):
         Raises:
             WalkbackError: A work is not finite, states are clipped, or there are too few examples or chains.
         """
+        state = subject.model.prior.sample(1, subject.generator("density"))
+        require_density(subject.model.operator, state, "the work of a path")
         warnings: list[str] = []
         available = self._available(subject, warnings) if self._data else 0
         with subject.model.evaluating():

@@ -123,6 +123,7 @@ def diagnose(
     data: Data | None = None,
     settings: Mapping[str, Any] | None = None,
     trust_data: bool = False,
+    excursion: int | None = None,
     cache: str | os.PathLike[str] | None = None,
     seed: int = 0,
     device: str = "auto",
@@ -142,6 +143,8 @@ def diagnose(
         settings: Options that collide with arguments of this function: `{"data": False}` is the diagnostic's option
             `data`, and `{"data.size": 32}` is an option of data given by name.
         trust_data: Whether the data named by the checkpoint may be read and downloaded, even if the file is not yours.
+        excursion: Levels that each step of a chain heats and cools back (`walkback.sampling.excursions`); None measures
+            single steps.
         cache: Directory of finished parts, to resume from.
         seed: Seed of all randomness.
         device: Device to compute on, for a checkpoint file.
@@ -168,12 +171,17 @@ def diagnose(
     source: Any = model
     recording = _recording(source)
     if recording is not None:
+        if excursion is not None:
+            raise ConfigurationError(
+                f"Got excursion = {excursion} beside a trace, whose steps are taken already: leave it out."
+            )
         return carry_out(TraceJob(name or instance, recording, options=options | own), progress).report
     job = DiagnoseJob(
         diagnostic=name or instance,
         model=model_request(source, device, precision),
         options=options | own,
         data=data_request(data, of_data, trust_data),
+        excursion=excursion,
         cache=renamed("keep", path_or_none(keep), "cache", path_or_none(cache)),
         seed=seed,
     )

@@ -29,6 +29,7 @@ def sample(
     extra: int = 0,
     chain: int = 0,
     every: int | None = None,
+    excursion: int | None = None,
     label: int | str | None = None,
     guidance: float | None = None,
     readout: Readout = "state",
@@ -55,6 +56,8 @@ def sample(
         extra: Number of steps at T = 1 before the recorded chain.
         chain: Number of recorded steps at T = 1.
         every: Steps between two recorded frames, the first of which precedes the chain; None records about 20 more.
+        excursion: Levels that each step at T = 1 heats and cools back (`walkback.sampling.excursions`); None takes
+            single steps.
         label: Class of the samples by name or number, for a class-conditional model, or "none" for unconditional
             samples. None takes the classes of the data that chains start from, or draws them as in the training data.
         guidance: Position between the unconditional (0) and the conditional (1) operator, or beyond; see
@@ -86,6 +89,7 @@ def sample(
         extra=extra,
         chain=chain,
         every=every,
+        excursion=excursion,
         readout=readout,
         labels=LabelRequest(label, guidance),
         batch_size=batch_size,

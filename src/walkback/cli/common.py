@@ -141,6 +141,15 @@ Guidance: TypeAlias = Annotated[
         help="Position between the unconditional (0) and the class-conditional (1) operator, or beyond.",
     ),
 ]
+Excursion: TypeAlias = Annotated[
+    int | None,
+    typer.Option(
+        min=1,
+        metavar="LEVELS",
+        help="Heat this many levels of the schedule and cool them back in each step at T = 1, by 2 runs of the network "
+        "per level (default: single steps, 1 run).",
+    ),
+]
 Seed: TypeAlias = Annotated[int, typer.Option(min=0, help="Seed.")]
 Device: TypeAlias = Annotated[str, typer.Option(metavar="auto|cpu|cuda[:i]", help="Device to compute on.")]
 Plot: TypeAlias = Annotated[

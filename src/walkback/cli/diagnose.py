@@ -11,6 +11,7 @@ from typer.core import TyperCommand
 from walkback.cli.common import (
     DataSource,
     Device,
+    Excursion,
     ForcePlot,
     Json,
     MeasuringPrecision,
@@ -96,6 +97,7 @@ def diagnose(
             help="Array (chains, draws, …) in a trace .npz (default: trace, or the only one).",
         ),
     ] = None,
+    excursion: Excursion = None,
     cache: WorkDirectory = None,
     keep: OldKeep = None,
     plot: Plot = None,
@@ -113,6 +115,8 @@ def diagnose(
 
     walkback diagnose reversibility final.safetensors --set chains=200 --threshold 5 --json
 
+    walkback diagnose mixing runs/mine --excursion 5
+
     walkback diagnose mixing trace.npz
     """
     from walkback.jobs.diagnose import DiagnoseJob
@@ -127,6 +131,10 @@ def diagnose(
     if checkpoint.suffix.lower() in ENDINGS:
         if data is not None or of_data:
             raise ConfigurationError("Got data beside a trace, expected the trace alone: leave --data out.")
+        if excursion is not None:
+            raise ConfigurationError(
+                f"Got --excursion {excursion} beside a trace, whose steps are taken already: leave it out."
+            )
         trace = TraceJob(name, checkpoint, array, options, limits, plot, force)
         found = carry_out(ctx, output, trace)
     else:
@@ -140,6 +148,7 @@ def diagnose(
             options=options,
             data=DataRequest(data, of_data, trust_data),
             thresholds=limits,
+            excursion=excursion,
             cache=renamed(output.warn, flags, "keep", keep, "cache", cache),
             plot=plot,
             overwrite=force,

@@ -11,6 +11,7 @@ from walkback.cli.common import (
     CheckpointFile,
     Device,
     DrawingPrecision,
+    Excursion,
     Force,
     Guidance,
     Json,
@@ -56,6 +57,7 @@ def sample(
     every: Annotated[
         int | None, typer.Option(min=1, help="Steps between two recorded frames (default: 20 frames).")
     ] = None,
+    excursion: Excursion = None,
     label: Label = None,
     guidance: Guidance = None,
     readout: ReadoutOption = "state",
@@ -83,6 +85,8 @@ def sample(
 
     walkback sample final.safetensors --from data --num 8 --chain 1000 --every 100 --out from-data.png
 
+    walkback sample final.safetensors --num 8 --chain 100 --excursion 5 --out excursions.png
+
     walkback sample final.safetensors --label 7 --guidance 2
     """
     from walkback.jobs.inputs import ModelRequest
@@ -101,6 +105,7 @@ def sample(
         extra=extra,
         chain=chain,
         every=every,
+        excursion=excursion,
         readout=readout,
         labels=LabelRequest(label, guidance),
         out=out,

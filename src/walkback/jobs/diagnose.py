@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cache, partial
 from pathlib import Path
 from typing import Any
@@ -20,6 +20,7 @@ from walkback.measuring.diagnose import build_diagnostic, diagnose_model
 from walkback.measuring.provenance import Provenance
 from walkback.pictures.plots import check_plot_target
 from walkback.report import Report
+from walkback.sampling.excursions import there_and_back
 from walkback.storage.files import require_apart
 from walkback.storage.work_cache import WorkCache
 from walkback.support.watch import Silent, Watch
@@ -51,6 +52,7 @@ class DiagnoseJob:
         data: Data to compare with, if the diagnostic uses any.
         thresholds: Pairs of the name of a figure ("" for the headline) and its upper limit.
         cache: Directory of finished parts, to resume from; None keeps none.
+        excursion: Levels that each step of a chain heats and cools back; None measures single steps.
         plot: File to plot the report to; None writes none.
         overwrite: Whether an existing plot may be replaced.
         seed: Seed of all randomness.
@@ -63,6 +65,7 @@ class DiagnoseJob:
     data: DataRequest = field(default_factory=DataRequest)
     thresholds: tuple[tuple[str, float], ...] = ()
     cache: Path | None = None
+    excursion: int | None = None
     plot: Path | None = None
     overwrite: bool = False
     seed: int = 0
@@ -74,6 +77,7 @@ class DiagnoseJob:
         The data of the checkpoint are prepared later, and only if the diagnostic uses them.
         """
         at_least(0, self.say, seed=self.seed)
+        at_least(1, self.say, excursion=self.excursion)
         self.data.check(self.say)
         for name, limit in self.thresholds:
             if math.isnan(limit):
@@ -84,12 +88,15 @@ class DiagnoseJob:
             require_apart(self.plot, (*self.model.files, *self.data.files))
             check_plot_target(self.plot, self.overwrite)
         diagnostic, table = self._built(registry)
-        loaded = self.model.open(registry, watch, densities=True)
+        loaded, chain = self.model.open(registry, watch, densities=True), {}
+        if self.excursion is not None:
+            loaded = replace(loaded, model=there_and_back(loaded.model, self.excursion))
+            chain = {"excursion": self.excursion}
         data = cache(partial(self.data.open, loaded, registry, Silent(), comparable=True))
         if self.data.source is not None:
             watch.stage(f"Preparing {self.data.name or 'data'}", 0)
             data()
-        provenance = Provenance.of(loaded, self.seed, diagnostic=table)
+        provenance = Provenance.of(loaded, self.seed, diagnostic=table, **chain)
         facts = {**provenance.to_dict(), "device": str(loaded.device), "data": self.data.name}
         pieces = WorkCache(self.cache, facts)
         return CheckedDiagnosis(loaded, diagnostic, provenance, data, pieces, self.thresholds)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Protocol, final
 
@@ -28,6 +28,7 @@ from walkback.pictures.frames import open_sink
 from walkback.pictures.sinks import as_values
 from walkback.pictures.starts import read_starts
 from walkback.sampling import SamplePlan, sample_frames
+from walkback.sampling.excursions import there_and_back
 from walkback.sampling.finite import require_finite
 from walkback.sampling.readout import read_out, require_readout
 from walkback.schedules import Levels
@@ -81,6 +82,7 @@ class SampleJob:
         extra: Steps at T = 1 before the recorded chain.
         chain: Length of the recorded chain at T = 1, in steps.
         every: Steps between two recorded frames; None records about 20 frames.
+        excursion: Levels that each step at T = 1 heats and cools back; None takes single steps.
         readout: How states are shown, see `walkback.sampling.readout`.
         labels: Class labels and guidance. Without a requested label, chains started from data have the labels of the
             data, and chains started from a file none.
@@ -100,6 +102,7 @@ class SampleJob:
     extra: int = 0
     chain: int = 0
     every: int | None = None
+    excursion: int | None = None
     readout: Readout = "state"
     labels: LabelRequest = field(default_factory=LabelRequest)
     out: Path | None = None
@@ -117,6 +120,7 @@ class SampleJob:
         loaded = self.model.open(registry, watch)
         require_readout(loaded.model, self.readout)
         labels = self.labels.check(loaded, self.say)
+        chains = self._chains(labels.guide(loaded))
         require_room(self.say("num", self.num), (self.num or 0) * loaded.info.space.size)
         start, data, levels = None, None, self._levels(loaded) if self._origin == "noise" else ()
         own: Context = None
@@ -135,9 +139,7 @@ class SampleJob:
         protocol = self._protocol(loaded, levels, data, facts)
         recorder = self._recorder(loaded.info, plan, protocol)
         context = labels.of(plan.num, self.seed, own)
-        return CheckedSampling(
-            labels.guide(loaded), plan, levels, start, context, self.readout, protocol, recorder
-        )
+        return CheckedSampling(chains, plan, levels, start, context, self.readout, protocol, recorder)
 
     @property
     def _origin(self) -> str:
@@ -148,13 +150,19 @@ class SampleJob:
 
     def _require_consistent(self) -> None:
         say, origin = self.say, self.start if isinstance(self.start, str) else "states"
-        at_least(1, say, num=self.num, levels=self.levels, every=self.every, batch_size=self.batch_size)
+        counts = {"num": self.num, "levels": self.levels, "every": self.every, "excursion": self.excursion}
+        at_least(1, say, **counts, batch_size=self.batch_size)
         at_least(0, say, extra=self.extra, chain=self.chain, seed=self.seed)
         one_of(SPLITS, say, split=self.split)
         if self.every is not None and self.every > max(self.chain, 1):
             raise ConfigurationError(
                 f"{say('every', self.every)} is longer than the chain ({say('chain', self.chain)}): lower it, or raise "
                 f"{say('chain')}."
+            )
+        if self.excursion is not None and not (self.chain or self.extra):
+            raise ConfigurationError(
+                f"{say('excursion', self.excursion)} has no effect without steps at T = 1: add {say('chain')} or "
+                f"{say('extra')}."
             )
         if origin != "noise" and self.levels is not None:
             raise ConfigurationError(
@@ -165,6 +173,12 @@ class SampleJob:
             raise ConfigurationError(
                 f"{say('split', self.split)} has no effect with {say('start', origin)}: add {say('start', 'data')}."
             )
+
+    def _chains(self, loaded: LoadedModel) -> LoadedModel:
+        """Return the model whose steps at T = 1 are those of the chain."""
+        if self.excursion is None:
+            return loaded
+        return replace(loaded, model=there_and_back(loaded.model, self.excursion))
 
     def _levels(self, loaded: LoadedModel) -> Levels:
         model = loaded.model
@@ -193,6 +207,7 @@ class SampleJob:
             "annealing_steps": len(levels),
             "extra": self.extra,
             "chain": self.chain,
+            **({} if self.excursion is None else {"excursion": self.excursion}),
             "readout": self.readout,
             "batch_size": self.batch_size,
             **labels,

@@ -5,6 +5,8 @@ plan         many samples in batches, recorded at given steps
 readout      how a state is shown: itself, or the mean of a step from it
 inpainting   chains with a part of every state held fixed
 guidance     class-conditional chains, extrapolated away from unconditional ones
+excursions   chains that heat some levels and cool them back in every step
+wrapped      operators made of another operator: guided ones and excursions
 """
 
 from __future__ import annotations

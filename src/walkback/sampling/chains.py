@@ -17,6 +17,7 @@ import torch
 
 from walkback.operators import TransitionOperator
 from walkback.priors import Prior
+from walkback.sampling.wrapped import single
 from walkback.schedules import Level, Levels
 from walkback.state import Context, State
 from walkback.support.shapes import require_like
@@ -86,8 +87,8 @@ def cool(
     generator: torch.Generator,
     context: Context = None,
 ) -> Iterator[State]:
-    """Cool `state` s_K through `levels`, hottest first; yield s_{K-1}, …, s_0."""
-    return steps(operator, state, reversed(levels), generator, context)
+    """Cool `state` s_K through `levels` in single steps, hottest first; yield s_{K-1}, …, s_0."""
+    return steps(single(operator), state, reversed(levels), generator, context)
 
 
 def chain(

@@ -20,22 +20,21 @@ import math
 from typing import final
 
 import torch
-from torch import Tensor
 
 from walkback.errors import ConfigurationError
 from walkback.model import Model
 from walkback.operators import Conditional, Guidable, Latent, TransitionOperator
+from walkback.sampling.wrapped import Wrapped, WrappedLatent
 from walkback.schedules import Level
-from walkback.state import Context, State, StateSpace
+from walkback.state import Context, State
 from walkback.support.seeding import generator
 
 
-class _Guiding(TransitionOperator):
+class _Guiding(Wrapped):
     """An operator that is evaluated twice at each state, with and without the context."""
 
     def __init__(self, operator: TransitionOperator, scale: float) -> None:
-        super().__init__()
-        self.operator = operator
+        super().__init__(operator)
         self.scale = scale
 
     def forward(self, state: State, level: Level, context: Context = None) -> Conditional:
@@ -50,11 +49,6 @@ class _Guiding(TransitionOperator):
             )
         return told.guided(self.operator(state, level), self.scale)
 
-    @property
-    def max_temperature(self) -> float:
-        """T_max of the operator."""
-        return self.operator.max_temperature
-
 
 @final
 class Guided(_Guiding):
@@ -62,27 +56,8 @@ class Guided(_Guiding):
 
 
 @final
-class GuidedLatent(_Guiding, Latent):
+class GuidedLatent(_Guiding, WrappedLatent):
     """An operator with latent units, guided; see `guided`."""
-
-    def __init__(self, operator: TransitionOperator, scale: float) -> None:
-        super().__init__(operator, scale)
-        if not isinstance(operator, Latent):
-            raise TypeError(f"Got {type(operator).__name__}, expected an operator with latent units.")
-        self._latent: Latent = operator
-
-    @property
-    def state_space(self) -> StateSpace:
-        """Space of the operator's chain."""
-        return self._latent.state_space
-
-    def initial_state(self, data: Tensor, generator: torch.Generator) -> tuple[State, Tensor]:
-        """Draw the operator's initial state."""
-        return self._latent.initial_state(data, generator)
-
-    def visible(self, state: State) -> Tensor:
-        """Return the data part of the operator's state."""
-        return self._latent.visible(state)
 
 
 def guided(operator: TransitionOperator, scale: float) -> TransitionOperator:

@@ -5,8 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import partial
-from itertools import chain as joined
-from itertools import repeat
 
 import torch
 from torch import Tensor
@@ -14,7 +12,7 @@ from torch import Tensor
 from walkback.errors import WalkbackError
 from walkback.model import Model
 from walkback.operators import initial_state
-from walkback.sampling.chains import COLD, steps
+from walkback.sampling.chains import chain, cool
 from walkback.sampling.finite import FiniteStates
 from walkback.schedules import Levels
 from walkback.state import Context, State, concatenate, map_context
@@ -125,8 +123,10 @@ def _steps(
     else:
         state, _ = initial_state(model.operator, start, generator)
     yield state
-    way = joined(reversed(levels), repeat(COLD, plan.extra + plan.chain))
-    yield from steps(model.operator, state, way, generator, context)
+    for colder in cool(model.operator, state, levels, generator, context):
+        state = colder
+        yield state
+    yield from chain(model.operator, state, plan.extra + plan.chain, generator, context)
 
 
 def _part(first: int, num: int, device: torch.device, leaf: Tensor) -> Tensor:

@@ -20,6 +20,7 @@ from walkback.errors import ConfigurationError
 from walkback.kernels import expectation
 from walkback.model import Model
 from walkback.operators import TransitionOperator, visible
+from walkback.sampling.wrapped import single
 from walkback.schedules import Level
 from walkback.state import Context, State
 from walkback.support.readouts import Readout, readout_temperature
@@ -46,7 +47,7 @@ def read_out(operator: TransitionOperator, state: State, readout: Readout, conte
     if temperature is None:
         return visible(operator, state)
     level = Level(1, temperature)
-    kernel = operator(state, level, context).cooling(level)
+    kernel = single(operator)(state, level, context).cooling(level)
     mean = expectation(kernel)
     if mean is None:
         raise ConfigurationError(
