@@ -93,9 +93,10 @@ class _Sizes(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="ignore", strict=True)
 
-    sample_size: Annotated[int, Field(ge=1, le=2**14)] | Annotated[
-        list[Annotated[int, Field(ge=1, le=2**14)]], Field(min_length=2, max_length=2)
-    ]
+    sample_size: (
+        Annotated[int, Field(ge=1, le=2**14)]
+        | Annotated[list[Annotated[int, Field(ge=1, le=2**14)]], Field(min_length=2, max_length=2)]
+    )
     in_channels: Annotated[int, Field(ge=1, le=2**10)] = 3
     out_channels: Annotated[int, Field(ge=1, le=2**11)] = 3
     class_embed_type: str | None = None
@@ -186,9 +187,7 @@ def _document(path: Path) -> dict[str, Any]:
     except (ValueError, RecursionError) as error:
         raise ConfigurationError(f"{path} cannot be read as JSON: {one_line(error)}.") from error
     if not isinstance(document, dict):
-        raise ConfigurationError(
-            f"Got {path} with {shortened(repr(document), 40)}, expected a JSON object."
-        )
+        raise ConfigurationError(f"Got {path} with {shortened(repr(document), 40)}, expected a JSON object.")
     return document
 
 

@@ -139,8 +139,8 @@ class DiffusersUNet(Network):
         options: dict[str, Any] = dict(locals())
         del options["self"]
         halved = len(block_out_channels) - 1
-        down: tuple[DownBlock, ...] = ("DownBlock2D",) * halved + ("AttnDownBlock2D",)
-        up: tuple[UpBlock, ...] = ("AttnUpBlock2D",) + ("UpBlock2D",) * halved
+        down = ("DownBlock2D",) * halved + ("AttnDownBlock2D",)
+        up = ("AttnUpBlock2D",) + ("UpBlock2D",) * halved
         options["down_block_types"] = down_block_types or down
         options["up_block_types"] = up_block_types or up
         options["mid_block_type"] = None if mid_block_type == "none" else mid_block_type

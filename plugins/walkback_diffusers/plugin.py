@@ -21,4 +21,6 @@ def walkback_networks() -> Iterator[Component]:
 @hookimpl
 def walkback_commands() -> Iterator[Command]:
     """`walkback import diffusers`."""
-    yield Command("import", "walkback_diffusers.command:app", "Turn models of other libraries into checkpoints.")
+    yield Command(
+        "import", "walkback_diffusers.command:app", "Turn models of other libraries into checkpoints."
+    )
