@@ -19,7 +19,7 @@ from walkback.kernels import divergence
 from walkback.levels import levels_of_rows
 from walkback.measuring.work import ClippingCheck, PathWork
 from walkback.model import Model
-from walkback.operators import initial_state
+from walkback.operators import Conditional, initial_state
 from walkback.processes import Jumping
 from walkback.schedules import Level, Levels
 from walkback.state import Context, batch_size
@@ -102,12 +102,13 @@ def _term(
     """Draw s_t for rows that are all at the first level, or all above it, and return their terms, `(B,)`."""
     target = process.marginal(start.state, level).sample(generator)
     clipping.look(target)
-    reverse = model.operator(target, level, start.context).cooling(level)
+    conditional: Conditional = model.operator(target, level, start.context)
+    reverse = conditional.cooling(level)
     if not isinstance(level.elapsed, Tensor):
         return -reverse.log_prob(start.state)
     posterior = process.posterior(target, level, start.state)
     exact = divergence(posterior, reverse)
-    if exact is not None:
-        return exact
-    source = posterior.sample(generator)
-    return posterior.log_prob(source) - reverse.log_prob(source)
+    if exact is None:
+        source = posterior.sample(generator)
+        exact = posterior.log_prob(source) - reverse.log_prob(source)
+    return exact
