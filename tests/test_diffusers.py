@@ -21,7 +21,7 @@ from walkback.errors import ConfigurationError
 from walkback.kernels import NormalKernel
 from walkback.model import Model
 from walkback.networks import Ports, Told
-from walkback_diffusers.network import DiffusersUNet
+from walkback_diffusers.network import Details, DiffusersUNet
 
 diffusers = pytest.importorskip("diffusers", reason="needs walkback[diffusers]")
 
@@ -286,8 +286,8 @@ def test_all_blocks_that_are_offered_run(block: str) -> None:
         block_out_channels=(32,),
         down_block_types=(names[0],),  # type: ignore[arg-type]
         up_block_types=(names[1],),  # type: ignore[arg-type]
-        time_embedding_type="learned",
         num_train_timesteps=3,
+        details=Details(time_embedding_type="learned"),
     )
     module = network.build(Ports((1, 4, 4), heads=1))
     (output,) = module(torch.zeros(2, 1, 4, 4), Told(torch.tensor([0.0, 1.0])))

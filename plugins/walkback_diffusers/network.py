@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Mapping
+from dataclasses import asdict, dataclass, fields
 from typing import Annotated, Any, Literal, TypeAlias, final
 
 import torch
@@ -79,24 +80,17 @@ class Backbone(nn.Module):
         return torch.bucketize(told.log2_temperature.to(middles), middles)
 
 
-@final
-class DiffusersUNet(Network):
-    """The U-Net of diffusers, with the options of `UNet2DModel`.
+@dataclass(frozen=True, slots=True)
+class Details:
+    """Options of `UNet2DModel` that are rarely changed.
 
-    Args:
-        block_out_channels: Feature maps at each resolution, finest first.
-        down_block_types: Blocks on the way down; None has attention at the coarsest resolution.
-        up_block_types: Blocks on the way up; None has attention at the coarsest resolution.
+    Attributes:
         mid_block_type: Block at the coarsest resolution.
-        layers_per_block: Residual layers of each block.
         mid_block_scale_factor: What the output of the middle block is divided by.
         add_attention: Whether the middle block has attention.
-        attention_head_dim: Feature maps per attention head; None has one head.
-        norm_num_groups: Groups of the group norms, a divisor of all feature maps.
         attn_norm_num_groups: Groups of the norm before attention in the middle block; None takes norm_num_groups.
         norm_eps: ε of the group norms.
         act_fn: Activation function.
-        dropout: Share of features left out in training.
         resnet_time_scale_shift: How features are conditioned on the timestep.
         downsample_type: How resolution is halved.
         downsample_padding: Padding of the convolution that does so.
@@ -106,45 +100,69 @@ class DiffusersUNet(Network):
         freq_shift: Shift of the sinusoids' frequencies.
         flip_sin_to_cos: Whether cosines come first.
         center_input_sample: Whether the network sees 2 s - 1 instead of s.
+    """
+
+    mid_block_type: Literal["UNetMidBlock2D", "none"] = "UNetMidBlock2D"
+    mid_block_scale_factor: Annotated[float, Field(gt=0.0)] = 1.0
+    add_attention: bool = True
+    attn_norm_num_groups: Size | None = None
+    norm_eps: Annotated[float, Field(gt=0.0)] = 1e-5
+    act_fn: Literal["silu", "swish", "mish", "gelu", "relu"] = "silu"
+    resnet_time_scale_shift: Literal["default", "scale_shift"] = "default"
+    downsample_type: Literal["conv", "resnet"] = "conv"
+    downsample_padding: Annotated[int, Field(ge=0, le=1)] = 1
+    upsample_type: Literal["conv", "resnet"] = "conv"
+    time_embedding_type: Literal["positional", "fourier", "learned"] = "positional"
+    time_embedding_dim: Size | None = None
+    freq_shift: Annotated[float, Field(ge=0.0, le=1.0)] = 0.0
+    flip_sin_to_cos: bool = True
+    center_input_sample: bool = False
+
+
+@final
+class DiffusersUNet(Network):
+    """The U-Net of diffusers, with the options of `UNet2DModel`.
+
+    Args:
+        block_out_channels: Feature maps at each resolution, finest first.
+        layers_per_block: Residual layers of each block.
+        down_block_types: Blocks on the way down; None has attention at the coarsest resolution.
+        up_block_types: Blocks on the way up; None has attention at the coarsest resolution.
+        attention_head_dim: Feature maps per attention head; None has one head.
+        norm_num_groups: Groups of the group norms, a divisor of all feature maps.
+        dropout: Share of features left out in training.
         num_train_timesteps: K, number of timesteps that are distinguished; None for continuous timesteps.
+        details: Other options.
     """
 
     def __init__(
         self,
         *,
         block_out_channels: Annotated[tuple[Size, ...], _MOST] = (32, 64),
+        layers_per_block: Blocks = 1,
         down_block_types: Annotated[tuple[DownBlock, ...], _MOST] | None = None,
         up_block_types: Annotated[tuple[UpBlock, ...], _MOST] | None = None,
-        mid_block_type: Literal["UNetMidBlock2D", "none"] = "UNetMidBlock2D",
-        layers_per_block: Blocks = 1,
-        mid_block_scale_factor: Annotated[float, Field(gt=0.0)] = 1.0,
-        add_attention: bool = True,
         attention_head_dim: Size | None = None,
         norm_num_groups: Size = 8,
-        attn_norm_num_groups: Size | None = None,
-        norm_eps: Annotated[float, Field(gt=0.0)] = 1e-5,
-        act_fn: Literal["silu", "swish", "mish", "gelu", "relu"] = "silu",
         dropout: Annotated[float, Field(ge=0.0, lt=1.0)] = 0.0,
-        resnet_time_scale_shift: Literal["default", "scale_shift"] = "default",
-        downsample_type: Literal["conv", "resnet"] = "conv",
-        downsample_padding: Annotated[int, Field(ge=0, le=1)] = 1,
-        upsample_type: Literal["conv", "resnet"] = "conv",
-        time_embedding_type: Literal["positional", "fourier", "learned"] = "positional",
-        time_embedding_dim: Size | None = None,
-        freq_shift: Annotated[float, Field(ge=0.0, le=1.0)] = 0.0,
-        flip_sin_to_cos: bool = True,
-        center_input_sample: bool = False,
         num_train_timesteps: Timesteps | None = None,
+        details: Details | None = None,
     ) -> None:
-        options: dict[str, Any] = dict(locals())
-        del options["self"]
         halved = len(block_out_channels) - 1
-        down = ("DownBlock2D",) * halved + ("AttnDownBlock2D",)
-        up = ("AttnUpBlock2D",) + ("UpBlock2D",) * halved
-        options["down_block_types"] = down_block_types or down
-        options["up_block_types"] = up_block_types or up
-        options["mid_block_type"] = None if mid_block_type == "none" else mid_block_type
-        self._options = options
+        more = asdict(details or Details())
+        if more["mid_block_type"] == "none":
+            more["mid_block_type"] = None
+        self._options: dict[str, Any] = {
+            "block_out_channels": block_out_channels,
+            "layers_per_block": layers_per_block,
+            "down_block_types": down_block_types or ("DownBlock2D",) * halved + ("AttnDownBlock2D",),
+            "up_block_types": up_block_types or ("AttnUpBlock2D",) + ("UpBlock2D",) * halved,
+            "attention_head_dim": attention_head_dim,
+            "norm_num_groups": norm_num_groups,
+            "dropout": dropout,
+            "num_train_timesteps": num_train_timesteps,
+            **more,
+        }
 
     def build(self, ports: Ports) -> Backbone:
         """Builds a network whose output is 0; raises ConfigurationError for states or options that do not fit."""
@@ -177,12 +195,14 @@ def options_of_config(config: Mapping[str, Any]) -> dict[str, Any]:
     Options that both leave out by None are omitted. Values are not checked.
     """
     theirs = inspect.signature(require("diffusers", "diffusers").UNet2DModel.__init__).parameters
-    ours = inspect.signature(DiffusersUNet.__init__).parameters
-    found = {}
-    for name in (name for name in theirs if name in ours and name != "self"):
-        value = config.get(name, theirs[name].default)
-        if name == "mid_block_type" and value is None:
-            value = "none"
-        if value is not None or ours[name].default is not None:
-            found[name] = value
+    details = {field.name: field.default for field in fields(Details)}
+    ours = {name: option.default for name, option in inspect.signature(DiffusersUNet).parameters.items()}
+    found: dict[str, Any] = {"details": {}}
+    for name, default in (ours | details).items():
+        if name in theirs:
+            value = config.get(name, theirs[name].default)
+            if name == "mid_block_type" and value is None:
+                value = "none"
+            if value is not None or default is not None:
+                (found["details"] if name in details else found)[name] = value
     return found
