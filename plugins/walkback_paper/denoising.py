@@ -125,7 +125,7 @@ class Denoising(Parametrization, Constrained):
         self._clip = clip
         self.noise_model = GaussianNoise(form, variance=noise.sigma**2)
         self.register_buffer("first_share", torch.tensor(_FIRST_SHARE, dtype=torch.float64))
-        self.register_buffer("max_variance", torch.ones((), dtype=torch.float64))
+        self.register_buffer("max_variance", torch.ones(()))
         self._ones = (1,) * (len(shape) + 1)
         self._numbers = Numbers()
 
@@ -158,7 +158,7 @@ class Denoising(Parametrization, Constrained):
 
     def noise(self, level: Level) -> Tensor:
         """Returns v, `(1 or B, 1, …)`."""
-        return self.noise_model.of_step(level, self.max_variance.new_empty(self._ones)).variance
+        return self.noise_model.of_step(level, self.first_share.new_empty(self._ones)).variance
 
     def forward(
         self, network: nn.Module, state: Tensor, level: Level, context: Context = None
