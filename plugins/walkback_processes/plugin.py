@@ -37,9 +37,9 @@ def walkback_processes() -> Iterator[Component]:
         "Walks from the prior, infused with the example",
         defaults={
             **local,
-            # The network sees the example through little more than noise: one step must be able to forget the state.
+            # One step must be able to forget the state, and the network to know how much of the example it contains.
             "operator": {"sigma_share": 1.0},
-            "schedule": {"name": "constant", "num_steps": 15},
+            "schedule": {"name": "geometric", "factor": 1.15, "n1": 0},
         },
     )
 
