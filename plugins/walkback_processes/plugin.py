@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from walkback.component import Component
+from walkback.component import Component, Recipe
 from walkback.hookspecs import hookimpl
 
 
@@ -67,3 +67,15 @@ def walkback_schedules() -> Iterator[Component]:
         "walkback_processes.betas:BetasSchedule",
         "Variance-preserving noise by its β_t: linear, cosine, sqrt-linear, sigmoid, or given (DDPM)",
     )
+
+
+@hookimpl
+def walkback_recipes() -> Iterator[Recipe]:
+    """One recipe a process, on the same data with the same network."""
+    for name, method in (
+        ("dae", "a denoising autoencoder"),
+        ("gsn", "walkback training of a generative stochastic network"),
+        ("infusion", "infusion training"),
+    ):
+        summary = f"Real 8×8 digits with {method}, about two minutes on two cores"
+        yield Recipe(f"digits-{name}", f"walkback_processes:recipes/digits-{name}.toml", summary)
