@@ -140,7 +140,9 @@ def test_before_it_has_seen_data_an_operator_takes_any_smoothing() -> None:
 
 
 def test_the_mixing_mean_has_no_smoothing() -> None:
-    with pytest.raises(ConfigurationError, match=r"operator\.mean = 'mix', expected 'preconditioned'"):
+    with pytest.raises(
+        ConfigurationError, match=r"operator\.smoothed = true has no effect on operator\.mean = 'mix'"
+    ):
         gaussian_mlp(Space((2,)), smoothing=0.4, mean="mix")
 
 

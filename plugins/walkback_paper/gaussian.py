@@ -5,6 +5,9 @@
                             c_skip = σ_d² / (v + σ_d²),   c_out = √v σ_d / √(v + σ_d²) · w,   v = v_T
                             w = √(v (1 - ν²/σ_d²) / (v + ν²)), which is 1 for ν = 0
 
+          linear            `linear`: starts at the best Gaussian of the data
+          epsilon, x, v     `denoising`: the reverse of known noise, as in diffusion models
+
     variance  fixed         v_T = T σ² in both directions
               tied          v_T = T σ² r(s) in both directions, r = 4^tanh(G(s)) in [1/4, 4]
               softplus      v_T = T σ² r(s) in both directions, r = softplus(G(s) + c)²         (section 3.3)
@@ -40,6 +43,7 @@ from torch.nn.functional import softplus
 from walkback.errors import ConfigurationError
 from walkback.kernels import Kernel, normal_at
 from walkback.networks import Network
+from walkback.noising import Form, GaussianNoise, Reversing
 from walkback.operators import Conditional, DataAware, Guidable, Noisy
 from walkback.schedules import Level
 from walkback.state import Context, StateSpace
@@ -47,6 +51,7 @@ from walkback.support.constraints import Constrained, Constraint, greater_than, 
 from walkback.support.readings import Numbers
 from walkback.temperature import VARIANCE_LAW, TemperatureLaw
 from walkback_paper.bases import BasisName
+from walkback_paper.denoising import Clip, Denoising, Prediction
 from walkback_paper.linear import LinearGaussian
 from walkback_paper.moments import largest_variance
 from walkback_paper.parametrized import (
@@ -126,6 +131,11 @@ class GaussianParametrization(Parametrization, Constrained):
         self.register_buffer("data_variance", torch.tensor(1.0 + smoothing**2))
         self.register_buffer("max_variance", torch.ones(()))
         self._numbers = Numbers()
+
+    @property
+    def heads(self) -> int:
+        """Returns the number of outputs of the network: F, and G where the variance is learned."""
+        return 1 if self._noise.form == "fixed" else 2
 
     @property
     def constraints(self) -> Mapping[str, Constraint]:
@@ -213,7 +223,7 @@ class GaussianParametrization(Parametrization, Constrained):
 
 
 @final
-class Gaussian(Parametrized, DataAware, Noisy):
+class Gaussian(Parametrized, DataAware, Noisy, Reversing):
     """Gaussian operator with any network.
 
     Args:
@@ -221,7 +231,10 @@ class Gaussian(Parametrized, DataAware, Noisy):
         network: Learns the mean, and the variance if it is learned.
         sigma: σ, standard deviation of the noise at T = 1, in the units of the data.
         sigma_share: Sets σ / σ_d instead, where σ_d² is the data's mean variance per dimension; None keeps `sigma`.
-        mean: Form of the mean; "mix" is the paper's, "linear" starts at the best Gaussian of the data.
+        mean: Form of the mean; "mix" is the paper's, "linear" starts at the best Gaussian of the data; "epsilon", "x"
+            and "v" reverse known noise (DDPM).
+        diffusion: The noise that "epsilon", "x" and "v" reverse.
+        clip: Lowest and highest data that those predict, in evaluation mode.
         basis: Directions whose variances the linear mean knows: "eigenvectors" of the data's covariance, for tables and
             small images, "cosine" for larger images, or "auto".
         mixture: Number of normal distributions in the cooling kernel of a linear mean, see `walkback_paper.mixtures`;
@@ -229,14 +242,15 @@ class Gaussian(Parametrized, DataAware, Noisy):
         alpha: α of the mixing mean.
         learn_alpha: Whether α is learned, starting from `alpha`.
         smoothed: Whether the noise that data are smoothed by (data.noise) scales what a preconditioned network learns.
-        variance: Form of the variance; "softplus" is the paper's, and runs away.
+        variance: Form of the variance; "softplus" is the paper's, and runs away. "large" and "range" are for known
+            noise.
         temperature_law: What T does to the variance; None multiplies it (Algorithm 1).
 
     Raises:
         ConfigurationError: The space is not real, the network does not support it, or options contradict each other.
     """
 
-    parametrization: GaussianParametrization | LinearGaussian
+    parametrization: GaussianParametrization | LinearGaussian | Denoising
 
     def __init__(
         self,
@@ -245,7 +259,9 @@ class Gaussian(Parametrized, DataAware, Noisy):
         *,
         sigma: Positive = 0.03,
         sigma_share: Positive | None = None,
-        mean: Mean | Literal["linear"] = "preconditioned",
+        mean: Mean | Literal["linear"] | Prediction = "preconditioned",
+        diffusion: Form = "preserving",
+        clip: Clip | None = None,
         basis: BasisName = "pixels",
         mixture: PositiveInt = 1,
         alpha: Fraction = 0.5,
@@ -255,39 +271,31 @@ class Gaussian(Parametrized, DataAware, Noisy):
         temperature_law: TemperatureLaw | None = None,
     ) -> None:
         leaf = single_tensor(space, "real", "a Gaussian operator", "choose real data or a Bernoulli operator")
-        if smoothed and mean != "preconditioned":
-            raise ConfigurationError(
-                f"Got operator.smoothed = true with operator.mean = '{mean}', expected 'preconditioned': "
-                "only that form is scaled by the noise of the data."
-            )
+        chosen = {
+            "basis": basis,
+            "mixture": mixture,
+            "diffusion": diffusion,
+            "clip": clip,
+            "variance": variance,
+        }
+        _require_effect(mean, {"smoothed": smoothed, **chosen})
         if smoothed and not leaf.noise:
             raise ConfigurationError(
                 "Got operator.smoothed = true for data without noise, expected some that are smoothed "
                 "(--set data.noise=0.3, where the dataset offers it): leave out operator.smoothed."
             )
-        if basis not in ("pixels", "auto") and mean != "linear":
-            raise ConfigurationError(
-                f"operator.basis = '{basis}' has no effect on operator.mean = '{mean}': set operator.mean = 'linear' "
-                "too, or leave out operator.basis."
-            )
-        if mixture > 1 and mean != "linear":
-            raise ConfigurationError(
-                f"operator.mixture = {mixture} has no effect on operator.mean = '{mean}': set operator.mean = 'linear' "
-                "too, or leave out operator.mixture."
-            )
         noise = Noise(sigma, sigma_share, variance, temperature_law or VARIANCE_LAW)
-        # The linear mean has no α either: one that is learned is refused as for the preconditioned mean.
-        mixing = Mixing("preconditioned" if mean == "linear" else mean, alpha, learn_alpha)
-        smoothing = leaf.noise if smoothed else 0.0
-        parametrization = (
-            LinearGaussian(leaf.shape, basis, noise, mixture)
-            if mean == "linear"
-            else GaussianParametrization(leaf.shape, mixing, noise, smoothing)
-        )
-        heads = 1 if variance == "fixed" else 2
-        if isinstance(parametrization, LinearGaussian):
-            heads = parametrization.heads
-        super().__init__(leaf, parametrization, network, heads)
+        # Other means have no α either: one that is learned is refused as for the preconditioned mean.
+        mixing = Mixing(mean if mean == "mix" else "preconditioned", alpha, learn_alpha)
+        parametrization: GaussianParametrization | LinearGaussian | Denoising
+        if mean == "linear":
+            parametrization = LinearGaussian(leaf.shape, basis, noise, mixture)
+        elif mean == "epsilon" or mean == "x" or mean == "v":
+            parametrization = Denoising(leaf.shape, mean, diffusion, noise, clip)
+        else:
+            smoothing = leaf.noise if smoothed else 0.0
+            parametrization = GaussianParametrization(leaf.shape, mixing, noise, smoothing)
+        super().__init__(leaf, parametrization, network, parametrization.heads)
 
     def fit_data(self, data: Tensor) -> None:
         """Estimates the data's moments; see the parametrization's `fit_data`."""
@@ -296,3 +304,32 @@ class Gaussian(Parametrized, DataAware, Noisy):
     def noise(self, level: Level) -> Tensor:
         """Returns T σ², the variance of heating where it is not learned, `(1 or B, 1, …)`."""
         return self.parametrization.noise(level)
+
+    @property
+    def reversed_noise(self) -> GaussianNoise | None:
+        """Returns the noise that the means "epsilon", "x" and "v" are the reverse of."""
+        return self.parametrization.noise_model if isinstance(self.parametrization, Denoising) else None
+
+
+_DENOISING = ("epsilon", "x", "v")
+_EFFECTS: Mapping[str, tuple[tuple[object, ...], tuple[str, ...]]] = {
+    "smoothed": ((False,), ("preconditioned",)),
+    "basis": (("pixels", "auto"), ("linear",)),
+    "mixture": ((1,), ("linear",)),
+    "diffusion": (("preserving",), _DENOISING),
+    "clip": ((None,), _DENOISING),
+    "variance": (("fixed", "tied", "softplus", "reverse"), _DENOISING),
+}
+"""Options that only some forms of the mean have: the values that others accept, and those forms."""
+
+
+def _require_effect(mean: str, options: Mapping[str, object]) -> None:
+    """Raises ConfigurationError for an option that the form of the mean does not use."""
+    for name, (neutral, means) in _EFFECTS.items():
+        value = options[name]
+        if mean not in means and value not in neutral:
+            shown = repr(value) if isinstance(value, str) else str(value).lower()
+            raise ConfigurationError(
+                f"operator.{name} = {shown} has no effect on operator.mean = '{mean}': set operator.mean = "
+                f"'{means[0]}' too, or leave out operator.{name}."
+            )

@@ -24,7 +24,8 @@ from torch import Tensor
 from walkback.errors import ConfigurationError
 from walkback.kernels import Kernel
 from walkback.levels import levels_of_rows
-from walkback.noising import BitNoise, GaussianNoise, SymbolNoise
+from walkback.noising import BitNoise, GaussianNoise, Reversing, SymbolNoise
+from walkback.noising.gaussian import FORGOTTEN
 from walkback.operators import Conditional, DataAware, Noisy, TransitionOperator
 from walkback.processes import Jumping, OperatorAware, Process, Stepwise
 from walkback.schedules import Level, Levels
@@ -34,9 +35,6 @@ from walkback.walk import Start, Transition
 
 Positive: TypeAlias = Annotated[float, Field(gt=0.0, allow_inf_nan=False)]
 NoiseName: TypeAlias = Literal["exploding", "preserving", "flips", "symbols"]
-
-_FORGOTTEN = 5.0
-"""Time of the last step, in units of σ_d²/σ²: preserving noise keeps at most exp(-5/2) of the signal in that step."""
 
 
 @final
@@ -72,11 +70,16 @@ class DiffusionProcess(Process, Stepwise, Jumping, DataAware, OperatorAware):
 
     @torch.no_grad()
     def fit_operator(self, operator: TransitionOperator) -> None:
-        """Sets σ to the operator's, unless it is an option.
+        """Copies the noise that the operator reverses, else sets σ to the operator's unless it is an option.
 
         Raises:
-            ConfigurationError: The operator's noise is unknown, or does not grow like the temperature.
+            ConfigurationError: The operator reverses other noise, or its noise is unknown or does not grow like the
+                temperature.
         """
+        reversed_noise = operator.reversed_noise if isinstance(operator, Reversing) else None
+        if reversed_noise is not None:
+            self._copy(reversed_noise)
+            return
         if not isinstance(self.noise, GaussianNoise) or self._sigma is not None:
             return
         if not isinstance(operator, Noisy):
@@ -91,6 +94,19 @@ class DiffusionProcess(Process, Stepwise, Jumping, DataAware, OperatorAware):
             )
         self.noise.variance.copy_(cold.mean())
 
+    def _copy(self, noise: GaussianNoise) -> None:
+        if not isinstance(self.noise, GaussianNoise) or self.noise.form != noise.form:
+            raise ConfigurationError(
+                f"Got process.noise = '{self._name}' with an operator that reverses '{noise.form}' noise, expected the "
+                f"same: set process.noise = '{noise.form}', or operator.diffusion to the other."
+            )
+        if self._sigma is not None:
+            raise ConfigurationError(
+                f"Got process.sigma = {self._sigma:g} with an operator that reverses noise of its own, expected none: "
+                "set operator.sigma or operator.sigma_share."
+            )
+        self.noise.load_state_dict(noise.state_dict())
+
     @property
     def max_temperature(self) -> float | None:
         """The operator's if noise explodes; else the T at which a single step forgets the state."""
@@ -98,8 +114,8 @@ class DiffusionProcess(Process, Stepwise, Jumping, DataAware, OperatorAware):
             if self.noise.form == "exploding":
                 return None
             spread, variance = self._numbers(self.noise.spread, self.noise.variance)
-            return max(1.0, _FORGOTTEN * spread / variance)
-        return max(1.0, _FORGOTTEN / self.noise.rate)
+            return max(1.0, FORGOTTEN * spread / variance)
+        return max(1.0, FORGOTTEN / self.noise.rate)
 
     def heating(self, conditional: Conditional, source: State, level: Level, origin: State) -> Kernel:
         """q(s_t | s_{t-1}), whatever the operator."""

@@ -33,6 +33,10 @@ _SMALLEST = 1e-30
 """Variance of the posterior at the first level: its logarithm is finite in single precision."""
 
 
+FORGOTTEN = 5.0
+"""Time in units of σ_d²/σ² after which preserving noise keeps exp(-5/2) of the signal: T_max of a single step."""
+
+
 @dataclass(frozen=True, slots=True)
 class Moments:
     """A linear-Gaussian step or marginal, s → N(m + signal (s - m), variance).
