@@ -151,5 +151,5 @@ def test_processes_propose_settings_that_suit_them(process: str) -> None:
     chosen = {"operator": "gaussian-mlp", "data": "swiss-roll", "process": process}
     config = resolve(Registry.discover(), components=chosen)
     assert config.objective.name == "walkback"
-    assert config.training.updates == "batch"
+    assert config.training.updates == "online"
     assert (config.schedule.name == "constant") == (process == "infusion")

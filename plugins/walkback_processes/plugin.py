@@ -17,7 +17,8 @@ def walkback_processes() -> Iterator[Component]:
         "Noise that does not depend on the operator, with known marginals (NET, DDPM)",
         defaults={"objective": {"name": "kl"}, "training": {"updates": "batch"}},
     )
-    local = {"objective": {"name": "walkback"}, "training": {"updates": "batch"}}
+    # Each transition has rows at all levels, or is as good as another: an update after each learns K times as fast.
+    local = {"objective": {"name": "walkback"}, "training": {"updates": "online"}}
     yield Component(
         "dae",
         "walkback_processes.reconstructing:DenoisingProcess",
