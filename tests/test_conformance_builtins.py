@@ -31,6 +31,7 @@ SMALL = {
     "encoder-decoder": {"hidden": 8, "channels": [4, 8]},
     "unet": {"channels": [8, 8], "blocks": 1},
     "plain-mlp": {"hidden": [8, 8]},
+    "diffusers-unet": {"block_out_channels": [8, 16]},
     "betas": {"betas": [1 - math.exp(-0.05), 0.2, 0.5]},  # for T_max = 100
     "explicit": {"temperatures": [1.0, 2.0, 4.0]},
     "swiss-roll": {"num": 500, "num_held_out": 100},
@@ -152,6 +153,8 @@ def test_conforms(kind, name, check, mirror, monkeypatch):
         pytest.importorskip(
             "wandb", reason="needs walkback[wandb], which is no part of walkback[dev]: it is large"
         )
+    if name == "diffusers-unet":
+        pytest.importorskip("diffusers", reason="needs walkback[diffusers]")
     monkeypatch.setenv("WALKBACK_DATA", str(mirror))
     monkeypatch.chdir(mirror.parent)
     spaces = SPACES.get(name.partition("-")[0], ()) if kind == "operator" else ()
