@@ -27,3 +27,18 @@ def walkback_objectives() -> Iterator[Component]:
         "walkback_processes.objectives:PosteriorDivergence",
         "KL(q(s_{t-1} | s_t, s_0) || p_T(s_{t-1} | s_t)), the exact term of the bound",
     )
+    yield Component(
+        "denoising",
+        "walkback_processes.denoising:DenoisingLoss",
+        "Squared error of the predicted noise or data, in several weights (DDPM)",
+    )
+
+
+@hookimpl
+def walkback_schedules() -> Iterator[Component]:
+    """Temperatures of variance-preserving noise."""
+    yield Component(
+        "betas",
+        "walkback_processes.betas:BetasSchedule",
+        "Variance-preserving noise by its β_t: linear, cosine, sqrt-linear, sigmoid, or given (DDPM)",
+    )

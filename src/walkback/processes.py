@@ -53,7 +53,7 @@ class Process(nn.Module, ABC):
           temperature per row if rows are at different levels.
         - `reverse` is p_T(· | target, context) with its graph. It is computed when the transition is requested, so
           weights may change between two transitions. `forward` is q_T(· | source, context); its graph may be freed.
-        - There are K transitions, as many as `levels`.
+        - There are K transitions, as many as `levels`, unless the process is `Abridged`.
         - A level that all rows share is an element of `levels` itself. s_K is the target at `levels[-1]`. Whether a
           path contains s_K is not random, so all ranks of a distributed run agree on it.
 
@@ -135,6 +135,14 @@ class Reconstructing(ABC):
         """Return q(s_t | s_0) at s_0 `(B, *E)`."""
 
 
+class Abridged(ABC):
+    """Capability of a process: a path to learn from may have fewer transitions than levels."""
+
+    @abstractmethod
+    def num_transitions(self, levels: Levels) -> int:
+        """Return the number of transitions of a path."""
+
+
 class OperatorAware(ABC):
     """Capability of a process: it sets buffers from the operator before training."""
 
@@ -169,6 +177,11 @@ class TiedProcess(StepwiseProcess):
     def heating(self, conditional: Conditional, source: State, level: Level, origin: State) -> Kernel:
         """The kernel that the operator offers for heating at this level."""
         return conditional.heating(level)
+
+
+def num_transitions(process: Process, levels: Levels) -> int:
+    """Return the number of transitions that a path to learn from has."""
+    return process.num_transitions(levels) if isinstance(process, Abridged) else len(levels)
 
 
 def require_stepwise(process: Process, what: str) -> Stepwise:

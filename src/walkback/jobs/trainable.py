@@ -103,9 +103,8 @@ def _require_single_rows(prepared: Prepared) -> None:
         ) from error
 
 
-@torch.no_grad()
 def _require_step(prepared: Prepared) -> None:
-    """Check that the objective supports the operator's kernels, by walking one step.
+    """Check that the objective supports the operator's kernels, by one step of a walk, and one of a path to learn from.
 
     An objective of whole walks requires reparametrized heating kernels. The bound at the end of a run requires a
     process that can walk step by step, whatever the objective.
@@ -115,11 +114,12 @@ def _require_step(prepared: Prepared) -> None:
     data = batch_of(prepared.dataset, "train", slice(2), noise)
     state, _ = initial_state(model.operator, data.states, noise)
     with model.evaluating():
-        step = next(model.walk(Start(state, context=data.context), model.levels()[:1], noise))
+        start, levels = Start(state, context=data.context, prior=model.prior), model.levels()
+        step = next(model.walk(start, levels[:1], noise))
         if isinstance(objective, PathObjective):
             require_reparametrized(step.forward)
         elif isinstance(objective, Restricted):
-            objective.require_fitting(step)
+            objective.require_fitting(next(model.path(start, levels, noise)))
 
 
 def _require_enough(prepared: Prepared) -> None:

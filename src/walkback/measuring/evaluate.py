@@ -20,7 +20,7 @@ from walkback.measuring.likelihood_report import (
     tail_figures,
     warnings_of,
 )
-from walkback.measuring.path_works import EvaluationPlan, bracket_simulated, heat_data
+from walkback.measuring.path_works import EvaluationPlan, HeatedExamples, bracket_simulated, heat_data
 from walkback.measuring.verdict import outdone
 from walkback.report import Figure, Report
 from walkback.schedules import Levels
@@ -60,7 +60,7 @@ def evaluate_model(
     with limit, loaded.computing():
         heated = heat_data(model, dataset, plan, levels, device, cache, watch)
         figures = likelihood_figures(heated, dataset.info)
-        tails, k, missing = _tails(heated.work)
+        tails, k, missing = _tails(heated)
         simulated = None
         if plan.simulated:
             simulated = bracket_simulated(model, dataset.info, plan, levels, device, cache, watch)
@@ -74,7 +74,7 @@ def evaluate_model(
         warnings=(
             *_remarks(plan, dataset),
             *outdone((*figures, *compared), dataset.info),
-            *warnings_of(heated.work, k),
+            *(warnings_of(heated.work, k) if heated.whole else ()),
             *missing,
             *lost,
         ),
@@ -91,12 +91,12 @@ def _remarks(plan: EvaluationPlan, dataset: Dataset) -> tuple[str, ...]:
     )
 
 
-def _tails(work: Tensor) -> tuple[list[Figure], Tensor | None, list[str]]:
+def _tails(heated: HeatedExamples) -> tuple[list[Figure], Tensor | None, list[str]]:
     """Return figures of Pareto's k, k of each example, and a warning if the library that fits it is not installed."""
-    if work.shape[1] == 1:
+    if heated.work.shape[1] == 1 or not heated.whole:
         return [], None, []
     try:
-        return *tail_figures(work), []
+        return *tail_figures(heated.work), []
     except MissingLibraryError as error:
         return [], None, [f"no Pareto's k: {error}"]
 
@@ -111,6 +111,7 @@ def plan_facts(plan: EvaluationPlan, levels: Levels, dataset: Dataset) -> dict[s
         "samples": plan.samples,
         **({"readout": plan.readout} if plan.samples else {}),
         "levels": len(levels),
+        **({} if plan.levels_per_path is None else {"levels_per_path": plan.levels_per_path}),
         "max_temperature": float(levels[-1].temperature),
         "batch_size": plan.batch_size,
     }
