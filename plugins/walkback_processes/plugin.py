@@ -17,6 +17,31 @@ def walkback_processes() -> Iterator[Component]:
         "Noise that does not depend on the operator, with known marginals (NET, DDPM)",
         defaults={"objective": {"name": "kl"}, "training": {"updates": "batch"}},
     )
+    # Each transition has rows at all levels, or is as good as another: an update after each learns K times as fast.
+    local = {"objective": {"name": "walkback"}, "training": {"updates": "online"}}
+    yield Component(
+        "dae",
+        "walkback_processes.reconstructing:DenoisingProcess",
+        "Denoising autoencoder: noise at every level, and back to the example in one step",
+        defaults=local,
+    )
+    yield Component(
+        "gsn",
+        "walkback_processes.reconstructing:WalkbackProcess",
+        "Walkback of generative stochastic networks: a chain of noise and reconstructions, back to the example",
+        defaults=local,
+    )
+    yield Component(
+        "infusion",
+        "walkback_processes.infusion:InfusionProcess",
+        "Walks from the prior, infused with the example",
+        defaults={
+            **local,
+            # The network sees the example through little more than noise: one step must be able to forget the state.
+            "operator": {"sigma_share": 1.0},
+            "schedule": {"name": "constant", "num_steps": 15},
+        },
+    )
 
 
 @hookimpl

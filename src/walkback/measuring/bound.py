@@ -27,6 +27,12 @@ from walkback.report import Figure, number
 from walkback.schedules import Levels
 from walkback.state import Context
 
+NO_BOUND = (
+    "There is no bound on the likelihood: this process teaches the operator to reconstruct examples, and defines no "
+    "paths with a density; compare samples with data (`walkback evaluate --samples`)."
+)
+"""Remark on models of processes that are `walkback.processes.without_bound`."""
+
 
 @dataclass(frozen=True, slots=True)
 class BoundEstimate:

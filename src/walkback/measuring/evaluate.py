@@ -12,6 +12,8 @@ from torch import Tensor
 
 from walkback.building.assembly import LoadedModel
 from walkback.data import Dataset
+from walkback.errors import ConfigurationError
+from walkback.measuring.bound import NO_BOUND
 from walkback.measuring.comparison import comparison_figures
 from walkback.measuring.likelihood_report import (
     bracket_figures,
@@ -22,6 +24,7 @@ from walkback.measuring.likelihood_report import (
 )
 from walkback.measuring.path_works import EvaluationPlan, HeatedExamples, bracket_simulated, heat_data
 from walkback.measuring.verdict import outdone
+from walkback.processes import without_bound
 from walkback.report import Figure, Report
 from walkback.schedules import Levels
 from walkback.storage.work_cache import WorkCache
@@ -57,6 +60,10 @@ def evaluate_model(
     limit = within_memory(
         f"evaluating {plan.batch_size} examples at a time", "lower the batch size (--batch-size)"
     )
+    if without_bound(model.process):
+        with limit, loaded.computing():
+            compared, lost = comparison_figures(model, levels, dataset, plan, device, watch)
+        return _without_bound(compared, (*_remarks(plan, dataset), *lost), protocol)
     with limit, loaded.computing():
         heated = heat_data(model, dataset, plan, levels, device, cache, watch)
         figures = likelihood_figures(heated, dataset.info)
@@ -78,6 +85,21 @@ def evaluate_model(
             *missing,
             *lost,
         ),
+        protocol=protocol,
+    )
+
+
+def _without_bound(
+    compared: tuple[Figure, ...], remarks: tuple[str, ...], protocol: Mapping[str, Any]
+) -> Report:
+    """Return the report of a model whose process has no bound: comparisons alone."""
+    if not compared:
+        raise ConfigurationError(NO_BOUND)
+    return Report(
+        name="evaluate",
+        headline=compared[-1].name,
+        figures=compared,
+        warnings=(NO_BOUND, *remarks),
         protocol=protocol,
     )
 

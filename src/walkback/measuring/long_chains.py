@@ -25,7 +25,7 @@ from walkback.measuring.quality.report import quality_figures
 from walkback.operators import TransitionOperator
 from walkback.report import Figure, Report
 from walkback.sampling import anneal, chain, last
-from walkback.sampling.excursions import there_and_back
+from walkback.sampling.excursions import own_chain, there_and_back
 from walkback.sampling.finite import require_finite
 from walkback.sampling.readout import read_out
 from walkback.sampling.wrapped import Compound
@@ -127,9 +127,9 @@ class _Chains:
 
     @classmethod
     def of(cls, loaded: LoadedModel, plan: ChainPlan, context: Context) -> _Chains:
-        operator = loaded.model.operator
-        if plan.excursion is not None:
-            operator = there_and_back(loaded.model, plan.excursion).operator
+        model = loaded.model
+        chain = own_chain(model) if plan.excursion is None else there_and_back(model, plan.excursion)
+        operator = chain.operator
         return cls(loaded, plan, context, operator, operator.runs if isinstance(operator, Compound) else 1)
 
 
@@ -167,7 +167,7 @@ def _walked(chains: _Chains, state: State | None, between: tuple[int, int], watc
     noise = generator(chains.loaded.device, plan.seed, "long-chain", first, final)
     if state is None:
         levels = model.levels()
-        annealed = anneal(model.operator, model.prior, levels, plan.num, noise, chains.context)
+        annealed = anneal(chains.operator, model.prior, levels, plan.num, noise, chains.context)
         return _last(annealed, watch, "Annealing", len(levels))
     count = final // chains.runs - first // chains.runs
     if not count:
