@@ -187,9 +187,8 @@ def test_the_command_reports_the_bound_of_the_tables(made: Any, checkpoint: Path
     assert wb.load(checkpoint).info.bins == GRAY
 
 
-def test_every_command_runs_on_an_imported_pipeline(made: Any, checkpoint: Path, tmp_path: Path) -> None:
-    if made.scheduler.config.prediction_type != "epsilon":
-        pytest.skip("one pipeline is enough")
+@pytest.mark.parametrize("made", ["epsilon"], indirect=True)
+def test_every_command_runs_on_an_imported_pipeline(checkpoint: Path, tmp_path: Path) -> None:
     digits_of = ("--data", "digits")
     quick = ("chains=6", "steps=10", "burn_in=2", "rank_chains=0")
     for words in (
