@@ -154,3 +154,5 @@ def test_processes_propose_settings_that_suit_them(process: str) -> None:
     assert config.objective.name == "walkback"
     assert config.training.updates == "online"
     assert (config.schedule.name == "geometric") == (process == "infusion")
+    if process == "infusion":  # as many levels on any data
+        assert config.schedule.options["max_temperature"] == 10

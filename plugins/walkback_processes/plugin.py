@@ -39,7 +39,7 @@ def walkback_processes() -> Iterator[Component]:
             **local,
             # One step must be able to forget the state, and the network to know how much of the example it contains.
             "operator": {"sigma_share": 1.0},
-            "schedule": {"name": "geometric", "factor": 1.15, "n1": 0},
+            "schedule": {"name": "geometric", "factor": 1.15, "n1": 0, "max_temperature": 10.0},
         },
     )
 
