@@ -326,7 +326,8 @@ def test_proportions_follow_from_the_times() -> None:
 @pytest.mark.parametrize("updates", ["online", "batch"])
 def test_the_loop_by_hand_learns_what_a_run_learns(updates: str) -> None:
     """Its bare variant is the trainer, to the last bit; the others draw other noise, from the same laws."""
-    work = prepared(f"training.updates={updates}", "operator.network.dropout=0")
+    constant = ("training.lr_schedule=constant", "training.warmup=0", "operator.network.dropout=0")
+    work = prepared(f"training.updates={updates}", *constant)
     model, trained = deepcopy(work.model), deepcopy(work.model)
     settings = work.config.training
     trainer = Trainer(trained, work.objective, work.dataset, settings, seed=0, device=work.device)

@@ -6,8 +6,8 @@
     fused        fused AdamW
     bare         the precision of the run: the operations of `Trainer.walk` without anything around them
 
-Each variant adds one switch to the one before. Operator, data, levels, and number of updates are those of the run; with
-stacked updates, the loop makes the same update step by step.
+Each variant adds one switch to the one before. Operator, data, levels, and number of updates are those of the run; the
+learning rate is constant. With stacked updates, the loop makes the same update step by step.
 """
 
 from __future__ import annotations
@@ -126,7 +126,7 @@ def training_by_hand(prepared: Prepared, model: Model, variant: Variant, first: 
 
     def work() -> Tensor:
         number, total = next(numbers), torch.zeros((), device=device)
-        noise, levels = generator(device, seed, "noise", number), levels_of_walk(model, seed, number)
+        noise, levels = generator(device, seed, "noise", number, 0), levels_of_walk(model, seed, number)
         with autocast(device, switches.precision):
             start = starts.at(order.batch(number), noise)
             steps = model.walk(start, levels, noise) if switches.shared else _twice(model, start, levels)
