@@ -9,11 +9,14 @@ from typing import Any, final
 import numpy as np
 import pytest
 import torch
+from tests.toy.exact import gaussian
 from tests.toy.statistics import rng
 from torch import Tensor, nn
 
 from walkback.errors import ConfigurationError
 from walkback.kernels import BernoulliKernel, NormalKernel
+from walkback.measuring.work import heating_work
+from walkback.model import Model
 from walkback.networks import Network, Ports, Told
 from walkback.operators import TransitionOperator
 from walkback.schedules import Level, levels_from
@@ -22,6 +25,7 @@ from walkback.temperature import StandardDeviationLaw
 from walkback.walk import Start, Transition
 from walkback_paper.denoising import Denoising
 from walkback_paper.gaussian import Gaussian
+from walkback_paper.schedules import ExplicitSchedule
 from walkback_processes.denoising import DenoisingLoss
 from walkback_processes.diffusion import DiffusionProcess
 from walkback_processes.objectives import PosteriorDivergence
@@ -263,3 +267,43 @@ def test_a_path_of_few_draws_spreads_its_rows_over_all_levels() -> None:
     first, second = (torch.as_tensor(step.level.step) for step in steps[:2])
     assert torch.equal(torch.bincount(first)[1:], torch.full((19,), 10))
     assert set(((second - first) % 19).tolist()) == {9}
+
+
+def linear_gaussian(kept: float) -> Model:
+    """For data N(m, σ_d²) the velocity is 0 on average, and all reverse variances are those of the noise."""
+    operator = denoiser(lambda z, told: (0 * z,), mean="v", variance="large")
+    assert isinstance(operator.parametrization, Denoising)
+    operator.parametrization.first_share.fill_(1.0)
+    process = DiffusionProcess(noise="preserving")
+    process.fit_operator(operator)
+    process.noise.get_buffer("variance").mul_(kept)
+    prior = gaussian(torch.full((3,), 0.25), torch.full((3,), 4.0))
+    return Model(operator, ExplicitSchedule(temperatures=(1.0,)), process, prior)
+
+
+def test_the_work_of_linear_gaussian_data_is_their_likelihood_and_with_a_wrong_posterior_it_is_not() -> None:
+    x = states(20)
+    wanted = -torch.distributions.Normal(0.25, 2.0).log_prob(x).sum(1)
+    found = heating_work(linear_gaussian(1.0), x, LEVELS, rng(2)).work
+    torch.testing.assert_close(found, wanted, rtol=1e-5, atol=1e-5)
+    wrong = heating_work(linear_gaussian(1.1), x, LEVELS, rng(2)).work
+    assert (wrong - wanted).abs().max() > 0.01
+
+
+def test_mean_and_variance_of_linear_gaussian_data_are_learned() -> None:
+    # The exact values are 0 and 1; the errors of 400 updates of 200 rows are below 0.02 and 0.1.
+    slope, share = (torch.tensor(value, dtype=torch.float64, requires_grad=True) for value in (0.5, -0.5))
+    operator = denoiser(lambda z, told: (slope * z, share + 0 * z), mean="v", variance="range")
+    process = DiffusionProcess(noise="preserving", draws=2)
+    process.fit_operator(operator)
+    loss, noise = DenoisingLoss(bound=1.0), rng(6)
+    optimizer = torch.optim.Adam([slope, share], lr=0.02)
+    for update in range(400):
+        optimizer.param_groups[0]["lr"] = 0.02 * (1 - update / 400)
+        x = 0.25 + 2 * torch.randn(200, 3, dtype=torch.float64, generator=noise)
+        step = next(process.path(operator, Start(x), LEVELS[1:], noise))
+        optimizer.zero_grad()
+        torch.autograd.backward(loss(step).mean())
+        optimizer.step()
+    assert abs(slope.item()) < 0.02
+    assert abs(share.item() - 1) < 0.1

@@ -21,11 +21,11 @@ from walkback.kernels import BernoulliKernel, NormalKernel
 from walkback.measuring.work import ClippingCheck
 from walkback.processes import TiedProcess
 from walkback.state import map_state
+from walkback.support.readings import Numbers
 from walkback.training.finite import FiniteCheck
 from walkback.training.persistent_chains import PersistentChains
 from walkback_paper.gaussian import GaussianParametrization
 from walkback_paper.objectives import WalkbackLoss
-from walkback_paper.parametrized import Numbers
 from walkback_paper.priors import GaussianPrior
 
 Patch = pytest.MonkeyPatch

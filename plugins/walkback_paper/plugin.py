@@ -54,6 +54,7 @@ _RENAMED = {
 
 _RECIPES = (
     ("digits", "Real 8×8 digits in about two minutes on two cores", True),
+    ("digits-ddpm", "Real 8×8 digits as a diffusion model, two to four minutes on one core", False),
     ("mnist", "MNIST with a small U-Net, under an hour on two cores", False),
     ("mnist-local", "The same network with the paper's local rule", False),
     ("cifar10", "CIFAR-10 with a U-Net, for a CUDA device", False),
@@ -92,7 +93,7 @@ def walkback_operators() -> Iterable[Component]:
             "network": {"name": name},
             "temperature_law": {"name": "variance"},
             "mean": "epsilon",
-            "variance": "fixed",
+            "variance": "large",
             "sigma_share": _SHARE,
         }
         yield Component(

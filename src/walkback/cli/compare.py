@@ -16,7 +16,7 @@ from walkback.errors import in_one_line
 
 if TYPE_CHECKING:
     from walkback.comparing.published import Published
-    from walkback.comparing.table import ComparisonTable, Group
+    from walkback.comparing.table import ComparisonTable
 
 _GAP = 2
 """Spaces between two columns."""
@@ -107,24 +107,19 @@ def _lines(found: ComparisonTable, notes: Any) -> list[list[str]]:
     lines = [["", *(column.name for column in found.columns), "(data)"]]
     for group in found.groups:
         rows = [row for row in found.rows(group) if row.shown]
-        if _is_missing(rows, group):
-            lines.append([group.title, *(notes.marked(cell, "1") for cell in rows[0].cells), ""])
-            continue
         lines.append([group.title, *("" for _ in lines[0][1:])])
         for row in rows:
             reference = "" if row.reference is None else row.reference.text(row.unit)
-            lines.append([f"  {row.name}", *(notes.marked(cell, row.unit) for cell in row.cells), reference])
+            name = "no figures" if row.key == group.name else row.name
+            lines.append([f"  {name}", *(notes.marked(cell, row.unit) for cell in row.cells), reference])
     return lines
-
-
-def _is_missing(rows: Sequence[Any], group: Group) -> bool:
-    """Return whether no method has a figure of a group."""
-    return len(rows) == 1 and rows[0].key == group.name
 
 
 def _blocks(lines: Sequence[Sequence[str]], width: int) -> list[list[Text]]:
     """Split a table into blocks of columns that fit, each with the labels."""
-    widths = [max(len(line[index]) for line in lines) for index in range(len(lines[0]))]
+    # Titles of groups stand alone, so they may be longer than the labels of rows.
+    rows = [line for line in lines if any(line[1:])]
+    widths = [max(len(line[index]) for line in rows) for index in range(len(lines[0]))]
     chosen: list[list[int]] = [[]]
     for index in range(1, len(widths)):
         taken = widths[0] + sum(_GAP + widths[other] for other in [*chosen[-1], index])
