@@ -25,8 +25,9 @@ from walkback.kernels import BernoulliKernel, CategoricalKernel, Kernel, NormalK
 from walkback.operators import TransitionOperator
 from walkback.speed.by_hand import VARIANTS, plain, training_by_hand
 from walkback.speed.ceilings import CONVOLUTION_FLOPS, PRODUCT_FLOPS, Anatomy
+from walkback.speed.records import BenchmarkPlan, Timing, Timings, Way
 from walkback.speed.report import CHAIN, benchmark_report
-from walkback.speed.timings import WARMUP, BenchmarkPlan, Timing, Timings, Way, time_configuration
+from walkback.speed.timings import WARMUP, time_configuration
 from walkback.state import batch_size
 from walkback.support.watch import Silent
 from walkback.training.trainer import Trainer, levels_of_walk

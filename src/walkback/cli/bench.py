@@ -72,7 +72,7 @@ def bench(
     from walkback.jobs.bench import BenchJob
     from walkback.jobs.configuration import choices_of
     from walkback.jobs.job import flags
-    from walkback.speed.timings import BenchmarkPlan
+    from walkback.speed.records import BenchmarkPlan
 
     # Components and settings are passed by parameter name, and so are not repeated here.
     choices = choices_of(ctx.params, assignments or ())

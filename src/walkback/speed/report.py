@@ -20,8 +20,9 @@ from walkback.building.preparation import Prepared
 from walkback.measuring.estimates import FEWEST, median_figure
 from walkback.measuring.provenance import Provenance
 from walkback.report import Figure, Report, Series
+from walkback.speed.records import BenchmarkPlan, Timing, Timings, Way
 from walkback.speed.scale import scale_figures
-from walkback.speed.timings import BenchmarkPlan, Timing, Timings, Way, clock_of
+from walkback.speed.timings import clock_of
 from walkback.training.trainer import levels_of_walk
 
 CHAIN = 100_000

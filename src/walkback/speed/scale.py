@@ -14,7 +14,7 @@ from walkback.measuring.estimates import median_figure
 from walkback.report import Figure
 from walkback.speed.by_hand import Variant
 from walkback.speed.ceilings import CONVOLUTION_FLOPS, PRODUCT_FLOPS
-from walkback.speed.timings import Timing, Timings
+from walkback.speed.records import Timing, Timings
 
 _SWITCHES: Mapping[Variant, str] = {
     "shared": "one run of the network a state",

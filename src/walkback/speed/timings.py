@@ -15,9 +15,9 @@ import itertools
 import time
 from collections.abc import Mapping
 from copy import deepcopy
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from functools import partial
-from typing import Literal, TypeAlias, TypeVar
+from typing import TypeVar
 
 import torch
 from torch import Tensor
@@ -39,6 +39,7 @@ from walkback.speed.by_hand import (
 )
 from walkback.speed.ceilings import Anatomy, anatomy, convolution, product
 from walkback.speed.race import Clock, Entrant, Work, race
+from walkback.speed.records import BenchmarkPlan, Timing, Timings, UpdatesName, Way
 from walkback.support.seeding import generator
 from walkback.support.threads import cpu_threads
 from walkback.support.watch import Watch
@@ -48,88 +49,8 @@ from walkback.walk import Start
 
 _Key = TypeVar("_Key")
 
-_UpdatesName: TypeAlias = Literal["online", "batch", "stacked"]
-
 WARMUP, COMPILED_WARMUP = 1, 3
 """Number of walks before measurements; a compiled operator is recompiled for other numbers of rows."""
-
-
-@dataclass(frozen=True, slots=True)
-class BenchmarkPlan:
-    """A plan of measurements.
-
-    Attributes:
-        repeats: Number of measurements of each way.
-        compare: Whether to also measure alternatives to the configured way.
-        chain_steps: Number of steps at T = 1 per measurement.
-    """
-
-    repeats: int = 9
-    compare: bool = True
-    chain_steps: int = 20
-
-
-@dataclass(frozen=True, slots=True)
-class Way:
-    """A way to compute: the configured one, or an alternative with one option changed.
-
-    Attributes:
-        change: The changed value; "" for the configured way.
-        updates: Value of `training.updates`.
-        precision: Precision of the networks.
-    """
-
-    change: str
-    updates: _UpdatesName
-    precision: Precision
-
-
-@dataclass(frozen=True, slots=True)
-class Timing:
-    """Seconds of each repeat, in order, and peak memory in bytes; None if the device does not report it."""
-
-    seconds: tuple[float, ...]
-    memory: int | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class Timings:
-    """Measurements of the ways that worked, the configured one first.
-
-    Attributes:
-        walks: Timings of one walk per repeat.
-        heating: Timing of the walk without learning.
-        chain: Timings of `BenchmarkPlan.chain_steps` steps per repeat.
-        by_hand: Timings of a walk by hand, by variant.
-        chain_by_hand: Timing of the same steps by hand; None unless alternatives were measured.
-        ceilings: Timings of one product and one convolution, by name.
-        anatomy: What a walk as configured consists of; None unless alternatives were measured.
-        levels: K of the walk of each repeat.
-        process_peak: Peak main memory of this process in bytes when only the configured way had trained; None if the
-            system does not report it.
-        lost: A sentence for each way that failed.
-    """
-
-    walks: Mapping[Way, Timing]
-    heating: Timing
-    chain: Mapping[Way, Timing]
-    levels: tuple[int, ...]
-    by_hand: Mapping[Variant, Timing] = field(default_factory=dict)
-    chain_by_hand: Timing | None = None
-    ceilings: Mapping[str, Timing] = field(default_factory=dict)
-    anatomy: Anatomy | None = None
-    process_peak: int | None = None
-    lost: tuple[str, ...] = ()
-
-    @property
-    def configured(self) -> Timing:
-        """Timing of walks as configured."""
-        return next(iter(self.walks.values()))
-
-    @property
-    def configured_chain(self) -> Timing:
-        """Timing of chains as configured."""
-        return next(iter(self.chain.values()))
 
 
 def time_configuration(
@@ -257,7 +178,7 @@ def _ways(prepared: Prepared, compare: bool) -> tuple[Way, ...]:
     configured = Way("", prepared.config.training.updates, prepared.precision)
     if not compare:
         return (configured,)
-    names: tuple[_UpdatesName, ...] = ("online", "batch", "stacked")
+    names: tuple[UpdatesName, ...] = ("online", "batch", "stacked")
     if isinstance(prepared.objective, PathObjective):
         names = (configured.updates,)
     other: Precision = "fp32" if configured.precision == "bf16" else "bf16"
