@@ -21,12 +21,16 @@ from torch.optim.optimizer import register_optimizer_step_post_hook
 from walkback.building.preparation import Prepared, prepare
 from walkback.configuration.layering import resolve
 from walkback.extensions.registry import Registry
+from walkback.kernels import BernoulliKernel, CategoricalKernel, Kernel, NormalKernel
 from walkback.operators import TransitionOperator
+from walkback.speed.by_hand import VARIANTS, plain, training_by_hand
+from walkback.speed.ceilings import CONVOLUTION_FLOPS, PRODUCT_FLOPS, Anatomy
+from walkback.speed.records import BenchmarkPlan, Timing, Timings, Way
 from walkback.speed.report import CHAIN, benchmark_report
-from walkback.speed.timings import WARMUP, BenchmarkPlan, Timing, Timings, Way, time_configuration
+from walkback.speed.timings import WARMUP, time_configuration
 from walkback.state import batch_size
 from walkback.support.watch import Silent
-from walkback.training.trainer import levels_of_walk
+from walkback.training.trainer import Trainer, levels_of_walk
 
 Install = Callable[..., Path]
 
@@ -126,6 +130,8 @@ def test_every_way_runs_what_it_says() -> None:
     walk = [Call(ROWS, "fp32", True, True)] * (k + 1)
     alone = [Call(ROWS, "fp32", False, True)] * (k + 1)
     step = Call(CHAINS, "fp32", False, False)
+    twice = [Call(ROWS, "fp32", learns, True) for _ in range(k) for learns in (False, True)]
+    assert list(timings.by_hand) == list(VARIANTS)
     assert pieces == [
         Piece(walk, 1),
         Piece(walk, k),
@@ -134,6 +140,10 @@ def test_every_way_runs_what_it_says() -> None:
         Piece(alone, 0),
         Piece([step] * 5, 0),
         Piece([step._replace(precision="bf16")] * 5, 0),
+        Piece(twice, 1),
+        *[Piece(walk, 1)] * 4,
+        Piece([step] * 5, 0),
+        *[Piece([], 0)] * 2,
     ]
 
 
@@ -145,9 +155,9 @@ def test_all_ways_of_a_repeat_take_the_same_walk() -> None:
     assert list(timings.levels) == expected
     assert len(set(expected)) > 1
     for number, k in enumerate(expected):
-        repeat = pieces[7 * number : 7 * (number + 1)]
+        repeat = pieces[15 * number : 15 * (number + 1)]
         lengths = sorted(len(piece.calls) for piece in repeat)
-        assert lengths == sorted([1, 1, k + 1, k + 1, k + 1, k + 1, k + 2])
+        assert lengths == sorted([0, 0, 1, 1, 1, *[k + 1] * 8, k + 2, 2 * k])
 
 
 def test_without_comparison_only_the_configured_way_runs() -> None:
@@ -165,7 +175,9 @@ def test_an_objective_of_whole_walks_is_compared_by_precision_only() -> None:
 def test_bf16_is_compared_with_fp32() -> None:
     timings, pieces = witnessed(prepared("run.precision=bf16"), repeats=1)
     assert [way.change for way in timings.walks] == ["", "online", "stacked", "fp32"]
-    assert [piece.calls[0].precision for piece in pieces] == [*["bf16"] * 3, "fp32", "bf16", "bf16", "fp32"]
+    precisions = [piece.calls[0].precision for piece in pieces if piece.calls]
+    by_hand = ["fp32"] * 4 + ["bf16", "fp32"]
+    assert precisions == [*["bf16"] * 3, "fp32", "bf16", "bf16", "fp32", *by_hand]
 
 
 def test_walks_that_start_from_own_chains_are_those_that_are_measured() -> None:
@@ -260,6 +272,7 @@ def test_figures_follow_from_the_times() -> None:
         "chain_step": 0.04,
         "chain_step_bf16": 0.01,
         "chain_steps": 25.0,
+        "samples": 25.0 * CHAINS / k,
         "training_time": 6000 * k * 1.0,
         "chain_time": CHAIN * 0.04,
         "memory": 3.0,
@@ -280,6 +293,64 @@ def test_figures_follow_from_the_times() -> None:
         },
         **{f"chain_seconds{end}": CHAIN_TIMES[way] for way, end in ((OWN, ""), (BF16, "_bf16"))},
     }
+
+
+def test_proportions_follow_from_the_times() -> None:
+    """Of walks of 2, 4 and 3 steps; one of 2 steps was counted."""
+    times = {"reference": (4.0, 8.0, 9.0), "shared": (2.0, 4.0, 3.0), "bare": (0.8, 4.0, 2.0)}
+    ceiling = Timing((0.01, 0.01, 0.01))
+    more = {
+        "by_hand": {name: Timing(seconds) for name, seconds in times.items()},
+        "chain_by_hand": Timing((0.4, 0.4, 0.6)),
+        "ceilings": {"product": ceiling, "convolution": ceiling},
+        "anatomy": Anatomy(20 * PRODUCT_FLOPS, 10 * CONVOLUTION_FLOPS, 2, {"products": 0.75, "copies": 0.25}),
+    }
+    report = benchmark_report(prepared("training.updates=batch"), BenchmarkPlan(repeats=3), made_up(**more))
+    expected = {
+        "over_reference": 3.0,  # of 4, 2, 3
+        "over_reference_stacked": 1.0,  # of 1, 1, 3/2
+        "over_reference_bf16": 8.0,  # of 8, 8, 9
+        "chain_over_reference": 1.0,  # of 2, 1, 1
+        "chain_over_reference_bf16": 4.0,  # of 4, 4, 2
+        "by_hand_shared": 2.0,  # of 2, 2, 3
+        "by_hand_bare": 4.5,  # of 5, 2, 9/2
+        "overhead": 25.0,  # of 5/4, 1, 3/2
+        "ceiling_product": PRODUCT_FLOPS / 0.01,
+        "ceiling_convolution": CONVOLUTION_FLOPS / 0.01,
+        "ceiling_share": 15.0,  # 0.15 s a step, of 0.3/1, 0.6/4, 0.45/3
+        "time_products": 75.0,
+        "time_copies": 25.0,
+    }
+    assert {name: report[name].value for name in expected} == pytest.approx(expected)
+
+
+@pytest.mark.parametrize("updates", ["online", "batch"])
+def test_the_loop_by_hand_learns_what_a_run_learns(updates: str) -> None:
+    """Its bare variant is the trainer, to the last bit; the others draw other noise, from the same laws."""
+    constant = ("training.lr_schedule=constant", "training.warmup=0", "operator.network.dropout=0")
+    work = prepared(f"training.updates={updates}", *constant)
+    model, trained = deepcopy(work.model), deepcopy(work.model)
+    settings = work.config.training
+    trainer = Trainer(trained, work.objective, work.dataset, settings, seed=0, device=work.device)
+    by_hand = training_by_hand(work, model, "bare", 0)
+    assert [by_hand() for _ in range(3)] == [trainer.walk() for _ in range(3)]
+    for one, other in zip(model.operator.parameters(), trained.operator.parameters(), strict=True):
+        assert one.equal(other)
+
+
+@pytest.mark.parametrize(
+    ("kernel", "state"),
+    [
+        (NormalKernel(torch.randn(3, 2, 2), torch.rand(1, 1, 1) + 0.5), torch.randn(3, 2, 2)),
+        (BernoulliKernel(torch.randn(3, 2, 2)), torch.ones(3, 2, 2)),
+        (CategoricalKernel(torch.randn(3, 4, 2)), torch.eye(2)[torch.zeros(3, 4, dtype=torch.int64)]),
+    ],
+)
+def test_kernels_by_hand_have_the_same_densities(kernel: Kernel, state: torch.Tensor) -> None:
+    found = plain(kernel)
+    assert type(found) is not type(kernel)
+    torch.testing.assert_close(found.log_prob(state), kernel.log_prob(state))
+    assert found.sample(torch.Generator()).shape == state.shape  # type: ignore[union-attr]
 
 
 def test_a_walk_has_the_mean_length_of_the_runs_own() -> None:
@@ -316,7 +387,11 @@ def test_the_command_prints_one_document_and_leaves_nothing(
     assert (found["name"], found["headline"], found["warnings"]) == ("bench", "walk", [])
     assert {"speed_online", "speed_stacked", "speed_bf16", "chain_speed_bf16"} < figures.keys()
     assert {"walk", "states", "heating", "chain_step", "training_time", "chain_time"} < figures.keys()
-    assert all(figure["value"] > 0 for figure in figures.values())
+    assert {"over_reference", "chain_over_reference", "by_hand_bare", "ceiling_share"} < figures.keys()
+    parts = [figure["value"] for name, figure in figures.items() if name.startswith("time_")]
+    assert sum(parts) == pytest.approx(100)
+    of_any_sign = {"overhead", *(name for name in figures if name.startswith("time_"))}
+    assert all(figure["value"] > 0 for name, figure in figures.items() if name not in of_any_sign)
     assert figures["walk"]["error"] >= 0
     protocol = found["protocol"]
     assert (protocol["recipe"], protocol["operator"], protocol["data"]) == (

@@ -26,7 +26,7 @@ from walkback.priors import Prior
 from walkback.processes import Process
 from walkback.report import Report
 from walkback.schedules import Schedule
-from walkback.speed.timings import BenchmarkPlan
+from walkback.speed.records import BenchmarkPlan
 
 _BASES: Mapping[str, tuple[type, ...]] = {
     "operator": (TransitionOperator,),

@@ -51,7 +51,7 @@ def bench(
         bool,
         typer.Option(
             "--compare/--no-compare",
-            help="Also measure other kinds of updates and the other precision.",
+            help="Also measure other kinds of updates and the other precision, the loop by hand, and the ceilings.",
             rich_help_panel=EXECUTION,
         ),
     ] = True,
@@ -60,7 +60,8 @@ def bench(
     """Measure how fast a configuration trains and samples before a long run, and which options are faster.
 
     Takes the options of `walkback run`, trains copies of the model on a few minibatches, and writes nothing. Other
-    kinds of updates and the other precision are measured in turn with the configured ones: compare the ratios.
+    kinds of updates, the other precision, the loop that one would write by hand, and the machine's ceilings are
+    measured in turn with the configured ways: compare the ratios.
 
     walkback bench --recipe mnist --device cuda
 
@@ -71,7 +72,7 @@ def bench(
     from walkback.jobs.bench import BenchJob
     from walkback.jobs.configuration import choices_of
     from walkback.jobs.job import flags
-    from walkback.speed.timings import BenchmarkPlan
+    from walkback.speed.records import BenchmarkPlan
 
     # Components and settings are passed by parameter name, and so are not repeated here.
     choices = choices_of(ctx.params, assignments or ())

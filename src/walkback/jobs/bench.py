@@ -10,8 +10,9 @@ from walkback.jobs.configuration import Choices
 from walkback.jobs.job import Say, at_least, keywords
 from walkback.jobs.trainable import require_consistent, require_trainable
 from walkback.report import Report
+from walkback.speed.records import BenchmarkPlan
 from walkback.speed.report import benchmark_report
-from walkback.speed.timings import BenchmarkPlan, time_configuration
+from walkback.speed.timings import time_configuration
 from walkback.support.watch import Watch
 
 

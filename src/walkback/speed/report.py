@@ -20,7 +20,9 @@ from walkback.building.preparation import Prepared
 from walkback.measuring.estimates import FEWEST, median_figure
 from walkback.measuring.provenance import Provenance
 from walkback.report import Figure, Report, Series
-from walkback.speed.timings import BenchmarkPlan, Timing, Timings, Way
+from walkback.speed.records import BenchmarkPlan, Timing, Timings, Way
+from walkback.speed.scale import scale_figures
+from walkback.speed.timings import clock_of
 from walkback.training.trainer import levels_of_walk
 
 CHAIN = 100_000
@@ -41,6 +43,7 @@ def benchmark_report(prepared: Prepared, plan: BenchmarkPlan, timings: Timings) 
     length = _mean_length(prepared)
     figures = (
         *_speeds(timings),
+        *scale_figures(prepared, timings),
         *_walks(prepared, timings, length),
         *_chains(prepared, plan, timings),
         *_estimates(prepared, plan, timings, length),
@@ -92,6 +95,9 @@ def _chains(prepared: Prepared, plan: BenchmarkPlan, timings: Timings) -> Iterat
         yield median_figure(_name("chain_step", way), timing.seconds, "s", meaning, scale=step)
     speeds = [plan.chain_steps / seconds for seconds in timings.configured_chain.seconds]
     yield median_figure("chain_steps", speeds, "steps/s", "steps of all these chains together")
+    length = len(prepared.model.levels())
+    samples = [chains * plan.chain_steps / seconds / length for seconds in timings.configured_chain.seconds]
+    yield median_figure("samples", samples, "samples/s", f"annealed samples, of {length} steps each")
 
 
 def _estimates(prepared: Prepared, plan: BenchmarkPlan, timings: Timings, length: float) -> Iterator[Figure]:
@@ -164,6 +170,7 @@ def _protocol(prepared: Prepared, plan: BenchmarkPlan, length: float) -> dict[st
         "chains": config.samples.num,
         "chain_steps": plan.chain_steps,
         "repeats": plan.repeats,
+        "clock": clock_of(prepared)[0],
         "compiled": config.run.compile,
         "threads": config.run.threads or torch.get_num_threads(),
         "device_name": torch.cuda.get_device_name(device)

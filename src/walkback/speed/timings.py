@@ -3,6 +3,8 @@
     training   walk number r in repeat r: all ways use the same data and levels
     heating    the same walk, without a graph and without learning
     chain      steps at T = 1
+    by hand    the same training and sampling as a user would write them, switch by switch (`by_hand`)
+    ceilings   one large product and one convolution in the configured precision (`ceilings`)
 
 The timed code is that of training and sampling. Each way has its own copy of the model.
 """
@@ -15,7 +17,7 @@ from collections.abc import Mapping
 from copy import deepcopy
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import Literal, TypeAlias
+from typing import TypeVar
 
 import torch
 from torch import Tensor
@@ -28,7 +30,16 @@ from walkback.model import Model
 from walkback.objectives import PathObjective
 from walkback.operators import initial_state
 from walkback.sampling import chain, last
+from walkback.speed.by_hand import (
+    VARIANTS,
+    Variant,
+    sampling_by_hand,
+    training_by_hand,
+    writable_by_hand,
+)
+from walkback.speed.ceilings import Anatomy, anatomy, convolution, product
 from walkback.speed.race import Clock, Entrant, Work, race
+from walkback.speed.records import BenchmarkPlan, Timing, Timings, UpdatesName, Way
 from walkback.support.seeding import generator
 from walkback.support.threads import cpu_threads
 from walkback.support.watch import Watch
@@ -36,84 +47,14 @@ from walkback.training.batches import BatchOrder
 from walkback.training.trainer import Trainer, levels_of_walk
 from walkback.walk import Start
 
-_UpdatesName: TypeAlias = Literal["online", "batch", "stacked"]
+_Key = TypeVar("_Key")
 
 WARMUP, COMPILED_WARMUP = 1, 3
 """Number of walks before measurements; a compiled operator is recompiled for other numbers of rows."""
 
 
-@dataclass(frozen=True, slots=True)
-class BenchmarkPlan:
-    """A plan of measurements.
-
-    Attributes:
-        repeats: Number of measurements of each way.
-        compare: Whether to also measure alternatives to the configured way.
-        chain_steps: Number of steps at T = 1 per measurement.
-    """
-
-    repeats: int = 9
-    compare: bool = True
-    chain_steps: int = 20
-
-
-@dataclass(frozen=True, slots=True)
-class Way:
-    """A way to compute: the configured one, or an alternative with one option changed.
-
-    Attributes:
-        change: The changed value; "" for the configured way.
-        updates: Value of `training.updates`.
-        precision: Precision of the networks.
-    """
-
-    change: str
-    updates: _UpdatesName
-    precision: Precision
-
-
-@dataclass(frozen=True, slots=True)
-class Timing:
-    """Seconds of each repeat, in order, and peak memory in bytes; None if the device does not report it."""
-
-    seconds: tuple[float, ...]
-    memory: int | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class Timings:
-    """Measurements of the ways that worked, the configured one first.
-
-    Attributes:
-        walks: Timings of one walk per repeat.
-        heating: Timing of the walk without learning.
-        chain: Timings of `BenchmarkPlan.chain_steps` steps per repeat.
-        levels: K of the walk of each repeat.
-        process_peak: Peak main memory of this process in bytes when only the configured way had trained; None if the
-            system does not report it.
-        lost: A sentence for each way that failed.
-    """
-
-    walks: Mapping[Way, Timing]
-    heating: Timing
-    chain: Mapping[Way, Timing]
-    levels: tuple[int, ...]
-    process_peak: int | None = None
-    lost: tuple[str, ...] = ()
-
-    @property
-    def configured(self) -> Timing:
-        """Timing of walks as configured."""
-        return next(iter(self.walks.values()))
-
-    @property
-    def configured_chain(self) -> Timing:
-        """Timing of chains as configured."""
-        return next(iter(self.chain.values()))
-
-
 def time_configuration(
-    prepared: Prepared, plan: BenchmarkPlan, watch: Watch, clock: Clock = time.perf_counter
+    prepared: Prepared, plan: BenchmarkPlan, watch: Watch, clock: Clock | None = None
 ) -> Timings:
     """Measure a configuration, without changing files, `prepared` or global state.
 
@@ -121,7 +62,7 @@ def time_configuration(
         prepared: Result of `prepare`.
         plan: The plan.
         watch: Receives progress.
-        clock: Returns seconds.
+        clock: Returns seconds; by default those of `clock_of`.
 
     Raises:
         WalkbackError: The loss of the configured way is not finite.
@@ -130,7 +71,7 @@ def time_configuration(
     walks = {
         way: Entrant(
             f"training with {way.updates} updates in {way.precision}",
-            partial(_training, prepared, way),
+            partial(_training, prepared, way, compiled=config.run.compile),
             optional=bool(way.change),
         )
         for way in ways
@@ -145,17 +86,28 @@ def time_configuration(
         for way in ways
         if way.updates == ways[0].updates
     }
-    entrants = [*walks.values(), heating, *chains.values()]
+    scale = _scale(prepared, plan)
+    entrants = [*walks.values(), heating, *chains.values(), *scale.entrants]
     warmup = COMPILED_WARMUP if config.run.compile else WARMUP
     with cpu_threads(config.run.threads), torch.random.fork_rng([device] if device.type == "cuda" else []):
         process_peak = race(
-            entrants, warmup=warmup, repeats=plan.repeats, device=device, watch=watch, clock=clock
+            entrants,
+            warmup=warmup,
+            repeats=plan.repeats,
+            device=device,
+            watch=watch,
+            clock=clock or clock_of(prepared)[1],
         )
+        inside = _anatomy(prepared, ways[0]) if plan.compare else None
     first = _first_walk(prepared) + warmup
     return Timings(
         walks=_timings(walks),
         heating=Timing(tuple(heating.seconds), heating.memory),
         chain=_timings(chains),
+        by_hand=_timings(scale.walks),
+        chain_by_hand=next(iter(_timings(scale.chain).values()), None),
+        ceilings=_timings(scale.ceilings),
+        anatomy=inside,
         levels=tuple(
             len(levels_of_walk(prepared.model, config.run.seed, number))
             for number in range(first, first + plan.repeats)
@@ -165,7 +117,59 @@ def time_configuration(
     )
 
 
-def _timings(entrants: Mapping[Way, Entrant]) -> dict[Way, Timing]:
+def clock_of(prepared: Prepared) -> tuple[str, Clock]:
+    """Return the name of a clock and the clock: on one thread of a CPU its own time, which other jobs do not change."""
+    own = prepared.device.type == "cpu" and (prepared.config.run.threads or torch.get_num_threads()) == 1
+    return ("processor time", time.process_time) if own else ("elapsed time", time.perf_counter)
+
+
+def _anatomy(prepared: Prepared, way: Way) -> Anatomy:
+    """Return what a walk consists of; without compilation, which hides operations from the counters."""
+    levels = len(levels_of_walk(prepared.model, prepared.config.run.seed, _first_walk(prepared)))
+    return anatomy(_training(prepared, way, compiled=False), levels, prepared.device)
+
+
+@dataclass(frozen=True, slots=True)
+class _Scale:
+    """What a configuration is compared with, by name."""
+
+    walks: Mapping[Variant, Entrant]
+    chain: Mapping[str, Entrant]
+    ceilings: Mapping[str, Entrant]
+
+    @property
+    def entrants(self) -> tuple[Entrant, ...]:
+        return (*self.walks.values(), *self.chain.values(), *self.ceilings.values())
+
+
+def _scale(prepared: Prepared, plan: BenchmarkPlan) -> _Scale:
+    """Return the loops by hand and the ceilings; none if alternatives are not measured."""
+    if not plan.compare:
+        return _Scale({}, {}, {})
+
+    def walk(variant: Variant) -> Work:
+        return training_by_hand(prepared, _copy(prepared.model, False), variant, _first_walk(prepared))
+
+    def chain() -> Work:
+        model, order = _copy(prepared.model, False), _order(prepared, prepared.config.samples.num)
+        noise = generator(prepared.device, prepared.config.run.seed, "bench")
+        return sampling_by_hand(
+            prepared.device, model, _start(prepared, model, order.batch(0), noise), plan.chain_steps
+        )
+
+    names = VARIANTS if writable_by_hand(prepared) else ()
+    kinds = {"product": product, "convolution": convolution}
+    return _Scale(
+        {name: Entrant(f"the {name} loop", partial(walk, name), optional=True) for name in names},
+        {"reference": Entrant("sampling by hand", chain, optional=True)},
+        {
+            name: Entrant(f"the ceiling of a {name}", partial(kind, prepared.device, prepared.precision))
+            for name, kind in kinds.items()
+        },
+    )
+
+
+def _timings(entrants: Mapping[_Key, Entrant]) -> dict[_Key, Timing]:
     return {way: Timing(tuple(each.seconds), each.memory) for way, each in entrants.items() if not each.lost}
 
 
@@ -174,7 +178,7 @@ def _ways(prepared: Prepared, compare: bool) -> tuple[Way, ...]:
     configured = Way("", prepared.config.training.updates, prepared.precision)
     if not compare:
         return (configured,)
-    names: tuple[_UpdatesName, ...] = ("online", "batch", "stacked")
+    names: tuple[UpdatesName, ...] = ("online", "batch", "stacked")
     if isinstance(prepared.objective, PathObjective):
         names = (configured.updates,)
     other: Precision = "fp32" if configured.precision == "bf16" else "bf16"
@@ -192,9 +196,8 @@ def _first_walk(prepared: Prepared) -> int:
     return chains.after if chains.share and chains.after < settings.steps else 0
 
 
-def _training(prepared: Prepared, way: Way) -> Work:
+def _training(prepared: Prepared, way: Way, *, compiled: bool) -> Work:
     """Return work that trains on walks, as in a run."""
-    compiled = prepared.config.run.compile
     trainer = Trainer(
         _copy(prepared.model, compiled),
         prepared.objective,
