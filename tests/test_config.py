@@ -68,6 +68,7 @@ class Toys:
     @hookimpl
     def walkback_processes() -> Iterator[Component]:
         yield Component("tied", f"{MODULE}:Plain")
+        yield Component("quick", f"{MODULE}:Plain", defaults={"training": {"lr": 0.125, "nonsense": 1}})
 
     @staticmethod
     @hookimpl
@@ -119,6 +120,9 @@ def test_nothing_asked_for_means_the_default_recipe(registry: Registry) -> None:
 def test_later_layers_win(registry: Registry) -> None:
     assert resolve(registry).training.batch_size == 11  # from the data component
     assert resolve(registry).training.lr == 0.5  # the operator component over the data component
+    quick = {"process": "quick"}
+    assert resolve(registry, components=quick).training.lr == 0.125  # the process over the operator
+    assert resolve(registry, components=quick, overrides=["training.lr=2"]).training.lr == 2.0
     assert resolve(registry, overrides=["training.lr=2"]).training.lr == 2.0
     assert resolve(registry, overrides=["training.steps=1", "training.steps=9"]).training.steps == 9
 

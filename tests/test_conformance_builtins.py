@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import math
 from functools import cache
 
 import datasets
@@ -30,6 +31,8 @@ SMALL = {
     "encoder-decoder": {"hidden": 8, "channels": [4, 8]},
     "unet": {"channels": [8, 8], "blocks": 1},
     "plain-mlp": {"hidden": [8, 8]},
+    "diffusers-unet": {"block_out_channels": [8, 16]},
+    "betas": {"betas": [1 - math.exp(-0.05), 0.2, 0.5]},  # for T_max = 100
     "explicit": {"temperatures": [1.0, 2.0, 4.0]},
     "swiss-roll": {"num": 500, "num_held_out": 100},
     "circle": {"num": 500, "num_held_out": 100},
@@ -62,7 +65,7 @@ def small(kind, name):
 
 
 SPACES = {
-    "gaussian": (Space((2,)), Space((1, 8, 8))),
+    **dict.fromkeys(("gaussian", "ddpm"), (Space((2,)), Space((1, 8, 8)))),
     "bernoulli": (Space((5,), "binary"), Space((1, 8, 8), "binary")),
     "categorical": (Space((3, 4), "one-hot"), Space((2, 2, 3), "one-hot")),
     "markov": (Space((1, 3), "one-hot"), Space((4, 3), "one-hot")),
@@ -73,6 +76,7 @@ STAYS = "its temperatures are options, whatever T_max is"
 EXPECTED = {
     ("schedule", "constant"): {"reaches": STAYS},
     ("schedule", "explicit"): {"reaches": STAYS},
+    ("schedule", "betas"): {"reaches": "its steps together forget the state, and no single one does"},
     ("prior", "fair-bits"): {"fit": "its probability is an option, whatever the data are"},
     ("prior", "uniform-symbols"): {"fit": "all symbols are equally likely, whatever the data are"},
 }
@@ -149,6 +153,8 @@ def test_conforms(kind, name, check, mirror, monkeypatch):
         pytest.importorskip(
             "wandb", reason="needs walkback[wandb], which is no part of walkback[dev]: it is large"
         )
+    if name == "diffusers-unet":
+        pytest.importorskip("diffusers", reason="needs walkback[diffusers]")
     monkeypatch.setenv("WALKBACK_DATA", str(mirror))
     monkeypatch.chdir(mirror.parent)
     spaces = SPACES.get(name.partition("-")[0], ()) if kind == "operator" else ()

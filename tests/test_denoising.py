@@ -13,15 +13,18 @@ from tests.toy.statistics import rng
 from torch import Tensor, nn
 
 from walkback.errors import ConfigurationError
-from walkback.kernels import NormalKernel
+from walkback.kernels import BernoulliKernel, NormalKernel
 from walkback.networks import Network, Ports, Told
 from walkback.operators import TransitionOperator
 from walkback.schedules import Level, levels_from
-from walkback.state import Space
+from walkback.state import Space, leaves
 from walkback.temperature import StandardDeviationLaw
+from walkback.walk import Start, Transition
 from walkback_paper.denoising import Denoising
 from walkback_paper.gaussian import Gaussian
+from walkback_processes.denoising import DenoisingLoss
 from walkback_processes.diffusion import DiffusionProcess
+from walkback_processes.objectives import PosteriorDivergence
 
 BETAS = np.linspace(1e-3, 0.2, 20)
 """Of a short linear schedule."""
@@ -175,3 +178,88 @@ def test_a_process_with_other_noise_is_refused() -> None:
     for options in ({"noise": "exploding"}, {"noise": "flips"}, {"noise": "preserving", "sigma": 0.1}):
         with pytest.raises(ConfigurationError, match="reverses"):
             DiffusionProcess(**options).fit_operator(operator)
+
+
+def transition(operator: TransitionOperator, rows: int = 60) -> Transition:
+    """Rows of data at levels of their own, the first one included."""
+    process = DiffusionProcess(noise="preserving")
+    process.fit_operator(denoiser())
+    return next(process.path(operator, Start(states(rows)), LEVELS, rng(3)))
+
+
+@pytest.mark.parametrize("mean", ["x", "epsilon", "v", "preconditioned"])
+def test_the_simple_loss_is_the_squared_error_of_the_noise(mean: str) -> None:
+    operator = denoiser(mean=mean) if mean != "preconditioned" else preconditioned()
+    step = transition(operator)
+    s, x = leaves(step.target)[0], states(60)
+    t = torch.as_tensor(step.level.step) - 1
+    kept = torch.from_numpy(np.cumprod(1 - BETAS))[t][:, None]
+    ratio = kept / (4 * (1 - kept))
+    before = torch.from_numpy(np.append(1.0, np.cumprod(1 - BETAS)[:-1]))[t][:, None]
+    beta = torch.from_numpy(BETAS)[t][:, None]
+    # Solved for x̂: μ = √ᾱ_{t-1} β/(1 - ᾱ) x̂ + √α (1 - ᾱ_{t-1})/(1 - ᾱ) s
+    reverse = operator(s, step.level).cooling(step.level)
+    assert isinstance(reverse, NormalKernel)
+    rest = (1 - beta).sqrt() * (1 - before) / (1 - kept) * (s - 0.25)
+    predicted = 0.25 + (reverse.mean - 0.25 - rest) * (1 - kept) / (before.sqrt() * beta)
+    squared = (predicted - x).square()
+    torch.testing.assert_close(DenoisingLoss()(step), (ratio * squared).sum(1), rtol=1e-6, atol=1e-6)
+    snr = DenoisingLoss(weight="snr", gamma=5.0)(step)
+    torch.testing.assert_close(snr, (ratio.clamp(max=5 / 4) * squared).sum(1), rtol=1e-6, atol=1e-6)
+    if mean == "epsilon":
+        noise = (s - 0.25 - kept.sqrt() * (x - 0.25)) / (2 * (1 - kept).sqrt())
+        z = (s - 0.25) / 2
+        error = (noise - 0.3 - z.tanh()).square().sum(1)
+        torch.testing.assert_close(DenoisingLoss()(step), error, rtol=1e-6, atol=1e-6)
+
+
+def preconditioned() -> Gaussian:
+    operator = Gaussian(Space((3,)), Given(tanh), sigma=2 * SHARE, mean="preconditioned", variance="fixed")
+    operator.fit_data(states())
+    return operator.double().eval()
+
+
+def test_the_bound_weight_is_the_objective_kl() -> None:
+    step = transition(denoiser(variance="large"))
+    assert torch.equal(DenoisingLoss(weight="bound")(step), PosteriorDivergence()(step))
+
+
+def test_the_hybrid_loss_teaches_the_variance_by_the_bound_and_the_mean_by_the_error() -> None:
+    mean, spread = (torch.zeros(3, dtype=torch.float64, requires_grad=True) for _ in range(2))
+
+    def function(state: Tensor, told: Told) -> tuple[Tensor, ...]:
+        return mean + state.tanh(), spread + 0 * state
+
+    step = transition(denoiser(function, variance="range"))
+
+    def gradient(loss: Tensor, of: Tensor) -> Tensor:
+        (found,) = torch.autograd.grad(loss.sum(), of, retain_graph=True, allow_unused=True)
+        return torch.zeros(3) if found is None else found
+
+    hybrid = DenoisingLoss(bound=0.7)(step)
+    simple, bound = DenoisingLoss()(step), PosteriorDivergence()(step)
+    torch.testing.assert_close(gradient(hybrid, mean), gradient(simple, mean))
+    torch.testing.assert_close(gradient(hybrid, spread), 0.7 * gradient(bound, spread))
+    assert gradient(bound, spread).abs().min() > 0
+    DenoisingLoss(bound=0.7).require_fitting(step)
+    with pytest.raises(ConfigurationError, match=r"objective\.bound > 0"):
+        DenoisingLoss().require_fitting(step)
+
+
+def test_other_noise_and_other_kernels_are_refused() -> None:
+    step = transition(denoiser())
+    for change in ({"noise": None}, {"posterior": None}, {"reverse": BernoulliKernel(torch.zeros(60, 3))}):
+        with pytest.raises(ConfigurationError, match="objective 'denoising' needs"):
+            DenoisingLoss()(step._replace(**change))
+
+
+def test_a_path_of_few_draws_spreads_its_rows_over_all_levels() -> None:
+    operator, x = denoiser(), states(190)
+    process = DiffusionProcess(noise="preserving", draws=3)
+    process.fit_operator(operator)
+    steps = list(process.path(operator, Start(x), LEVELS, rng(3)))
+    assert len(steps) == process.num_transitions(LEVELS) == 3
+    assert steps[-1].level is LEVELS[-1]
+    first, second = (torch.as_tensor(step.level.step) for step in steps[:2])
+    assert torch.equal(torch.bincount(first)[1:], torch.full((19,), 10))
+    assert set(((second - first) % 19).tolist()) == {9}

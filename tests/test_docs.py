@@ -25,10 +25,12 @@ import typer.main
 from walkback.building.assembly import load_model
 from walkback.cli.app import build_app
 from walkback.cli.main import call
+from walkback.comparing.request import read_comparison
 from walkback.configuration.config import RunConfig
 from walkback.configuration.layering import resolve
 from walkback.errors import DataError
 from walkback.extensions.registry import Registry
+from walkback.jobs.configuration import Choices
 from walkback.storage.description import read_description
 from walkback.testing import check_component, failed
 
@@ -74,9 +76,13 @@ BLOCKS = [
 ]
 
 
-def _blocks(language: str) -> list[Any]:
-    """The blocks that are complete by themselves."""
-    found = [block for block in BLOCKS if block.language == language and block.file is None]
+def _blocks(language: str, *, methods: bool = False) -> list[Any]:
+    """The blocks that are complete by themselves; with `methods`, those of `walkback compare`."""
+    found = [
+        block
+        for block in BLOCKS
+        if block.language == language and block.file is None and methods == ("[[methods]]" in block.code)
+    ]
     return [pytest.param(block, id=f"{block.page}-{number}") for number, block in enumerate(found)]
 
 
@@ -235,6 +241,16 @@ def test_runs_resolve(arguments: list[str], tmp_path: Path, monkeypatch: pytest.
         Registry.discover().recipe_text(Registry.discover().find_recipe("digits"))
     )
     assert _resolved(arguments).training.steps > 0
+
+
+@pytest.mark.parametrize("block", _blocks("toml", methods=True))
+def test_comparisons_are_valid(block: Block, tmp_path: Path) -> None:
+    file = tmp_path / "methods.toml"
+    file.write_text(block.code, "utf-8")
+    registry = Registry.discover()
+    for method in read_comparison(file).methods:
+        if not method.checkpoints:
+            assert Choices(method.recipe, settings=method.settings).resolve(registry).training.steps == 500
 
 
 @pytest.mark.parametrize("block", _blocks("toml"))

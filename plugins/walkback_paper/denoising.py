@@ -15,6 +15,7 @@ the data's variance σ_d² around m,
               large    w = v
               range    w = exp(f log v + (1 - f) log ṽ),  f = (G + 1) / 2     learned, Nichol and Dhariwal (2021)
               reverse  w = ṽ r,  r = softplus(G + c),  softplus(c) = 1        learned
+              direct   w = σ_d² G                                             learned, at all levels
 
 At the first level, where ṽ = 0, all forms have ṽ = κ v. κ = ½ is the ratio ṽ_2 / v_2 if the first two steps are equal
 and A_1 is 1, which Ho et al. chose for this step. The network is told log2 of the time τ_t, not of T_t. Heating is the
@@ -52,6 +53,7 @@ Clip: TypeAlias = tuple[float, float]
 _FIRST_SHARE = 0.5
 _SMALLEST_SIGNAL = 1e-6
 _MIN_RATIO = 1e-6
+_MIN_VARIANCE = 1e-20
 _BIAS = math.log(math.expm1(1 - _MIN_RATIO))  # softplus of this, and _MIN_RATIO, are 1
 
 
@@ -123,14 +125,14 @@ class Denoising(Parametrization, Constrained):
         self._clip = clip
         self.noise_model = GaussianNoise(form, variance=noise.sigma**2)
         self.register_buffer("first_share", torch.tensor(_FIRST_SHARE, dtype=torch.float64))
-        self.register_buffer("max_variance", torch.ones((), dtype=torch.float64))
+        self.register_buffer("max_variance", torch.ones(()))
         self._ones = (1,) * (len(shape) + 1)
         self._numbers = Numbers()
 
     @property
     def heads(self) -> int:
         """Returns the number of outputs of the network: F, and G where the variance is learned."""
-        return 2 if self._noise.form in ("range", "reverse") else 1
+        return 2 if self._noise.form in ("range", "reverse", "direct") else 1
 
     @property
     def constraints(self) -> Mapping[str, Constraint]:
@@ -156,7 +158,7 @@ class Denoising(Parametrization, Constrained):
 
     def noise(self, level: Level) -> Tensor:
         """Returns v, `(1 or B, 1, …)`."""
-        return self.noise_model.of_step(level, self.max_variance.new_empty(self._ones)).variance
+        return self.noise_model.of_step(level, self.first_share.new_empty(self._ones)).variance
 
     def forward(
         self, network: nn.Module, state: Tensor, level: Level, context: Context = None
@@ -189,6 +191,8 @@ class Denoising(Parametrization, Constrained):
         smallest = torch.where(first, self.first_share.to(state.dtype) * step, smallest)
         if learned is None:
             return torch.where(first, smallest, step) if self._noise.form == "large" else smallest
+        if self._noise.form == "direct":
+            return self.noise_model.spread.to(state.dtype) * learned.clamp(min=_MIN_VARIANCE)
         if self._noise.form == "range":
             return torch.lerp(smallest.log(), step.log(), (learned + 1) / 2).exp()
         return smallest * (softplus(learned + _BIAS) + _MIN_RATIO)
@@ -215,10 +219,10 @@ class Denoising(Parametrization, Constrained):
 
 def _require_supported(prediction: Prediction, noise: Noise, clip: Clip | None) -> None:
     """Raises ConfigurationError for options that contradict each other."""
-    if noise.form not in ("fixed", "large", "range", "reverse"):
+    if noise.form not in ("fixed", "large", "range", "reverse", "direct"):
         raise ConfigurationError(
             f"Got operator.variance = '{noise.form}' with operator.mean = '{prediction}', expected 'fixed', 'large', "
-            "'range' or 'reverse': heating is known noise, and has no variance to learn."
+            "'range', 'reverse' or 'direct': heating is known noise, and has no variance to learn."
         )
     if not isinstance(noise.law, VarianceLaw):
         raise ConfigurationError(

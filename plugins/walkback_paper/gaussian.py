@@ -242,8 +242,8 @@ class Gaussian(Parametrized, DataAware, Noisy, Reversing):
         alpha: α of the mixing mean.
         learn_alpha: Whether α is learned, starting from `alpha`.
         smoothed: Whether the noise that data are smoothed by (data.noise) scales what a preconditioned network learns.
-        variance: Form of the variance; "softplus" is the paper's, and runs away. "large" and "range" are for known
-            noise.
+        variance: Form of the variance; "softplus" is the paper's, and runs away. "large", "range" and "direct" are for
+            known noise.
         temperature_law: What T does to the variance; None multiplies it (Algorithm 1).
 
     Raises:

@@ -27,7 +27,7 @@ Positive: TypeAlias = Annotated[float, Field(gt=0.0, allow_inf_nan=False)]
 Fraction: TypeAlias = Annotated[float, Field(gt=0.0, le=1.0)]
 
 
-Variance: TypeAlias = Literal["fixed", "tied", "softplus", "reverse", "large", "range"]
+Variance: TypeAlias = Literal["fixed", "tied", "softplus", "reverse", "large", "range", "direct"]
 
 
 @dataclass(frozen=True, slots=True)

@@ -29,6 +29,17 @@ _CATEGORICAL: Mapping[str, Mapping[str, Any]] = {
     },
 }
 
+_SHARE = 0.03163069
+"""σ/σ_d of the first step of the linear schedule of 100 steps: √(-log(1 - 0.001))."""
+
+_DDPM: Mapping[str, Mapping[str, Any]] = {
+    "prior": {"name": "gaussian"},
+    "schedule": {"name": "betas", "form": "linear", "num_steps": 100},
+    "process": {"name": "diffusion", "noise": "preserving"},
+    "objective": {"name": "denoising"},
+    "training": {"updates": "online", "ema": 0.999},
+}
+
 _RENAMED = {
     "smoothing": "smoothed",
     **{
@@ -76,6 +87,21 @@ def walkback_operators() -> Iterable[Component]:
     ):
         yield _gaussian(f"gaussian-{name}", network, f"Gaussian operator, {words}")
         yield _bernoulli(f"bernoulli-{name}", network, f"Bernoulli operator for binary data, {words}")
+    for name, words in (("mlp", "residual MLP"), ("unet", "residual U-Net")):
+        preset = {
+            "network": {"name": name},
+            "temperature_law": {"name": "variance"},
+            "mean": "epsilon",
+            "variance": "fixed",
+            "sigma_share": _SHARE,
+        }
+        yield Component(
+            f"ddpm-{name}",
+            "walkback_paper.gaussian:Gaussian",
+            f"Gaussian operator that predicts noise, as in DDPM, {words}",
+            defaults=_DDPM,
+            preset=preset,
+        )
     yield Component(
         "categorical",
         "walkback_paper.categorical:Categorical",

@@ -9,7 +9,8 @@ q(s_t | s_0) is known, so a path to learn from is no walk: each of its transitio
     s_t ~ q(s_t | s_0),   s_{t-1} ~ q(s_{t-1} | s_t, s_0)
 
 Each row visits each level below K once, from a random one on, and the rows of a transition are spread evenly over the
-levels. The last transition has all rows at level K, whose states s_K the prior observes.
+levels. The last transition has all rows at level K, whose states s_K the prior observes. With `draws`, a row visits
+only so many levels, so that a long schedule does not learn from the same few examples for long.
 """
 
 from __future__ import annotations
@@ -23,11 +24,11 @@ from torch import Tensor
 
 from walkback.errors import ConfigurationError
 from walkback.kernels import Kernel
-from walkback.levels import levels_of_rows
+from walkback.levels import rows_of, stack_levels
 from walkback.noising import BitNoise, GaussianNoise, Reversing, SymbolNoise
 from walkback.noising.gaussian import FORGOTTEN
 from walkback.operators import Conditional, DataAware, Noisy, TransitionOperator
-from walkback.processes import Jumping, OperatorAware, Process, Stepwise
+from walkback.processes import Abridged, Jumping, OperatorAware, Process, Stepwise
 from walkback.schedules import Level, Levels
 from walkback.state import Space, State, Support, batch_size, device_of
 from walkback.support.readings import Numbers
@@ -38,19 +39,26 @@ NoiseName: TypeAlias = Literal["exploding", "preserving", "flips", "symbols"]
 
 
 @final
-class DiffusionProcess(Process, Stepwise, Jumping, DataAware, OperatorAware):
+class DiffusionProcess(Process, Stepwise, Jumping, Abridged, DataAware, OperatorAware):
     """Diffusion with known marginals and posteriors; the equations are in the module's docstring.
 
     Args:
         noise: Kind of noise.
         sigma: σ, standard deviation of Gaussian noise at T = 1; None takes the operator's.
         rate: r, rate at which bits or symbols are replaced at T = 1.
+        draws: Number of transitions of a path to learn from, at most K; None takes K.
     """
 
     def __init__(
-        self, *, noise: NoiseName = "exploding", sigma: Positive | None = None, rate: Positive = 0.1
+        self,
+        *,
+        noise: NoiseName = "exploding",
+        sigma: Positive | None = None,
+        rate: Positive = 0.1,
+        draws: Annotated[int, Field(ge=2)] | None = None,
     ) -> None:
         super().__init__()
+        self._draws = draws
         self._name: NoiseName = noise
         self._sigma = sigma
         self.noise = (
@@ -129,10 +137,14 @@ class DiffusionProcess(Process, Stepwise, Jumping, DataAware, OperatorAware):
         """q(s_{t-1} | s_t, s_0)."""
         return self.noise.posterior(target, origin, level)
 
+    def num_transitions(self, levels: Levels) -> int:
+        """K, or `draws`."""
+        return len(levels) if self._draws is None else min(self._draws, len(levels))
+
     def path(
         self, operator: TransitionOperator, start: Start, levels: Levels, generator: torch.Generator
     ) -> Iterator[Transition]:
-        """Jumps to K levels in each row, with K runs of the network.
+        """Jumps to all levels, or to `draws` of them, in each row, with as many runs of the network.
 
         Raises:
             ConfigurationError: The states do not fit the noise.
@@ -141,11 +153,14 @@ class DiffusionProcess(Process, Stepwise, Jumping, DataAware, OperatorAware):
         rows, device = batch_size(start.state), device_of(start.state)
         below = levels[:-1]
         if below:
+            table = stack_levels(below, 1, device)
             places = torch.randperm(rows, generator=generator, device=device)
             shift = torch.rand((), generator=generator, device=device, dtype=torch.float64)
             first = ((places + shift) * len(below) / rows).long()
-        for number in range(len(below)):
-            level = levels_of_rows(below, (first + number) % len(below))
+        visits = self.num_transitions(levels) - 1
+        for number in range(visits):
+            # The levels of a row are as far apart as they can be.
+            level = rows_of(table, (first + number * len(below) // visits) % len(below))
             yield self._jump(operator, start, level, generator)
         yield self._jump(operator, start, levels[-1], generator)
 
@@ -160,7 +175,9 @@ class DiffusionProcess(Process, Stepwise, Jumping, DataAware, OperatorAware):
         reverse = operator(target, level, start.context).cooling(level)
         forward = self.noise.step(source, level)
         anchor = origin if start.anchor is None else start.anchor
-        return Transition(source, target, level, forward, reverse, anchor, start.context, posterior)
+        return Transition(
+            source, target, level, forward, reverse, anchor, start.context, posterior, self.noise
+        )
 
     def _require_fitting(self, start: Start) -> None:
         """Raises ConfigurationError unless the noise is that of the states."""

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from walkback.api.measuring import diagnose, evaluate
     from walkback.api.models import load
     from walkback.api.records import Samples, Trained
-    from walkback.api.runs import runs, save_report, sweep
+    from walkback.api.runs import compare, runs, save_report, sweep
     from walkback.api.sampling import inpaint, sample
     from walkback.api.training import bench, chain, train
     from walkback.report import Report
@@ -34,7 +34,7 @@ else:
         places = {
             **dict.fromkeys(("diagnose", "evaluate"), "api.measuring"),
             **dict.fromkeys(("Samples", "Trained"), "api.records"),
-            **dict.fromkeys(("runs", "save_report", "sweep"), "api.runs"),
+            **dict.fromkeys(("compare", "runs", "save_report", "sweep"), "api.runs"),
             **dict.fromkeys(("inpaint", "sample"), "api.sampling"),
             "load": "api.models",
             **dict.fromkeys(("bench", "chain", "train"), "api.training"),
@@ -57,6 +57,7 @@ __all__ = [
     "Trained",
     "bench",
     "chain",
+    "compare",
     "diagnose",
     "evaluate",
     "inpaint",

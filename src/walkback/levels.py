@@ -17,9 +17,13 @@ def stack_levels(levels: Levels, rows: int, device: torch.device) -> Level:
     if any(isinstance(level.temperature, Tensor) for level in levels):
 
         def stacked(values: list[float | Tensor], dtype: torch.dtype) -> Tensor:
-            return torch.cat(
-                [torch.as_tensor(value, device=device).to(dtype).expand(rows) for value in values]
-            )
+            def own(value: float | Tensor) -> Tensor:
+                # A number fills a tensor on the device; as a tensor of its own it would be copied there, which waits.
+                if isinstance(value, Tensor):
+                    return value.to(device, dtype).expand(rows)
+                return torch.full((rows,), value, device=device, dtype=dtype)
+
+            return torch.cat([own(value) for value in values])
 
         return Level(
             stacked([level.step for level in levels], torch.int64),
@@ -35,7 +39,11 @@ def stack_levels(levels: Levels, rows: int, device: torch.device) -> Level:
 
 def levels_of_rows(levels: Levels, index: Tensor) -> Level:
     """Return the levels with the given indices `(B,)` as one level of tensors `(B,)`, on the device of `index`."""
-    table = stack_levels(levels, 1, index.device)
+    return rows_of(stack_levels(levels, 1, index.device), index)
+
+
+def rows_of(table: Level, index: Tensor) -> Level:
+    """Return the rows with the given indices `(B,)` of a level of tensors."""
     numbers = (table.step, table.temperature, table.colder, table.elapsed)
     return Level(*(torch.as_tensor(values)[index] for values in numbers))
 

@@ -53,9 +53,10 @@ class Process(nn.Module, ABC):
           temperature per row if rows are at different levels.
         - `reverse` is p_T(· | target, context) with its graph. It is computed when the transition is requested, so
           weights may change between two transitions. `forward` is q_T(· | source, context); its graph may be freed.
-        - There are K transitions, as many as `levels`.
-        - A level that all rows share is an element of `levels` itself. s_K is the target at `levels[-1]`. Whether a
-          path contains s_K is not random, so all ranks of a distributed run agree on it.
+        - There are K transitions, as many as `levels`, unless the process is `Abridged`.
+        - A level that all rows share is an element of `levels` itself. s_K is the target at `levels[-1]`, and the
+          prior observes it; where s_K was drawn from the prior, its level is a copy. Whether a path contains s_K is
+          not random, so all ranks of a distributed run agree on it.
 
         Transitions need not be consecutive: levels may be missing or out of order, and a target need not be the next
         source. A path need not begin at s_0, and `forward` need not have drawn the target. Callers that need the whole
@@ -113,7 +114,9 @@ class Bridged(ABC):
         """Return q(s_K | s_0) at s_0 `(B, *E)`; `level` is the last one."""
 
     @abstractmethod
-    def bridge(self, conditional: Conditional, target: State, level: Level, origin: State) -> Kernel:
+    def bridge(
+        self, conditional: Conditional, target: State, level: Level, origin: State, last: Level
+    ) -> Kernel:
         """Return q(s_{t-1} | s_t, s_0) for t > 1.
 
         Args:
@@ -121,6 +124,7 @@ class Bridged(ABC):
             target: s_t, `(B, *E)`.
             level: Level t.
             origin: s_0, `(B, *E)`.
+            last: Level K, for paths that depend on the way already walked.
         """
 
 
@@ -133,6 +137,14 @@ class Reconstructing(ABC):
     @abstractmethod
     def corruption(self, origin: State, level: Level) -> Kernel:
         """Return q(s_t | s_0) at s_0 `(B, *E)`."""
+
+
+class Abridged(ABC):
+    """Capability of a process: a path to learn from may have fewer transitions than levels."""
+
+    @abstractmethod
+    def num_transitions(self, levels: Levels) -> int:
+        """Return the number of transitions of a path."""
 
 
 class OperatorAware(ABC):
@@ -169,6 +181,16 @@ class TiedProcess(StepwiseProcess):
     def heating(self, conditional: Conditional, source: State, level: Level, origin: State) -> Kernel:
         """The kernel that the operator offers for heating at this level."""
         return conditional.heating(level)
+
+
+def without_bound(process: Process) -> bool:
+    """Return whether the likelihood has no bound: operators learn to reconstruct, and no path has a density."""
+    return isinstance(process, Reconstructing) and not isinstance(process, Stepwise | Bridged)
+
+
+def num_transitions(process: Process, levels: Levels) -> int:
+    """Return the number of transitions that a path to learn from has."""
+    return process.num_transitions(levels) if isinstance(process, Abridged) else len(levels)
 
 
 def require_stepwise(process: Process, what: str) -> Stepwise:

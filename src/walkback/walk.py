@@ -20,6 +20,7 @@ import torch
 from torch import Tensor
 
 from walkback.kernels import Kernel, divergence
+from walkback.noising import Noise
 from walkback.operators import Conditional, TransitionOperator
 from walkback.priors import Prior
 from walkback.schedules import Level, Levels
@@ -52,7 +53,7 @@ class Transition(NamedTuple):
 
     `anchor` and `context` come from the `Start`. The anchor is s_0 if the start has none, and None for a transition
     that is not part of a walk. `posterior` is q(s_{t-1} | s_t, s_0), where the process knows it: the source is a sample
-    of it. It has no density in rows at the first level.
+    of it. It has no density in rows at the first level. `noise` has the closed forms that it follows from.
     """
 
     source: State
@@ -63,6 +64,7 @@ class Transition(NamedTuple):
     anchor: State | None = None
     context: Context = None
     posterior: Kernel | None = None
+    noise: Noise | None = None
 
     @property
     def log_q(self) -> Tensor:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import importlib.util
 from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
@@ -34,7 +35,7 @@ _SMALL: Mapping[str, Any] = {
     **dict.fromkeys(("depth", "blocks", "n1", "rank_tests"), 1),
     **dict.fromkeys(("paths", "probes"), 2),
     **dict.fromkeys(("num_steps", "rank_steps", "stationary_steps"), 3),
-    **dict.fromkeys(("channels", "chains"), 8),
+    **dict.fromkeys(("channels", "block_out_channels", "chains"), 8),
     **dict.fromkeys(("frames", "reference", "rank_chains"), 40),
     "burn_in": 4,
     "batch": 5,
@@ -83,6 +84,8 @@ def operators() -> Mapping[str, tuple[str, Mapping[str, Any]]]:
     """
     found = {name: (name, small("operator", name)) for name in offers()["operator"]}
     for network in offers().get("network", ()):
+        if network == "diffusers-unet" and importlib.util.find_spec("diffusers") is None:
+            continue  # needs walkback[diffusers]
         own = {f"network.{option}": value for option, value in small("network", network).items()}
         found[f"{network} network"] = (_with_option("network"), {"network.name": network, **own})
     for law in offers().get("temperature_law", ()):

@@ -49,6 +49,7 @@ def evaluate(
     classifier: bool = False,
     baselines: bool = True,
     levels: int | None = None,
+    levels_per_path: int | None = None,
     batch_size: int = 250,
     cache: str | os.PathLike[str] | None = None,
     seed: int = 0,
@@ -77,6 +78,7 @@ def evaluate(
         classifier: Whether to train a classifier on the data's labels, and also compare its features of samples.
         baselines: Whether to evaluate simple models on the same examples.
         levels: Number of annealing levels; None takes those of the schedule.
+        levels_per_path: Number of levels that each path visits, for diffusion processes of many levels: bound only.
         batch_size: Number of examples computed at a time.
         cache: Directory of finished batches, to resume from.
         seed: Seed of all randomness.
@@ -110,6 +112,7 @@ def evaluate(
             batch_size=batch_size,
             seed=seed,
             readout=readout,
+            levels_per_path=levels_per_path,
         ),
         cache=renamed("keep", path_or_none(keep), "cache", path_or_none(cache)),
     )

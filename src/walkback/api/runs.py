@@ -1,4 +1,4 @@
-"""`runs` compares run directories, `save_report` writes a page about one, and `sweep` trains several."""
+"""`runs` lists run directories, `save_report` writes a page about one, `sweep` trains several, `compare` methods."""
 
 from __future__ import annotations
 
@@ -9,7 +9,9 @@ from pathlib import Path
 from typing import Any
 
 from walkback.api.inputs import carry_out, path_or_none
+from walkback.comparing.table import ComparisonTable
 from walkback.configuration.overrides import assignments
+from walkback.jobs.compare import CompareJob
 from walkback.jobs.configuration import choices_of
 from walkback.jobs.report import MeasureRequest, ReportJob
 from walkback.jobs.runs import RunsJob
@@ -112,3 +114,34 @@ def sweep(
     listed = [f"{option}={','.join(json.dumps(v) for v in each)}" for option, each in (values or {}).items()]
     job = TrainJob(choices_of(flags, assignments(settings or {})), out=path_or_none(out))
     return carry_out(SweepJob(job, seeds, listed), progress)
+
+
+def compare(
+    path: str | os.PathLike[str],
+    *,
+    out: str | os.PathLike[str] | None = None,
+    published: bool = False,
+    device: str = "auto",
+    progress: bool = True,
+) -> ComparisonTable:
+    """Compare methods on one data set, with the same network and compute, like `walkback compare`.
+
+    A repeated call resumes: finished runs and measurements are kept.
+
+    Args:
+        path: The TOML file of methods.
+        out: Directory of runs, measurements, table and page; None means `runs/NAME-comparison`.
+        published: Whether to add published figures, in a table of their own.
+        device: Device of the measurements.
+        progress: Whether to show a bar in terminals and notebooks.
+
+    Returns:
+        The table; `table.records()` are records for a data frame.
+
+    Raises:
+        ConfigurationError: The file or a configuration is invalid, or methods differ in data, network or number of
+            network calls.
+        DataError: The data cannot be read or downloaded.
+        WalkbackError: A run failed. A run that diverges raises no error; the table gives the reason.
+    """
+    return carry_out(CompareJob(Path(path), path_or_none(out), published, device), progress)

@@ -187,13 +187,8 @@ def fit_to_data(model: Model, dataset: Dataset, seed: int) -> None:
     model.prior.fit(state)
 
 
-def load_model(path: Path, registry: Registry, device: torch.device) -> LoadedModel:
-    """Load the model of a checkpoint file in evaluation mode; the plugins named in the file build it.
-
-    Raises:
-        CheckpointError: The file is not a usable checkpoint, or needs a plugin that is not installed.
-        PluginError: A required plugin is broken.
-    """
+def restoring(path: Path, registry: Registry) -> Restoring:
+    """Return what loads the model of a checkpoint file; the plugins named in the file build it."""
 
     def build(description: Description) -> Model:
         parts = {
@@ -202,7 +197,17 @@ def load_model(path: Path, registry: Registry, device: torch.device) -> LoadedMo
         }
         return build_model(parts, registry, DataInfo.from_dict(description.data).space, seed=0)
 
-    model, checkpoint = Restoring(path, build).load()
+    return Restoring(path, build)
+
+
+def load_model(path: Path, registry: Registry, device: torch.device) -> LoadedModel:
+    """Load the model of a checkpoint file in evaluation mode; the plugins named in the file build it.
+
+    Raises:
+        CheckpointError: The file is not a usable checkpoint, or needs a plugin that is not installed.
+        PluginError: A required plugin is broken.
+    """
+    model, checkpoint = restoring(path, registry).load()
     model.operator.eval().requires_grad_(False)
     model.process.eval().requires_grad_(False)
     return LoadedModel(model.to(device), checkpoint.data, checkpoint, device, path.name, path=path)

@@ -55,6 +55,16 @@ class Restoring:
             PluginError: A required plugin is broken.
         """
         checkpoint = load_checkpoint(self.path, accept=self._require_fitting)
+        return self._filled(checkpoint), checkpoint
+
+    def restore(self, checkpoint: Checkpoint) -> Model:
+        """Return the model of a checkpoint in memory that was made from `path`; raises the errors of `load`."""
+        specs = {name: _spec(tensor) for name, tensor in checkpoint.tensors.items()}
+        self._require_fitting(checkpoint.description, specs)
+        return self._filled(checkpoint)
+
+    def _filled(self, checkpoint: Checkpoint) -> Model:
+        """Build the model, and load its tensors."""
         description = checkpoint.description
         specs = {name: _spec(tensor) for name, tensor in checkpoint.tensors.items()}
         model = self._built(description, specs)
@@ -66,7 +76,7 @@ class Restoring:
                 raise CheckpointError(
                     f"Got {self.path}, which cannot be used: in its {part}, the tensor {problem}."
                 )
-        return model, checkpoint
+        return model
 
     def _built(self, description: Description, specs: Mapping[str, TensorSpec]) -> Model:
         """Build the model with initial weights; errors of a constructor may be the fault of the file."""

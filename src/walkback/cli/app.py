@@ -37,6 +37,7 @@ COMMANDS = (
     Command("chain", "walkback.cli.chain:app", "Make checkpoints of known chains."),
     Command("bench", "walkback.cli.bench:bench", "Measure the speed of a configuration on this machine."),
     Command("runs", "walkback.cli.runs:app", "List and compare runs."),
+    Command("compare", "walkback.cli.compare:compare", "Compare methods on the same network and compute."),
     Command("report", "walkback.cli.report:report", "Write an HTML page about a run."),
     Command("push", "walkback.cli.push:push", "Publish a model on the Hugging Face hub."),
     Command("info", "walkback.cli.info:info", "Show what a checkpoint contains."),

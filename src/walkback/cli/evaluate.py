@@ -59,6 +59,14 @@ def evaluate(
         bool, typer.Option("--baselines/--no-baselines", help="Evaluate simple models on the same examples.")
     ] = True,
     levels: NumLevels = None,
+    levels_per_path: Annotated[
+        int | None,
+        typer.Option(
+            min=2,
+            help="Number of levels that each path visits, for diffusion processes of many levels: bound only "
+            "(default: all).",
+        ),
+    ] = None,
     steps: OldSteps = None,
     batch_size: Annotated[int, typer.Option(min=1, help="Number of examples computed at a time.")] = 250,
     cache: WorkDirectory = None,
@@ -100,6 +108,7 @@ def evaluate(
             batch_size=batch_size,
             seed=seed,
             readout=readout,
+            levels_per_path=levels_per_path,
         ),
         cache=renamed(output.warn, flags, "keep", keep, "cache", cache),
         plot=plot,

@@ -174,23 +174,31 @@ def _sweep(ctx: typer.Context, output: Output, job: SweepJob, json: bool, dry_ru
 
 def _report(result: RunResult, output: Output, json: bool) -> None:
     if json:
-        document = {**asdict(result), "bound": result.bound.to_dict()}
+        document = {**asdict(result), "bound": None if result.bound is None else result.bound.to_dict()}
         paths = {"directory": str(result.directory), "checkpoint": str(result.checkpoint)}
         output.emit_json({**document, **paths, "pictures": [str(path) for path in result.pictures]})
         return
-    bound = result.bound
     rows = [
-        ("bound on -log p" + (" given the label" if "given" in result.protocol else ""), str(bound)),
-        (
-            "measured on",
-            f"{bound.examples} {result.protocol['split']} examples, {bound.paths} path(s), K = {bound.levels}",
-        ),
+        *_bound(result),
         ("training", f"{result.walks:,} walks in {result.seconds:.0f} s" + _peak(result)),
         *([] if result.best_step is None else [("best model", f"after {result.best_step:,} walks")]),
         ("checkpoint", str(result.checkpoint)),
         *((path.stem, str(path)) for path in result.pictures),
     ]
     output.show(table(("", ""), rows))
+
+
+def _bound(result: RunResult) -> list[tuple[str, str]]:
+    bound = result.bound
+    if bound is None:
+        return []
+    return [
+        ("bound on -log p" + (" given the label" if "given" in result.protocol else ""), str(bound)),
+        (
+            "measured on",
+            f"{bound.examples} {result.protocol['split']} examples, {bound.paths} path(s), K = {bound.levels}",
+        ),
+    ]
 
 
 def _peak(result: RunResult) -> str:

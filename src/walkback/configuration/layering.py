@@ -2,6 +2,7 @@
 
     defaults of options < presets of components (`Component.preset`)
     < proposals of the data component (`Component.defaults`) < proposals of the operator component
+    < proposals of the process, if it is requested (else they are the weakest but for those of the data)
     < recipe < flags (--operator, --data, …) < --set
 
 Options of a component are merged layer by layer, including tables of records and nested components
@@ -68,7 +69,12 @@ def resolve(
         base = Layer({})  # use the operator proposed by the data instead of the default recipe
     request = _Request(registry, base, names, changes, proposals=(proposed,))
     operator, data = request.choose("operator"), request.choose("data")
-    request = _Request(registry, base, names, changes, proposals=(_proposal(data), _proposal(operator)))
+    known = (_proposal(data), _proposal(operator))
+    request = _Request(registry, base, names, changes, proposals=known)
+    if request.names_a("process"):
+        process = _proposal(request.choose("process"))
+        proposals = (*known, process) if "process" in names else (known[0], process, known[1])
+        request = _Request(registry, base, names, changes, proposals=proposals)
     choices = {section: request.choose(section) for section in COMPONENT_SECTIONS}
     parts: dict[str, Any] = {
         section: request.component(section, choice) for section, choice in choices.items()
@@ -107,6 +113,10 @@ class _Request:
     names: Mapping[str, str]
     changes: Tables
     proposals: tuple[Layer, ...] = ()
+
+    def names_a(self, section: str) -> bool:
+        """Return whether any layer names the component of a section."""
+        return section in self.names or next(self._fallbacks(section), None) is not None
 
     def choose(self, section: str) -> _Choice:
         """Return the component of a section, without its options."""

@@ -20,7 +20,7 @@ from walkback.measuring.diagnose import build_diagnostic, diagnose_model
 from walkback.measuring.provenance import Provenance
 from walkback.pictures.plots import check_plot_target
 from walkback.report import Report
-from walkback.sampling.excursions import there_and_back
+from walkback.sampling.excursions import own_chain, there_and_back
 from walkback.storage.files import require_apart
 from walkback.storage.work_cache import WorkCache
 from walkback.support.watch import Silent, Watch
@@ -89,7 +89,9 @@ class DiagnoseJob:
             check_plot_target(self.plot, self.overwrite)
         diagnostic, table = self._built(registry)
         loaded, chain = self.model.open(registry, watch, densities=True), {}
-        if self.excursion is not None:
+        if self.excursion is None:
+            loaded = replace(loaded, model=own_chain(loaded.model))
+        else:
             loaded = replace(loaded, model=there_and_back(loaded.model, self.excursion))
             chain = {"excursion": self.excursion}
         data = cache(partial(self.data.open, loaded, registry, Silent(), comparable=True))

@@ -14,13 +14,16 @@ from walkback.extensions.registry import Registry
 from walkback.jobs.inputs import DataRequest, ModelRequest
 from walkback.jobs.job import Say, at_least, keywords, one_of
 from walkback.known import require_density
+from walkback.measuring.bound import NO_BOUND
 from walkback.measuring.estimates import FEWEST, require_error_of_mean
 from walkback.measuring.evaluate import evaluate_model, plan_facts
 from walkback.measuring.jackknife import FEWEST_ROWS
 from walkback.measuring.path_works import EvaluationPlan
 from walkback.measuring.provenance import Provenance
 from walkback.measuring.quality.features import require_labels
+from walkback.measuring.some_levels import require_some_levels
 from walkback.pictures.plots import check_plot_target
+from walkback.processes import without_bound
 from walkback.report import Report
 from walkback.sampling.readout import require_readout
 from walkback.schedules import Levels
@@ -65,7 +68,11 @@ class EvaluateJob:
             loaded.model.operator, prior.sample(1, generator(loaded.device, 0, "look")), "a likelihood"
         )
         require_readout(loaded.model, plan.readout)
+        if without_bound(loaded.model.process) and not (plan.baselines or plan.samples):
+            raise ConfigurationError(NO_BOUND)
         levels = loaded.model.levels() if plan.levels is None else loaded.model.levels_of_length(plan.levels)
+        if plan.levels_per_path is not None:
+            require_some_levels(loaded.model, levels, plan.levels_per_path)
         dataset = self.data.open(loaded, registry, watch, comparable=True)
         self._require_enough(dataset)
         facts = plan_facts(plan, levels, dataset)
@@ -78,6 +85,11 @@ class EvaluateJob:
         at_least(1, say, limit=plan.limit, paths=plan.paths, levels=plan.levels, batch_size=plan.batch_size)
         at_least(0, say, simulated=plan.simulated, samples=plan.samples, seed=plan.seed)
         one_of(SPLITS, say, split=plan.split)
+        if plan.levels_per_path is not None and plan.simulated:
+            raise ConfigurationError(
+                f"{say('simulated', plan.simulated)} needs whole paths, which "
+                f"{say('levels_per_path', plan.levels_per_path)} does not take: add {say('simulated', 0)}."
+            )
         self.data.check(say)
         comparing = {"classifier": plan.classifier, "readout": plan.readout}
         for name, value in comparing.items():

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +20,7 @@ from walkback.jobs.job import Say, at_least, keywords, one_of
 from walkback.jobs.labels import NONE, LabelRequest, unlabelled
 from walkback.measuring.provenance import Provenance
 from walkback.pictures.inpainted import check_target, read_mask, save_inpainted
+from walkback.sampling.excursions import own_chain
 from walkback.sampling.inpainting import fill_in, fill_steps
 from walkback.sampling.readout import require_readout
 from walkback.schedules import Levels
@@ -100,7 +101,9 @@ class InpaintJob:
         levels = loaded.model.levels() if self.anneal else ()
         protocol = self._protocol(loaded, levels, data, labels.facts("of the data" if data else NONE))
         told = Batch(known.states, labels.of(len(known), self.seed, known.context))
-        return CheckedInpainting(self, labels.guide(loaded), told, mask, levels, protocol)
+        guided = labels.guide(loaded)
+        chain = replace(guided, model=own_chain(guided.model))
+        return CheckedInpainting(self, chain, told, mask, levels, protocol)
 
     def _require_consistent(self) -> None:
         say = self.say

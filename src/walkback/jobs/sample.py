@@ -28,7 +28,7 @@ from walkback.pictures.frames import open_sink
 from walkback.pictures.sinks import as_values
 from walkback.pictures.starts import read_starts
 from walkback.sampling import SamplePlan, sample_frames
-from walkback.sampling.excursions import there_and_back
+from walkback.sampling.excursions import own_chain, there_and_back
 from walkback.sampling.finite import require_finite
 from walkback.sampling.readout import read_out, require_readout
 from walkback.schedules import Levels
@@ -176,9 +176,9 @@ class SampleJob:
 
     def _chains(self, loaded: LoadedModel) -> LoadedModel:
         """Return the model whose steps at T = 1 are those of the chain."""
-        if self.excursion is None:
-            return loaded
-        return replace(loaded, model=there_and_back(loaded.model, self.excursion))
+        model = loaded.model
+        chain = own_chain(model) if self.excursion is None else there_and_back(model, self.excursion)
+        return replace(loaded, model=chain)
 
     def _levels(self, loaded: LoadedModel) -> Levels:
         model = loaded.model

@@ -15,6 +15,7 @@ from walkback.extensions.registry import Registry
 from walkback.measuring.estimates import require_error_of_mean
 from walkback.objectives import PathObjective, Restricted
 from walkback.operators import initial_state
+from walkback.processes import Bridged, Reconstructing, without_bound
 from walkback.sampling.readout import require_readout
 from walkback.support.seeding import generator
 from walkback.support.sizes import require_room
@@ -55,6 +56,7 @@ def require_trainable(prepared: Prepared) -> None:
             the operator's kernels, or the operator does not support batches of one example.
     """
     _require_weights(prepared)
+    _require_bound(prepared)
     _require_enough(prepared)
     _require_sizes(prepared)
     prepared.model.levels()
@@ -67,6 +69,18 @@ def require_trainable(prepared: Prepared) -> None:
                 "Got run.shard = true and metrics, which measure a model that one process has: leave out either."
             )
         require_shardable(prepared.model.operator, trained_besides(prepared.model, prepared.objective))
+
+
+def _require_bound(prepared: Prepared) -> None:
+    """Refuse settings that need a bound, or chains of single steps, with a process that reconstructs."""
+    training = prepared.config.training
+    needs = {"patience": training.patience, "chains.share": training.chains.share}
+    for name, value in needs.items():
+        if value and without_bound(prepared.model.process):
+            raise ConfigurationError(
+                f"Got training.{name} = {value} with process.name = '{prepared.config.process.name}', expected 0: "
+                "operators learn to reconstruct, so there is no bound to validate and no chain of single steps."
+            )
 
 
 def _require_weights(prepared: Prepared) -> None:
@@ -110,23 +124,26 @@ def _require_single_rows(prepared: Prepared) -> None:
         ) from error
 
 
-@torch.no_grad()
 def _require_step(prepared: Prepared) -> None:
-    """Check that the objective supports the operator's kernels, by walking one step.
+    """Check that process and objective support the operator's kernels, by one step of a walk, and one of a path.
 
-    An objective of whole walks requires reparametrized heating kernels. The bound at the end of a run requires a
-    process that can walk step by step, whatever the objective.
+    An objective of whole walks requires reparametrized heating kernels. The bound at the end of a run requires paths
+    with a density, unless the process reconstructs.
     """
     model, objective = prepared.model, prepared.objective
     noise = generator(prepared.device, prepared.config.run.seed, "look")
     data = batch_of(prepared.dataset, "train", slice(2), noise)
     state, _ = initial_state(model.operator, data.states, noise)
     with model.evaluating():
-        step = next(model.walk(Start(state, context=data.context), model.levels()[:1], noise))
+        start, levels = Start(state, context=data.context, prior=model.prior), model.levels()
+        whole = isinstance(objective, PathObjective) or not isinstance(
+            model.process, Reconstructing | Bridged
+        )
+        step = next((model.walk if whole else model.path)(start, levels[:1], noise))
         if isinstance(objective, PathObjective):
             require_reparametrized(step.forward)
         elif isinstance(objective, Restricted):
-            objective.require_fitting(step)
+            objective.require_fitting(next(model.path(start, levels, noise)))
 
 
 def _require_enough(prepared: Prepared) -> None:

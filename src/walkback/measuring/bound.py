@@ -20,11 +20,18 @@ from torch import Tensor
 
 from walkback.data import Batch, DataInfo
 from walkback.measuring.estimates import nll_figures, require_enough
+from walkback.measuring.some_levels import bound_of_some_levels
 from walkback.measuring.work import PathWork, heating_work
 from walkback.model import Model
 from walkback.report import Figure, number
 from walkback.schedules import Levels
 from walkback.state import Context
+
+NO_BOUND = (
+    "There is no bound on the likelihood: this process teaches the operator to reconstruct examples, and defines no "
+    "paths with a density; compare samples with data (`walkback evaluate --samples`)."
+)
+"""Remark on models of processes that are `walkback.processes.without_bound`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,14 +125,24 @@ def path_bound(
 
 
 def heat(
-    model: Model, batch: Batch, info: DataInfo, levels: Levels, generator: torch.Generator, paths: int
+    model: Model,
+    batch: Batch,
+    info: DataInfo,
+    levels: Levels,
+    generator: torch.Generator,
+    paths: int,
+    some: int | None = None,
 ) -> Iterator[PathWork]:
     """Heat each example of a batch `paths` times, one path after another for all rows, with one stream of noise.
 
-    Works include the slopes of transforms, see `in_units`.
+    Works include the slopes of transforms, see `in_units`. With `some`, only so many levels of each path are visited,
+    see `walkback.measuring.some_levels`.
     """
     for _ in range(paths):
-        path = heating_work(model, batch.states, levels, generator, batch.context)
+        if some is None:
+            path = heating_work(model, batch.states, levels, generator, batch.context)
+        else:
+            path = bound_of_some_levels(model, batch.states, levels, some, generator, batch.context)
         yield in_units(path, batch.states, info)
 
 

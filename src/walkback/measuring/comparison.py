@@ -14,6 +14,7 @@ from walkback.measuring.quality.report import quality_figures
 from walkback.model import Model
 from walkback.report import Figure
 from walkback.sampling import SamplePlan, sample_frames
+from walkback.sampling.excursions import own_chain
 from walkback.sampling.readout import read_out
 from walkback.schedules import Levels
 from walkback.state import Context
@@ -68,6 +69,7 @@ def _samples(
     wanted = SamplePlan(num=plan.samples, seed=plan.seed, batch_size=plan.batch_size)
     watch.stage("Sampling", wanted.total_steps(levels))
     found: Tensor | None = None
+    model = own_chain(model)
     for done, step, state in sample_frames(model, levels, wanted, device, context=context):
         watch.advance(done, {})
         if step is not None and state is not None:

@@ -12,6 +12,8 @@ from torch import Tensor
 
 from walkback.building.assembly import LoadedModel
 from walkback.data import Dataset
+from walkback.errors import ConfigurationError
+from walkback.measuring.bound import NO_BOUND
 from walkback.measuring.comparison import comparison_figures
 from walkback.measuring.likelihood_report import (
     bracket_figures,
@@ -20,8 +22,9 @@ from walkback.measuring.likelihood_report import (
     tail_figures,
     warnings_of,
 )
-from walkback.measuring.path_works import EvaluationPlan, bracket_simulated, heat_data
+from walkback.measuring.path_works import EvaluationPlan, HeatedExamples, bracket_simulated, heat_data
 from walkback.measuring.verdict import outdone
+from walkback.processes import without_bound
 from walkback.report import Figure, Report
 from walkback.schedules import Levels
 from walkback.storage.work_cache import WorkCache
@@ -57,10 +60,14 @@ def evaluate_model(
     limit = within_memory(
         f"evaluating {plan.batch_size} examples at a time", "lower the batch size (--batch-size)"
     )
+    if without_bound(model.process):
+        with limit, loaded.computing():
+            compared, lost = comparison_figures(model, levels, dataset, plan, device, watch)
+        return _without_bound(compared, (*_remarks(plan, dataset), *lost), protocol)
     with limit, loaded.computing():
         heated = heat_data(model, dataset, plan, levels, device, cache, watch)
         figures = likelihood_figures(heated, dataset.info)
-        tails, k, missing = _tails(heated.work)
+        tails, k, missing = _tails(heated)
         simulated = None
         if plan.simulated:
             simulated = bracket_simulated(model, dataset.info, plan, levels, device, cache, watch)
@@ -74,10 +81,25 @@ def evaluate_model(
         warnings=(
             *_remarks(plan, dataset),
             *outdone((*figures, *compared), dataset.info),
-            *warnings_of(heated.work, k),
+            *(warnings_of(heated.work, k) if heated.whole else ()),
             *missing,
             *lost,
         ),
+        protocol=protocol,
+    )
+
+
+def _without_bound(
+    compared: tuple[Figure, ...], remarks: tuple[str, ...], protocol: Mapping[str, Any]
+) -> Report:
+    """Return the report of a model whose process has no bound: comparisons alone."""
+    if not compared:
+        raise ConfigurationError(NO_BOUND)
+    return Report(
+        name="evaluate",
+        headline=compared[-1].name,
+        figures=compared,
+        warnings=(NO_BOUND, *remarks),
         protocol=protocol,
     )
 
@@ -91,12 +113,12 @@ def _remarks(plan: EvaluationPlan, dataset: Dataset) -> tuple[str, ...]:
     )
 
 
-def _tails(work: Tensor) -> tuple[list[Figure], Tensor | None, list[str]]:
+def _tails(heated: HeatedExamples) -> tuple[list[Figure], Tensor | None, list[str]]:
     """Return figures of Pareto's k, k of each example, and a warning if the library that fits it is not installed."""
-    if work.shape[1] == 1:
+    if heated.work.shape[1] == 1 or not heated.whole:
         return [], None, []
     try:
-        return *tail_figures(work), []
+        return *tail_figures(heated.work), []
     except MissingLibraryError as error:
         return [], None, [f"no Pareto's k: {error}"]
 
@@ -111,6 +133,7 @@ def plan_facts(plan: EvaluationPlan, levels: Levels, dataset: Dataset) -> dict[s
         "samples": plan.samples,
         **({"readout": plan.readout} if plan.samples else {}),
         "levels": len(levels),
+        **({} if plan.levels_per_path is None else {"levels_per_path": plan.levels_per_path}),
         "max_temperature": float(levels[-1].temperature),
         "batch_size": plan.batch_size,
     }

@@ -41,6 +41,8 @@ def likelihood_figures(heated: HeatedExamples, info: DataInfo) -> list[Figure]:
     figures.append(
         Figure("bound_error_of_paths", of_paths, "nats", meaning="part of the bound's error from paths")
     )
+    if not heated.whole:
+        return figures
     meaning = f"importance sampling with {paths} paths (eq. 10), above the {nll}"
     figures += nll_figures("is_nll", exponential_average(work), info, meaning, side="above")
     of_paths = math.sqrt(is_variance(work).sum().item()) / num
@@ -163,7 +165,7 @@ def likelihood_series(
 ) -> list[Series]:
     """Return the NLL over the number of paths, the gap by level, and figures of each example."""
     work, volume = heated.work + info.log_volume, info.log_volume
-    found = [_curve("is_nll_by_paths", work, NLL)]
+    found = [_curve("is_nll_by_paths", work, NLL)] if heated.whole else []
     if simulated is not None and simulated.cooling is not None:
         found.append(
             _curve("simulated_above_by_paths", simulated.work + volume, "of simulated examples (nats)")
@@ -180,11 +182,13 @@ def likelihood_series(
     )
     found.append(Series("temperature", steps, temperatures, "level", "temperature"))
     examples = tuple(float(i) for i in range(len(work)))
-    for name, values, label in (
-        ("bound_of_examples", heated.bound.mean(1) + volume, NLL),
-        ("is_nll_of_examples", exponential_average(work), NLL),
-        ("effective_sample_size_of_examples", effective_sample_size(work), "effective paths"),
-    ):
+    of_examples = [("bound_of_examples", heated.bound.mean(1) + volume, NLL)]
+    if heated.whole:
+        of_examples += [
+            ("is_nll_of_examples", exponential_average(work), NLL),
+            ("effective_sample_size_of_examples", effective_sample_size(work), "effective paths"),
+        ]
+    for name, values, label in of_examples:
         found.append(Series(name, examples, tuple(values.tolist()), "example", label, marks=True))
     return found
 

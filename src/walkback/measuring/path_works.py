@@ -42,6 +42,7 @@ class EvaluationPlan:
         readout: How samples are shown before the comparison, see `walkback.sampling.readout`.
         classifier: Whether to train a classifier on the data's labels, for figures based on its features.
         levels: Number of levels; None takes the schedule's.
+        levels_per_path: Number of levels that each path visits, see `walkback.measuring.some_levels`; None: all.
         batch_size: Number of examples heated at a time; each batch has its own stream of noise.
         seed: Seed from which all randomness is derived.
     """
@@ -57,6 +58,7 @@ class EvaluationPlan:
     batch_size: int = 250
     seed: int = 0
     readout: Readout = "state"
+    levels_per_path: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,12 +70,14 @@ class HeatedExamples:
         production: The terms of the bound averaged over paths, `(N, K)`, coldest level first.
         cooling: Work of the cooling path that ended in each example, `(N,)`; None for data.
         exact: Works with exact terms, `(N, P)`, see `PathWork.terms`; None if they are not known.
+        whole: Whether paths visit all levels; else `work` estimates the bound only.
     """
 
     work: Tensor
     production: Tensor
     cooling: Tensor | None = None
     exact: Tensor | None = None
+    whole: bool = True
 
     @property
     def bound(self) -> Tensor:
@@ -107,7 +111,7 @@ def heat_data(
         # One stream per batch, so a batch that is read from the cache does not change the noise of the others.
         noise = generator(device, plan.seed, "evaluate", number)
         data = batch_of(dataset, plan.split, slice(first, first + size), noise)
-        return heat(model, data, dataset.info, levels, noise, plan.paths)
+        return heat(model, data, dataset.info, levels, noise, plan.paths, plan.levels_per_path)
 
     return _in_batches("Heating", num, plan, cache, watch or Silent(), one_batch)
 
@@ -182,7 +186,8 @@ def _in_batches(
     bound = torch.cat([part.get("bound", part["work"]) for part in parts])
     production = torch.cat([part["production"] for part in parts])
     cooling = work[:, 0] if cooled_first else None
-    return HeatedExamples(work[:, cooled_first:], production, cooling, bound[:, cooled_first:])
+    whole = plan.levels_per_path is None
+    return HeatedExamples(work[:, cooled_first:], production, cooling, bound[:, cooled_first:], whole)
 
 
 def _require_finite(part: dict[str, Tensor], stage: str) -> None:

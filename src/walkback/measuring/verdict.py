@@ -13,7 +13,7 @@ from torch import Tensor
 
 from walkback.data import DataInfo, Dataset, Split
 from walkback.errors import WalkbackError
-from walkback.measuring.bound import BoundEstimate
+from walkback.measuring.bound import NO_BOUND, BoundEstimate
 from walkback.report import Figure
 from walkback.support.seeding import generator
 
@@ -97,9 +97,14 @@ def outdone(figures: Sequence[Figure], info: DataInfo) -> tuple[str, ...]:
 
 
 def remarks_on_bound(
-    bound: BoundEstimate, dataset: Dataset, split: Split, limit: int, seed: int
+    bound: BoundEstimate | None, dataset: Dataset, split: Split, limit: int, seed: int
 ) -> tuple[str, ...]:
-    """Return the `verdict` on a bound, compared with simple models on the same first `limit` examples of a split."""
+    """Return the `verdict` on a bound, compared with simple models on the same first `limit` examples of a split.
+
+    Of a model without a bound, say so.
+    """
+    if bound is None:
+        return (NO_BOUND,)
     info, noise = dataset.info, generator("cpu", seed, "remarks")
     rows = dataset.examples("train")[: max(1, _MOST_NUMBERS // info.space.size)]
     train = dataset.states(rows, noise)

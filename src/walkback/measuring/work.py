@@ -132,7 +132,9 @@ def cooling_work(
     else:
         boundary = boundary + process.end(state, levels[-1], model.prior).log_prob(states[-1])
         log_q = [torch.zeros_like(boundary)] + [
-            process.bridge(outputs[number], states[number + 1], level, state).log_prob(states[number])
+            process.bridge(outputs[number], states[number + 1], level, state, levels[-1]).log_prob(
+                states[number]
+            )
             for number, level in enumerate(levels)
             if number
         ]
@@ -196,7 +198,7 @@ def _bridge(
     for level in levels[:0:-1]:
         clipping.look(target)
         conditional = model.operator(target, level, start.context)
-        bridge = process.bridge(conditional, target, level, origin)
+        bridge = process.bridge(conditional, target, level, origin, levels[-1])
         source = bridge.sample(generator)
         production.append(bridge.log_prob(source) - conditional.cooling(level).log_prob(source))
         target = source

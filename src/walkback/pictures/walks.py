@@ -8,7 +8,7 @@ If the operator has learned to reverse its walk, a cooled panel looks like the h
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from itertools import chain
 from pathlib import Path
 from typing import Any
@@ -23,7 +23,9 @@ from walkback.operators import initial_state, visible
 from walkback.pictures.images import Picture, filmstrip, save_png, scatter, tile, window_of
 from walkback.pictures.planes import Plane
 from walkback.pictures.titles import footed, titled_columns
+from walkback.processes import Bridged, Reconstructing, Stepwise
 from walkback.sampling import anneal
+from walkback.sampling.excursions import own_chain
 from walkback.sampling.finite import require_finite
 from walkback.schedules import Levels
 from walkback.state import State
@@ -59,16 +61,16 @@ def draw_walk(
         protocol: Written to the picture's metadata.
 
     Raises:
-        ConfigurationError: The process is not `Stepwise`.
+        ConfigurationError: The process has no paths to draw.
         WalkbackError: The file cannot be written.
     """
     data = data[:IMAGES] if info.is_image else data
     levels = model.levels()
     shown = steps_shown(len(levels))
     origin, _ = initial_state(model.operator, data.states, generator)
-    steps = model.walk(Start(origin, context=data.context), levels, generator)
-    heated = _picked(model, chain([origin], (step.target for step in steps)), shown)
-    cooling = anneal(model.operator, model.prior, levels, len(data), generator, data.context)
+    start = Start(origin, context=data.context, prior=model.prior)
+    heated = _picked(model, chain([origin], _heated(model, start, levels, generator)), shown)
+    cooling = anneal(own_chain(model).operator, model.prior, levels, len(data), generator, data.context)
     cooled = _picked(model, cooling, [len(levels) - t for t in reversed(shown)])
     for states in (heated, cooled):
         require_finite(states, path.name)
@@ -79,6 +81,16 @@ def draw_walk(
     plane = Plane.of(up[0], info)
     points = [torch.stack([plane.points(frame) for frame in frames]) for frames in (up, down)]
     save_png(path, footed(_plots(points[0], points[1], shown, levels), plane.label), protocol)
+
+
+def _heated(model: Model, start: Start, levels: Levels, generator: torch.Generator) -> Iterator[State]:
+    """Yield s_1 … s_K: of a walk, of corruptions of the data, or of a path from its hot end."""
+    process = model.process
+    if isinstance(process, Reconstructing):
+        return (process.corruption(start.state, level).sample(generator) for level in levels)
+    if isinstance(process, Bridged) and not isinstance(process, Stepwise):
+        return reversed([step.target for step in model.path(start, levels, generator)])
+    return (step.target for step in model.walk(start, levels, generator))
 
 
 def steps_shown(num_steps: int) -> list[int]:

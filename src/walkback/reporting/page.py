@@ -89,13 +89,23 @@ def page(content: PageContent) -> str:
         f"<header><h1>{markup.text(title)}</h1><p>{markup.text(run.path)}</p></header>",
         _cards(run),
         markup.notes([run.problem] if run.problem else []),
-        _section("Training", _training(content.history) + markup.notes(_units(content))),
-        _section("Samples and chains", _pictures(content.pictures)),
-        *(_section(report.name, _report(report)) for report in content.reports),
-        _section("Configuration", _configuration(run.options)),
-        _section("Provenance", _table(content.facts, ())),
+        section("Training", _training(content.history) + markup.notes(_units(content))),
+        section("Samples and chains", _pictures(content.pictures)),
+        *(section(report.name, _report(report)) for report in content.reports),
+        section("Configuration", _configuration(run.options)),
+        section("Provenance", wide_table(content.facts, ())),
         markup.notes(content.left_out),
     ]
+    return document(title, body)
+
+
+def document(title: str, body: Iterable[str]) -> str:
+    """Format sections of HTML as a self-contained document in the style of reports.
+
+    Args:
+        title: Its title, which is escaped.
+        body: HTML.
+    """
     policy = "default-src 'none'; img-src data:; style-src 'unsafe-inline'"
     return (
         '<!doctype html>\n<html lang="en"><head><meta charset="utf-8">'
@@ -107,7 +117,8 @@ def page(content: PageContent) -> str:
     )
 
 
-def _section(title: str, content: str) -> str:
+def section(title: str, content: str) -> str:
+    """Format a section with a heading; empty without content."""
     return (
         f"<section><h2>{markup.text(title.replace('_', ' ').capitalize())}</h2>{content}</section>"
         if content
@@ -115,7 +126,7 @@ def _section(title: str, content: str) -> str:
     )
 
 
-def _table(rows: Iterable[Sequence[object]], header: Sequence[object]) -> str:
+def wide_table(rows: Iterable[Sequence[object]], header: Sequence[object]) -> str:
     """Return a table with its own scroll bar, for narrow pages."""
     rows = list(rows)
     return f'<div class="wide">{markup.table(rows, header)}</div>' if rows else ""
@@ -229,13 +240,16 @@ def _figure(picture: Picture) -> str:
         caption = f"After {picture.name.removeprefix('step-')} walks"
     else:
         caption = CAPTIONS.get(picture.name, picture.name)
-    width, height = struct.unpack(
-        ">II", picture.png[16:24]
-    )  # of the header chunk, which comes first in every PNG
+    return captioned(picture.png, caption)
+
+
+def captioned(png: bytes, caption: str) -> str:
+    """Embed a PNG file with a caption, which is escaped."""
+    width, height = struct.unpack(">II", png[16:24])  # of the header chunk, which comes first in every PNG
     # Small pictures are magnified without smoothing; films need the whole width.
     look = "pixels" if width <= _FEW_PIXELS else "across" if width > _FILM * height or width > _WIDE else ""
     return (
-        f'<figure class="{look}">{markup.picture(picture.png, caption)}'
+        f'<figure class="{look}">{markup.picture(png, caption)}'
         f"<figcaption>{markup.text(caption)}</figcaption></figure>"
     )
 
@@ -254,13 +268,13 @@ def _report(report: Report) -> str:
         + (markup.folded("All figures", figures) if simple else figures)
         + markup.notes(f"Warning: {warning}" for warning in report.warnings)
         + charts
-        + markup.folded("Protocol", _table(report.protocol.items(), ()))
+        + markup.folded("Protocol", wide_table(report.protocol.items(), ()))
     )
 
 
 def _figures(figures: Iterable[Figure]) -> str:
     rows = [(_words(each.name), number(each), each.unit, each.meaning) for each in figures]
-    return f'<div class="figures">{_table(rows, ("figure", "value", "unit", "meaning"))}</div>'
+    return f'<div class="figures">{wide_table(rows, ("figure", "value", "unit", "meaning"))}</div>'
 
 
 def _baselines(report: Report) -> str:
@@ -283,7 +297,7 @@ def _baselines(report: Report) -> str:
         if figure.unit == shown[0].unit
     ]
     drawn = dots(rows, f"-log p of held-out data ({shown[0].unit}), lower is better")
-    table = _table([(title, number(f), f.unit) for title, f in zip(titles, shown, strict=True)], _HEADER)
+    table = wide_table([(title, number(f), f.unit) for title, f in zip(titles, shown, strict=True)], _HEADER)
     return _grid([_titled("Bound beside simple models", drawn), f"<div>{table}</div>"])
 
 
@@ -293,7 +307,7 @@ def _quality(report: Report) -> str:
     both = [(names[name], names[f"{name}_reference"]) for name in names if f"{name}_reference" in names]
     rows = [(_words(own.name), number(own), number(other), own.meaning) for own, other in both]
     header = ("samples beside data", "model", "training data", "meaning")
-    return f'<div class="figures">{_table(rows, header)}</div>' if rows else ""
+    return f'<div class="figures">{wide_table(rows, header)}</div>' if rows else ""
 
 
 def _words(name: str) -> str:
@@ -309,5 +323,5 @@ def _configuration(options: Mapping[str, Any]) -> str:
     parts = []
     for section, rows in sections.items():
         name = next((value for option, value in rows if option in ("name", "")), "")
-        parts.append(markup.folded(f"{section} {name}".strip(), _table(rows, ())))
+        parts.append(markup.folded(f"{section} {name}".strip(), wide_table(rows, ())))
     return "".join(parts)

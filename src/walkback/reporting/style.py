@@ -19,6 +19,7 @@ dt{color:var(--quiet);font-size:.8rem}
 dd{margin:0;font-size:1.15rem;font-weight:600;font-variant-numeric:tabular-nums}
 .grid2{display:grid;grid-template-columns:repeat(auto-fit,minmax(min(28rem,100%),1fr));gap:1rem;align-items:start;grid-auto-flow:dense}
 .grid2>*{min-width:0}
+.grid3{display:grid;grid-template-columns:repeat(auto-fill,minmax(14rem,1fr));gap:1rem;align-items:start}
 figure{margin:0}
 figure img{width:100%;max-width:44rem;height:auto;display:block;background:#fff}
 figure.pixels img{image-rendering:pixelated}

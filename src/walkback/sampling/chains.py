@@ -17,7 +17,7 @@ import torch
 
 from walkback.operators import TransitionOperator
 from walkback.priors import Prior
-from walkback.sampling.wrapped import single
+from walkback.sampling.wrapped import Compound
 from walkback.schedules import Level, Levels
 from walkback.state import Context, State
 from walkback.support.shapes import require_like
@@ -88,7 +88,9 @@ def cool(
     context: Context = None,
 ) -> Iterator[State]:
     """Cool `state` s_K through `levels` in single steps, hottest first; yield s_{K-1}, …, s_0."""
-    return steps(single(operator), state, reversed(levels), generator, context)
+    if isinstance(operator, Compound):
+        return operator.cool(state, levels, generator, context)
+    return steps(operator, state, reversed(levels), generator, context)
 
 
 def chain(

@@ -20,12 +20,20 @@ A learned p is not exactly that reverse, and the law of the chain is then anothe
 
 Cost: 2 j runs of the network, at s_0 … s_{j-1} on the way up, and at s'_j … s'_1 on the way back; j after a jump, and 1
 where the way back is a jump, too.
+
+Where operators learn to return to s_0 at once, excursions of one level are the plain chain, and samples are cooled by
+
+    x ~ p_{T_K}(· | s_K),   s_K ~ p*,      then  x ← x' ~ p_{T_t}(· | s),   s ~ C_{T_t}(· | x),      t = K - 1 … 1
+
+with C the corruption: p applied to x itself would take it for a corrupted state.
 """
 
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Iterator
 from dataclasses import replace
+from functools import partial
 from typing import final
 
 import torch
@@ -36,7 +44,7 @@ from walkback.known import StepKernel
 from walkback.model import Model
 from walkback.operators import Conditional, Latent, TransitionOperator
 from walkback.processes import Jumping, Process, Reconstructing, require_stepwise
-from walkback.sampling.chains import cool
+from walkback.sampling.chains import cool, last, steps
 from walkback.sampling.wrapped import Compound, Wrapped, WrappedLatent
 from walkback.schedules import Level, Levels
 from walkback.state import Context, State
@@ -48,7 +56,7 @@ from walkback.walk import Start, walk
 def there_and_back(model: Model, num_levels: int) -> Model:
     """Return the model with the operator of a chain there and back: each of its steps is one excursion.
 
-    Samples from the prior are still cooled by single steps. Kernels have no density.
+    Samples from the prior are cooled as before. Kernels have no density.
 
     Args:
         model: The model.
@@ -67,6 +75,15 @@ def there_and_back(model: Model, num_levels: int) -> Model:
     kind = _LatentExcursions if isinstance(model.operator, Latent) else _Excursions
     operator = kind(model.operator, model.process, levels[:num_levels])
     return replace(model, operator=operator.train(model.operator.training))
+
+
+def own_chain(model: Model) -> Model:
+    """Return the model whose steps are those of its chain at T = 1: the model, or corruptions and reconstructions.
+
+    Raises:
+        ConfigurationError: See `there_and_back`.
+    """
+    return there_and_back(model, 1) if isinstance(model.process, Reconstructing) else model
 
 
 @torch.no_grad()
@@ -119,9 +136,22 @@ class _ThereAndBack(Wrapped, Compound):
         return len(self.levels) * (1 if isinstance(self.process, Jumping) else 2)
 
     @final
-    def heated(self, state: State, generator: torch.Generator, context: Context) -> Kernel:
-        """Draw s_j, and return p_{T_j}(· | s_j)."""
-        level = self.levels[-1]
+    def cool(
+        self, state: State, levels: Levels, generator: torch.Generator, context: Context
+    ) -> Iterator[State]:
+        """Cool by the operator of single steps; corrupt the state before each but the first if it reconstructs."""
+        if not isinstance(self.process, Reconstructing):
+            yield from cool(self.operator, state, levels, generator, context)
+            return
+        for number, level in enumerate(reversed(levels)):
+            if number:
+                state = self.process.corruption(state, level).sample(generator)
+            state = last(steps(self.operator, state, (level,), generator, context))
+            yield state
+
+    @final
+    def heated(self, state: State, level: Level, generator: torch.Generator, context: Context) -> Kernel:
+        """Draw s_j at `level`, and return p_{T_j}(· | s_j)."""
         jump = _jump(self.process, state, level)
         if jump is not None:
             top = jump.sample(generator)
@@ -129,8 +159,8 @@ class _ThereAndBack(Wrapped, Compound):
             reverse: Kernel = self.operator(top, level, context).cooling(level)
             return reverse
         process = require_stepwise(self.process, "a chain there and back")
-        steps = walk(self.operator, process.heating, Start(state, context=context), self.levels, generator)
-        return deque(steps, maxlen=1).pop().reverse
+        way = walk(self.operator, process.heating, Start(state, context=context), self.levels, generator)
+        return deque(way, maxlen=1).pop().reverse
 
     @final
     def cooled(self, kernel: Kernel, like: State, generator: torch.Generator, context: Context) -> State:
@@ -163,23 +193,26 @@ class _Excursion(Conditional):
         self._context = context
 
     def cooling(self, level: Level) -> Kernel:
-        """Return a step of the chain, which has no density.
+        """Return a step of the chain, which has no density; of one that reconstructs, at any temperature.
 
         Raises:
-            ConfigurationError: The level is not at T = 1.
+            ConfigurationError: The level is not at T = 1, and the operator does not reconstruct.
         """
-        if isinstance(level.temperature, float) and level.temperature != 1:
+        cold = not isinstance(level.temperature, float) or level.temperature == 1
+        if not cold and isinstance(self._operator.process, Reconstructing):
+            return StepKernel(partial(self._draw, level))
+        if not cold:
             raise ConfigurationError(
                 f"Got temperature {level.temperature:g}, expected 1: a chain there and back has the temperatures of "
                 "the schedule."
             )
-        return StepKernel(self._draw)
+        return StepKernel(partial(self._draw, self._operator.levels[-1]))
 
     def heating(self, level: Level) -> Kernel:
         """Return the same kernel: the chain is its own reverse."""
         return self.cooling(level)
 
-    def _draw(self, generator: torch.Generator) -> State:
+    def _draw(self, level: Level, generator: torch.Generator) -> State:
         operator, context = self._operator, self._context
-        top = operator.heated(self._state, generator, context)
+        top = operator.heated(self._state, level, generator, context)
         return operator.cooled(top, self._state, generator, context)

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Iterator
 from typing import final
 
 import torch
 from torch import Tensor
 
 from walkback.operators import Latent, TransitionOperator
-from walkback.state import State, StateSpace
+from walkback.schedules import Levels
+from walkback.state import Context, State, StateSpace
 
 
 class Wrapped(TransitionOperator):
@@ -62,12 +64,18 @@ class Compound(ABC):
     @property
     @abstractmethod
     def single(self) -> TransitionOperator:
-        """The other operator, which cools from the prior, and whose mean shows a state."""
+        """The other operator, whose mean shows a state."""
 
     @property
     @abstractmethod
     def runs(self) -> int:
         """Number of runs of the other operator in one step."""
+
+    @abstractmethod
+    def cool(
+        self, state: State, levels: Levels, generator: torch.Generator, context: Context
+    ) -> Iterator[State]:
+        """Cool `state` s_K `(B, *E)` through `levels`, hottest first; yield the state after each level."""
 
 
 def single(operator: TransitionOperator) -> TransitionOperator:

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from walkback.kernels import NormalKernel
 from walkback.model import Model
+from walkback.noising import GaussianNoise
 from walkback.objectives import AnyObjective, Checkpointing, Objective, PathObjective
 from walkback.processes import TiedProcess
 from walkback.schedules import levels_from
@@ -42,11 +43,13 @@ def _states() -> tuple[Tensor, Tensor]:
 
 
 def _transition(source: Tensor, target: Tensor, forward: Tensor, reverse: Tensor) -> Transition:
-    """Return a step whose kernels have means of `forward` and `reverse` times the state."""
-    (level,) = levels_from([2.0])
+    """Return a step whose kernels have means of `forward` and `reverse` times the state, and a known posterior."""
+    _, level = levels_from([1.0, 2.0])
     variance = torch.full((1, *_SPACE.shape), 0.04)
     kernels = NormalKernel(forward * source, variance), NormalKernel(reverse * target, variance)
-    return Transition(source, target, level, *kernels, anchor=0.5 * source)
+    noise, anchor = GaussianNoise("exploding", 0.02), 0.5 * source
+    posterior = noise.posterior(target, anchor, level)
+    return Transition(source, target, level, *kernels, anchor=anchor, posterior=posterior, noise=noise)
 
 
 def _slopes(*, forward: bool) -> tuple[Tensor, Tensor]:

@@ -53,7 +53,9 @@ def execute(run: Run, directory: RunDirectory | None, *, fresh: bool = True) -> 
 
 
 def _outcome(result: RunResult) -> Outcome:
-    bound = Bound.model_validate({**result.bound.to_dict(), "split": result.protocol["split"]})
+    bound = None
+    if result.bound is not None:
+        bound = Bound.model_validate({**result.bound.to_dict(), "split": result.protocol["split"]})
     return Outcome(
         state="finished",
         walks=result.walks,

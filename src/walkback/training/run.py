@@ -21,6 +21,7 @@ from walkback.measuring.estimates import NotFiniteValuesError
 from walkback.measuring.provenance import Provenance
 from walkback.measuring.verdict import remarks_on_bound
 from walkback.model import Model
+from walkback.processes import without_bound
 from walkback.storage.checkpoint import save_checkpoint
 from walkback.storage.files import write_text
 from walkback.storage.rundir import RunDirectory
@@ -286,9 +287,10 @@ class Run:
             raise NotFiniteError(f"Validation after {step} walks failed: {what}", step, updates)
 
     def _log_bound(self, step: int) -> None:
-        if self._directory is None or self._log is None:
+        limit = self._config.training.validation_examples
+        bound = None if self._directory is None else self._evaluate("validation", limit, "validation")
+        if bound is None or self._log is None:
             return
-        bound = self._evaluate("validation", self._config.training.validation_examples, "validation")
         figures = bound.named("validation")
         self._checkpoints.good.observe_bound(bound.nats)
         if self._stopping.observe(step, bound.nats):
@@ -297,25 +299,24 @@ class Run:
             figures["best_step"] = self._stopping.best_step
         self._log.log(step, figures)
 
-    def _evaluate(self, split: Split, limit: int, stream: str) -> BoundEstimate:
-        """Return the bound on the first `limit` examples of a split, with the averaged weights."""
-        prepared, settings = self._prepared, self._config.evaluation
+    def _evaluate(self, split: Split, limit: int, stream: str) -> BoundEstimate | None:
+        """Return the bound (if any) on the first `limit` examples of a split, with the averaged weights."""
+        if without_bound(self._prepared.model.process):
+            return None
+        prepared, settings, model = self._prepared, self._config.evaluation, self._trainer.averaged_model
         num = min(limit, len(prepared.dataset.examples(split)))
         noise = generator(prepared.device, self._config.run.seed, stream)
         batches = [
             batch_of(prepared.dataset, split, slice(first, min(first + settings.batch_size, num)), noise)
             for first in range(0, num, settings.batch_size)
         ]
-        size = settings.batch_size
-        work = f"evaluating {size} examples at a time (evaluation.batch_size)"
+        work = f"evaluating {settings.batch_size} examples at a time (evaluation.batch_size)"
         with (
             within_memory(work, "lower evaluation.batch_size"),
             autocast(prepared.device, prepared.precision),
         ):
             paths = settings.paths if stream == "evaluation" else 1
-            return estimate_bound(
-                self._trainer.averaged_model, batches, prepared.dataset.info, noise, paths=paths
-            )
+            return estimate_bound(model, batches, prepared.dataset.info, noise, paths=paths)
 
     def _pictures(self, directory: RunDirectory) -> RunPictures:
         return RunPictures(self._prepared, directory, self._watch, self._protocol())

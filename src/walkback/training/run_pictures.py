@@ -12,6 +12,7 @@ from walkback.building.preparation import Prepared
 from walkback.data import batch_of, states_of
 from walkback.model import Model
 from walkback.pictures.figures import draw_chains, draw_samples, draw_walks
+from walkback.sampling.excursions import own_chain
 from walkback.sampling.finite import NotFiniteStatesError
 from walkback.state import State
 from walkback.storage.rundir import RunDirectory
@@ -45,12 +46,13 @@ class RunPictures:
         samples, chains = self._directory.sample("annealed"), self._directory.sample("chain")
         drawn: list[Path] = []
         with self._skipping_the_lost():
-            start = self._draw_samples(model, samples)
+            chain = own_chain(model)
+            start = self._draw_samples(chain, samples)
             drawn.append(samples)
             self._watch.stage("Chain at T = 1", settings.chain_steps)
             noise = generator(self._prepared.device, self._prepared.config.run.seed, "chain")
-            with self._computing(model):
-                draw_chains(chains, model, info, settings, start, noise, self._protocol, self._chain_step)
+            with self._computing(chain):
+                draw_chains(chains, chain, info, settings, start, noise, self._protocol, self._chain_step)
             drawn.append(chains)
         with self._skipping_the_lost():
             drawn += self._draw_walks(model)
@@ -68,7 +70,7 @@ class RunPictures:
         """Draw samples after `step` walks; returns their file, or None if they are not finite."""
         path = self._directory.sample(f"step-{step}")
         with self._skipping_the_lost():
-            self._draw_samples(model, path)
+            self._draw_samples(own_chain(model), path)
             return path
         return None
 

@@ -26,6 +26,7 @@ from walkback.kernels import stacked
 from walkback.levels import stack_levels
 from walkback.model import Model
 from walkback.objectives import AnyObjective, Objective, PathObjective
+from walkback.processes import num_transitions
 from walkback.schedules import Levels
 from walkback.state import State, batch_size, concatenate, concatenate_contexts, device_of
 from walkback.training.engines import Alone, Engine
@@ -139,7 +140,7 @@ def _learn_steps(
     After an online update, the next state is still drawn from the output at s_t computed with the old weights, but its
     loss uses the new weights; see `walk`.
     """
-    count = len(path.levels)
+    count = num_transitions(model.process, path.levels)
     share = 1 if online else count
     total = torch.zeros((), device=device_of(path.start.state))
     trail = Trail(path.start.state, count)
@@ -179,7 +180,7 @@ def _learn_stacked(
     losses = engine(_stacked_losses, model, objective, path.start, steps)
     loss = losses.mean()
     (loss / dimensions).backward()  # type: ignore[no-untyped-call]
-    trail = Trail(path.start.state, len(path.levels))
+    trail = Trail(path.start.state, len(steps))
     rows = batch_size(path.start.state)
     for step, part in zip(steps, torch.split(losses.detach(), rows), strict=True):
         trail.add(step.level, step.target, part.mean())
@@ -205,6 +206,7 @@ def _stacked_losses(model: Model, objective: Objective, start: Start, steps: Seq
         anchor=concatenate([start.state if start.anchor is None else start.anchor] * len(steps)),
         context=context,
         posterior=stacked(known, rows) if len(known) == len(steps) else None,
+        noise=steps[0].noise,
     )
     return objective(together)
 

@@ -20,7 +20,7 @@ from torch import Tensor
 
 from walkback.data import DataInfo
 from walkback.errors import WalkbackError
-from walkback.measuring.estimates import Side
+from walkback.measuring.estimates import Side, share_figure
 from walkback.measuring.jackknife import GROUPS, jackknife
 from walkback.measuring.quality.coverage import Distances
 from walkback.measuring.quality.features import Classifier, FeatureMap, in_chunks
@@ -31,6 +31,9 @@ from walkback.report import Figure
 from walkback.support.seeding import generator
 
 _BLUR = 0.05
+
+_CONFIDENT = 0.9
+"""Probability of a class above which a state counts as certain."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,7 +99,7 @@ def quality_figures(
         )
         figures += judged.figures(rules, seed)
         if classifier is not None:
-            figures.append(_score(classifier.log_probs(chosen[name]), ending, classifier))
+            figures += _classified(classifier.log_probs(chosen[name]), ending, classifier)
     return tuple(figures)
 
 
@@ -211,11 +214,33 @@ def _error_of_share(share: float, num: int) -> float:
     return math.sqrt(middle * (1 - middle) / num)
 
 
-def _score(log_probs: Tensor, ending: str, classifier: Classifier) -> Figure:
-    (value,), (error,) = jackknife(lambda rows: (classifier_score(log_probs[rows]),), len(log_probs))
+def _classified(log_probs: Tensor, ending: str, classifier: Classifier) -> list[Figure]:
+    """Return what a classifier says of states, log p(y | x) `(N, K)`: share of certain ones, entropy, score."""
     kind = "; training states in place of samples" if ending else ""
-    meaning = f"exp E KL(p(y|x) ‖ p(y)), 1 to {len(classifier.classes)}, of a classifier of these data, not Inception"
-    return Figure(f"classifier_score{ending}", value, "1", error, _interval(value, error), meaning + kind)
+    count = len(classifier.classes)
+    certain = share_figure(
+        f"classifier_confident{ending}",
+        log_probs.exp().amax(1) >= _CONFIDENT,
+        f"states whose class is at least {_CONFIDENT:.0%} certain{kind}",
+    )
+
+    def measure(rows: Tensor) -> tuple[float, float]:
+        some = log_probs[rows]
+        shares = some.argmax(1).bincount(minlength=count).double() / len(some)
+        return float(torch.special.entr(shares).sum()), classifier_score(some)
+
+    (entropy, score), (entropy_error, score_error) = jackknife(measure, len(log_probs))
+    told = (
+        f"of the most probable classes; log {count} = {math.log(count):.3g} if all are equally frequent{kind}"
+    )
+    meaning = f"exp E KL(p(y|x) ‖ p(y)), 1 to {count}, of a classifier of these data, not Inception{kind}"
+    return [
+        certain,
+        Figure(
+            f"class_entropy{ending}", entropy, "nats", entropy_error, _interval(entropy, entropy_error), told
+        ),
+        Figure(f"classifier_score{ending}", score, "1", score_error, _interval(score, score_error), meaning),
+    ]
 
 
 def _some(states: Tensor, num: int, seed: int, name: str) -> Tensor:

@@ -1,1 +1,0 @@
-"""The U-Net of diffusers as a network of walkback."""

@@ -1,0 +1,144 @@
+"""Denoising autoencoders and generative stochastic networks: the operator learns to return to the example at once.
+
+    C_T(s | x)     corruption: one step of the noise at temperature T, `walkback_processes.noises`
+
+    dae    s_t ~ C_{T_t}(· | x)                                          each row visits every level
+    gsn    s_t ~ C_{T_t}(· | x_{t-1}),   x_t ~ p_{T_t}(· | s_t)          x_0 = x, t = 1 … K: walkback
+
+Both learn p_{T_t}(x | s_t): the source of every transition is the example x. As in Bengio et al. (2013), gsn corrupts
+what the model makes of the example, so that it learns to return from where its own chain goes. The source takes all
+steps at one noise (schedule `constant`); here the levels' temperatures are taken in order, so that walks end in the
+prior, which annealed samples begin with.
+"""
+
+from __future__ import annotations
+
+from abc import ABC
+from collections.abc import Iterator
+from typing import final
+
+import torch
+from torch import Tensor
+
+from walkback.kernels import Kernel
+from walkback.levels import rows_of, stack_levels
+from walkback.operators import DataAware, TransitionOperator
+from walkback.processes import OperatorAware, Process, Reconstructing
+from walkback.schedules import Level, Levels
+from walkback.state import State, batch_size, device_of
+from walkback.walk import Start, Transition
+from walkback_processes.noises import ChosenNoise, NoiseName, Positive
+
+
+class Corrupting(Process, Reconstructing, DataAware, OperatorAware, ABC):
+    """A process whose corruption is a step of noise.
+
+    Args:
+        noise: Kind of noise.
+        sigma: σ, standard deviation of Gaussian noise at T = 1; None takes the operator's.
+        rate: r, rate at which bits or symbols are replaced at T = 1.
+    """
+
+    def __init__(
+        self, *, noise: NoiseName = "auto", sigma: Positive | None = None, rate: Positive = 0.1
+    ) -> None:
+        super().__init__()
+        self.noise = ChosenNoise(noise, sigma, rate)
+
+    @final
+    @torch.no_grad()
+    def fit_data(self, data: Tensor) -> None:
+        """Choose the kind of noise, unless it is an option; see `ChosenNoise.fit_data`."""
+        self.noise.fit_data(data)
+
+    @final
+    @torch.no_grad()
+    def fit_operator(self, operator: TransitionOperator) -> None:
+        """Set σ to the operator's, unless it is an option.
+
+        Raises:
+            ConfigurationError: The operator's noise is unknown, or does not grow like the temperature.
+        """
+        self.noise.fit_operator(operator)
+
+    @property
+    @final
+    def max_temperature(self) -> float | None:
+        """The operator's if noise explodes; else the T at which a single step forgets the state."""
+        return self.noise.max_temperature
+
+    @final
+    def corruption(self, origin: State, level: Level) -> Kernel:
+        """Return C_T(· | x)."""
+        return self.noise.current.step(origin, level)
+
+    @final
+    def transition(
+        self, operator: TransitionOperator, start: Start, target: State, level: Level
+    ) -> Transition:
+        """Return the transition from the example of `start` to `target` `(B, *E)`."""
+        origin = start.state
+        reverse = operator(target, level, start.context).cooling(level)
+        anchor = origin if start.anchor is None else start.anchor
+        return Transition(
+            origin, target, level, self.corruption(origin, level), reverse, anchor, start.context
+        )
+
+
+@final
+class DenoisingProcess(Corrupting):
+    """Corruption at every level, each from the example."""
+
+    def path(
+        self, operator: TransitionOperator, start: Start, levels: Levels, generator: torch.Generator
+    ) -> Iterator[Transition]:
+        """Corrupt each row once at every level, with K runs of the network.
+
+        The rows of a transition are spread evenly over the levels below K; the last one has all rows at level K.
+
+        Raises:
+            ConfigurationError: The states do not fit the noise.
+        """
+        self.noise.require_fitting(start)
+        for level in visits(levels, batch_size(start.state), device_of(start.state), generator):
+            target = self.corruption(start.state, level).sample(generator)
+            yield self.transition(operator, start, target, level)
+
+
+@final
+class WalkbackProcess(Corrupting):
+    """A chain of corruptions and reconstructions that begins at the example (walkback training of GSNs)."""
+
+    def path(
+        self, operator: TransitionOperator, start: Start, levels: Levels, generator: torch.Generator
+    ) -> Iterator[Transition]:
+        """Corrupt and reconstruct at each level in order, with K runs of the network.
+
+        Raises:
+            ConfigurationError: The states do not fit the noise.
+        """
+        self.noise.require_fitting(start)
+        clean, reverse = start.state, None
+        for level in levels:
+            if reverse is not None:
+                clean = reverse.sample(generator)
+            target = self.corruption(clean, level).sample(generator)
+            step = self.transition(operator, start, target, level)
+            reverse = step.reverse
+            yield step
+
+
+def visits(levels: Levels, rows: int, device: torch.device, generator: torch.Generator) -> Iterator[Level]:
+    """Yield K levels of rows so that each of B rows visits each level once, and last `levels[-1]` for all rows.
+
+    Before that, each row begins at a random level, and the rows are spread evenly over the levels.
+    """
+    below = levels[:-1]
+    if below:
+        table = stack_levels(below, 1, device)
+        places = torch.randperm(rows, generator=generator, device=device)
+        shift = torch.rand((), generator=generator, device=device, dtype=torch.float64)
+        first = ((places + shift) * len(below) / rows).long()
+    for number in range(len(below)):
+        yield rows_of(table, (first + number) % len(below))
+    yield levels[-1]
