@@ -15,17 +15,18 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
-from typing import Any, TypeVar, cast, final
+from typing import TYPE_CHECKING, Any, TypeVar, cast, final
 
 import torch
 import torch.distributed as dist
 from torch import nn
-from torch.distributed.device_mesh import init_device_mesh
-from torch.distributed.fsdp import FSDPModule, fully_shard
 from torch.nn.parallel import DistributedDataParallel
 
 from walkback.errors import ConfigurationError
 from walkback.training.distributed import World
+
+if TYPE_CHECKING:
+    from torch.distributed.fsdp import FSDPModule
 
 _Losses = TypeVar("_Losses")
 
@@ -98,10 +99,13 @@ class Sharded(Engine):
     """
 
     def __init__(self, operator: nn.Module, device: torch.device) -> None:
+        from torch.distributed.device_mesh import init_device_mesh  # with FSDP, half a second
+        from torch.distributed.fsdp import fully_shard
+
         self._root = _Call(operator)
         self._weights = cast("FSDPModule", self._root)  # as `fully_shard` makes it
         mesh = init_device_mesh(device.type, (dist.get_world_size(),))
-        for block in _blocks(operator):
+        for block in dict.fromkeys(_blocks(operator)):
             fully_shard(block, mesh=mesh)
         # The output of an operator is not a tensor, so FSDP could not gather these weights again before backward.
         fully_shard(self._root, mesh=mesh, reshard_after_forward=False)
