@@ -17,7 +17,7 @@ from tests.conftest import Install
 from tests.program import Done, digest, records, tree, walkback
 
 import walkback as wb
-from walkback.comparing.fairness import expected_calls
+from walkback.comparing.fairness import expected_calls, network_of
 from walkback.comparing.notes import Footnotes
 from walkback.comparing.published import published_figures
 from walkback.comparing.request import read_comparison
@@ -145,6 +145,8 @@ def test_figures_of_training_data_are_the_same_for_all_steps(again: Callable[...
 
 def test_the_same_command_changes_nothing(place: Path, again: Callable[..., Done]) -> None:
     before = tree(place / "out")
+    (damaged,) = place.glob("out/measured/walkback/seed=0/chain-*/reports.json")
+    damaged.write_text('{"reports": [3]}', "utf-8")  # made again, from its parts
     done = again()
     assert done.code == 0
     assert done.err.count("has ended before") == 4
@@ -425,6 +427,17 @@ def test_calls_before_training_are_those_of_training(tmp_path: Path, own: str) -
     assert trained is not None
     progress = trained.checkpoint.description.progress
     assert expected == (progress["calls"], progress["gradient_calls"])
+
+
+@pytest.mark.parametrize("name", ["swiss-roll", "digits", "mnist"])
+def test_comparisons_of_the_examples_resolve_with_one_network(name: str) -> None:
+    file = Path(__file__).parents[1] / "examples" / "compare" / f"{name}.toml"
+    comparison, registry = read_comparison(file), Registry.discover()
+    configs = [Choices(each.recipe, settings=each.settings).resolve(registry) for each in comparison.methods]
+    assert len(configs) == 7
+    networks = [network_of(registry, config.operator) for config in configs]
+    assert all(network == networks[0] for network in networks)
+    assert {config.process.name for config in configs} == {"tied", "diffusion", "dae", "gsn", "infusion"}
 
 
 def test_paths_of_checkpoints_are_relative_to_the_file(tmp_path: Path) -> None:

@@ -6,7 +6,7 @@ import unittest
 from functools import partial
 
 import pytest
-from tests.toy import broken, broken_parts, processes
+from tests.toy import broken, broken_parts, capable, processes
 
 from walkback.component import Component
 from walkback.errors import ConfigurationError
@@ -27,6 +27,9 @@ SOUND = {
     "prior": ("prior", broken.BrokenPrior, (POINTS,)),
     "process": ("process", broken.BrokenProcess, (POINTS,)),
     "jumps": ("process", processes.Jumps, (POINTS,)),
+    "diffusing": ("process", capable.Diffusing, (POINTS,)),
+    "descending": ("process", capable.Descending, (POINTS,)),
+    "rebuilding": ("process", capable.Rebuilding, (POINTS,)),
     "objective": ("objective", broken.BrokenObjective, ()),
     "path": ("objective", broken.BrokenPath, ()),
     "data": ("dataset", broken.BrokenData, ()),
@@ -73,6 +76,7 @@ FAULTS = [
     ("normal", "cooler than one", "max-temperature", "0.5"),
     ("normal", "low precision", "bf16", "bfloat16"),
     ("normal", "compiled otherwise", "compiles", "torch.compile"),
+    ("normal", "half divergence", "divergence", "the mean of log p - log p'"),
     ("labels", "deaf", "labels", "use the context"),
     ("labels", "no label is class 0", "labels", "kernels without context"),
     ("labels", "first row's label", "labels", "labels of other rows"),
@@ -115,6 +119,19 @@ FAULTS = [
     ("process", "global samples", "generator", "global randomness"),
     ("process", "in place", "untouched", "in place"),
     ("process", "extra dimension", "shapes", "one number per row"),
+    ("diffusing", "step for marginal", "marginals", "walk to level 2"),
+    ("diffusing", "step for posterior", "posteriors", "posterior"),
+    ("diffusing", "jumps by a step", "jumps", "states of a path at level 2"),
+    ("diffusing", "other posterior", "jumps", "process's own"),
+    ("diffusing", "reversed divergence", "divergence", "the mean of log p - log p'"),
+    ("descending", "bridge's constant", "bridge", "bridge kernel on .* whose integral"),
+    ("descending", "end's constant", "bridge", "end on .* whose integral"),
+    ("descending", "narrow path", "bridged-path", "last two states of a path"),
+    ("descending", "bridge's constant", "bridged-work", r"expected p\(s_0\)"),
+    ("rebuilding", "corruption's constant", "corruption", "integral"),
+    ("rebuilding", "from the last state", "examples", "not the example"),
+    ("rebuilding", "size outside", "fit-operator", "different path"),
+    ("rebuilding", "changes the operator", "fit-operator", "was changed"),
     ("objective", "mean", "shapes", "not over the batch"),
     ("objective", "spread mean", "rows-alone", "mean over the batch"),
     ("objective", "gradient of log q", "gradient", "log_q.detach"),

@@ -49,6 +49,8 @@ def test_every_operator_trains(operator: str, updates: str) -> None:
         {"variance": "fixed", "temperature_law": "std", "sigma_share": 0.1},
         {"network": {"level_norms": 4, "conditioning": "embedding"}},
         {"network": {"dropout": 0.3}, "smoothed": True},
+        {"mean": "v", "variance": "range", "diffusion": "exploding"},
+        {"mean": "epsilon", "variance": "fixed", "last": "discretized"},
     ],
     ids=lambda options: "-".join(options),
 )

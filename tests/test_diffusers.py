@@ -14,6 +14,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 from tests.program import walkback
+from tests.toy.pipelines import LEVELS, imported, in_double, pipeline, saved
 from torch import Tensor, nn
 
 import walkback as wb
@@ -25,7 +26,8 @@ from walkback_diffusers.network import Details, DiffusersUNet
 
 diffusers = pytest.importorskip("diffusers", reason="needs walkback[diffusers]")
 
-LEVELS = 12
+SCALE = 255 / 512
+"""States are ½ + SCALE x."""
 PREDICTIONS = ("epsilon", "sample", "v_prediction")
 VARIANCES = ("fixed_small", "fixed_small_log", "fixed_large", "fixed_large_log", "learned", "learned_range")
 SCHEDULES: Mapping[str, Mapping[str, Any]] = {
@@ -35,50 +37,6 @@ SCHEDULES: Mapping[str, Mapping[str, Any]] = {
     "sigmoid": {"clip_sample": False},
     "trained": {"trained_betas": [0.01 * (1 + step) for step in range(LEVELS)]},
 }
-
-
-def pipeline(**options: Any) -> Any:
-    """A small pipeline whose weights are those of a new U-Net, moved."""
-    torch.manual_seed(0)
-    learned = options.get("variance_type", "").startswith("learned")
-    unet = diffusers.UNet2DModel(
-        sample_size=8,
-        in_channels=1,
-        out_channels=2 if learned else 1,
-        block_out_channels=(8, 16),
-        down_block_types=("DownBlock2D", "AttnDownBlock2D"),
-        up_block_types=("AttnUpBlock2D", "UpBlock2D"),
-        layers_per_block=1,
-        norm_num_groups=8,
-    ).eval()
-    if options.get("variance_type") == "learned":
-        unet.conv_out.bias.data[1] = 2.0  # a variance must be positive
-    scheduler = diffusers.DDPMScheduler(**{"num_train_timesteps": LEVELS, **options})
-    made = diffusers.DDPMPipeline(unet=unet, scheduler=scheduler)
-    made.set_progress_bar_config(disable=True)
-    return made
-
-
-def saved(made: Any, folder: Path, **options: Any) -> Path:
-    made.save_pretrained(folder, **options)
-    return folder
-
-
-def imported(made: Any, folder: Path) -> Model:
-    """The model that the program makes of a pipeline."""
-    out = folder / "model.safetensors"
-    done = walkback("import", "diffusers", saved(made, folder / "pipeline"), "-o", out)
-    assert done.code == 0, done.err
-    return wb.load(out).model
-
-
-def in_double(scheduler: Any) -> Any:
-    """The scheduler with its tables in double precision: 1 - ᾱ_1 of single ones has four digits."""
-    scheduler.betas = scheduler.betas.double()
-    scheduler.alphas = 1 - scheduler.betas
-    scheduler.alphas_cumprod = scheduler.alphas.cumprod(0)
-    scheduler.one = torch.ones((), dtype=torch.float64)
-    return scheduler
 
 
 def steps_of_scheduler(made: Any, x: Tensor, t: int) -> tuple[Tensor, Tensor]:
@@ -118,13 +76,17 @@ def require_the_same_steps(made: Any, model: Model, timesteps: range | list[int]
     for t in timesteps:
         x = torch.randn(2, 1, 8, 8, generator=noise)
         level = levels[t]
-        kernel = model.operator((x + 1) / 2, level).cooling(level)
+        kernel = model.operator(0.5 + SCALE * x, level).cooling(level)
+        kernel = kernel if t else kernel.normal  # of the discretized last step
         assert isinstance(kernel, NormalKernel)
         mean, variance = steps_of_scheduler(made, x, t)
-        torch.testing.assert_close(2 * kernel.mean.double() - 1, mean, rtol=1e-5, atol=1e-5)
+        torch.testing.assert_close((kernel.mean.double() - 0.5) / SCALE, mean, rtol=1e-5, atol=1e-5)
         if t:  # the scheduler's first step has no noise
             torch.testing.assert_close(
-                4 * kernel.variance.double().expand_as(mean), variance.expand_as(mean), rtol=1e-5, atol=0
+                kernel.variance.double().expand_as(mean) / SCALE**2,
+                variance.expand_as(mean),
+                rtol=1e-5,
+                atol=0,
             )
 
 
@@ -246,6 +208,7 @@ def test_early_pipelines_have_one_folder_and_other_names(folder: Path, tmp_path:
             "levels": LEVELS,
             "mean": "epsilon",
             "variance": "fixed",
+            "gray_levels": 256,
         }
     assert files[0].read_bytes() == files[1].read_bytes()
 

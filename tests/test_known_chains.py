@@ -14,7 +14,7 @@ from torch import Tensor
 from torch.nn.functional import one_hot
 
 import walkback as wb
-from walkback.data.spaces import parse_space
+from walkback.data.spaces import EmptyData, parse_space
 from walkback.errors import ConfigurationError
 from walkback.kernels import Kernel, NormalKernel, ProductKernel
 from walkback.known import ChainOperator, MetropolisKernel, StepKernel, StepOperator, has_density
@@ -76,6 +76,9 @@ def test_a_program_is_a_kernel() -> None:
 
 def test_spaces_are_read() -> None:
     assert parse_space("one-hot:12,3") == Space((12, 3), "one-hot")
+    assert EmptyData(shape=(1, 2, 2), bins=17).info.bins == 17
+    with pytest.raises(ConfigurationError, match=r"data\.bins = 17 for binary states"):
+        EmptyData(shape=(1, 2, 2), support="binary", bins=17)
     for wrong in ("real", "real:", "real:0", "complex:2", "real:2,"):
         with pytest.raises(ConfigurationError, match="SUPPORT:SIZE"):
             parse_space(wrong)

@@ -261,3 +261,25 @@ def test_noise_that_does_not_fit_the_states_is_refused() -> None:
         process = DiffusionProcess(noise=name)  # type: ignore[arg-type]
         with pytest.raises(ConfigurationError, match=rf"process.noise = '{name}'"):
             next(process.path(optimal("exploding"), Start(torch.rand(3, 2), prior=prior), LEVELS, rng(1)))
+
+
+def test_noise_starts_from_the_middle_of_a_gray_level_whatever_its_dequantization() -> None:
+    process, plain = (
+        DiffusionProcess(noise="preserving", sigma=0.2, middles=middles) for middles in (4, None)
+    )
+    s = torch.tensor([[0.0], [0.26], [0.49], [1.0]], dtype=torch.float64)
+    middle = torch.tensor([[0.125], [0.375], [0.375], [0.875]], dtype=torch.float64)
+    conditional = Pair(lambda level: NormalKernel(s, s))
+    pairs = (
+        *((process.marginal(s, level), plain.marginal(middle, level)) for level in LEVELS),
+        *((process.posterior(s, level, s), plain.posterior(s, level, middle)) for level in LEVELS[1:]),
+        (process.heating(conditional, s, LEVELS[0], s), plain.heating(conditional, middle, LEVELS[0], s)),
+        (process.heating(conditional, s, LEVELS[1], s), plain.heating(conditional, s, LEVELS[1], s)),
+    )
+    for found, wanted in pairs:
+        assert isinstance(found, NormalKernel)
+        assert isinstance(wanted, NormalKernel)
+        assert found.mean.equal(wanted.mean)
+        assert found.variance.equal(wanted.variance)
+    with pytest.raises(ConfigurationError, match=r"process\.middles = 4 with process\.noise = 'flips'"):
+        DiffusionProcess(noise="flips", middles=4)

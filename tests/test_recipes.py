@@ -15,10 +15,11 @@ from walkback.configuration.layering import resolve
 from walkback.extensions.registry import Registry
 from walkback.training.trainer import Trainer
 
-FOLDER = Path(__file__).parent.parent / "plugins" / "walkback_paper" / "recipes"
-RECIPES = sorted(path.stem for path in FOLDER.glob("*.toml"))
+FILES = {path.stem: path for path in (Path(__file__).parent.parent / "plugins").glob("*/recipes/*.toml")}
+RECIPES = sorted(FILES)
 ON_POINTS = [name for name in RECIPES if name.removeprefix("paper-") in ("swiss-roll", "circle", "mog")]
-ON_IMAGES = sorted({*RECIPES} - {*ON_POINTS} - {"digits", "paper-svhn"})
+METHODS = [name for name, path in FILES.items() if path.parent.parent.name != "walkback_paper"]
+ON_IMAGES = sorted({*RECIPES} - {*ON_POINTS} - {"digits", "paper-svhn", *METHODS})
 PAPER = [name for name in RECIPES if name.startswith("paper-")]
 
 MIRROR = Path(os.environ.get("WALKBACK_DATA") or Path(__file__).parents[2] / "shared" / "data")
@@ -55,9 +56,10 @@ def test_the_shipped_recipes_are_the_registered_ones(registry: Registry) -> None
 def test_a_recipe_is_complete_and_says_whose_settings_it_has(registry: Registry, name: str) -> None:
     config = resolve(registry, recipe=name)
     assert config.recipe == f"walkback:{name}" or config.recipe == name
-    text = (FOLDER / f"{name}.toml").read_text("utf-8")
+    text = FILES[name].read_text("utf-8")
     comment = " ".join(line.removeprefix("#").strip() for line in text.splitlines() if line.startswith("#"))
-    assert re.search(r"From the paper: .{30}", comment)
+    source = r"From the source \([^)]+ \d{4}\): .{30}" if name in METHODS else r"From the paper: .{30}"
+    assert re.search(source, comment)
     assert re.search(r"Ours[:,] .{30}", comment)
 
 
@@ -97,3 +99,10 @@ def test_a_recipe_on_images_takes_a_walk(
     monkeypatch.setenv("WALKBACK_DATA", str(MIRROR))
     (loss,) = losses(registry, name, 1, "training.batch_size=2", "data.limit=64")
     assert torch.tensor(loss).isfinite()
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_a_recipe_of_another_method_starts_to_learn(registry: Registry, name: str) -> None:
+    found = losses(registry, name, 12, "training.batch_size=32", "training.warmup=0")
+    assert all(torch.tensor(found).isfinite())
+    assert sum(found[-3:]) < sum(found[:3])

@@ -9,7 +9,7 @@ import pytest
 import torch
 from tests.program import TINY, walkback
 from tests.toy.exact import Pair, Toy, gaussian
-from tests.toy.statistics import LIMIT, normal, rng, z_of_variance
+from tests.toy.statistics import LIMIT, normal, rng, z_of_variance, z_score
 from torch import Tensor
 
 from walkback.configuration.layering import resolve
@@ -87,12 +87,13 @@ def test_corrupted_states_have_the_variance_of_data_and_noise(kind: type[Corrupt
 
 def test_walkback_corrupts_what_the_model_makes_of_the_example() -> None:
     # s_2 = x_1 + noise with x_1 ~ p(· | s_1): its covariance with x is that of x and x_1, U · gain.
-    model, x = reconstructing(WalkbackProcess(sigma=SIGMA)), examples(40000)
-    _, second, _ = model.path(Start(x, prior=model.prior), LEVELS, rng(3))
+    # Chains of two steps: the third transition begins at the example again, whose covariance is U.
+    levels = levels_from([1.0, 1.0, 1.0, 1.0, 8.0])
+    model, x = reconstructing(WalkbackProcess(sigma=SIGMA, steps=2)), examples(40000)
+    first, second, third, *_ = model.path(Start(x, prior=model.prior), levels, rng(3))
     gain = U / (U + SIGMA**2)
-    products = (x * leaves(second.target)[0]).flatten()
-    error = products.std() / math.sqrt(len(products))
-    assert abs((products.mean() - U * gain) / error) < LIMIT
+    for step, covariance in ((first, U), (second, U * gain), (third, U)):
+        assert abs(z_score(x * leaves(step.target)[0], covariance)) < LIMIT
 
 
 @pytest.mark.parametrize("kind", [DenoisingProcess, WalkbackProcess])
@@ -151,5 +152,5 @@ def test_processes_propose_settings_that_suit_them(process: str) -> None:
     chosen = {"operator": "gaussian-mlp", "data": "swiss-roll", "process": process}
     config = resolve(Registry.discover(), components=chosen)
     assert config.objective.name == "walkback"
-    assert config.training.updates == "batch"
-    assert (config.schedule.name == "constant") == (process == "infusion")
+    assert config.training.updates == "online"
+    assert (config.schedule.name == "geometric") == (process == "infusion")

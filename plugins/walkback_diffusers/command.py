@@ -22,6 +22,12 @@ def diffusers(
     out: Annotated[Path, typer.Option("--out", "-o", help="Checkpoint to write.")] = Path(
         "imported.safetensors"
     ),
+    gray_levels: Annotated[
+        int,
+        typer.Option(
+            min=0, help="Gray levels of its images, whose bits/dim are measured; 0 if they are not quantized."
+        ),
+    ] = 256,
     force: Annotated[bool, typer.Option("--force", help="Overwrite an existing file.")] = False,
     json: Annotated[bool, typer.Option("--json", help="Print one JSON document on stdout.")] = False,
 ) -> None:
@@ -29,26 +35,29 @@ def diffusers(
 
     walkback import diffusers ./ddpm-cifar10-32 -o ddpm.safetensors
 
-    walkback evaluate ddpm.safetensors --data cifar10 --set dequantize=false
+    walkback evaluate ddpm.safetensors --data cifar10 --levels-per-path 20 --simulated 0
     """
-    from walkback.errors import escaped
+    from walkback.errors import ConfigurationError, escaped
     from walkback.jobs.imported import ImportJob
     from walkback.jobs.job import carry_out
     from walkback.support.watch import Silent
     from walkback_diffusers import pipeline as model
     from walkback_diffusers.folder import read_pipeline
 
+    if gray_levels == 1:
+        raise ConfigurationError("Got --gray-levels 1, expected 0, or at least 2.")
     pipeline = read_pipeline(folder)
-    betas = pipeline.scheduler.betas()
-    parts, options = model.components(pipeline), model.settings(pipeline, betas)
-    tensors = model.tensors(pipeline, betas)
-    carry_out(ImportJob(folder, parts, options, tensors, out, force), ctx.obj, Silent())
+    units = model.Units(pipeline.scheduler.betas(), gray_levels or None)
+    parts, options = model.components(pipeline), model.settings(pipeline, units)
+    job = ImportJob(folder, parts, options, model.tensors(pipeline, units), out, force)
+    carry_out(job, ctx.obj, Silent())
     facts = {
         "file": str(out),
         "shape": list(pipeline.shape),
-        "levels": len(betas),
+        "levels": len(units.betas),
         "mean": options["operator.mean"],
         "variance": options["operator.variance"],
+        "gray_levels": units.gray_levels,
     }
     if json:
         from json import dumps
@@ -59,7 +68,7 @@ def diffusers(
         typer.echo(
             escaped(
                 f"Wrote {out}: {options['operator.mean']} prediction, {options['operator.variance']} variance, "
-                f"{len(betas)} levels, images of {size}."
+                f"{len(units.betas)} levels, images of {size}."
             ),
             err=True,
         )

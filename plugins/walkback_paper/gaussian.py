@@ -33,6 +33,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
+from functools import partial
 from typing import Literal, final
 
 import torch
@@ -52,6 +53,7 @@ from walkback.support.readings import Numbers
 from walkback.temperature import VARIANCE_LAW, TemperatureLaw
 from walkback_paper.bases import BasisName
 from walkback_paper.denoising import Clip, Denoising, Prediction
+from walkback_paper.ending import EndingConditional, Last, levels_of_last
 from walkback_paper.linear import LinearGaussian
 from walkback_paper.moments import largest_variance
 from walkback_paper.parametrized import (
@@ -244,6 +246,7 @@ class Gaussian(Parametrized, DataAware, Noisy, Reversing):
         smoothed: Whether the noise that data are smoothed by (data.noise) scales what a preconditioned network learns.
         variance: Form of the variance; "softplus" is the paper's, and runs away. "large", "range" and "direct" are for
             known noise.
+        last: Kernel of the step to data; "discretized" gives each gray level a mass.
         temperature_law: What T does to the variance; None multiplies it (Algorithm 1).
 
     Raises:
@@ -268,6 +271,7 @@ class Gaussian(Parametrized, DataAware, Noisy, Reversing):
         learn_alpha: bool = False,
         smoothed: bool = False,
         variance: Variance = "reverse",
+        last: Last = "normal",
         temperature_law: TemperatureLaw | None = None,
     ) -> None:
         leaf = single_tensor(space, "real", "a Gaussian operator", "choose real data or a Bernoulli operator")
@@ -295,7 +299,9 @@ class Gaussian(Parametrized, DataAware, Noisy, Reversing):
         else:
             smoothing = leaf.noise if smoothed else 0.0
             parametrization = GaussianParametrization(leaf.shape, mixing, noise, smoothing)
-        super().__init__(leaf, parametrization, network, parametrization.heads)
+        gray = levels_of_last(last, leaf, mean)
+        ending = None if gray is None else partial(EndingConditional, levels=gray)
+        super().__init__(leaf, parametrization, network, parametrization.heads, ending)
 
     def fit_data(self, data: Tensor) -> None:
         """Estimates the data's moments; see the parametrization's `fit_data`."""

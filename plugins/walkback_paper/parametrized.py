@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Annotated, Literal, TypeAlias, final
 
@@ -115,13 +116,22 @@ class Parametrized(TransitionOperator, ClassConditional):
         parametrization: Makes the conditional.
         network: Built for the space.
         heads: Number of outputs that the parametrization takes.
+        ending: Changes the last step of each conditional; None leaves it as it is.
 
     Raises:
         ConfigurationError: The network does not support the space.
     """
 
-    def __init__(self, space: Space, parametrization: Parametrization, network: Network, heads: int) -> None:
+    def __init__(
+        self,
+        space: Space,
+        parametrization: Parametrization,
+        network: Network,
+        heads: int,
+        ending: Callable[[Conditional], Conditional] | None = None,
+    ) -> None:
         super().__init__()
+        self._ending = ending
         self.parametrization = parametrization
         self.network = network.build(Ports(space.shape, heads, space.classes))
         self._num_classes = space.classes
@@ -129,7 +139,7 @@ class Parametrized(TransitionOperator, ClassConditional):
     def forward(self, state: State, level: Level, context: Context = None) -> Conditional:
         """Runs the network on `state` `(B, *E)`."""
         conditional: Conditional = self.parametrization(self.network, leaves(state)[0], level, context)
-        return conditional
+        return conditional if self._ending is None else self._ending(conditional)
 
     @property
     def num_classes(self) -> int:

@@ -23,7 +23,7 @@ from pydantic import Field
 from torch import Tensor
 
 from walkback.errors import ConfigurationError
-from walkback.kernels import NormalKernel
+from walkback.kernels import DiscretizedKernel, NormalKernel
 from walkback.noising import GaussianNoise
 from walkback.objectives import Objective, Restricted
 from walkback.state import leaves, sum_events
@@ -68,7 +68,9 @@ class DenoisingLoss(Objective, Restricted):
         loss = sum_events(self._of_level(noise, transition, state) * error.square())
         if not self._bound:
             return loss
-        constant = NormalKernel(reverse.mean.detach(), reverse.variance)
+        normal = NormalKernel(reverse.mean.detach(), reverse.variance)
+        last = transition.reverse
+        constant = last.around(normal) if isinstance(last, DiscretizedKernel) else normal
         return loss + self._bound * _term(transition._replace(reverse=constant))
 
     def require_fitting(self, transition: Transition) -> None:
@@ -93,6 +95,8 @@ class DenoisingLoss(Objective, Restricted):
 def _parts(transition: Transition) -> tuple[GaussianNoise, NormalKernel, NormalKernel]:
     """Returns the noise, its posterior and the reverse kernel of a transition."""
     noise, posterior, reverse = transition.noise, transition.posterior, transition.reverse
+    if isinstance(reverse, DiscretizedKernel):
+        reverse = reverse.normal
     if not isinstance(noise, GaussianNoise) or not isinstance(posterior, NormalKernel):
         raise ConfigurationError(
             "The objective 'denoising' needs Gaussian noise that does not depend on the operator: choose process.name "

@@ -26,11 +26,12 @@ from walkback.errors import ConfigurationError
 from walkback.kernels import Kernel
 from walkback.levels import rows_of, stack_levels
 from walkback.noising import BitNoise, GaussianNoise, Reversing, SymbolNoise
+from walkback.noising.base import time_like
 from walkback.noising.gaussian import FORGOTTEN
 from walkback.operators import Conditional, DataAware, Noisy, TransitionOperator
 from walkback.processes import Abridged, Jumping, OperatorAware, Process, Stepwise
 from walkback.schedules import Level, Levels
-from walkback.state import Space, State, Support, batch_size, device_of
+from walkback.state import Space, State, Support, batch_size, device_of, leaves
 from walkback.support.readings import Numbers
 from walkback.walk import Start, Transition
 
@@ -47,6 +48,8 @@ class DiffusionProcess(Process, Stepwise, Jumping, Abridged, DataAware, Operator
         sigma: σ, standard deviation of Gaussian noise at T = 1; None takes the operator's.
         rate: r, rate at which bits or symbols are replaced at T = 1.
         draws: Number of transitions of a path to learn from, at most K; None takes K.
+        middles: Number n of gray levels whose middles (⌊n s⌋ + ½) / n the noise starts from, whatever their
+            dequantization; None starts from the state itself. For operators whose last step is discretized.
     """
 
     def __init__(
@@ -56,8 +59,15 @@ class DiffusionProcess(Process, Stepwise, Jumping, Abridged, DataAware, Operator
         sigma: Positive | None = None,
         rate: Positive = 0.1,
         draws: Annotated[int, Field(ge=2)] | None = None,
+        middles: Annotated[int, Field(ge=2, le=2**16)] | None = None,
     ) -> None:
         super().__init__()
+        if middles is not None and noise in ("flips", "symbols"):
+            raise ConfigurationError(
+                f"Got process.middles = {middles} with process.noise = '{noise}', expected Gaussian noise: leave out "
+                "process.middles."
+            )
+        self._middles = middles
         self._draws = draws
         self._name: NoiseName = noise
         self._sigma = sigma
@@ -127,15 +137,27 @@ class DiffusionProcess(Process, Stepwise, Jumping, Abridged, DataAware, Operator
 
     def heating(self, conditional: Conditional, source: State, level: Level, origin: State) -> Kernel:
         """q(s_t | s_{t-1}), whatever the operator."""
-        return self.noise.step(source, level)
+        if self._middles is None:
+            return self.noise.step(source, level)
+        # s_{t-1} is s_0 in rows at the first level only.
+        (state,) = leaves(source)
+        first = time_like(level.elapsed, state) == 0
+        return self.noise.step(torch.where(first, leaves(self._origin(state))[0], state), level)
 
     def marginal(self, origin: State, level: Level) -> Kernel:
         """q(s_t | s_0)."""
-        return self.noise.marginal(origin, level)
+        return self.noise.marginal(self._origin(origin), level)
 
     def posterior(self, target: State, level: Level, origin: State) -> Kernel:
         """q(s_{t-1} | s_t, s_0)."""
-        return self.noise.posterior(target, origin, level)
+        return self.noise.posterior(target, self._origin(origin), level)
+
+    def _origin(self, state: State) -> State:
+        """Returns what noise is added to at s_0: the middles of gray levels, or s_0."""
+        if self._middles is None:
+            return state
+        (s,) = leaves(state)
+        return ((s * self._middles).floor().clamp(0, self._middles - 1) + 0.5) / self._middles
 
     def num_transitions(self, levels: Levels) -> int:
         """K, or `draws`."""
@@ -168,7 +190,7 @@ class DiffusionProcess(Process, Stepwise, Jumping, Abridged, DataAware, Operator
         self, operator: TransitionOperator, start: Start, level: Level, generator: torch.Generator
     ) -> Transition:
         """Draws one transition, with its rows at `level`."""
-        origin = start.state
+        origin = self._origin(start.state)
         target = self.noise.marginal(origin, level).sample(generator)
         posterior = self.noise.posterior(target, origin, level)
         source = posterior.sample(generator)

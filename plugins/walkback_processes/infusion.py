@@ -105,7 +105,7 @@ class InfusionProcess(Process, Bridged, DataAware):
 
     deviation: Tensor
 
-    def __init__(self, *, first: Rate = 0.0, increment: Rate = 0.01, spread: Positive = 0.1) -> None:
+    def __init__(self, *, first: Rate = 0.0, increment: Rate = 0.04, spread: Positive = 0.1) -> None:
         super().__init__()
         self._first = first
         self._increment = increment

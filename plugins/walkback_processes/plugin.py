@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from walkback.component import Component
+from walkback.component import Component, Recipe
 from walkback.hookspecs import hookimpl
 
 
@@ -17,7 +17,8 @@ def walkback_processes() -> Iterator[Component]:
         "Noise that does not depend on the operator, with known marginals (NET, DDPM)",
         defaults={"objective": {"name": "kl"}, "training": {"updates": "batch"}},
     )
-    local = {"objective": {"name": "walkback"}, "training": {"updates": "batch"}}
+    # Each transition has rows at all levels, or is as good as another: an update after each learns K times as fast.
+    local = {"objective": {"name": "walkback"}, "training": {"updates": "online"}}
     yield Component(
         "dae",
         "walkback_processes.reconstructing:DenoisingProcess",
@@ -36,9 +37,9 @@ def walkback_processes() -> Iterator[Component]:
         "Walks from the prior, infused with the example",
         defaults={
             **local,
-            # The network sees the example through little more than noise: one step must be able to forget the state.
+            # One step must be able to forget the state, and the network to know how much of the example it contains.
             "operator": {"sigma_share": 1.0},
-            "schedule": {"name": "constant", "num_steps": 15},
+            "schedule": {"name": "geometric", "factor": 1.15, "n1": 0},
         },
     )
 
@@ -66,3 +67,15 @@ def walkback_schedules() -> Iterator[Component]:
         "walkback_processes.betas:BetasSchedule",
         "Variance-preserving noise by its β_t: linear, cosine, sqrt-linear, sigmoid, or given (DDPM)",
     )
+
+
+@hookimpl
+def walkback_recipes() -> Iterator[Recipe]:
+    """One recipe a process, on the same data with the same network."""
+    for name, method in (
+        ("dae", "a denoising autoencoder"),
+        ("gsn", "walkback training of a generative stochastic network"),
+        ("infusion", "infusion training"),
+    ):
+        summary = f"Real 8×8 digits with {method}, about two minutes on two cores"
+        yield Recipe(f"digits-{name}", f"walkback_processes:recipes/digits-{name}.toml", summary)

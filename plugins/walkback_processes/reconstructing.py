@@ -2,13 +2,13 @@
 
     C_T(s | x)     corruption: one step of the noise at temperature T, `walkback_processes.noises`
 
-    dae    s_t ~ C_{T_t}(· | x)                                          each row visits every level
-    gsn    s_t ~ C_{T_t}(· | x_{t-1}),   x_t ~ p_{T_t}(· | s_t)          x_0 = x, t = 1 … K: walkback
+    dae    s ~ C_T(· | x)                                    each row visits every level
+    gsn    s_i ~ C_T(· | x_{i-1}),   x_i ~ p_T(· | s_i)      x_0 = x, i = 1 … `steps`, then from x at another level
 
-Both learn p_{T_t}(x | s_t): the source of every transition is the example x. As in Bengio et al. (2013), gsn corrupts
-what the model makes of the example, so that it learns to return from where its own chain goes. The source takes all
-steps at one noise (schedule `constant`); here the levels' temperatures are taken in order, so that walks end in the
-prior, which annealed samples begin with.
+Both learn p_T(x | s): the source of every transition is the example x. As in Bengio, Yao, Alain and Vincent (2013), gsn
+corrupts what the model makes of the example, so that it learns to return from where its own chain goes. The sources
+have one noise (schedule `constant`); here T are the levels' temperatures, and a chain has one of them. The last
+transition corrupts the example at level K, whose states s_K the prior observes and annealed samples begin with.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ from collections.abc import Iterator
 from typing import final
 
 import torch
+from pydantic import PositiveInt
 from torch import Tensor
 
 from walkback.kernels import Kernel
@@ -107,20 +108,41 @@ class DenoisingProcess(Corrupting):
 
 @final
 class WalkbackProcess(Corrupting):
-    """A chain of corruptions and reconstructions that begins at the example (walkback training of GSNs)."""
+    """Chains of corruptions and reconstructions that begin at the example (walkback training of GSNs).
+
+    Args:
+        noise: Kind of noise.
+        sigma: σ, standard deviation of Gaussian noise at T = 1; None takes the operator's.
+        rate: r, rate at which bits or symbols are replaced at T = 1.
+        steps: Number of steps of a chain.
+    """
+
+    def __init__(
+        self,
+        *,
+        noise: NoiseName = "auto",
+        sigma: Positive | None = None,
+        rate: Positive = 0.1,
+        steps: PositiveInt = 3,
+    ) -> None:
+        super().__init__(noise=noise, sigma=sigma, rate=rate)
+        self._steps = steps
 
     def path(
         self, operator: TransitionOperator, start: Start, levels: Levels, generator: torch.Generator
     ) -> Iterator[Transition]:
-        """Corrupt and reconstruct at each level in order, with K runs of the network.
+        """Run chains at one level after another in each row, K runs of the network in all.
 
         Raises:
             ConfigurationError: The states do not fit the noise.
         """
         self.noise.require_fitting(start)
-        clean, reverse = start.state, None
-        for level in levels:
-            if reverse is not None:
+        device, clean, reverse = device_of(start.state), start.state, None
+        ways = visits(levels, batch_size(clean), device, generator, self._steps)
+        for number, level in enumerate(ways):
+            if reverse is None or number % self._steps == 0 or level is levels[-1]:
+                clean = start.state
+            else:
                 clean = reverse.sample(generator)
             target = self.corruption(clean, level).sample(generator)
             step = self.transition(operator, start, target, level)
@@ -128,10 +150,13 @@ class WalkbackProcess(Corrupting):
             yield step
 
 
-def visits(levels: Levels, rows: int, device: torch.device, generator: torch.Generator) -> Iterator[Level]:
-    """Yield K levels of rows so that each of B rows visits each level once, and last `levels[-1]` for all rows.
+def visits(
+    levels: Levels, rows: int, device: torch.device, generator: torch.Generator, stay: int = 1
+) -> Iterator[Level]:
+    """Yield K levels of rows: each of B rows visits each level below K once, in the end all visit `levels[-1]`.
 
-    Before that, each row begins at a random level, and the rows are spread evenly over the levels.
+    Each row begins at a random level, and the rows are spread evenly over the levels. With `stay`, a row is at a level
+    for so many transitions, and visits fewer levels.
     """
     below = levels[:-1]
     if below:
@@ -140,5 +165,5 @@ def visits(levels: Levels, rows: int, device: torch.device, generator: torch.Gen
         shift = torch.rand((), generator=generator, device=device, dtype=torch.float64)
         first = ((places + shift) * len(below) / rows).long()
     for number in range(len(below)):
-        yield rows_of(table, (first + number) % len(below))
+        yield rows_of(table, (first + number // stay) % len(below))
     yield levels[-1]

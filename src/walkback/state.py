@@ -36,12 +36,14 @@ class Space:
         support: See `Support`.
         classes: Number of classes that states may be conditioned on; 0: none.
         noise: ν, standard deviation of the Gaussian noise that real data are smoothed by, in their units; 0: none.
+        bins: Number of gray levels that real data on [0, 1] were dequantized from; None: not quantized.
     """
 
     shape: tuple[int, ...]
     support: Support = "real"
     classes: int = 0
     noise: float = 0.0
+    bins: int | None = None
 
     @property
     def size(self) -> int:

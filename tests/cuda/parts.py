@@ -106,7 +106,11 @@ def _with_option(option: str) -> str:
         for name in offers()["operator"]
         if option in [found["name"] for found in described("operator", name)]
     ]
-    return min(names, key=lambda name: _first_space("operator", make("operator", name)).support != "real")
+    # Presets have options of their own, which may contradict others: the plain component comes first.
+    return min(
+        names,
+        key=lambda name: ("-" in name, _first_space("operator", make("operator", name)).support != "real"),
+    )
 
 
 def make(kind: str, name: str) -> Case:
@@ -157,7 +161,8 @@ def _first_space(kind: Literal["operator", "prior"], case: Case) -> Space:
 @functools.cache
 def operator_of(support: str) -> str:
     """An operator of images with this support."""
-    return next(name for name in offers()["operator"] if accepted_space("operator", name).support == support)
+    names = sorted(offers()["operator"], key=lambda name: "-" in name)
+    return next(name for name in names if accepted_space("operator", name).support == support)
 
 
 @functools.cache
@@ -210,7 +215,10 @@ def build_prior(name: str, space: Space, dtype: torch.dtype) -> Prior:
 
 def build_process(name: str, space: Space, dtype: torch.dtype) -> Process:
     """A new process on the CPU, fitted to data where it asks for them."""
-    process: Process = make("process", name).build("process")
+    options = _nested(small("process", name))
+    if "noise" in [option["name"] for option in described("process", name)]:
+        options["noise"] = {"binary": "flips", "one-hot": "symbols"}.get(space.support, "exploding")
+    process: Process = Case.of(name, options).build("process")
     process.to(dtype)
     if isinstance(process, DataAware):
         process.fit_data(states(space, 256, seed=1).to(dtype))

@@ -133,7 +133,8 @@ def walked(model: Model, origin: Tensor, where: torch.device) -> list[dict[str, 
     """States and log-probabilities of each step of a walk."""
     steps = []
     with SameNoise() as noise, torch.no_grad(), model.evaluating():
-        for step in model.path(Start(origin), levels(where), generator(where, 0)):
+        start = Start(origin, prior=model.prior)
+        for step in model.path(start, levels(where), generator(where, 0)):
             (target,) = leaves(step.target)
             steps.append({"target": target, "log_p": step.log_p, "log_q": step.log_q})
     assert noise.draws >= len(TEMPERATURES)

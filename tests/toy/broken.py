@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from walkback.data import Centred, DataInfo, Dataset, Labelled, Split
 from walkback.diagnostics import Diagnostic, Subject
 from walkback.errors import ConfigurationError, WalkbackError
-from walkback.kernels import BernoulliKernel, Expecting, Kernel, NormalKernel
+from walkback.kernels import BernoulliKernel, Divergent, Expecting, Kernel, NormalKernel
 from walkback.loggers import Logger
 from walkback.objectives import Checkpointing, Objective, PathObjective
 from walkback.operators import ClassConditional, Conditional, DataAware, Latent, TransitionOperator
@@ -39,7 +39,7 @@ def rows_of(level: Level, like: Tensor, fault: str) -> Tensor:
 
 
 @dataclass
-class Broken(Kernel, Expecting):
+class Broken(Kernel, Expecting, Divergent):
     """A Normal kernel."""
 
     mean: Tensor
@@ -76,6 +76,12 @@ class Broken(Kernel, Expecting):
         if self.fault == "mean with gradient":
             return self.mean
         return self.mean.detach() + (0.5 if self.fault == "mean elsewhere" else 0.0)
+
+    def divergence_from(self, other: Kernel) -> Tensor | None:
+        if not isinstance(other, Broken):
+            return None
+        own, others = (NormalKernel(part.mean, part.variance) for part in (self, other))
+        return own.divergence_from(others) * (0.5 if self.fault == "half divergence" else 1.0)
 
     def log_prob(self, state: State) -> Tensor:
         (x,) = leaves(state)

@@ -61,7 +61,9 @@ class Parts:
         """What the operator is for; a prior for bits wants an operator for them."""
         if space_of(self.operator) is not REAL:
             return space_of(self.operator)
-        return replace(REAL, noise=0.05 if self.options.get("operator", {}).get("smoothed") else 0.0)
+        options = self.options.get("operator", {})
+        noise = 0.05 if options.get("smoothed") else 0.0
+        return replace(REAL, noise=noise, bins=16 if options.get("last") == "discretized" else None)
 
     def build(self, kind: str, *arguments: Any) -> Any:
         name = getattr(self, kind)
@@ -81,6 +83,7 @@ class Parts:
             rows = one_hot(rows.argmax(-1), space.shape[-1]).float()
         else:
             rows = (rows > 0).float() if space.support == "binary" else 0.5 + 0.25 * rows
+            rows = rows if space.bins is None else rows.clamp(0.0, 1.0)
         operator = self.build("operator", space)
         if isinstance(operator, DataAware):
             operator.fit_data(rows)

@@ -61,8 +61,9 @@ class DataInfo:
 
     @property
     def space(self) -> Space:
-        """The space of the visible state, the number of classes, and the noise."""
-        return Space(self.shape, self.support, len(self.classes), self.noise)
+        """The space of the visible state, the number of classes, the noise, and the gray levels."""
+        bins = self.bins if self.support == "real" else None
+        return Space(self.shape, self.support, len(self.classes), self.noise, bins)
 
     @property
     def is_image(self) -> bool:

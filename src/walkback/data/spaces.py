@@ -45,12 +45,22 @@ class EmptyData(Dataset):
     Args:
         shape: Event shape.
         support: Kind of values.
+        bins: Number of gray levels of data on [0, 1]; None if real values are not quantized.
     """
 
     def __init__(
-        self, *, shape: Annotated[tuple[PositiveInt, ...], Field(min_length=1)], support: Support = "real"
+        self,
+        *,
+        shape: Annotated[tuple[PositiveInt, ...], Field(min_length=1)],
+        support: Support = "real",
+        bins: Annotated[int, Field(ge=2, le=2**16)] | None = None,
     ) -> None:
+        if bins is not None and support != "real":
+            raise ConfigurationError(
+                f"Got data.bins = {bins} for {support} states, expected real ones: leave out data.bins."
+            )
         self._space = Space(shape, support)
+        self._bins = bins
 
     @override
     def prepare(self) -> None:
@@ -61,12 +71,14 @@ class EmptyData(Dataset):
     def info(self) -> DataInfo:
         space = self._space
         name = f"{space.support}:{','.join(map(str, space.shape))}"
+        described = name if self._bins is None else f"{name} of {self._bins} gray levels"
         return DataInfo(
             name=name,
             shape=space.shape,
             support=space.support,
+            bins=self._bins,
             splits=dict.fromkeys(SPLITS, 0),
-            fingerprint=hashlib.sha256(name.encode()).hexdigest()[:16],
+            fingerprint=hashlib.sha256(described.encode()).hexdigest()[:16],
         )
 
     @override

@@ -168,9 +168,9 @@ class Meter:
         """Return the reports of a measurement by group of the table, measuring unless it is finished."""
         directory = self._directory(subject, name)
         file = directory / _FILE
-        if file.exists():
-            found = json.loads(read_text(file, _MOST_REPORT))["reports"]
-            return {group: report_from(document) for group, document in found.items()}
+        finished = _finished(file)
+        if finished is not None:
+            return finished
         work = directory / "work"
         if name == "likelihood":
             reports = {name: self._likelihood(subject, work, watch)}
@@ -263,6 +263,17 @@ def training_figures(checkpoint: Path, loaded: LoadedModel) -> tuple[Figure, ...
     if seconds is not None:
         found.append(Figure("seconds", seconds, "s", meaning="seconds of training on this machine"))
     return tuple(found)
+
+
+def _finished(file: Path) -> dict[str, Report] | None:
+    """Return the reports in a file; None if there is none, or it is damaged and must be made again."""
+    if not file.exists():
+        return None
+    try:
+        found = json.loads(read_text(file, _MOST_REPORT))["reports"]
+        return {group: report_from(document) for group, document in found.items()}
+    except (WalkbackError, ValueError, LookupError, TypeError, AttributeError, RecursionError):
+        return None
 
 
 def _chain(steps: int, name: str = "chain") -> str:

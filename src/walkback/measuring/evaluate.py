@@ -95,9 +95,10 @@ def _without_bound(
     """Return the report of a model whose process has no bound: comparisons alone."""
     if not compared:
         raise ConfigurationError(NO_BOUND)
+    names = [figure.name for figure in compared]
     return Report(
         name="evaluate",
-        headline=compared[-1].name,
+        headline="sliced_wasserstein" if "sliced_wasserstein" in names else names[0],
         figures=compared,
         warnings=(NO_BOUND, *remarks),
         protocol=protocol,

@@ -134,6 +134,12 @@ def require_samples(law: Law) -> None:
         )
 
 
+def require_law(law: Law) -> None:
+    """Raise ConformanceError unless a density is normalized, as far as that can be estimated, and samples follow it."""
+    require_normalized(law)
+    require_samples(law)
+
+
 def _finite(law: Law, state: State) -> Tensor:
     found = law.log_prob(state).double()
     if not bool(found.isfinite().all()):

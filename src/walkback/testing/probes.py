@@ -135,6 +135,11 @@ def same(first: Any, second: Any) -> bool:
     return len(leaves(first)) == len(leaves(second)) and all(torch.equal(a, b) for a, b in pairs)
 
 
+def flat(state: State) -> Tensor:
+    """Return all numbers of a state in one dimension."""
+    return torch.cat([leaf.flatten() for leaf in leaves(state)])
+
+
 def require_close(found: Tensor, wanted: Tensor, message: str) -> None:
     """Raise ConformanceError with `message` if values differ by more than rounding."""
     gap = (found.double() - wanted.double()).abs()

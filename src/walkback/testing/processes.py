@@ -16,7 +16,7 @@ from torch import Tensor
 from walkback.errors import ConfigurationError
 from walkback.kernels import Kernel
 from walkback.operators import DataAware, TransitionOperator
-from walkback.processes import Process, Stepwise
+from walkback.processes import OperatorAware, Process, Stepwise
 from walkback.schedules import Level, levels_from
 from walkback.state import Space, State, concatenate, map_state, spaces
 from walkback.support.seeding import generator
@@ -34,7 +34,7 @@ from walkback.testing.probes import (
     through_file,
     untouched,
 )
-from walkback.testing.reference import Reversible, Stationary
+from walkback.testing.reference import NoisyReversible, Reversible, Stationary
 from walkback.walk import Start, Transition
 
 PROCESSES = Suite()
@@ -42,28 +42,32 @@ PROCESSES = Suite()
 _SINGLE = (Space((2,)), Space((4,), "binary"))
 """Spaces to try if the case names none."""
 
-_LEVELS = levels_from([1.0, 1.0, 2.0])
-_ROWS = 7
-_LABELS = torch.arange(_ROWS) % 4 - 1
+LEVELS = levels_from([1.0, 1.0, 2.0])
+ROWS = 7
+LABELS = torch.arange(ROWS) % 4 - 1
 
 
-def _built(case: Case, space: Space, seed: int = 0, *, fitted: bool = True) -> Process:
+def built(case: Case, space: Space, operator: TransitionOperator | None = None, seed: int = 0) -> Process:
+    """Return the process, fitted to synthetic data and to the operator, or not fitted without one."""
     process: Process = case.build("process", seed=seed)
     data = data_like(space, 256, "fit")
-    if fitted and isinstance(process, DataAware) and isinstance(data, Tensor):
+    if operator is not None and isinstance(process, DataAware) and isinstance(data, Tensor):
         process.fit_data(data)
+    if operator is not None and isinstance(process, OperatorAware):
+        process.fit_operator(operator)
     return process.eval()
 
 
-def _found(case: Case) -> Iterator[tuple[Space, Process, TransitionOperator]]:
+def trials(case: Case) -> Iterator[tuple[Space, Process, TransitionOperator]]:
     """Yield the process and an operator on points and on bits; the process may refuse one of the two."""
     refusal: ConfigurationError | None = None
     works = False
     for space in _SINGLE if case.spaces == SPACES else (part for own in case.spaces for part in spaces(own)):
-        operator = Reversible(replace(space, classes=3)).eval()
+        kind = NoisyReversible if space.support == "real" else Reversible
+        operator = kind(replace(space, classes=3)).eval()
         try:
-            process = _built(case, space)
-            _path(process, operator, space)
+            process = built(case, space, operator)
+            path_of(process, operator, space)
         except ConfigurationError as error:
             refusal = error
             continue
@@ -76,27 +80,31 @@ def _found(case: Case) -> Iterator[tuple[Space, Process, TransitionOperator]]:
         ) from refusal
 
 
-def _path(
+def path_of(
     process: Process, operator: TransitionOperator, space: Space, noise: torch.Generator | None = None
 ) -> list[Transition]:
-    state = data_like(space, _ROWS)
-    start = Start(state, context=_LABELS, prior=Stationary(space))
-    return list(process.path(operator, start, _LEVELS, noise or generator("cpu", 0, "path")))
+    """Return a path of `ROWS` rows with labels."""
+    state = data_like(space, ROWS)
+    start = Start(state, context=LABELS, prior=Stationary(space))
+    return list(process.path(operator, start, LEVELS, noise or generator("cpu", 0, "path")))
 
 
 def _sources(case: Case) -> Iterator[Source]:
     """Yield the heating kernels on points and on bits."""
-    for space, process, operator in _found(case):
+    for space, process, operator in trials(case):
         if not isinstance(process, Stepwise):
             raise NotApplicable("The process is not stepwise.")
-        yield Source("heating", space, _states(space), _kernel(process, operator))
+        yield Source("heating", space, states_of(space), heating(process, operator))
 
 
-def _states(space: Space) -> Callable[[int], State]:
+def states_of(space: Space) -> Callable[[int], State]:
+    """Return what gives a number of synthetic states."""
     return lambda num: data_like(space, num)
 
 
-def _kernel(process: Stepwise, operator: TransitionOperator) -> Callable[[State, Level], Kernel]:
+def heating(process: Stepwise, operator: TransitionOperator) -> Callable[[State, Level], Kernel]:
+    """Return what gives the heating kernel at a state and a level."""
+
     def kernel(state: State, level: Level) -> Kernel:
         # The origin of a row is a function of that row alone, so that a batch can be split into rows.
         origin = map_state(lambda leaf: leaf.roll(1, -1), state)
@@ -107,7 +115,7 @@ def _kernel(process: Stepwise, operator: TransitionOperator) -> Callable[[State,
 
 @PROCESSES.check("builds", "it is a process, built from its options, that heats points or bits")
 def _builds(case: Case) -> None:
-    for _ in _found(case):
+    for _ in trials(case):
         pass
 
 
@@ -115,25 +123,25 @@ def _builds(case: Case) -> None:
     "path", "a path has K transitions of B rows, with their context; reverse is the operator at the target"
 )
 def _paths(case: Case) -> None:
-    for space, process, operator in _found(case):
-        path = _path(process, operator, space)
-        if len(path) != len(_LEVELS):
+    for space, process, operator in trials(case):
+        path = path_of(process, operator, space)
+        if len(path) != len(LEVELS):
             raise ConformanceError(
-                f"Got a path of {len(path)} transitions through {len(_LEVELS)} levels, expected one for each."
+                f"Got a path of {len(path)} transitions through {len(LEVELS)} levels, expected one for each."
             )
         for step in path:
-            require_state(step.source, space, _ROWS, "the source of a transition")
-            require_state(step.target, space, _ROWS, "the target of a transition")
+            require_state(step.source, space, ROWS, "the source of a transition")
+            require_state(step.target, space, ROWS, "the target of a transition")
             if any(state.requires_grad for state in (step.source, step.target) if isinstance(state, Tensor)):
                 raise ConformanceError("Got states with a graph in a transition, expected them detached.")
-            require_rows(step.log_q, _ROWS, "log_q of a transition")
-            reverse = operator(step.target, step.level, _LABELS).cooling(step.level)
+            require_rows(step.log_q, ROWS, "log_q of a transition")
+            reverse = operator(step.target, step.level, LABELS).cooling(step.level)
             require_close(
                 step.log_p,
                 reverse.log_prob(step.source),
                 "`reverse` must be the operator's cooling kernel at the target, given the context of the start",
             )
-            if step.context is not _LABELS:
+            if step.context is not LABELS:
                 raise ConformanceError(
                     "Got a transition without the context of the start, expected the same object."
                 )
@@ -145,7 +153,7 @@ def _paths(case: Case) -> None:
 
 @PROCESSES.check("max-temperature", "max_temperature is None, or a finite number of at least 1")
 def _max_temperature(case: Case) -> None:
-    for space, process, _ in _found(case):
+    for space, process, _ in trials(case):
         found = process.max_temperature
         if found is not None and not (isinstance(found, float | int) and math.isfinite(found) and found >= 1):
             raise ConformanceError(
@@ -157,10 +165,10 @@ def _max_temperature(case: Case) -> None:
 @PROCESSES.check("state-dict", "parameters and buffers hold everything learned: paths repeat bit for bit")
 @torch.no_grad()
 def _state_dict(case: Case) -> None:
-    for space, process, operator in _found(case):
-        new = _built(case, space, seed=1, fitted=False)
+    for space, process, operator in trials(case):
+        new = built(case, space, seed=1)
         through_file(process, new)
-        ends = [_ends(_path(part, operator, space)) for part in (process, new)]
+        ends = [_ends(path_of(part, operator, space)) for part in (process, new)]
         if not same(*ends) or process.max_temperature != new.max_temperature:
             raise ConformanceError(
                 f"Got a different path on {describe(space)} after saving and loading the state_dict, expected the same "
@@ -213,7 +221,7 @@ def _rows_alone(case: Case) -> None:
 )
 @torch.no_grad()
 def _generator(case: Case) -> None:
-    for space, process, operator in _found(case):
+    for space, process, operator in trials(case):
 
         def draw(
             noise: torch.Generator,
@@ -221,7 +229,7 @@ def _generator(case: Case) -> None:
             process: Process = process,
             operator: TransitionOperator = operator,
         ) -> State:
-            return _ends(_path(process, operator, space, noise))
+            return _ends(path_of(process, operator, space, noise))
 
         drawn_from(draw, "a path of the process")
 
@@ -234,10 +242,10 @@ def _repeats(case: Case) -> None:
 
 @PROCESSES.check("untouched", "no state is changed in place")
 def _untouched(case: Case) -> None:
-    for space, process, operator in _found(case):
-        state = data_like(space, _ROWS)
+    for space, process, operator in trials(case):
+        state = data_like(space, ROWS)
         with untouched(state, "the process"):
-            start = Start(state, context=_LABELS, prior=Stationary(space))
-            list(process.path(operator, start, _LEVELS, generator("cpu", 0, "path")))
+            start = Start(state, context=LABELS, prior=Stationary(space))
+            list(process.path(operator, start, LEVELS, generator("cpu", 0, "path")))
         if isinstance(process, Stepwise):
-            kernels.mutations(Source("heating", space, _states(space), _kernel(process, operator)))
+            kernels.mutations(Source("heating", space, states_of(space), heating(process, operator)))

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from walkback.data import SPLITS, DataInfo, Dataset, Split
 from walkback.kernels import BernoulliKernel, Kernel, NormalKernel, bernoulli_at, normal_at
 from walkback.model import Model
-from walkback.operators import ClassConditional, Conditional, TransitionOperator
+from walkback.operators import ClassConditional, Conditional, Noisy, TransitionOperator
 from walkback.priors import Prior
 from walkback.processes import TiedProcess
 from walkback.schedules import Level, Levels, Schedule, levels_from
@@ -63,6 +63,38 @@ class Reversible(TransitionOperator, ClassConditional):
             (label,) = leaves(context)
             shift = _SHIFT * label.clamp(min=0).to(x).reshape(-1, *(1,) * (x.dim() - 1))
         return ReversibleConditional(x, self.memory, self.space, shift)
+
+
+@final
+class NoisyReversible(TransitionOperator, ClassConditional, Noisy):
+    """`Reversible` on real states, of which the size of the noise is known.
+
+    Args:
+        space: Space of one real tensor.
+    """
+
+    def __init__(self, space: Space) -> None:
+        super().__init__()
+        self.operator = Reversible(space)
+
+    @property
+    def max_temperature(self) -> float:
+        """That of `Reversible`."""
+        return self.operator.max_temperature
+
+    @property
+    def num_classes(self) -> int:
+        """Number of classes of the space."""
+        return self.operator.num_classes
+
+    def noise(self, level: Level) -> Tensor:
+        """Return the variance (1 - a²) σ² T."""
+        memory = self.operator.memory.detach()
+        return (1 - memory.square()) * DEVIATION**2 * level.temperature_like(memory.reshape(1))
+
+    def forward(self, state: State, level: Level, context: Context = None) -> ReversibleConditional:
+        """Return the conditional of `Reversible`."""
+        return self.operator.forward(state, level, context)
 
 
 @final

@@ -13,10 +13,13 @@ from walkback.extensions.loader import quiet_stdout
 from walkback.extensions.registry import Registry
 from walkback.state import StateSpace
 from walkback.support.text import nearest, spoken
+from walkback.testing.bridged import BRIDGED
 from walkback.testing.cases import Case, Check, Outcome
 from walkback.testing.compiled import OPERATORS
 from walkback.testing.datasets import DATASETS
 from walkback.testing.diagnostics import DIAGNOSTICS
+from walkback.testing.divergences import OPERATOR_DIVERGENCES, PROCESS_DIVERGENCES
+from walkback.testing.jumping import JUMPING
 from walkback.testing.labels import LABELS
 from walkback.testing.loggers import LOGGERS
 from walkback.testing.metrics import METRICS
@@ -25,16 +28,17 @@ from walkback.testing.objectives import OBJECTIVES
 from walkback.testing.priors import PRIORS
 from walkback.testing.processes import PROCESSES
 from walkback.testing.ranges import OPERATOR_RANGES, PRIOR_RANGES
+from walkback.testing.reconstructing import RECONSTRUCTING
 from walkback.testing.schedules import SCHEDULES
 from walkback.testing.temperature_laws import TEMPERATURE_LAWS
 
 SUITES: Mapping[Kind, Iterable[Check]] = {
-    "operator": (*OPERATORS, *LABELS, *OPERATOR_RANGES),
+    "operator": (*OPERATORS, *LABELS, *OPERATOR_DIVERGENCES, *OPERATOR_RANGES),
     "network": NETWORKS,
     "temperature_law": TEMPERATURE_LAWS,
     "schedule": SCHEDULES,
     "prior": (*PRIORS, *PRIOR_RANGES),
-    "process": PROCESSES,
+    "process": (*PROCESSES, *JUMPING, *BRIDGED, *RECONSTRUCTING, *PROCESS_DIVERGENCES),
     "objective": OBJECTIVES,
     "dataset": DATASETS,
     "diagnostic": DIAGNOSTICS,
