@@ -60,11 +60,13 @@ def objective(updates):
 
 def settings(updates, **more):
     kind = "batch" if updates == "path" else updates
-    return TrainingSettings(**({"steps": 20, "batch_size": 4, "lr": RATE, "clip": CLIP, "updates": kind, "ema": 0.9, "weight_decay": 0.1} | more))
+    chosen = {"steps": 20, "batch_size": 4, "lr": RATE, "clip": CLIP, "updates": kind, "ema": 0.9, "weight_decay": 0.1}
+    return TrainingSettings(**(chosen | more))
 
 def trained(world, updates, walks=WALKS, **more):
     system = model()
-    trainer = Trainer(system, objective(updates), InMemory(ROWS), settings(updates, **more), seed=0, device=torch.device("cpu"), world=world)
+    chosen, device = settings(updates, **more), torch.device("cpu")
+    trainer = Trainer(system, objective(updates), InMemory(ROWS), chosen, seed=0, device=device, world=world)
     norms = []
     while trainer.progress.walks < walks:
         trainer.walk()
@@ -74,10 +76,11 @@ def trained(world, updates, walks=WALKS, **more):
 def numbers(trainer):
     tensors, _ = trainer.state()
     averaged = trainer.averaged_model.tensors()
-    return {name: value.flatten().tolist() for name, value in tensors.items()}, {name: value.flatten().tolist() for name, value in averaged.items() if not value.is_meta}
+    lists = lambda part: {name: value.flatten().tolist() for name, value in part.items() if not value.is_meta}
+    return lists(tensors), lists(averaged)
 
 def joint(updates):
-    \"\"\"The same in one process, step by step, from the mean loss of the joined batches; with the plain optimizer.\"\"\"
+    \"\"\"The same in one process, from the mean loss of the joined batches, with the plain optimizer.\"\"\"
     system, chosen = model(), settings(updates)
     weights = [weight for weight in system.operator.parameters()]
     adam = torch.optim.AdamW(weights, lr=RATE, weight_decay=0.1, foreach=False)
