@@ -13,10 +13,10 @@ import time
 from collections.abc import Iterator
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
+from tests.pairs import together
 from tests.program import (
     ENVIRONMENT,
     PATIENCE,
@@ -33,61 +33,6 @@ import walkback as wb
 from walkback.errors import ConfigurationError
 from walkback.storage.tensorfile import read_tensors
 from walkback.training.distributed import World, joined_world, local_device
-
-PAIR = """
-import hashlib, json, os, sys
-import torch
-from torch import nn
-import torch.distributed as dist
-import walkback as wb
-from walkback.errors import ConfigurationError
-from walkback.storage.tensorfile import read_tensors
-from walkback.training.distributed import World
-
-def pair(work):
-    \"\"\"Run `work(world)` in two processes; prints what each returns, a line a rank.\"\"\"
-    children = []
-    for rank in range(2):
-        child = os.fork()
-        if not child:
-            code = 1
-            try:
-                dist.init_process_group("gloo", init_method="file://" + sys.argv[1], rank=rank, world_size=2)
-                answer = work(World(rank, 2))
-                dist.destroy_process_group()
-                with open(f"{sys.argv[1]}-{rank}", "w") as file:
-                    json.dump(answer, file)
-                code = 0
-            finally:
-                os._exit(code)
-        children.append(child)
-    assert [os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) for child in children] == [0, 0]
-"""
-
-GRADIENTS = """
-def joint():
-    torch.manual_seed(1)
-    model = nn.Sequential(nn.Linear(3, 5), nn.Tanh(), nn.Linear(5, 1), nn.Linear(1, 1)).double()
-    return model, torch.randn(8, 3, dtype=torch.float64)
-
-def gradient(model, rows):
-    model[:3](rows).square().mean().backward()  # the last layer gets no gradient
-
-def flat(model):
-    gradients = [p.grad if p.grad is not None else torch.zeros_like(p) for p in model.parameters()]
-    return torch.cat([gradient.flatten() for gradient in gradients]).tolist()
-
-def work(world):
-    model, rows = joint()
-    gradient(model, rows[4 * world.rank : 4 * world.rank + 4])
-    world.average_gradients(list(model.parameters()))
-    return flat(model)
-
-pair(work)
-model, rows = joint()
-gradient(model, rows)
-print(json.dumps(flat(model)))
-"""
 
 TRAINING = """
 from walkback.building.assembly import build_dataset, build_model, build_objective, fit_to_data
@@ -143,32 +88,14 @@ def work(world):
         "any": [world.any(False), world.any(world.rank == 1), world.any(True)],
         "copied": [module.weight.item(), module.running_mean.item()],
         "main": world.is_main,
+        "mean": world.mean(torch.tensor(float(world.rank))).item(),
     }
 
 pair(work)
 """
 
 
-def together(code: str, tmp_path: Path) -> tuple[list[Any], str]:
-    """What two processes that ran the code returned, and what it printed."""
-    meeting = tmp_path / "meeting"
-    line = [sys.executable, "-c", PAIR + code, str(meeting)]
-    done = subprocess.run(
-        line, env=ENVIRONMENT, capture_output=True, text=True, check=False, timeout=PATIENCE
-    )
-    assert done.returncode == 0, done.stderr
-    return [json.loads((tmp_path / f"meeting-{rank}").read_text()) for rank in range(2)], done.stdout
-
-
 # --- the world
-
-
-def test_averaged_gradients_are_those_of_the_joint_batch(tmp_path: Path) -> None:
-    ranks, printed = together(GRADIENTS, tmp_path)
-    assert ranks[0] == ranks[1]
-    assert ranks[0] == pytest.approx(json.loads(printed), rel=1e-12, abs=1e-15)
-    assert any(abs(value) > 1e-3 for value in ranks[0])
-    assert ranks[0][-2:] == [0.0, 0.0]
 
 
 def test_weights_averages_and_prior_stay_identical(tmp_path: Path) -> None:
@@ -188,20 +115,19 @@ def test_collectives(tmp_path: Path) -> None:
             "any": [False, True, True],
             "copied": [1.0, 1.0],
             "main": rank == 0,
+            "mean": 0.5,
         }
 
 
 def test_a_process_alone_needs_nobody(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("WORLD_SIZE", raising=False)
     with joined_world(torch.device("cpu")) as world:
-        layer = torch.nn.Linear(1, 1)
-        world.average_gradients(list(layer.parameters()))
-        world.copy_from_main(layer)
+        world.copy_from_main(torch.nn.Linear(1, 1))
         world.wait()
         state = (torch.ones(1, 1), torch.zeros(1, 2))
         assert world == World(0, 1)
         assert world.gather(state) is state
-        assert (world.any(False), world.any(True), layer.weight.grad) == (False, True, None)
+        assert (world.any(False), world.any(True)) == (False, True)
 
 
 def test_each_process_takes_the_device_of_its_local_rank(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -39,6 +39,8 @@ def main() -> NoReturn:
     """Run `walkback` with the arguments of the process."""
     # Let waiting threads sleep instead of spin: on a busy machine, spinning makes two threads slower than one.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    if is_one_of_several():  # before torch is loaded: DDP would warn that no parameter was without a gradient
+        os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="replace")  # a terminal that lacks σ or × shows a question mark
     code = call(sys.argv[1:])

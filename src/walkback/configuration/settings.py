@@ -162,6 +162,11 @@ class RunSettings(Settings):
     )
     threads: int = Field(0, ge=0, le=1024, description="Number of CPU threads; 0 keeps torch's choice.")
     nproc: PositiveInt = Field(1, description="Number of processes that train together, one per device.")
+    shard: bool = Field(
+        False,
+        description="Whether processes divide weights, gradients and moments among them (FSDP2), for networks that do "
+        "not fit one device; if not, each process has all of them.",
+    )
 
 
 RENAMED: Mapping[str, Mapping[str, str]] = {

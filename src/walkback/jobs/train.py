@@ -200,7 +200,7 @@ class CheckedTraining:
         """
         with (
             cpu_threads(self.prepared.config.run.threads),
-            joined_world(self.prepared.device) as world,
+            joined_world(self.prepared.device, self.prepared.config.run.shard) as world,
             self._directory(world.is_main) as directory,
             ExitStack() as stack,
         ):

@@ -20,9 +20,10 @@ from walkback.sampling.readout import require_readout
 from walkback.support.seeding import generator
 from walkback.support.sizes import require_room
 from walkback.support.text import one_line
+from walkback.training.engines import require_shardable
 from walkback.training.paths import require_reparametrized
 from walkback.training.persistent_chains import chain_rows
-from walkback.training.updates import require_fitting
+from walkback.training.updates import require_fitting, trained_besides
 from walkback.walk import Start
 
 
@@ -62,6 +63,12 @@ def require_trainable(prepared: Prepared) -> None:
     require_readout(prepared.model, prepared.config.samples.readout)
     _require_step(prepared)
     _require_single_rows(prepared)
+    if prepared.config.run.shard:
+        if prepared.metrics:
+            raise ConfigurationError(
+                "Got run.shard = true and metrics, which measure a model that one process has: leave out either."
+            )
+        require_shardable(prepared.model.operator, trained_besides(prepared.model, prepared.objective))
 
 
 def _require_bound(prepared: Prepared) -> None:

@@ -1,15 +1,9 @@
-"""Several processes training one operator, with plain `torch.distributed`.
-
-    gradient = mean over processes of their gradients, reduced in one flat buffer before every update
-
-Gradients are averaged explicitly after the backward pass, not by a wrapper around the operator: a walk calls the
-operator in many ways, and a wrapper whose forward is bypassed would silently leave gradients unsynchronized.
-"""
+"""Several processes training one operator: what they agree on and exchange, besides gradients (`training.engines`)."""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
@@ -23,44 +17,28 @@ from walkback.support.processes import world_size
 
 @dataclass(frozen=True, slots=True)
 class World:
-    """The place of this process among those that train together; `World()` is a single process."""
+    """The place of this process among those that train together; `World()` is a single process.
+
+    Attributes:
+        rank: Number of this process.
+        size: Number of processes.
+        shards: Whether processes divide weights, gradients and moments of the optimizer among them.
+    """
 
     rank: int = 0
     size: int = 1
+    shards: bool = False
 
     @property
     def is_main(self) -> bool:
         """Whether this process writes files and prints messages."""
         return self.rank == 0
 
-    def average_gradients(
-        self, parameters: Sequence[nn.Parameter], number: Tensor | None = None
-    ) -> Tensor | None:
-        """Replace each gradient by its mean over processes (a missing gradient counts as zero).
-
-        Args:
-            parameters: Parameters of this process.
-            number: A scalar to average in the same message.
-
-        Returns:
-            The mean of `number`, a scalar; None if there is a single process.
-        """
-        if self.size == 1:
-            return None
-        # A process may lack a gradient that others have, but all must reduce buffers of the same size.
-        gradients = [p.grad if p.grad is not None else torch.zeros_like(p) for p in parameters]
-        flat = torch.cat([gradient.reshape(-1) for gradient in gradients])
-        if number is not None:
-            flat = torch.cat([flat, number.to(flat).reshape(1)])
-        dist.all_reduce(flat)
-        flat /= self.size
-        mean = None
-        if number is not None:
-            flat, mean = flat[:-1], flat[-1]
-        pieces = torch.split(flat, [p.numel() for p in parameters])
-        for parameter, piece in zip(parameters, pieces, strict=True):
-            parameter.grad = piece.reshape(parameter.shape)
-        return mean
+    def mean(self, number: Tensor) -> Tensor:
+        """Return the mean over processes of a scalar on the device, without synchronizing the device."""
+        total = number.clone()
+        dist.all_reduce(total)
+        return total / self.size
 
     def gather(self, state: State) -> State:
         """Concatenate the states of all processes along the batch, in the order of ranks."""
@@ -125,14 +103,21 @@ def local_device(name: str) -> str:
 
 
 @contextmanager
-def joined_world(device: torch.device) -> Iterator[World]:
-    """Join the processes that a launcher announced by RANK and WORLD_SIZE; without these, a single process."""
+def joined_world(device: torch.device, shards: bool = False) -> Iterator[World]:
+    """Join the processes that a launcher announced by RANK and WORLD_SIZE; without these, a single process.
+
+    Args:
+        device: Device of the walks of this process.
+        shards: See `World`.
+    """
     if world_size() == 1:
         yield World()
         return
+    if device.type == "cuda":
+        torch.cuda.set_device(device)  # the device of NCCL and of FSDP
     # NCCL reduces tensors on devices. gloo shares small decisions on the CPU without synchronizing the devices.
     dist.init_process_group("cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo")
     try:
-        yield World(dist.get_rank(), dist.get_world_size())
+        yield World(dist.get_rank(), dist.get_world_size(), shards)
     finally:
         dist.destroy_process_group()

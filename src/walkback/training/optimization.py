@@ -20,6 +20,7 @@ from torch import Tensor, nn
 
 from walkback.configuration.settings import TrainingSettings
 from walkback.model import Model
+from walkback.training.shards import divided_like, part, whole
 
 
 def build_optimizer(parameters: Iterable[nn.Parameter], settings: TrainingSettings) -> torch.optim.AdamW:
@@ -54,6 +55,7 @@ def load_moments(
         expected = {"step": torch.Size(()), "exp_avg": shape, "exp_avg_sq": shape}
         if {name: value.shape for name, value in found.items()} != expected:
             raise ValueError(f"its moments of parameter {index} are not those of this operator")
+        slots[index] = divided_like(dict.fromkeys(("exp_avg", "exp_avg_sq"), parameters[index]), found)
     # Keep the parameter groups of this run: settings may have changed, and the file contains only moments.
     optimizer.load_state_dict({**optimizer.state_dict(), "state": slots})
 
@@ -99,30 +101,76 @@ class WeightAverage:
         operator = deepcopy(model.operator).requires_grad_(False)
         process = deepcopy(model.process).requires_grad_(False)
         self._averages = (operator, process)
+        self._parts: list[Tensor] = []
         self.model = replace(model, operator=operator, process=process)
+
+    def divide(self, is_main: bool) -> None:
+        """Average only the parts of this process from now on, after weights have been divided among processes.
+
+        `model` is then up to date after `collect`, and only in the main process; the others do not store it.
+        """
+        self._parts = [
+            p.detach().clone() if self._decay else p.detach() for p in self._weights(self._learning)
+        ]
+        if not is_main:
+            for module in self._averages:
+                module.to("meta")
+
+    @torch.no_grad()
+    def collect(self) -> None:
+        """Update `model` if weights are divided among processes, which must call this together."""
+        if not self._parts:
+            return
+        for kept, own in zip(self._weights(self._averages), self._parts, strict=True):
+            kept.copy_(whole(own))
+        self._copy_buffers()
 
     @torch.no_grad()
     def update(self) -> None:
         """Update the average after an optimizer step."""
         self.updates += 1
-        averages: list[Tensor] = [p for part in self._averages for p in part.parameters()]
-        currents: list[Tensor] = [p for part in self._learning for p in part.parameters()]
+        averages = [part(weight) for weight in self._parts or self._weights(self._averages)]
+        currents = [part(weight) for weight in self._weights(self._learning)]
         # One fused call for all weights instead of one kernel for each; a lerp with weight 1 - d is d θ̄ + (1 - d) θ.
         if self.updates == 1:
             torch._foreach_copy_(averages, currents)
         else:
             decay = min(self._decay, (1 + self.updates) / (10 + self.updates))
             torch._foreach_lerp_(averages, currents, 1 - decay)
-        # Copy buffers: statistics of batch norm are already averages, and integer buffers cannot be averaged.
+        self._copy_buffers()
+
+    def load(self, tensors: Mapping[str, Tensor], updates: int) -> None:
+        """Resume after `updates` updates, from the tensors of `model` (`Model.tensors`).
+
+        Raises:
+            RuntimeError: See `Model.load_tensors`.
+        """
+        self.updates = updates
+        if not any(weight.is_meta for weight in self._weights(self._averages)):
+            self.model.load_tensors(tensors)
+        if self._parts and self._decay:
+            names = [
+                f"{kind}.{name}"
+                for kind, module in zip(("operator", "process"), self._averages, strict=True)
+                for name, _ in module.named_parameters()
+            ]
+            parts = dict(zip(names, self._parts, strict=True))
+            divided = divided_like(parts, {name: tensors[name] for name in names})
+            with torch.no_grad():
+                for name, own in parts.items():
+                    own.copy_(divided[name])
+
+    def _copy_buffers(self) -> None:
+        # Statistics of batch norm are already averages, and integer buffers cannot be averaged.
         for average, current in zip(self._averages, self._learning, strict=True):
             for kept, buffer in zip(average.buffers(), current.buffers(), strict=True):
                 kept.copy_(buffer)
 
-    def resume(self, updates: int) -> None:
-        """Resume after `updates` updates, whose average has been loaded into `model`."""
-        self.updates = updates
+    @staticmethod
+    def _weights(modules: Iterable[nn.Module]) -> list[Tensor]:
+        return [p for module in modules for p in module.parameters()]
 
 
 def clip_gradients(parameters: list[nn.Parameter], largest: float) -> Tensor:
     """Clip the norm of gradients to `largest` (0 does not clip); returns the norm before, a scalar tensor."""
-    return nn.utils.clip_grad_norm_(parameters, largest or math.inf)
+    return whole(nn.utils.clip_grad_norm_(parameters, largest or math.inf))

@@ -146,7 +146,9 @@ class PersistentChains:
         self._pool = None
         if rows and all(len(leaf) == pool * self._world.size for leaf in rows.values()):
             start = pool * self._world.rank
-            self._pool = {name: leaf[start : start + pool].clone() for name, leaf in rows.items()}
+            self._pool = {
+                name: leaf[start : start + pool].clone().to(self._model.device) for name, leaf in rows.items()
+            }
 
     def _rows_of(self, start: Start) -> Rows:
         """Return the leaves that a chain from each row keeps; a heating chain also keeps its origin, for q."""

@@ -8,6 +8,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Literal, final
 
+import torch
+
 from walkback.building.preparation import Prepared
 from walkback.errors import ConfigurationError
 from walkback.storage.checkpoint import Checkpoint, TrainingState, load_checkpoint, load_training_state
@@ -144,7 +146,8 @@ class RunCheckpoints:
 
     def _restore(self, saved: SavedStep) -> dict[str, object]:
         """Restore all state from files; returns the document of the training state."""
-        device = self._prepared.device
+        # Divided tensors may not fit one device together.
+        device = torch.device("cpu") if self._world.shards else self._prepared.device
         checkpoint, state = (
             load_checkpoint(saved.checkpoint, device),
             load_training_state(saved.state, device),

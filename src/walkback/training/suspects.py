@@ -5,6 +5,7 @@ from __future__ import annotations
 from walkback.model import Model
 from walkback.objectives import AnyObjective
 from walkback.training.finite import NotFiniteError
+from walkback.training.shards import part
 
 _LARGE_WEIGHT = 1e4
 """Magnitude of weights that indicates too high a learning rate; trained weights are of order 1."""
@@ -15,7 +16,7 @@ def suspecting_parts(error: NotFiniteError, model: Model, objective: AnyObjectiv
 
     Before any update, or with weights of ordinary magnitude, the numbers come from the code of the parts.
     """
-    weights = [weight.detach() for weight in model.operator.parameters() if weight.numel()]
+    weights = [own for weight in model.operator.parameters() if (own := part(weight.detach())).numel()]
     if error.updates == 0 or all(bool(weight.abs().max() < _LARGE_WEIGHT) for weight in weights):
         error.suspecting(model.operator, model.process, objective, model.prior)
     return error

@@ -23,7 +23,7 @@ from walkback.errors import ConfigurationError
 from walkback.levels import tensor_levels
 from walkback.measuring.calls import counted_calls
 from walkback.model import Model
-from walkback.objectives import AnyObjective, PathObjective
+from walkback.objectives import AnyObjective
 from walkback.schedules import Levels
 from walkback.state import State, map_state
 from walkback.support.memory import within_memory
@@ -31,6 +31,7 @@ from walkback.support.seeding import derive_seed, generator, lent_seed
 from walkback.support.text import one_line
 from walkback.training.batches import BatchOrder
 from walkback.training.distributed import World
+from walkback.training.engines import engine_for
 from walkback.training.finite import Moment, Trail
 from walkback.training.guard import Guard
 from walkback.training.optimization import (
@@ -44,8 +45,9 @@ from walkback.training.optimization import (
 )
 from walkback.training.persistent_chains import PersistentChains
 from walkback.training.progress import Progress
+from walkback.training.shards import divided_like, whole_on_main
 from walkback.training.starts import DataStarts
-from walkback.training.updates import Path, updates_for
+from walkback.training.updates import Path, trained_besides, updates_for
 from walkback.walk import Start
 
 _LOOK_EVERY = 100
@@ -104,24 +106,34 @@ class Trainer:
             self._starts.count, settings.batch_size, seed, rank=self._world.rank, world_size=self._world.size
         )
         self._world.copy_from_main(*model.modules.values())
-        # Only the gradient through a whole walk reaches parameters of the prior and of the process.
-        whole = [model.prior, model.process] if isinstance(objective, PathObjective) else []
+        self._average = WeightAverage(model, settings.ema)
+        whole = trained_besides(model, objective)
+        self._engine = engine_for(self._world, model.operator, whole, device)
+        if self._is_divided:
+            self._average.divide(self._world.is_main)
         self._parameters: list[nn.Parameter] = [
             p for module in (model.operator, *whole) for p in module.parameters() if p.requires_grad
         ]
         self._optimizer = build_optimizer(self._parameters, settings)
-        self._average = WeightAverage(model, settings.ema)
         self._guard = Guard(settings, device, (model.operator, model.process))
-        self._learn = updates_for(settings, objective, model, dataset.info.space.size)
+        self._learn = updates_for(settings, objective, model, dataset.info.space.size, self._engine)
         self._chains: PersistentChains | None = None
         if settings.chains.share:
             self._chains = PersistentChains(model, settings, seed, self._world, compiled=compiled)
 
     @property
     def averaged_model(self) -> Model:
-        """The model with averaged weights, to evaluate and to sample; raises NotFiniteError like `settle`."""
+        """The model with averaged weights, to evaluate and to sample; raises NotFiniteError like `settle`.
+
+        If processes divide the weights, it exists only in the main process, with the weights of the last `settle`.
+        """
         self._guard.require()
-        return self._average.model if self._settings.ema else self.model
+        return self._average.model if self._settings.ema or self._is_divided else self.model
+
+    @property
+    def _is_divided(self) -> bool:
+        """Whether processes divide the weights among them."""
+        return self._world.shards and self._world.size > 1
 
     @property
     def learning_rate(self) -> float:
@@ -180,7 +192,9 @@ class Trainer:
             autocast(self._device, self._precision),
             counted_calls(self.model.operator) if not self._compiled else nullcontext() as calls,
         ):
-            learned = self._learn(Path(self._start(number, noise), levels, noise), self._update)
+            with torch.no_grad():
+                start = self._engine(self._start, number, noise)
+            learned = self._learn(Path(start, levels, noise), self._update)
         if not self._guard.skipped:
             self._observe(learned.final_state, number)
         skipped = self.progress.skipped + self._guard.skipped
@@ -192,7 +206,8 @@ class Trainer:
         return learned.loss
 
     def settle(self) -> None:
-        """Synchronize the device, so that `progress.seconds` is complete; called by all processes together.
+        """Synchronize the device and collect divided weights, so that `progress.seconds` and `averaged_model` are
+        up to date; called by all processes together.
 
         Raises:
             WalkbackError: See `walk`.
@@ -202,6 +217,7 @@ class Trainer:
             wait_for(self._device)
             self._spend(perf_counter() - started)
         self._guard.require()
+        self._average.collect()
 
     def _learning_rate(self, number: int) -> float:
         """Return the learning rate of a walk, which is reduced each time that training goes back."""
@@ -253,10 +269,8 @@ class Trainer:
         self.model.prior.observe(self._world.gather(map_state(lambda leaf: leaf[first:], final_state)))
 
     def _update(self, trail: Trail) -> None:
-        # The flag travels in the same message as the gradients, so that all processes refuse the same updates.
-        others = self._world.average_gradients(
-            self._parameters, trail.flag() if self._world.size > 1 else None
-        )
+        # All processes must refuse the same updates.
+        others = self._world.mean(trail.flag()) if self._world.size > 1 else None
         self.gradient_norm = norm = clip_gradients(self._parameters, self._settings.clip)
         moment = Moment(self.progress.walks, self.progress.updates, trail)
         if self._guard.skips(moment, norm, others, self.progress.skipped):
@@ -276,8 +290,8 @@ class Trainer:
     def state(self) -> tuple[dict[str, Tensor], dict[str, Any]]:
         """Return the state needed to resume besides the averaged model and the prior: tensors by name, JSON values.
 
-        Tensors are not copied. Must be called by all processes, whose persistent chains are gathered. Raises the errors
-        of `settle`.
+        Tensors are not copied. Must be called by all processes, whose persistent chains and divided weights are
+        gathered, the latter only in the main process. Raises the errors of `settle`.
         """
         self.settle()
         tensors = {
@@ -286,6 +300,8 @@ class Trainer:
         tensors |= {f"optimizer.{name}": value for name, value in moments(self._optimizer).items()}
         if self._chains is not None:
             tensors |= {f"chains.{name}": value for name, value in self._chains.state().items()}
+        if self._is_divided:
+            tensors = whole_on_main(tensors, self._world.is_main)
         return tensors, {"progress": asdict(self.progress), "seed": self._seed}
 
     def adopt(self, averaged: Mapping[str, Tensor]) -> None:
@@ -312,10 +328,10 @@ class Trainer:
             )
         try:
             # The prior is shared with the averaged model, so it is stored once, among the averaged tensors.
-            self._average.model.load_tensors(averaged)
-            prior = {name: value for name, value in averaged.items() if name.startswith("prior.")}
-            self.model.load_tensors({**tensors, **prior})
             self.progress = Progress.of(document["progress"])
+            self._average.load(averaged, self.progress.updates)
+            prior = {name: value for name, value in averaged.items() if name.startswith("prior.")}
+            self.model.load_tensors(divided_like(self.model.tensors(), {**tensors, **prior}))
             self._optimizer.state.clear()
             if self.progress.updates:
                 load_moments(self._optimizer, self._parameters, _part(tensors, "optimizer."))
@@ -326,7 +342,6 @@ class Trainer:
                 f"The training state does not fit this run ({one_line(error)}): resume it with the plugins that it was "
                 "trained with."
             ) from error
-        self._average.resume(self.progress.updates)
 
 
 def _part(tensors: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:

@@ -12,16 +12,16 @@ divided by K, like the mean over steps: the same learning rates and clipping nor
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import TypeAlias
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from walkback.configuration.settings import TrainingSettings
-from walkback.errors import ConfigurationError
+from walkback.errors import ConfigurationError, WalkbackError
 from walkback.kernels import stacked
 from walkback.levels import stack_levels
 from walkback.model import Model
@@ -29,6 +29,7 @@ from walkback.objectives import AnyObjective, Objective, PathObjective
 from walkback.processes import num_transitions
 from walkback.schedules import Levels
 from walkback.state import State, batch_size, concatenate, concatenate_contexts, device_of
+from walkback.training.engines import Alone, Engine
 from walkback.training.finite import Trail
 from walkback.training.paths import path_loss
 from walkback.walk import Start, Transition
@@ -69,7 +70,13 @@ Learn: TypeAlias = Callable[[Path, Apply], Learned]
 """Draws a path, differentiates its losses, and calls `Apply` to update the weights."""
 
 
-def updates_for(settings: TrainingSettings, objective: AnyObjective, model: Model, dimensions: int) -> Learn:
+def updates_for(
+    settings: TrainingSettings,
+    objective: AnyObjective,
+    model: Model,
+    dimensions: int,
+    engine: Engine | None = None,
+) -> Learn:
     """Return the function that learns from a path, as determined by settings and objective.
 
     Args:
@@ -77,16 +84,24 @@ def updates_for(settings: TrainingSettings, objective: AnyObjective, model: Mode
         objective: Loss of one step, or of a whole walk.
         model: The model in training.
         dimensions: Number of dimensions, D.
+        engine: Averages gradients over processes; None for a single process.
 
     Raises:
         ConfigurationError: See `require_fitting`.
     """
     require_fitting(settings, objective)
+    engine = engine or Alone()
     if isinstance(objective, PathObjective):
-        return partial(_learn_path, model, objective, dimensions)
+        return partial(_learn_path, model, objective, dimensions, engine)
     if settings.updates == "stacked":
-        return partial(_learn_stacked, model, objective, dimensions)
-    return partial(_learn_steps, model, objective, dimensions, settings.updates == "online")
+        return partial(_learn_stacked, model, objective, dimensions, engine)
+    return partial(_learn_steps, model, objective, dimensions, engine, settings.updates == "online")
+
+
+def trained_besides(model: Model, objective: AnyObjective) -> list[nn.Module]:
+    """Return the modules that are trained besides the operator."""
+    # Only the gradient through a whole walk reaches parameters of the prior and of the process.
+    return [model.prior, model.process] if isinstance(objective, PathObjective) else []
 
 
 def require_fitting(settings: TrainingSettings, objective: AnyObjective) -> None:
@@ -112,7 +127,13 @@ def require_fitting(settings: TrainingSettings, objective: AnyObjective) -> None
 
 
 def _learn_steps(
-    model: Model, objective: Objective, dimensions: int, online: bool, path: Path, apply: Apply
+    model: Model,
+    objective: Objective,
+    dimensions: int,
+    engine: Engine,
+    online: bool,
+    path: Path,
+    apply: Apply,
 ) -> Learned:
     """Make online or batch updates: differentiate each step as soon as it is drawn, with the memory of one step.
 
@@ -124,9 +145,11 @@ def _learn_steps(
     total = torch.zeros((), device=device_of(path.start.state))
     trail = Trail(path.start.state, count)
     final_state = None
-    for transition in model.path(path.start, path.levels, path.noise):
-        loss = objective(transition).mean()
-        (loss / dimensions / share).backward()  # type: ignore[no-untyped-call]
+    transitions = model.path(path.start, path.levels, path.noise)
+    for number in range(count):
+        with engine.averaging(online or number == count - 1):
+            loss, transition = engine(_step_loss, objective, transitions)
+            (loss / dimensions / share).backward()  # type: ignore[no-untyped-call]
         total += loss.detach()
         trail.add(transition.level, transition.target, loss)
         if transition.level is path.levels[-1]:
@@ -139,14 +162,40 @@ def _learn_steps(
     return Learned(total / count, final_state)
 
 
-def _learn_stacked(model: Model, objective: Objective, dimensions: int, path: Path, apply: Apply) -> Learned:
+def _step_loss(objective: Objective, transitions: Iterator[Transition]) -> tuple[Tensor, Transition]:
+    """Draw the next step and return its mean loss, nats."""
+    transition = next(transitions, None)
+    if transition is None:
+        raise WalkbackError(
+            "Got fewer transitions from the process than it announced, expected one for each level, or as many as its "
+            "`num_transitions` says."
+        )
+    return objective(transition).mean(), transition
+
+
+def _learn_stacked(
+    model: Model, objective: Objective, dimensions: int, engine: Engine, path: Path, apply: Apply
+) -> Learned:
     """Make one update with the memory of the whole walk: draw the path without a graph, then run its K·B rows at once.
 
     The operator must accept rows at different levels.
     """
-    start = path.start
     with torch.no_grad():
-        steps = list(model.path(start, path.levels, path.noise))
+        steps: list[Transition] = engine(list, model.path(path.start, path.levels, path.noise))
+    losses = engine(_stacked_losses, model, objective, path.start, steps)
+    loss = losses.mean()
+    (loss / dimensions).backward()  # type: ignore[no-untyped-call]
+    trail = Trail(path.start.state, len(steps))
+    rows = batch_size(path.start.state)
+    for step, part in zip(steps, torch.split(losses.detach(), rows), strict=True):
+        trail.add(step.level, step.target, part.mean())
+    apply(trail)
+    ends = [step.target for step in steps if step.level is path.levels[-1]]
+    return Learned(loss.detach(), ends[-1] if ends else None)
+
+
+def _stacked_losses(model: Model, objective: Objective, start: Start, steps: Sequence[Transition]) -> Tensor:
+    """Return the losses of all steps from one forward pass, `(K·B,)`, nats."""
     rows = batch_size(start.state)
     target = concatenate([step.target for step in steps])
     context = concatenate_contexts([start.context] * len(steps))
@@ -164,24 +213,18 @@ def _learn_stacked(model: Model, objective: Objective, dimensions: int, path: Pa
         posterior=stacked(known, rows) if len(known) == len(steps) else None,
         noise=steps[0].noise,
     )
-    losses = objective(together)
-    loss = losses.mean()
-    (loss / dimensions).backward()  # type: ignore[no-untyped-call]
-    trail = Trail(start.state, len(steps))
-    for step, part in zip(steps, torch.split(losses.detach(), rows), strict=True):
-        trail.add(step.level, step.target, part.mean())
-    apply(trail)
-    ends = [step.target for step in steps if step.level is path.levels[-1]]
-    return Learned(loss.detach(), ends[-1] if ends else None)
+    return objective(together)
 
 
-def _learn_path(model: Model, objective: PathObjective, dimensions: int, path: Path, apply: Apply) -> Learned:
+def _learn_path(
+    model: Model, objective: PathObjective, dimensions: int, engine: Engine, path: Path, apply: Apply
+) -> Learned:
     """Make one update from the gradient through the whole walk, which also reaches parameters of process and prior.
 
     Needs the memory of the whole walk unless the objective recomputes steps.
     """
     trail = Trail(path.start.state, len(path.levels))
-    losses, final_state = path_loss(model, objective, path.start, path.levels, path.noise, trail.add)
+    losses, final_state = engine(path_loss, model, objective, path.start, path.levels, path.noise, trail.add)
     loss = losses.mean() / len(path.levels)
     (loss / dimensions).backward()  # type: ignore[no-untyped-call]
     apply(trail)
