@@ -101,7 +101,8 @@ class BetasSchedule(Schedule):
             raise ConfigurationError(
                 f"Got T_max = {max_temperature:.6g}, expected {FORGOTTEN / wanted:.6g} for β_1 = "
                 f"{-math.expm1(-wanted):.6g}: use noise that is preserving, with operator.sigma_share = "
-                f"{math.sqrt(wanted):.6g}."
+                f"{math.sqrt(wanted):.6g} if operator.mean is 'epsilon', 'x' or 'v', or with "
+                f"{math.sqrt(wanted / share):.6g} times the present σ."
             )
         return levels_from((times / wanted).tolist())
 

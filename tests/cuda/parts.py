@@ -225,6 +225,11 @@ def build_process(name: str, space: Space, dtype: torch.dtype) -> Process:
     return process
 
 
+def process_for(objective: str) -> str:
+    """A process whose transitions the objective supports."""
+    return "diffusion" if objective in ("kl", "denoising") else "tied"
+
+
 def build_model(operator: str, process: str, dtype: torch.dtype) -> Model:
     """A new model on the CPU, its operator and prior fitted to data."""
     space = accepted_space("operator", operator)

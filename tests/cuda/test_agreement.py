@@ -23,6 +23,7 @@ from tests.cuda.parts import (
     offers,
     operator_of,
     operators,
+    process_for,
     states,
     to_cpu,
 )
@@ -33,6 +34,7 @@ import walkback.kernels
 from walkback.kernels import (
     BernoulliKernel,
     CategoricalKernel,
+    DiscretizedKernel,
     Kernel,
     NormalKernel,
     ProductKernel,
@@ -52,6 +54,11 @@ KERNELS: Mapping[type[Kernel], Callable[[Tensor], Kernel]] = {
     BernoulliKernel: BernoulliKernel,
     CategoricalKernel: CategoricalKernel,
     ProductKernel: lambda x: ProductKernel([BernoulliKernel(x), NormalKernel(2 * x, x.square() + 0.1)]),
+    DiscretizedKernel: lambda x: DiscretizedKernel(
+        NormalKernel(x.sigmoid(), 0.01 * x.square() + 0.01),
+        8,
+        torch.arange(len(x), device=x.device)[:, None, None] > 3,
+    ),
     StackedKernel: lambda x: StackedKernel([NormalKernel(x[:4], x[:4].exp()), BernoulliKernel(x[4:])], 4),
 }
 """Each kernel of the core, made from some numbers."""
@@ -172,7 +179,7 @@ def updated(model: Model, objective_name: str, origin: Tensor, where: torch.devi
 
 def assert_one_update_agrees(name: str, objective: str, device: torch.device) -> None:
     space = accepted_space("operator", name)
-    here, there = both(name, device)
+    here, there = both(name, device, process_for(objective))
     before = [parameter.detach().clone() for parameter in here.operator.parameters()]
     origin = states(space, ROWS)
     expected = updated(here, objective, origin, CPU)

@@ -16,6 +16,7 @@ from tests.cuda.parts import (
     losses,
     offers,
     operator_of,
+    process_for,
     small,
     train,
 )
@@ -59,6 +60,12 @@ def test_operators_learn_by_every_kind_of_update(device: torch.device, name: str
 
 @pytest.mark.parametrize("name", offers()["schedule"])
 def test_schedules(device: torch.device, name: str) -> None:
+    if name == "betas":  # three steps, and the σ that belongs to the first
+        settings = {"schedule.betas": [0.2, 0.5, 0.9], "operator.sigma_share": math.sqrt(-math.log(0.8))}
+        settings |= {"operator.mean": "epsilon", "process.noise": "preserving"}
+        trained = train(device, "gaussian-mlp", schedule=name, process="diffusion", settings=settings)
+        assert_learned(trained, device)
+        return
     assert_learned(train(device, "gaussian-mlp", schedule=name), device)
 
 
@@ -82,8 +89,18 @@ def test_processes(device: torch.device, name: str, support: str) -> None:
 @pytest.mark.parametrize("name", offers()["objective"])
 def test_objectives(device: torch.device, name: str) -> None:
     """Those of whole walks bring a kind of update of their own."""
+    settings: dict[str, Any] = {"training.updates": "batch"}
+    if name == "denoising":
+        settings["objective.bound"] = 0.1  # the operator's variance is learned
     assert_learned(
-        train(device, "gaussian-mlp", objective=name, settings={"training.updates": "batch"}), device
+        train(
+            device,
+            "gaussian-mlp",
+            objective=name,
+            process=process_for(name),
+            settings=settings,
+        ),
+        device,
     )
 
 
