@@ -50,7 +50,7 @@ def test_digits_tell_their_classes_only_when_asked() -> None:
     assert tuple(told.info.classes) == tuple("0123456789")
     assert sum(told.info.classes.values()) == 1297
     assert told.info.classes["3"] == int((told.labels("train") == 3).sum())
-    assert told.info.space == Space((1, 8, 8), "real", 10)
+    assert told.info.space == Space((1, 8, 8), "real", 10, bins=17)
     assert told.info.preprocessing == (*plain.info.preprocessing, "told the class, of 10")
     assert told.info.fingerprint != plain.info.fingerprint
     assert told.examples("train").equal(plain.examples("train"))

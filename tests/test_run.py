@@ -133,7 +133,7 @@ def test_the_final_checkpoint_is_that_of_the_last_step(finished: tuple[Path, Don
     final = finished[0] / "final.safetensors"
     assert digest(final) == digest(finished[0] / "checkpoints" / "step-6.safetensors")
     description = load_checkpoint(final).description
-    assert description.progress == {"walks": 6, "updates": 6}
+    assert description.progress == {"walks": 6, "updates": 6, "calls": 672, "gradient_calls": 672}
     written = tomllib.loads((finished[0] / "config.toml").read_text())
     assert (written.pop("kind"), written.pop("format")) == ("configuration", 3)
     assert written.pop("digest")

@@ -343,4 +343,4 @@ def test_no_code_named_in_a_file_is_run(digits: Path, tmp_path: Path) -> None:
 def test_the_figures_of_a_checkpoint_are_json(digits: Path) -> None:
     document = walkback("info", digits, "--json").document()
     assert json.loads(json.dumps(document)) == document
-    assert document["progress"] == {"updates": 6, "walks": 6}
+    assert document["progress"] == {"updates": 6, "walks": 6, "calls": 672, "gradient_calls": 672}

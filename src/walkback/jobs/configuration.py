@@ -102,11 +102,20 @@ def choices_of(
 
 
 def _component_of(registry: Registry, section: str, cls: type) -> str | None:
-    """Return the component registered for a class, if it has no required options."""
+    """Return the component registered for a class, if it has no required options.
+
+    Of several presets of the class it is the one that sets the fewest options: others propose settings that suit what
+    they set.
+    """
     place = f"{cls.__module__}:{cls.__qualname__}"
-    for registered in registry.components(COMPONENT_SECTIONS[section]):
-        if place in (registered.spec.target, *registered.spec.instances):
-            options, preset = component_options(cls).model_fields.items(), registered.spec.preset
-            open_options = [name for name, option in options if option.is_required() and name not in preset]
-            return None if open_options else registered.qualified_name
-    return None
+    of_class = [
+        registered
+        for registered in registry.components(COMPONENT_SECTIONS[section])
+        if place in (registered.spec.target, *registered.spec.instances)
+    ]
+    if not of_class:
+        return None
+    plainest = min(of_class, key=lambda registered: len(registered.spec.preset))
+    options, preset = component_options(cls).model_fields.items(), plainest.spec.preset
+    open_options = [name for name, option in options if option.is_required() and name not in preset]
+    return None if open_options else plainest.qualified_name
