@@ -24,18 +24,17 @@ from torch import Tensor
 
 from walkback.errors import ConfigurationError
 from walkback.kernels import Kernel
-from walkback.levels import rows_of, stack_levels
 from walkback.noising import BitNoise, GaussianNoise, Reversing, SymbolNoise
 from walkback.noising.base import time_like
-from walkback.noising.gaussian import FORGOTTEN
-from walkback.operators import Conditional, DataAware, Noisy, TransitionOperator
+from walkback.operators import Conditional, DataAware, TransitionOperator
 from walkback.processes import Abridged, Jumping, OperatorAware, Process, Stepwise
 from walkback.schedules import Level, Levels
-from walkback.state import Space, State, Support, batch_size, device_of, leaves
+from walkback.state import State, Support, leaves
 from walkback.support.readings import Numbers
 from walkback.walk import Start, Transition
+from walkback_processes.noises import Positive, forgetting_temperature, operator_variance, require_support
+from walkback_processes.visits import Visits
 
-Positive: TypeAlias = Annotated[float, Field(gt=0.0, allow_inf_nan=False)]
 NoiseName: TypeAlias = Literal["exploding", "preserving", "flips", "symbols"]
 
 
@@ -100,17 +99,7 @@ class DiffusionProcess(Process, Stepwise, Jumping, Abridged, DataAware, Operator
             return
         if not isinstance(self.noise, GaussianNoise) or self._sigma is not None:
             return
-        if not isinstance(operator, Noisy):
-            raise ConfigurationError(
-                f"The size of the noise of {type(operator).__name__} is not known: set process.sigma."
-            )
-        cold, hot = (operator.noise(Level(1, temperature)).double() for temperature in (1.0, 4.0))
-        if not torch.allclose(hot, 4 * cold, rtol=1e-4):
-            raise ConfigurationError(
-                "Got a temperature law with which T does not multiply the variance for process.name = 'diffusion', "
-                "expected operator.temperature_law = 'variance'."
-            )
-        self.noise.variance.copy_(cold.mean())
+        self.noise.variance.copy_(operator_variance(operator))
 
     def _copy(self, noise: GaussianNoise) -> None:
         if not isinstance(self.noise, GaussianNoise) or self.noise.form != noise.form:
@@ -128,12 +117,7 @@ class DiffusionProcess(Process, Stepwise, Jumping, Abridged, DataAware, Operator
     @property
     def max_temperature(self) -> float | None:
         """The operator's if noise explodes; else the T at which a single step forgets the state."""
-        if isinstance(self.noise, GaussianNoise):
-            if self.noise.form == "exploding":
-                return None
-            spread, variance = self._numbers(self.noise.spread, self.noise.variance)
-            return max(1.0, FORGOTTEN * spread / variance)
-        return max(1.0, FORGOTTEN / self.noise.rate)
+        return forgetting_temperature(self.noise, self._numbers)
 
     def heating(self, conditional: Conditional, source: State, level: Level, origin: State) -> Kernel:
         """q(s_t | s_{t-1}), whatever the operator."""
@@ -171,20 +155,10 @@ class DiffusionProcess(Process, Stepwise, Jumping, Abridged, DataAware, Operator
         Raises:
             ConfigurationError: The states do not fit the noise.
         """
-        self._require_fitting(start)
-        rows, device = batch_size(start.state), device_of(start.state)
-        below = levels[:-1]
-        if below:
-            table = stack_levels(below, 1, device)
-            places = torch.randperm(rows, generator=generator, device=device)
-            shift = torch.rand((), generator=generator, device=device, dtype=torch.float64)
-            first = ((places + shift) * len(below) / rows).long()
-        visits = self.num_transitions(levels) - 1
-        for number in range(visits):
-            # The levels of a row are as far apart as they can be.
-            level = rows_of(table, (first + number * len(below) // visits) % len(below))
+        supports: dict[NoiseName, Support] = {"flips": "binary", "symbols": "one-hot"}
+        require_support(self._name, supports.get(self._name, "real"), start)
+        for level in Visits(self.num_transitions(levels)).levels(levels, start.state, generator):
             yield self._jump(operator, start, level, generator)
-        yield self._jump(operator, start, levels[-1], generator)
 
     def _jump(
         self, operator: TransitionOperator, start: Start, level: Level, generator: torch.Generator
@@ -200,16 +174,3 @@ class DiffusionProcess(Process, Stepwise, Jumping, Abridged, DataAware, Operator
         return Transition(
             source, target, level, forward, reverse, anchor, start.context, posterior, self.noise
         )
-
-    def _require_fitting(self, start: Start) -> None:
-        """Raises ConfigurationError unless the noise is that of the states."""
-        if start.prior is None:
-            return
-        supports: dict[NoiseName, Support] = {"flips": "binary", "symbols": "one-hot"}
-        wanted, space = supports.get(self._name, "real"), start.prior.space
-        if not isinstance(space, Space) or space.support != wanted:
-            found = "several tensors" if isinstance(space, tuple) else f"{space.support} values"
-            raise ConfigurationError(
-                f"Got states of {found} for process.noise = '{self._name}', expected one tensor of {wanted} values: "
-                "choose 'exploding' or 'preserving' for numbers, 'flips' for bits, 'symbols' for one-hot symbols."
-            )

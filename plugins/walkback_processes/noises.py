@@ -16,7 +16,8 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from walkback.errors import ConfigurationError
-from walkback.noising import BitNoise, GaussianNoise, Noise, SymbolNoise
+from walkback.noising import BitNoise, GaussianNoise, SymbolNoise
+from walkback.noising.gaussian import FORGOTTEN
 from walkback.operators import Noisy, TransitionOperator
 from walkback.schedules import Level
 from walkback.state import Space, Support
@@ -26,9 +27,56 @@ from walkback.walk import Start
 Positive: TypeAlias = Annotated[float, Field(gt=0.0, allow_inf_nan=False)]
 NoiseName: TypeAlias = Literal["auto", "exploding", "preserving", "flips", "symbols"]
 
+AnyNoise: TypeAlias = GaussianNoise | BitNoise | SymbolNoise
+
 _SUPPORTS: tuple[Support, ...] = ("real", "binary", "one-hot")
-_FORGOTTEN = 5.0
-"""Time of a step that forgets the state, in units of the time constant of the signal: exp(-5) of a bit remains."""
+
+
+def operator_variance(operator: TransitionOperator) -> Tensor:
+    """Return σ² of an operator's noise at T = 1, averaged over entries, a scalar in float64.
+
+    Raises:
+        ConfigurationError: The operator's noise is unknown, or does not grow like the temperature.
+    """
+    if not isinstance(operator, Noisy):
+        raise ConfigurationError(
+            f"The size of the noise of {type(operator).__name__} is not known: set process.sigma."
+        )
+    cold, hot = (operator.noise(Level(1, temperature)).double() for temperature in (1.0, 4.0))
+    if not torch.allclose(hot, 4 * cold, rtol=1e-4):
+        raise ConfigurationError(
+            "Got a temperature law with which T does not multiply the variance, expected "
+            "operator.temperature_law = 'variance': the noise of this process grows like the temperature."
+        )
+    return cold.mean()
+
+
+def forgetting_temperature(noise: AnyNoise, numbers: Numbers) -> float | None:
+    """Return the T at which a single step forgets the state; None if noise explodes, for which it is the operator's.
+
+    Args:
+        noise: The noise.
+        numbers: Reads the buffers of Gaussian noise.
+    """
+    if not isinstance(noise, GaussianNoise):
+        return max(1.0, FORGOTTEN / noise.rate)
+    if noise.form == "exploding":
+        return None
+    spread, variance = numbers(noise.spread, noise.variance)
+    return max(1.0, FORGOTTEN * spread / variance)
+
+
+def require_support(name: str, wanted: Support, start: Start) -> None:
+    """Raise ConfigurationError unless states are of the noise's support, as far as the prior of `start` tells."""
+    if start.prior is None:
+        return
+    space = start.prior.space
+    if not isinstance(space, Space) or space.support != wanted:
+        found = "several tensors" if isinstance(space, tuple) else f"{space.support} values"
+        raise ConfigurationError(
+            f"Got states of {found} for process.noise = '{name}', expected one tensor of {wanted} values: "
+            "choose 'exploding' or 'preserving' for numbers, 'flips' for bits, 'symbols' for one-hot symbols."
+        )
 
 
 @final
@@ -47,7 +95,6 @@ class ChosenNoise(nn.Module):
         super().__init__()
         self._name: NoiseName = name
         self._sigma = sigma
-        self._rate = rate
         form: Literal["exploding", "preserving"] = "preserving" if name == "preserving" else "exploding"
         self.gaussian = GaussianNoise(form, variance=(sigma or 1.0) ** 2)
         self._discrete = (BitNoise(rate), SymbolNoise(rate))
@@ -56,7 +103,7 @@ class ChosenNoise(nn.Module):
         self._kind, self._numbers = Numbers(), Numbers()
 
     @property
-    def current(self) -> Noise:
+    def current(self) -> AnyNoise:
         """The noise."""
         number = self._number
         return self._discrete[number - 1] if number else self.gaussian
@@ -64,12 +111,7 @@ class ChosenNoise(nn.Module):
     @property
     def max_temperature(self) -> float | None:
         """The operator's if noise explodes; else the T at which a single step forgets the state."""
-        if self._number:
-            return max(1.0, _FORGOTTEN / self._rate)
-        if self.gaussian.form == "exploding":
-            return None
-        spread, variance = self._numbers(self.gaussian.spread, self.gaussian.variance)
-        return max(1.0, _FORGOTTEN * spread / variance)
+        return forgetting_temperature(self.current, self._numbers)
 
     @torch.no_grad()
     def fit_data(self, data: Tensor) -> None:
@@ -91,29 +133,11 @@ class ChosenNoise(nn.Module):
             self.kind.fill_(0)
         if self._number or self._sigma is not None:
             return
-        if not isinstance(operator, Noisy):
-            raise ConfigurationError(
-                f"The size of the noise of {type(operator).__name__} is not known: set process.sigma."
-            )
-        cold, hot = (operator.noise(Level(1, temperature)).double() for temperature in (1.0, 4.0))
-        if not torch.allclose(hot, 4 * cold, rtol=1e-4):
-            raise ConfigurationError(
-                "Got a temperature law with which T does not multiply the variance, expected "
-                "operator.temperature_law = 'variance': the noise of this process grows like the temperature."
-            )
-        self.gaussian.variance.copy_(cold.mean())
+        self.gaussian.variance.copy_(operator_variance(operator))
 
     def require_fitting(self, start: Start) -> None:
         """Raise ConfigurationError unless the noise is that of the states, as far as the prior of `start` tells."""
-        if start.prior is None:
-            return
-        wanted, space = _SUPPORTS[self._number], start.prior.space
-        if not isinstance(space, Space) or space.support != wanted:
-            found = "several tensors" if isinstance(space, tuple) else f"{space.support} values"
-            raise ConfigurationError(
-                f"Got states of {found} for process.noise = '{self._name}', expected one tensor of {wanted} values: "
-                "choose 'exploding' or 'preserving' for numbers, 'flips' for bits, 'symbols' for one-hot symbols."
-            )
+        require_support(self._name, _SUPPORTS[self._number], start)
 
     @property
     def _number(self) -> int:

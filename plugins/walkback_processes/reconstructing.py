@@ -22,13 +22,13 @@ from pydantic import PositiveInt
 from torch import Tensor
 
 from walkback.kernels import Kernel
-from walkback.levels import rows_of, stack_levels
 from walkback.operators import DataAware, TransitionOperator
 from walkback.processes import OperatorAware, Process, Reconstructing
 from walkback.schedules import Level, Levels
-from walkback.state import State, batch_size, device_of
+from walkback.state import State
 from walkback.walk import Start, Transition
 from walkback_processes.noises import ChosenNoise, NoiseName, Positive
+from walkback_processes.visits import Visits
 
 
 class Corrupting(Process, Reconstructing, DataAware, OperatorAware, ABC):
@@ -101,7 +101,7 @@ class DenoisingProcess(Corrupting):
             ConfigurationError: The states do not fit the noise.
         """
         self.noise.require_fitting(start)
-        for level in visits(levels, batch_size(start.state), device_of(start.state), generator):
+        for level in Visits(len(levels)).levels(levels, start.state, generator):
             target = self.corruption(start.state, level).sample(generator)
             yield self.transition(operator, start, target, level)
 
@@ -137,9 +137,8 @@ class WalkbackProcess(Corrupting):
             ConfigurationError: The states do not fit the noise.
         """
         self.noise.require_fitting(start)
-        device, clean, reverse = device_of(start.state), start.state, None
-        ways = visits(levels, batch_size(clean), device, generator, self._steps)
-        for number, level in enumerate(ways):
+        clean, reverse = start.state, None
+        for number, level in enumerate(Visits(len(levels), self._steps).levels(levels, clean, generator)):
             if reverse is None or number % self._steps == 0 or level is levels[-1]:
                 clean = start.state
             else:
@@ -148,22 +147,3 @@ class WalkbackProcess(Corrupting):
             step = self.transition(operator, start, target, level)
             reverse = step.reverse
             yield step
-
-
-def visits(
-    levels: Levels, rows: int, device: torch.device, generator: torch.Generator, stay: int = 1
-) -> Iterator[Level]:
-    """Yield K levels of rows: each of B rows visits each level below K once, in the end all visit `levels[-1]`.
-
-    Each row begins at a random level, and the rows are spread evenly over the levels. With `stay`, a row is at a level
-    for so many transitions, and visits fewer levels.
-    """
-    below = levels[:-1]
-    if below:
-        table = stack_levels(below, 1, device)
-        places = torch.randperm(rows, generator=generator, device=device)
-        shift = torch.rand((), generator=generator, device=device, dtype=torch.float64)
-        first = ((places + shift) * len(below) / rows).long()
-    for number in range(len(below)):
-        yield rows_of(table, (first + number // stay) % len(below))
-    yield levels[-1]
