@@ -26,14 +26,15 @@ from torch.nn.functional import logsigmoid
 
 from walkback.errors import ConfigurationError
 from walkback.kernels import BernoulliKernel, CategoricalKernel, Kernel, NormalKernel
+from walkback.noising.base import time_like
 from walkback.operators import Conditional, DataAware, TransitionOperator
 from walkback.priors import Prior
 from walkback.processes import Bridged, Process
 from walkback.schedules import Level, Levels
 from walkback.state import State, batch_size, leaves, sum_events
 from walkback.walk import Start, Transition
+from walkback_processes.noises import Positive
 
-Positive: TypeAlias = Annotated[float, Field(gt=0.0, allow_inf_nan=False)]
 Rate: TypeAlias = Annotated[float, Field(ge=0.0, le=1.0)]
 
 
@@ -177,13 +178,7 @@ class InfusionProcess(Process, Bridged, DataAware):
 
     def _rate(self, level: Level, last: Level, leaf: Tensor) -> Tensor:
         """Return α_t, broadcastable to `leaf` `(B, *E)`."""
-        steps = last.step - level.step
-        ones = (1,) * (leaf.dim() - 1)
-        count = (
-            steps.to(leaf).reshape(-1, *ones)
-            if isinstance(steps, Tensor)
-            else leaf.new_full((1, *ones), steps)
-        )
+        count = time_like(last.step - level.step, leaf).to(leaf.dtype)
         return (self._first + self._increment * count).clamp(max=1.0)
 
 
