@@ -23,7 +23,7 @@ from walkback.kernels import (
     divergence,
     stacked,
 )
-from walkback.levels import levels_of_rows
+from walkback.levels import rows_of, stack_levels
 from walkback.measuring.work import heating_work
 from walkback.model import Model
 from walkback.noising import BitNoise, GaussianNoise, Noise, SymbolNoise
@@ -118,7 +118,7 @@ def test_finite_marginals_and_posteriors_follow_from_steps(name: str) -> None:
 
 def test_rows_at_different_levels_have_the_noise_of_their_own() -> None:
     index = torch.tensor([2, 0, 3])
-    together, x, s = levels_of_rows(LEVELS, index), torch.rand(3, 2), torch.rand(3, 2)
+    together, x, s = rows_of(stack_levels(LEVELS, 1, index.device), index), torch.rand(3, 2), torch.rand(3, 2)
     for noise in FORMS.values():
         kernels = (noise.step(s, together), noise.marginal(x, together), noise.posterior(s, x, together))
         for row, number in enumerate(index.tolist()):

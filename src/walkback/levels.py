@@ -37,13 +37,8 @@ def stack_levels(levels: Levels, rows: int, device: torch.device) -> Level:
     return Level(steps.repeat_interleave(rows), *times)
 
 
-def levels_of_rows(levels: Levels, index: Tensor) -> Level:
-    """Return the levels with the given indices `(B,)` as one level of tensors `(B,)`, on the device of `index`."""
-    return rows_of(stack_levels(levels, 1, index.device), index)
-
-
 def rows_of(table: Level, index: Tensor) -> Level:
-    """Return the rows with the given indices `(B,)` of a level of tensors."""
+    """Return the levels with the given indices `(B,)` of a table, made once by `stack_levels(levels, 1, device)`."""
     numbers = (table.step, table.temperature, table.colder, table.elapsed)
     return Level(*(torch.as_tensor(values)[index] for values in numbers))
 

@@ -16,13 +16,13 @@ from torch import Tensor
 
 from walkback.errors import ConfigurationError
 from walkback.kernels import divergence
-from walkback.levels import levels_of_rows
+from walkback.levels import rows_of, stack_levels
 from walkback.measuring.work import ClippingCheck, PathWork
 from walkback.model import Model
 from walkback.operators import Conditional, initial_state
 from walkback.processes import Jumping
 from walkback.schedules import Level, Levels
-from walkback.state import Context, batch_size
+from walkback.state import Context, batch_size, device_of
 from walkback.walk import Start
 
 
@@ -70,9 +70,10 @@ def bound_of_some_levels(
     start, clipping = Start(state, context=context), ClippingCheck(model)
     production = boundary.new_zeros(batch_size(state), len(levels))
     production[:, 0] = _term(model, process, start, levels[0], generator, clipping)
+    table = stack_levels(levels, 1, device_of(state))
     for stratum in range(number - 1):
         index, weight = _drawn(stratum, number - 1, len(levels) - 1, batch_size(state), generator)
-        term = _term(model, process, start, levels_of_rows(levels, index), generator, clipping)
+        term = _term(model, process, start, rows_of(table, index), generator, clipping)
         production.scatter_add_(1, index[:, None], (weight.to(term) * term)[:, None])
     clipping.require()
     end = process.marginal(state, levels[-1])
