@@ -30,18 +30,15 @@ from walkback.jobs.compare_methods import (
     require_measurable,
     require_same_data,
 )
-from walkback.jobs.job import Say, keywords
+from walkback.jobs.job import Say, keywords, resumable
 from walkback.measuring.quality.features import label_classifier
 from walkback.reporting.content import read_png
 from walkback.reporting.record import read_run
 from walkback.storage.description import read_description
 from walkback.storage.files import write_json, write_text
 from walkback.storage.store import FINAL
-from walkback.support.interrupts import Interrupted, Stopped
 from walkback.support.threads import cpu_threads
 from walkback.support.watch import Watch
-
-_AGAIN = "the same command resumes the comparison"
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,14 +121,8 @@ class CheckedComparison:
             Interrupted: A stop was requested; the same request resumes the comparison.
             WalkbackError: A run failed for another reason than divergence, or a file cannot be written.
         """
-        try:
+        with resumable(watch, "the comparison"):
             return self._run(watch)
-        except Interrupted:
-            watch.note(_AGAIN)
-            raise
-        except Stopped as stopped:
-            stopped.add_note(_AGAIN)
-            raise
 
     def _run(self, watch: Watch) -> ComparisonTable:
         meter = self._meter()

@@ -5,13 +5,15 @@ request ──check──► checked job ──run──► result
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Protocol, TypeAlias, TypeVar
 
 from walkback.configuration.ranges import LARGEST_COUNT, LARGEST_SEED
 from walkback.errors import ConfigurationError
 from walkback.extensions.attribution import naming_plugins
 from walkback.extensions.registry import Registry
+from walkback.support.interrupts import Interrupted, Stopped
 from walkback.support.watch import Watch
 
 Result = TypeVar("Result", covariant=True)
@@ -108,3 +110,17 @@ def renamed(
         raise ConfigurationError(f"{say(old)} is the old name of {say(new)}: use {say(new)} only.")
     warn(f"{say(old)} has been renamed to {say(new)} and will be removed.")
     return value
+
+
+@contextmanager
+def resumable(watch: Watch, what: str) -> Iterator[None]:
+    """Say that the same command resumes `what` ("the sweep") if a signal stops the work in the block."""
+    words = f"the same command resumes {what}"
+    try:
+        yield
+    except Interrupted:
+        watch.note(words)
+        raise
+    except Stopped as stopped:
+        stopped.add_note(words)
+        raise

@@ -20,12 +20,11 @@ from walkback.configuration.overrides import assignments, parse_value
 from walkback.errors import ConfigurationError, shortened
 from walkback.extensions.registry import Registry
 from walkback.jobs.configuration import Choices
-from walkback.jobs.job import Say, at_least, keywords
+from walkback.jobs.job import Say, at_least, keywords, resumable
 from walkback.jobs.train import TrainJob
 from walkback.reporting.record import CONFIG_FILE, flattened, read_run
 from walkback.reporting.table import RunTable
 from walkback.storage.rundir import default_stem, require_free
-from walkback.support.interrupts import Interrupted, Stopped
 from walkback.support.processes import world_size
 from walkback.support.text import one_line
 from walkback.support.textfile import read_text
@@ -39,8 +38,6 @@ _MOST = 1000
 
 _LONGEST = 120
 """Maximum length of the name of a run's directory, in characters."""
-
-_AGAIN = "the same command resumes the sweep"
 
 
 @dataclass(frozen=True, slots=True)
@@ -158,15 +155,10 @@ class CheckedSweep:
                 continue
             watch.note(f"{place}: {member.out}")
             try:
-                member.job.check(self.registry, watch).run(watch)
+                with resumable(watch, "the sweep"):
+                    member.job.check(self.registry, watch).run(watch)
             except NotFiniteError as error:
                 watch.warn(f"{member.out} diverged: {error}")
-            except Interrupted:
-                watch.note(_AGAIN)
-                raise
-            except Stopped as stopped:
-                stopped.add_note(_AGAIN)
-                raise
         return self.table()
 
     def table(self) -> RunTable:
