@@ -13,6 +13,7 @@ from uuid import uuid4
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
+from torch.distributed.distributed_c10d import PrefixStore, Store
 from torch.distributed.rendezvous import rendezvous
 
 from walkback.errors import WalkbackError
@@ -133,7 +134,7 @@ def joined_world(device: torch.device, shards: bool = False) -> Iterator[World]:
             dist.destroy_process_group()
 
 
-def fresh_store(store: dist.Store, rank: int, size: int) -> dist.Store:
+def fresh_store(store: Store, rank: int, size: int) -> Store:
     """Return a part of a store that processes of earlier attempts have not written to; called by all processes.
 
     An agent of torchrun that restarts its processes (`--max-restarts`) keeps its store, in which the new ones would
@@ -148,7 +149,7 @@ def fresh_store(store: dist.Store, rank: int, size: int) -> dist.Store:
     if rank:
         name = store.get(f"name/{rank}/{starts}").decode()
         store.set(f"taken/{name}/{rank}", "")
-        return dist.PrefixStore(name, store)
+        return PrefixStore(name, store)
     name, waiting = uuid4().hex, set(range(1, size))
     deadline = time.monotonic() + store.timeout.total_seconds()
     while waiting:
@@ -159,7 +160,7 @@ def fresh_store(store: dist.Store, rank: int, size: int) -> dist.Store:
             store.set(f"name/{other}/{store.add(f'starts/{other}', 0)}", name)
         waiting = {other for other in waiting if not store.check([f"taken/{name}/{other}"])}
         time.sleep(_LOOK)
-    return dist.PrefixStore(name, store)
+    return PrefixStore(name, store)
 
 
 @contextmanager
