@@ -22,6 +22,9 @@ from walkback.support.processes import world_size
 
 _LOOK: Final = 0.02  # seconds between looks for processes that start
 
+_ARRIVAL: Final = 1800.0
+"""Seconds to wait for processes to start, as long as torch waits for them."""
+
 
 @dataclass(frozen=True, slots=True)
 class World:
@@ -143,7 +146,7 @@ def fresh_store(store: Store, rank: int, size: int) -> Store:
     it to each other rank under a key that no earlier process of this rank has used.
 
     Raises:
-        WalkbackError: A process has not arrived within the timeout of the store.
+        WalkbackError: A process has not arrived within half an hour.
     """
     starts = store.add(f"starts/{rank}", 1)
     if rank:
@@ -151,7 +154,7 @@ def fresh_store(store: Store, rank: int, size: int) -> Store:
         store.set(f"taken/{name}/{rank}", "")
         return PrefixStore(name, store)
     name, waiting = uuid4().hex, set(range(1, size))
-    deadline = time.monotonic() + store.timeout.total_seconds()
+    deadline = time.monotonic() + _ARRIVAL
     while waiting:
         if time.monotonic() > deadline:
             raise WalkbackError(f"Waited for process {min(waiting) + 1} of {size}, which has not started.")
