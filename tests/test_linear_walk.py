@@ -11,11 +11,10 @@ from tests.toy.statistics import LIMIT
 
 import walkback as wb
 from walkback.errors import ConfigurationError
-from walkback.model import Model
 from walkback.processes import TiedProcess
 from walkback.schedules import Levels, levels_from
 from walkback.state import Space
-from walkback.walk import Start, Transition, walk
+from walkback.walk import Start, walk
 from walkback_networks.mlp import MLP
 from walkback_paper.gaussian import Gaussian
 from walkback_paper.linear_walk import LinearWalk
@@ -146,6 +145,6 @@ def test_training_by_jumps_learns_what_is_not_gaussian(tmp_path: Path) -> None:
 
 
 def test_another_operator_is_refused_by_name() -> None:
-    with pytest.raises(ConfigurationError, match="the process 'linear'.*operator.mean = 'linear'"):
-        operator = Gaussian(Space((6,)), MLP(hidden=4, depth=1))
+    operator = Gaussian(Space((6,)), MLP(hidden=4, depth=1))
+    with pytest.raises(ConfigurationError, match=r"the process 'linear'.*operator.mean = 'linear'"):
         next(iter(LinearWalk().path(operator, Start(examples(2).float()), levels(), rng(0))))
