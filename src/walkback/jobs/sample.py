@@ -279,7 +279,7 @@ class CheckedSampling:
             WalkbackError: A state is not finite, or the file cannot be written.
         """
         model, names, steps, nameless = self.loaded.model, self.loaded.info.categories, [], 0
-        with self.recorder as recorder, self.loaded.computing():
+        with self.recorder as recorder, self.loaded.drawing():
             watch.stage("Sampling", self.plan.total_steps(self.levels))
             context = None if self.labels is None else self.labels.to(self.loaded.device)
             drawn = sample_frames(model, self.levels, self.plan, self.loaded.device, self.start, context)
