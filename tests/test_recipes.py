@@ -103,7 +103,9 @@ def test_a_recipe_on_images_takes_a_walk(
 
 
 @pytest.mark.parametrize("name", sorted({*METHODS, *ON_DIGITS}))
-def test_a_recipe_on_embedded_digits_or_of_another_method_starts_to_learn(registry: Registry, name: str) -> None:
+def test_a_recipe_on_embedded_digits_or_of_another_method_starts_to_learn(
+    registry: Registry, name: str
+) -> None:
     found = losses(registry, name, 12, "training.batch_size=32", "training.warmup=0")
     assert all(torch.tensor(found).isfinite())
     assert sum(found[-3:]) < sum(found[:3])

@@ -34,6 +34,7 @@ from walkback.training.distributed import World
 from walkback.training.engines import engine_for
 from walkback.training.finite import Moment, Trail
 from walkback.training.guard import Guard
+from walkback.training.learned_levels import LevelGradients
 from walkback.training.optimization import (
     WeightAverage,
     build_optimizer,
@@ -114,6 +115,8 @@ class Trainer:
         self._parameters: list[nn.Parameter] = [
             p for module in (model.operator, *whole) for p in module.parameters() if p.requires_grad
         ]
+        self._levels = LevelGradients.of(model, dataset.info.space.size, self._world)
+        self._parameters += self._levels.parameters if self._levels else []
         self._optimizer = build_optimizer(self._parameters, settings)
         self._guard = Guard(settings, device, (model.operator, model.process))
         self._learn = updates_for(settings, objective, model, dataset.info.space.size, self._engine)
@@ -194,6 +197,10 @@ class Trainer:
         ):
             with torch.no_grad():
                 start = self._engine(self._start, number, noise)
+            if self._levels is not None:
+                self._levels.add(
+                    start, generator(self._device, self._seed, "levels", number, self._world.rank)
+                )
             learned = self._learn(Path(start, levels, noise), self._update)
         if not self._guard.skipped:
             self._observe(learned.final_state, number)
