@@ -7,6 +7,7 @@ import hashlib
 import io
 import json
 import os
+import re
 import subprocess
 import sys
 import time
@@ -136,6 +137,27 @@ def elsewhere(*arguments: str | Path, **variables: str) -> Done:
     """Call the program in a process of its own."""
     with running(*arguments, **variables) as process:
         return finish(process)
+
+
+def children_of(process: subprocess.Popen[str]) -> list[int]:
+    """The processes that a process has started and that are still there."""
+    found = []
+    for status in Path("/proc").glob("[0-9]*/status"):
+        try:
+            text = status.read_text()
+        except OSError:
+            continue
+        if re.search(rf"^PPid:\t{process.pid}$", text, re.MULTILINE):
+            found.append(int(status.parent.name))
+    return found
+
+
+def is_running(number: int) -> bool:
+    """Whether a process is there and has not ended."""
+    try:
+        return not re.search(r"^State:\tZ", Path(f"/proc/{number}/status").read_text(), re.MULTILINE)
+    except OSError:
+        return False
 
 
 def wait_until(condition: Callable[[], object], process: subprocess.Popen[str]) -> None:

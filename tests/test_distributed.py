@@ -21,8 +21,10 @@ from tests.program import (
     ENVIRONMENT,
     PATIENCE,
     TINY,
+    children_of,
     elsewhere,
     finish,
+    is_running,
     records,
     running,
     wait_until,
@@ -143,27 +145,6 @@ def test_each_process_takes_the_device_of_its_local_rank(monkeypatch: pytest.Mon
 
 
 # --- the program
-
-
-def children_of(process: subprocess.Popen[str]) -> list[int]:
-    """The processes that a process has started and that are still there."""
-    found = []
-    for status in Path("/proc").glob("[0-9]*/status"):
-        try:
-            text = status.read_text()
-        except OSError:
-            continue
-        if re.search(rf"^PPid:\t{process.pid}$", text, re.MULTILINE):
-            found.append(int(status.parent.name))
-    return found
-
-
-def is_running(number: int) -> bool:
-    """Whether a process is there and has not ended."""
-    try:
-        return not re.search(r"^State:\tZ", Path(f"/proc/{number}/status").read_text(), re.MULTILINE)
-    except OSError:
-        return False
 
 
 @contextlib.contextmanager

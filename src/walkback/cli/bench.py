@@ -23,7 +23,7 @@ from walkback.cli.choices import (
     ScheduleName,
     Steps,
 )
-from walkback.cli.common import Json, carry_out
+from walkback.cli.common import ForcePlot, Json, Plot, carry_out
 from walkback.cli.console import Output
 from walkback.cli.reports import tell_report
 
@@ -55,6 +55,16 @@ def bench(
             rich_help_panel=EXECUTION,
         ),
     ] = True,
+    scaling: Annotated[
+        bool,
+        typer.Option(
+            "--scaling",
+            help="Instead measure how time and memory grow with batch, K, image size, chain length and processes.",
+            rich_help_panel=EXECUTION,
+        ),
+    ] = False,
+    plot: Plot = None,
+    force: ForcePlot = False,
     json: Json = False,
 ) -> None:
     """Measure how fast a configuration trains and samples before a long run, and which options are faster.
@@ -68,6 +78,8 @@ def bench(
     walkback bench --operator gaussian-conv --data ./photos --set data.size=32 --batch-size 64 --no-compare
 
     walkback bench --recipe mnist --repeats 20 --json > speed.json
+
+    walkback bench --recipe mnist --scaling --repeats 3 --plot scaling.png
     """
     from walkback.jobs.bench import BenchJob
     from walkback.jobs.configuration import choices_of
@@ -76,6 +88,7 @@ def bench(
 
     # Components and settings are passed by parameter name, and so are not repeated here.
     choices = choices_of(ctx.params, assignments or ())
-    job = BenchJob(choices, BenchmarkPlan(repeats=repeats, compare=compare), say=flags)
+    plan = BenchmarkPlan(repeats=repeats, compare=compare)
+    job = BenchJob(choices, plan, scaling=scaling, plot=plot, overwrite=force, say=flags)
     output = Output()
-    tell_report(output, carry_out(ctx, output, job), json=json)
+    tell_report(output, carry_out(ctx, output, job), json=json, plot=plot)

@@ -55,7 +55,7 @@ def benchmark_report(prepared: Prepared, plan: BenchmarkPlan, timings: Timings) 
         figures=figures,
         series=tuple(_series(timings)),
         warnings=tuple(_warnings(prepared, plan, timings)),
-        protocol=_protocol(prepared, plan, length),
+        protocol=benchmark_protocol(prepared, plan),
     )
 
 
@@ -153,7 +153,7 @@ def _warnings(prepared: Prepared, plan: BenchmarkPlan, timings: Timings) -> Iter
         )
 
 
-def _protocol(prepared: Prepared, plan: BenchmarkPlan, length: float) -> dict[str, Any]:
+def benchmark_protocol(prepared: Prepared, plan: BenchmarkPlan) -> dict[str, Any]:
     """Return the protocol: what was measured, where and how."""
     config, device = prepared.config, prepared.device
     cuda = device.type == "cuda"
@@ -162,7 +162,7 @@ def _protocol(prepared: Prepared, plan: BenchmarkPlan, length: float) -> dict[st
         "parameters": prepared.num_parameters,
         "objective": config.objective.name,
         "schedule": config.schedule.name,
-        "mean_levels": length,
+        "mean_levels": _mean_length(prepared),
         "updates": config.training.updates,
         "rows": config.training.batch_size,
         "chains_share": config.training.chains.share,

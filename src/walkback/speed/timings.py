@@ -151,10 +151,10 @@ def _scale(prepared: Prepared, plan: BenchmarkPlan) -> _Scale:
         return training_by_hand(prepared, _copy(prepared.model, False), variant, _first_walk(prepared))
 
     def chain() -> Work:
-        model, order = _copy(prepared.model, False), _order(prepared, prepared.config.samples.num)
+        model, order = _copy(prepared.model, False), order_of(prepared, prepared.config.samples.num)
         noise = generator(prepared.device, prepared.config.run.seed, "bench")
         return sampling_by_hand(
-            prepared.device, model, _start(prepared, model, order.batch(0), noise), plan.chain_steps
+            prepared.device, model, start_of(prepared, model, order.batch(0), noise), plan.chain_steps
         )
 
     names = VARIANTS if writable_by_hand(prepared) else ()
@@ -216,7 +216,7 @@ def _heating(prepared: Prepared) -> Work:
     """Return work that takes the same walks without learning, all from data."""
     config, device, numbers = prepared.config, prepared.device, itertools.count(_first_walk(prepared))
     seed, model = config.run.seed, _copy(prepared.model, config.run.compile)
-    order = _order(prepared, config.training.batch_size)
+    order = order_of(prepared, config.training.batch_size)
     model.operator.train()
 
     @torch.no_grad()
@@ -227,7 +227,7 @@ def _heating(prepared: Prepared) -> Work:
         if config.run.compile:
             levels = tensor_levels(levels, device)
         with autocast(device, prepared.precision):
-            for _ in model.path(_start(prepared, model, order.batch(number), noise), levels, noise):
+            for _ in model.path(start_of(prepared, model, order.batch(number), noise), levels, noise):
                 pass
 
     return work
@@ -237,7 +237,7 @@ def _chain(prepared: Prepared, way: Way, steps: int) -> Work:
     """Return work that runs chains from data, as many as a run draws samples; not compiled, like sampling."""
     noise = generator(prepared.device, prepared.config.run.seed, "bench")
     model = _copy(prepared.model, compiled=False)
-    start = _start(prepared, model, _order(prepared, prepared.config.samples.num).batch(0), noise)
+    start = start_of(prepared, model, order_of(prepared, prepared.config.samples.num).batch(0), noise)
     state = start.state
 
     def work() -> None:
@@ -262,11 +262,12 @@ def _copy(model: Model, compiled: bool) -> Model:
     return copy
 
 
-def _order(prepared: Prepared, rows: int) -> BatchOrder:
+def order_of(prepared: Prepared, rows: int) -> BatchOrder:
+    """Return the order of the training examples in batches of `rows`."""
     return BatchOrder(len(prepared.dataset.examples("train")), rows, prepared.config.run.seed)
 
 
-def _start(prepared: Prepared, model: Model, rows: Tensor, noise: torch.Generator) -> Start:
+def start_of(prepared: Prepared, model: Model, rows: Tensor, noise: torch.Generator) -> Start:
     """Return the starts of walks from the training examples with indices `rows` `(N,)`, on the device."""
     data = batch_of(prepared.dataset, "train", rows, noise)
     state, _ = initial_state(model.operator, data.states, noise)

@@ -83,6 +83,8 @@ def _panel(axes: Any, labels: tuple[str, str], group: Sequence[Curve]) -> None:
         axes.set_xscale("log")
     if labels[1].startswith("temperature"):
         axes.set_yscale("log")
+    if labels[1].endswith(("(s)", "(MiB)")):
+        axes.set_ylim(bottom=0)  # what a cost that hardly grows looks like
     axes.set_xlabel(labels[0])
     axes.set_ylabel(labels[1])
     axes.grid(alpha=0.25)

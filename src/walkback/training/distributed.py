@@ -3,16 +3,27 @@
 from __future__ import annotations
 
 import os
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import Final
+from uuid import uuid4
 
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
+from torch.distributed.distributed_c10d import PrefixStore, Store
+from torch.distributed.rendezvous import rendezvous
 
+from walkback.errors import WalkbackError
 from walkback.state import State, map_state
 from walkback.support.processes import world_size
+
+_LOOK: Final = 0.02  # seconds between looks for processes that start
+
+_ARRIVAL: Final = 1800.0
+"""Seconds to wait for processes to start, as long as torch waits for them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,8 +127,53 @@ def joined_world(device: torch.device, shards: bool = False) -> Iterator[World]:
     if device.type == "cuda":
         torch.cuda.set_device(device)  # the device of NCCL and of FSDP
     # NCCL reduces tensors on devices. gloo shares small decisions on the CPU without synchronizing the devices.
-    dist.init_process_group("cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo")
+    backend = "cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo"
+    with _naming_lost_process():
+        store, rank, size = next(rendezvous("env://"))
+        dist.init_process_group(backend, store=fresh_store(store, rank, size), rank=rank, world_size=size)
+        try:
+            yield World(rank, size, shards)
+        finally:
+            dist.destroy_process_group()
+
+
+def fresh_store(store: Store, rank: int, size: int) -> Store:
+    """Return a part of a store that processes of earlier attempts have not written to; called by all processes.
+
+    An agent of torchrun that restarts its processes (`--max-restarts`) keeps its store, in which the new ones would
+    find the addresses of the old ones (https://github.com/pytorch/pytorch/issues/167288). They cannot be told apart by
+    the number of restarts, which agents on several machines count differently. So rank 0 chooses a new name, and hands
+    it to each other rank under a key that no earlier process of this rank has used.
+
+    Raises:
+        WalkbackError: A process has not arrived within half an hour.
+    """
+    starts = store.add(f"starts/{rank}", 1)
+    if rank:
+        name = store.get(f"name/{rank}/{starts}").decode()
+        store.set(f"taken/{name}/{rank}", "")
+        return PrefixStore(name, store)
+    name, waiting = uuid4().hex, set(range(1, size))
+    deadline = time.monotonic() + _ARRIVAL
+    while waiting:
+        if time.monotonic() > deadline:
+            raise WalkbackError(f"Waited for process {min(waiting) + 1} of {size}, which has not started.")
+        for other in waiting:
+            # Until it is taken, it may have been left to a process that ended before.
+            store.set(f"name/{other}/{store.add(f'starts/{other}', 0)}", name)
+        waiting = {other for other in waiting if not store.check([f"taken/{name}/{other}"])}
+        time.sleep(_LOOK)
+    return PrefixStore(name, store)
+
+
+@contextmanager
+def _naming_lost_process() -> Iterator[None]:
+    """Turn the error of a connection to a process that has ended into a sentence."""
     try:
-        yield World(dist.get_rank(), dist.get_world_size(), shards)
-    finally:
-        dist.destroy_process_group()
+        yield
+    except RuntimeError as error:
+        if isinstance(error, dist.DistError) or "gloo" in str(error).lower():
+            raise WalkbackError(
+                "Another process of this run has ended: its own message says why; go on with --resume."
+            ) from error
+        raise
