@@ -62,12 +62,11 @@ def temperatures(model: Model) -> Array:
 
 def learn(model: Model, form: Form, walks: int, rows: int = 256) -> float:
     """Train the levels; returns the closed form of the bound, nats."""
-    gradients = LevelGradients.of(model, 3, World())
-    assert gradients is not None
+    gradients = LevelGradients(model, 3, 0, World())
     optimizer = torch.optim.Adam(gradients.parameters, lr=2e-2, betas=(0.9, 0.99))
     rate = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, walks)
     for walk in range(walks):
-        gradients.add(Start(data(rows, walk)), rng(5000 + walk))
+        gradients.add(Start(data(rows, walk)), walk)
         optimizer.step()
         rate.step()
         follow(model, form)

@@ -28,60 +28,66 @@ from walkback.model import Model
 from walkback.processes import Jumping
 from walkback.schedules import Learned, Level
 from walkback.state import State, batch_size, device_of
+from walkback.support.seeding import generator
 from walkback.training.distributed import World
 from walkback.training.paths import reparametrized
 from walkback.walk import Start, bound_term
 
 
-def level_bound(model: Model, temperatures: Tensor, start: Start, generator: torch.Generator) -> Tensor:
+def level_bound(model: Model, temperatures: Tensor, start: Start, noise: torch.Generator) -> Tensor:
     """Return an estimate of -L for each row, differentiable in the temperatures, `(B,)`, nats; unbiased in their mean.
 
     Args:
         model: A model whose process is `Jumping`, with noise that is a function of standard noise.
         temperatures: T_1 … T_K, `(K,)`, float64.
         start: s_0 with its context.
-        generator: The only source of randomness.
+        noise: The only source of randomness.
     """
     process, state = _jumping(model), start.state
     count, rows, device = len(temperatures), batch_size(state), device_of(state)
     table = _table(temperatures.to(device))
-    places = torch.randperm(rows, generator=generator, device=device)
-    shift = torch.rand((), generator=generator, device=device, dtype=torch.float64)
+    places = torch.randperm(rows, generator=noise, device=device)
+    shift = torch.rand((), generator=noise, device=device, dtype=torch.float64)
     level = rows_of(table, ((places + shift) * count / rows).long().clamp(max=count - 1))
-    target, _ = _moved(process.marginal(state, level), generator)
+    target, _ = _moved(process.marginal(state, level), noise)
     reverse = model.operator(target, level, start.context).cooling(level)
     term = bound_term(process.posterior(target, level, state), reverse, state, level)
     hottest = rows_of(table, torch.full((1,), count - 1, device=device))
-    end, kernel = _moved(process.marginal(state, hottest), generator)
+    end, kernel = _moved(process.marginal(state, hottest), noise)
     return count * term + kernel.log_prob(end) - model.prior.log_prob(end)
 
 
 @final
 class LevelGradients:
-    """Adds the gradient of the bound to the parameters of a schedule.
+    """Gives the parameters of a schedule the gradient of the bound; does nothing if levels are not learned.
 
     Args:
-        model: The model in training; its schedule is `Learned`.
+        model: The model in training.
         dimensions: Number of dimensions; like other losses, the bound is divided by it, and by K.
+        seed: The run's seed.
         world: The place of this process among others, which have equal levels.
+
+    Attributes:
+        parameters: The parameters of the schedule, if it is `Learned`.
     """
 
-    def __init__(self, model: Model, dimensions: int, world: World) -> None:
+    def __init__(self, model: Model, dimensions: int, seed: int, world: World) -> None:
         self._model = model
         self._dimensions = dimensions
+        self._seed = seed
         self._world = world
-        self.parameters: list[nn.Parameter] = list(model.modules["schedule"].parameters())
+        own = model.modules["schedule"] if isinstance(model.schedule, Learned) else nn.Module()
+        self.parameters: list[nn.Parameter] = list(own.parameters())
 
-    @classmethod
-    def of(cls, model: Model, dimensions: int, world: World) -> LevelGradients | None:
-        """Return None if the levels of a model are not learned."""
-        return cls(model, dimensions, world) if isinstance(model.schedule, Learned) else None
-
-    def add(self, start: Start, generator: torch.Generator) -> None:
-        """Set the gradients from one batch of starts of walks."""
-        temperatures = _temperatures(self._model)
-        with self._model.evaluating():  # dropout and batch statistics are not part of the bound
-            bound = level_bound(self._model, temperatures, start, generator).mean()
+    def add(self, start: Start, number: int) -> None:
+        """Set the gradients from the starts of walk `number`."""
+        schedule, model = self._model.schedule, self._model
+        if not isinstance(schedule, Learned):
+            return
+        noise = generator(device_of(start.state), self._seed, "levels", number, self._world.rank)
+        temperatures = schedule.temperatures(model.max_temperature)
+        with model.evaluating():  # dropout and batch statistics are not part of the bound
+            bound = level_bound(model, temperatures, start, noise).mean()
         loss = bound / self._dimensions / len(temperatures)
         for parameter, gradient in zip(
             self.parameters, torch.autograd.grad(loss, self.parameters), strict=True
@@ -90,7 +96,7 @@ class LevelGradients:
 
 
 def require_learnable_levels(
-    model: Model, settings: TrainingSettings, start: Start, generator: torch.Generator
+    model: Model, settings: TrainingSettings, start: Start, noise: torch.Generator
 ) -> None:
     """Check that the levels of a model can be learned.
 
@@ -111,7 +117,7 @@ def require_learnable_levels(
             f"Got noise that draws {type(marginal).__name__}s with {name}, whose levels are learned, expected Gaussian "
             "noise, which is differentiable: choose another schedule.name."
         )
-    target = marginal.sample(generator)
+    target = marginal.sample(noise)
     reverse = model.operator(target, level, start.context).cooling(level)
     if divergence(process.posterior(target, level, start.state), reverse) is None:
         raise ConfigurationError(
@@ -131,13 +137,6 @@ def _jumping(model: Model) -> Jumping:
     return process
 
 
-def _temperatures(model: Model) -> Tensor:
-    """Return T_1 … T_K with their graph."""
-    if not isinstance(model.schedule, Learned):
-        raise TypeError(f"Got {type(model.schedule).__name__}, expected a schedule that is learned.")
-    return model.schedule.temperatures(model.max_temperature)
-
-
 def _table(temperatures: Tensor) -> Level:
     """Return all levels as one of tensors `(K,)`."""
     none = temperatures.new_zeros(1)
@@ -146,9 +145,9 @@ def _table(temperatures: Tensor) -> Level:
     return Level(steps, temperatures, colder, torch.cat([none, temperatures[:-1].cumsum(0)]))
 
 
-def _moved(kernel: Kernel, generator: torch.Generator) -> tuple[State, Kernel]:
+def _moved(kernel: Kernel, noise: torch.Generator) -> tuple[State, Kernel]:
     """Draw a state as a differentiable function of noise; return it with its kernel."""
     found = reparametrized(kernel)
     if found is None:
         raise TypeError(f"Got {type(kernel).__name__}, expected a function of noise.")
-    return found.transport(found.noise(generator)), kernel
+    return found.transport(found.noise(noise)), kernel
