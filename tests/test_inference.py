@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -14,9 +15,14 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from walkback.building.devices import Precision, autocast, inference
 from walkback.building.preparation import Prepared, prepare
 from walkback.configuration.layering import resolve
+from walkback.errors import ConfigurationError
 from walkback.extensions.registry import Registry
+from walkback.jobs.inputs import ModelRequest
+from walkback.jobs.sample import SampleJob
 from walkback.operators import TransitionOperator
+from walkback.sampling import plan
 from walkback.sampling.chains import chain, last
+from walkback.support.watch import Silent
 
 CPU = torch.device("cpu")
 MLP = ("operator.network.hidden=64",)
@@ -87,6 +93,27 @@ def test_the_error_of_a_step_is_bounded(operator: str, overrides: tuple[str, ...
     fp32, bf16 = (found for found in drawn.values() if isinstance(found, Tensor))
     error = (bf16 - fp32).square().mean().sqrt() / (fp32 - states).square().mean().sqrt()
     assert 0 < error < ERROR
+
+
+@pytest.mark.filterwarnings(
+    "ignore:.torch.jit.script_method. is deprecated:DeprecationWarning"
+)  # by torch itself
+def test_a_compiled_chain_is_the_same_but_for_rounding() -> None:
+    operator, states = frozen("gaussian-mlp", MLP)
+    ends = []
+    for way in (operator, plan.frozen(operator)):
+        with inference(operator, CPU, "bf16"):
+            ends.append(last(chain(way, states, 3, torch.Generator().manual_seed(1))))
+    eager, compiled = (end for end in ends if isinstance(end, Tensor))
+    error = (compiled - eager).square().mean().sqrt() / (eager - states).square().mean().sqrt()
+    assert error < ERROR
+
+
+@pytest.mark.parametrize("options", [{}, {"chain": 4, "excursion": 3}])
+def test_what_cannot_be_compiled_is_refused(options: dict[str, int], tmp_path: Path) -> None:
+    job = SampleJob(ModelRequest(tmp_path / "any.safetensors"), compiled=True, **options)
+    with pytest.raises(ConfigurationError, match="compile = True compiles single steps"):
+        job.check(Registry.discover(), Silent())
 
 
 def test_chains_have_the_same_statistics() -> None:
