@@ -89,6 +89,7 @@ class SampleJob:
         out: File to stream frames to; None keeps them in memory.
         overwrite: Whether an existing file may be replaced.
         batch_size: Number of samples computed at a time; each batch has its own random stream.
+        compiled: Whether steps at T = 1 are compiled.
         seed: Seed of all randomness.
         say: Spells options in error messages.
     """
@@ -108,6 +109,7 @@ class SampleJob:
     out: Path | None = None
     overwrite: bool = False
     batch_size: int = 1000
+    compiled: bool = False
     seed: int = 0
     say: Say = keywords
 
@@ -134,6 +136,7 @@ class SampleJob:
             every=self.every or max(1, self.chain // _FRAMES),
             seed=self.seed,
             batch_size=self.batch_size,
+            compiled=self.compiled,
         )
         facts = labels.facts("as in training" if start is None else "of the data" if data else NONE)
         protocol = self._protocol(loaded, levels, data, facts)
@@ -163,6 +166,11 @@ class SampleJob:
             raise ConfigurationError(
                 f"{say('excursion', self.excursion)} has no effect without steps at T = 1: add {say('chain')} or "
                 f"{say('extra')}."
+            )
+        if self.compiled and (self.excursion is not None or not (self.chain or self.extra)):
+            raise ConfigurationError(
+                f"{say('compile', True)} compiles single steps at T = 1: add {say('chain')} or {say('extra')}, and "
+                f"leave out {say('excursion')}."
             )
         if origin != "noise" and self.levels is not None:
             raise ConfigurationError(
@@ -210,6 +218,7 @@ class SampleJob:
             **({} if self.excursion is None else {"excursion": self.excursion}),
             "readout": self.readout,
             "batch_size": self.batch_size,
+            **({"compiled": True} if self.compiled else {}),
             **labels,
         }
         return Provenance.of(loaded, self.seed, **details).on(data).to_dict()
@@ -279,7 +288,7 @@ class CheckedSampling:
             WalkbackError: A state is not finite, or the file cannot be written.
         """
         model, names, steps, nameless = self.loaded.model, self.loaded.info.categories, [], 0
-        with self.recorder as recorder, self.loaded.computing():
+        with self.recorder as recorder, self.loaded.drawing():
             watch.stage("Sampling", self.plan.total_steps(self.levels))
             context = None if self.labels is None else self.labels.to(self.loaded.device)
             drawn = sample_frames(model, self.levels, self.plan, self.loaded.device, self.start, context)
