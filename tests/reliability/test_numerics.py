@@ -222,7 +222,7 @@ from tests.toy.trainers import ROWS, small_model
 from tests.toy.learned import seeing_gaussian
 from tests.toy.data import InMemory
 from walkback.configuration.settings import TrainingSettings
-from walkback.training.distributed import World
+from walkback.support.world import World
 from walkback.training.finite import NotFiniteError
 from walkback.training.trainer import Trainer
 

@@ -33,7 +33,7 @@ from walkback.support.interrupts import Stop, stoppable
 from walkback.support.processes import require_few, world_size
 from walkback.support.threads import cpu_threads
 from walkback.support.watch import Watch
-from walkback.training.distributed import joined_world, local_device
+from walkback.support.world import joined_world, local_device
 from walkback.training.metrics_file import FILE_NAME, read_records
 from walkback.training.outcomes import execute
 from walkback.training.resume_point import (

@@ -50,5 +50,5 @@ def require_few(nproc: int) -> None:
     most = max(_FEWEST_LIMIT, _PER_CORE * (os.cpu_count() or 1))
     if nproc > most:
         raise ConfigurationError(
-            f"Got run.nproc = {nproc}, expected at most {most} on this machine: one process per device."
+            f"Got {nproc} processes (nproc), expected at most {most} on this machine: one process per device."
         )

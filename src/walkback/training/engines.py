@@ -23,7 +23,7 @@ from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
 from walkback.errors import ConfigurationError
-from walkback.training.distributed import World
+from walkback.support.world import World
 
 if TYPE_CHECKING:
     from torch.distributed.fsdp import FSDPModule

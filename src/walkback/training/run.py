@@ -29,7 +29,7 @@ from walkback.support.interrupts import Interrupted, Stop, Stopped
 from walkback.support.memory import forget_peak, peak_memory, within_memory
 from walkback.support.seeding import generator
 from walkback.support.watch import Watch
-from walkback.training.distributed import World
+from walkback.support.world import World
 from walkback.training.finite import NotFiniteError
 from walkback.training.metrics_file import FILE_NAME
 from walkback.training.resume_point import ResumePoint
@@ -125,12 +125,13 @@ class Run:
             self._train()
             self._stage = "in the final evaluation"
             peak = peak_memory(self._prepared.device)
+            split, limit = self._config.evaluation.split, self._config.evaluation.limit
             if self._directory is None:
+                self._evaluate(split, limit, "evaluation")
                 return None
             self._directory.require_held()
             final = self._directory.final
             save_checkpoint(final, self._checkpoints.finished())
-            split, limit = self._config.evaluation.split, self._config.evaluation.limit
             bound = self._evaluate(split, limit, "evaluation")
             remarks = remarks_on_bound(bound, self._prepared.dataset, split, limit, self._config.run.seed)
             for remark in remarks:
@@ -269,7 +270,7 @@ class Run:
         return self._config.training.patience > 0 and self._world.any(self._stopping.exhausted)
 
     def _validate(self, step: int) -> None:
-        """Estimate the bound on validation data, in the process that writes.
+        """Estimate the bound on validation data.
 
         Raises:
             NotFiniteError: The bound is not finite. If training can go back, all processes raise it.
@@ -280,7 +281,6 @@ class Run:
         except NotFiniteValuesError as error:
             lost = str(error)
         goes_back = self._config.training.on_nonfinite == "rollback"
-        # If training cannot go back, this process ends alone, and the launcher ends the others.
         if self._world.any(bool(lost)) if goes_back else lost:
             updates = self._trainer.progress.updates
             what = lost or "its bound is not finite."
@@ -288,7 +288,7 @@ class Run:
 
     def _log_bound(self, step: int) -> None:
         limit = self._config.training.validation_examples
-        bound = None if self._directory is None else self._evaluate("validation", limit, "validation")
+        bound = self._evaluate("validation", limit, "validation")
         if bound is None or self._log is None:
             return
         figures = bound.named("validation")
@@ -300,9 +300,16 @@ class Run:
         self._log.log(step, figures)
 
     def _evaluate(self, split: Split, limit: int, stream: str) -> BoundEstimate | None:
-        """Return the bound (if any) on the first `limit` examples of a split, with the averaged weights."""
-        if without_bound(self._prepared.model.process):
+        """Return the bound (if any) on the first `limit` examples of a split, with the averaged weights.
+
+        All processes call this together and divide the examples, unless they divide the weights: then only the one that
+        writes has all of them, and others return None.
+        """
+        alone = self._world.shards
+        if without_bound(self._prepared.model.process) or (alone and self._directory is None):
             return None
+        if not alone:
+            self._world.copy_from_main(*self._trainer.averaged_model.modules.values())
         prepared, settings, model = self._prepared, self._config.evaluation, self._trainer.averaged_model
         num = min(limit, len(prepared.dataset.examples(split)))
         noise = generator(prepared.device, self._config.run.seed, stream)
@@ -316,7 +323,8 @@ class Run:
             autocast(prepared.device, prepared.precision),
         ):
             paths = settings.paths if stream == "evaluation" else 1
-            return estimate_bound(model, batches, prepared.dataset.info, noise, paths=paths)
+            world = World() if alone else self._world
+            return estimate_bound(model, batches, prepared.dataset.info, noise, paths=paths, world=world)
 
     def _pictures(self, directory: RunDirectory) -> RunPictures:
         return RunPictures(self._prepared, directory, self._watch, self._protocol())
