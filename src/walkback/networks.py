@@ -41,12 +41,6 @@ class Told:
     log2_temperature: Tensor
     label: Tensor | None = None
 
-    def at(self, rows: Tensor) -> Told:
-        """Return the inputs of some rows, by their numbers."""
-        same = len(self.log2_temperature) == 1
-        label = None if self.label is None else self.label[rows]
-        return Told(self.log2_temperature if same else self.log2_temperature[rows], label)
-
 
 class Network(ABC):
     """Abstract network that can be built for given ports. Keyword-only `__init__` arguments are its configuration."""

@@ -20,7 +20,7 @@ from walkback.sampling.readout import require_readout
 from walkback.support.seeding import generator
 from walkback.support.sizes import require_room
 from walkback.support.text import one_line
-from walkback.training.engines import require_shardable
+from walkback.training.engines import require_shardable, require_synchronizable
 from walkback.training.paths import require_reparametrized
 from walkback.training.persistent_chains import chain_rows
 from walkback.training.updates import require_fitting, trained_besides
@@ -69,6 +69,8 @@ def require_trainable(prepared: Prepared) -> None:
                 "Got run.shard = true and metrics, which measure a model that one process has: leave out either."
             )
         require_shardable(prepared.model.operator, trained_besides(prepared.model, prepared.objective))
+    if prepared.config.run.sync_batch_norm:
+        require_synchronizable(prepared.model.operator, prepared.device)
 
 
 def _require_bound(prepared: Prepared) -> None:

@@ -74,7 +74,7 @@ def divided_calls(operator: nn.Module, world: World) -> Iterator[None]:
                 each = -(-len(state) // world.size)
                 # The last processes repeat the last row, because all gather equally many.
                 rows = torch.arange(world.rank * each, (world.rank + 1) * each).clamp(max=len(state) - 1)
-                return state[rows], told.at(rows)
+                return state[rows], _at(rows, told)
         return None
 
     def join(module: nn.Module, _: tuple[Any, ...], outputs: Any) -> tuple[Tensor, ...] | None:
@@ -97,3 +97,10 @@ def divided_calls(operator: nn.Module, world: World) -> Iterator[None]:
     finally:
         for hook in hooks:
             hook.remove()
+
+
+def _at(rows: Tensor, told: Told) -> Told:
+    """Return the inputs of some rows, by their numbers."""
+    same = len(told.log2_temperature) == 1
+    label = None if told.label is None else told.label[rows]
+    return Told(told.log2_temperature if same else told.log2_temperature[rows], label)

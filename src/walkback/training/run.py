@@ -30,6 +30,7 @@ from walkback.support.memory import forget_peak, peak_memory, within_memory
 from walkback.support.seeding import generator
 from walkback.support.watch import Watch
 from walkback.support.world import World
+from walkback.training.engines import synchronize_norms
 from walkback.training.finite import NotFiniteError
 from walkback.training.metrics_file import FILE_NAME
 from walkback.training.resume_point import ResumePoint
@@ -70,6 +71,8 @@ class Run:
         self._stop = stop
         self._lasting = lasting
         self._world = world or World()
+        if prepared.config.run.sync_batch_norm and self._world.size > 1:
+            synchronize_norms(prepared.model.operator)
         if prepared.config.run.compile:
             prepared.model.operator.compile()
         self._trainer = Trainer(
