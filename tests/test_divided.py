@@ -38,9 +38,10 @@ fit_to_data(model, dataset, 0)
 levels = model.levels()[:6]
 
 def bound(world):
-    noise = generator(CPU, 0, "test")
-    batches = [batch_of(dataset, "test", slice(first, first + 20), noise) for first in range(0, 100, 20)]
-    return estimate_bound(model, batches, dataset.info, noise, paths=2, world=world).to_dict()
+    firsts = range(0, 100, 20)
+    noises = [generator(CPU, 0, "test", first) for first in firsts]
+    batches = [batch_of(dataset, "test", slice(first, first + 20), noise) for first, noise in zip(firsts, noises)]
+    return estimate_bound(model, batches, dataset.info, noises, paths=2, world=world).to_dict()
 
 def heated(world, directory):
     plan = EvaluationPlan(limit=50, paths=3, batch_size=20)
@@ -170,6 +171,7 @@ def test_commands_write_the_same_from_two_processes(trained: Path, tmp_path: Pat
         assert entries == {".json", ".safetensors"}
     words = ("sample", trained, "--num", "50", "--batch-size", "20", "--chain", "4", "--every", "2")
     for name, nproc in (("one", ()), ("two", ("--nproc", "2"))):
+        (tmp_path / name).mkdir()
         done = elsewhere(*words, *nproc, "--out", tmp_path / name / "a.npz", "--force")
         assert done.code == 0, done.err
     assert tree(tmp_path / "one") == tree(tmp_path / "two")

@@ -161,14 +161,14 @@ def estimate_bound(
     model: Model,
     batches: Sequence[Batch],
     info: DataInfo,
-    generator: torch.Generator,
+    generator: torch.Generator | Sequence[torch.Generator],
     *,
     paths: int = 1,
     world: World | None = None,
 ) -> BoundEstimate:
     """Estimate -E[L] over batches of data, `paths` heating paths each, on the schedule's fixed levels.
 
-    Each batch has its own stream of noise. With a `world`, processes divide the batches, and all return the estimate.
+    Processes of a `world` divide the batches, each with a generator of its own, and all return the estimate.
 
     If batches have a context, e.g. class labels, the result bounds the likelihood of data given their context.
 
@@ -177,13 +177,12 @@ def estimate_bound(
     """
     require_enough(sum(len(batch) for batch in batches), "examples", "their number")
     levels, world = model.levels(), world or World()
-    seeds = torch.randint(2**62, (len(batches),), generator=generator, device=generator.device).tolist()
+    noises = [generator] * len(batches) if isinstance(generator, torch.Generator) else generator
     works: dict[int, Tensor] = {}
     with model.evaluating():
         # Works stay on the device until all paths are drawn: reading one after each path would stall the device.
         for number in range(world.rank, len(batches), world.size):
-            noise = torch.Generator(generator.device).manual_seed(seeds[number])
-            heated = heat(model, batches[number], info, levels, noise, paths)
+            heated = heat(model, batches[number], info, levels, noises[number], paths)
             works[number] = torch.stack([path.bound.work for path in heated], 1)
     if world.size > 1:
         own = {str(number): work for number, work in works.items()}

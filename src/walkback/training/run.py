@@ -315,10 +315,11 @@ class Run:
             self._world.copy_from_main(*self._trainer.averaged_model.modules.values())
         prepared, settings, model = self._prepared, self._config.evaluation, self._trainer.averaged_model
         num = min(limit, len(prepared.dataset.examples(split)))
-        noise = generator(prepared.device, self._config.run.seed, stream)
+        firsts = range(0, num, settings.batch_size)
+        noises = [generator(prepared.device, self._config.run.seed, stream, first) for first in firsts]
         batches = [
             batch_of(prepared.dataset, split, slice(first, min(first + settings.batch_size, num)), noise)
-            for first in range(0, num, settings.batch_size)
+            for first, noise in zip(firsts, noises, strict=True)
         ]
         work = f"evaluating {settings.batch_size} examples at a time (evaluation.batch_size)"
         with (
@@ -327,7 +328,7 @@ class Run:
         ):
             paths = settings.paths if stream == "evaluation" else 1
             world = World() if alone else self._world
-            return estimate_bound(model, batches, prepared.dataset.info, noise, paths=paths, world=world)
+            return estimate_bound(model, batches, prepared.dataset.info, noises, paths=paths, world=world)
 
     def _pictures(self, directory: RunDirectory) -> RunPictures:
         return RunPictures(self._prepared, directory, self._watch, self._protocol())
