@@ -101,7 +101,7 @@ def carry_out_together(ctx: typer.Context, output: Output, job: Job[Result], npr
     elif nproc > 1:
         from walkback.jobs.launch import launch
 
-        require_few(nproc)
+        require_few(nproc, f"--nproc {nproc}")
         raise typer.Exit(launch(nproc, sys.argv[1:]))
     result = carry_out(ctx, output, job, shown=talks())
     return result if talks() else None

@@ -112,7 +112,7 @@ class TrainJob:
         if resume is not None and resume != "auto":
             return self._resumed(registry, *parse_resume(resume))
         config = choices.resolve(registry)
-        require_few(config.run.nproc)
+        require_few(config.run.nproc, f"run.nproc = {config.run.nproc}")
         if resume == "auto":
             found = self.out or newest(default_stem(config.operator.name, config.data.name))
             if found is not None and (found / "config.toml").exists():
