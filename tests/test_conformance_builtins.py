@@ -33,6 +33,7 @@ SMALL = {
     "plain-mlp": {"hidden": [8, 8]},
     "diffusers-unet": {"block_out_channels": [8, 16]},
     "betas": {"betas": [1 - math.exp(-0.05), 0.2, 0.5]},  # for T_max = 100
+    "learned": {"num_steps": 4},
     "explicit": {"temperatures": [1.0, 2.0, 4.0]},
     "swiss-roll": {"num": 500, "num_held_out": 100},
     "circle": {"num": 500, "num_held_out": 100},
@@ -77,6 +78,7 @@ EXPECTED = {
     ("schedule", "constant"): {"reaches": STAYS},
     ("schedule", "explicit"): {"reaches": STAYS},
     ("schedule", "betas"): {"reaches": "its steps together forget the state, and no single one does"},
+    ("schedule", "learned"): {"coldest-first": "times rise, and their differences need not"},
     ("prior", "fair-bits"): {"fit": "its probability is an option, whatever the data are"},
     ("prior", "uniform-symbols"): {"fit": "all symbols are equally likely, whatever the data are"},
 }

@@ -61,11 +61,16 @@ def walkback_objectives() -> Iterator[Component]:
 
 @hookimpl
 def walkback_schedules() -> Iterator[Component]:
-    """Temperatures of variance-preserving noise."""
+    """Temperatures of known noise."""
     yield Component(
         "betas",
         "walkback_processes.betas:BetasSchedule",
         "Variance-preserving noise by its β_t: linear, cosine, sqrt-linear, sigmoid, or given (DDPM)",
+    )
+    yield Component(
+        "learned",
+        "walkback_processes.learned:LearnedSchedule",
+        "Levels of a diffusion, learned with the operator for the bound (VDM)",
     )
 
 
@@ -76,6 +81,7 @@ def walkback_recipes() -> Iterator[Recipe]:
         ("dae", "a denoising autoencoder"),
         ("gsn", "walkback training of a generative stochastic network"),
         ("infusion", "infusion training"),
+        ("vdm", "a diffusion of 32 learned levels"),
     ):
         summary = f"Real 8×8 digits with {method}, about two minutes on two cores"
         yield Recipe(f"digits-{name}", f"walkback_processes:recipes/digits-{name}.toml", summary)

@@ -41,7 +41,8 @@ class Model:
     @property
     def modules(self) -> Mapping[str, nn.Module]:
         """The components that may have parameters and buffers, by their prefix in a checkpoint."""
-        return {"operator": self.operator, "process": self.process, "prior": self.prior}
+        schedule = {"schedule": self.schedule} if isinstance(self.schedule, nn.Module) else {}
+        return {"operator": self.operator, "process": self.process, "prior": self.prior, **schedule}
 
     @property
     def max_temperature(self) -> float:
@@ -80,7 +81,7 @@ class Model:
         return self
 
     def tensors(self) -> dict[str, Tensor]:
-        """Return all parameters and buffers, not copies: `operator.…`, `process.…` and `prior.…`."""
+        """Return all parameters and buffers, not copies: `operator.…`, `process.…`, `prior.…`, and `schedule.…`."""
         return {
             f"{part}.{name}": value
             for part, module in self.modules.items()

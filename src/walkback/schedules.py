@@ -129,3 +129,15 @@ class Schedule(ABC):
         Raises:
             ConfigurationError: The schedule does not support this length.
         """
+
+
+class Learned(ABC):
+    """Capability of a schedule that is an `nn.Module`: its parameters are trained for the bound.
+
+    Its tensors are saved in the checkpoint, and averaged like those of the operator. The process must have noise that
+    does not depend on the operator, and is a differentiable function of standard noise.
+    """
+
+    @abstractmethod
+    def temperatures(self, max_temperature: float) -> Tensor:
+        """Return T_1 … T_K of `levels` with their graph, `(K,)`, float64."""

@@ -86,13 +86,28 @@ class Transition(NamedTuple):
         """
         if self.posterior is None:
             return None
-        elapsed = self.level.elapsed
-        if not isinstance(elapsed, Tensor) and elapsed == 0:
-            return -self.log_p
-        exact = divergence(self.posterior, self.reverse)
-        if exact is None:
-            exact = self.posterior.log_prob(self.source) - self.log_p
-        return torch.where(elapsed == 0, -self.log_p, exact) if isinstance(elapsed, Tensor) else exact
+        return bound_term(self.posterior, self.reverse, self.source, self.level)
+
+
+def bound_term(posterior: Kernel, reverse: Kernel, source: State, level: Level) -> Tensor:
+    """Return the term of a step in the bound, `(B,)`, nats; see `Transition.term`.
+
+    Args:
+        posterior: q(s_{t-1} | s_t, s_0).
+        reverse: p_{T_t}(· | s_t).
+        source: s_{t-1}, `(B, *E)`: s_0 in rows at the first level; not used above it where the divergence is known.
+        level: Level t.
+    """
+    elapsed = level.elapsed
+    if not isinstance(elapsed, Tensor) and elapsed == 0:
+        return -reverse.log_prob(source)
+    exact = divergence(posterior, reverse)
+    if not isinstance(elapsed, Tensor):
+        return posterior.log_prob(source) - reverse.log_prob(source) if exact is None else exact
+    log_p = reverse.log_prob(source)
+    if exact is None:
+        exact = posterior.log_prob(source) - log_p
+    return torch.where(elapsed == 0, -log_p, exact)
 
 
 def walk(

@@ -17,10 +17,12 @@ from walkback.objectives import PathObjective, Restricted
 from walkback.operators import initial_state
 from walkback.processes import Bridged, Reconstructing, without_bound
 from walkback.sampling.readout import require_readout
+from walkback.schedules import Learned
 from walkback.support.seeding import generator
 from walkback.support.sizes import require_room
 from walkback.support.text import one_line
 from walkback.training.engines import require_shardable, require_synchronizable
+from walkback.training.learned_levels import require_learnable_levels
 from walkback.training.paths import require_reparametrized
 from walkback.training.persistent_chains import chain_rows
 from walkback.training.updates import require_fitting, trained_besides
@@ -68,7 +70,11 @@ def require_trainable(prepared: Prepared) -> None:
             raise ConfigurationError(
                 "Got run.shard = true and metrics, which measure a model that one process has: leave out either."
             )
-        require_shardable(prepared.model.operator, trained_besides(prepared.model, prepared.objective))
+        others = trained_besides(prepared.model, prepared.objective)
+        schedule = prepared.model.schedule
+        if isinstance(schedule, Learned):
+            others = [*others, prepared.model.modules["schedule"]]
+        require_shardable(prepared.model.operator, others)
     if prepared.config.run.sync_batch_norm:
         require_synchronizable(prepared.model.operator, prepared.device)
 
@@ -146,6 +152,8 @@ def _require_step(prepared: Prepared) -> None:
             require_reparametrized(step.forward)
         elif isinstance(objective, Restricted):
             objective.require_fitting(next(model.path(start, levels, noise)))
+        if isinstance(model.schedule, Learned):
+            require_learnable_levels(model, prepared.config.training, start, noise)
 
 
 def _require_enough(prepared: Prepared) -> None:

@@ -15,7 +15,6 @@ import torch
 from torch import Tensor
 
 from walkback.errors import ConfigurationError
-from walkback.kernels import divergence
 from walkback.levels import rows_of, stack_levels
 from walkback.measuring.work import ClippingCheck, PathWork
 from walkback.model import Model
@@ -23,7 +22,7 @@ from walkback.operators import Conditional, initial_state
 from walkback.processes import Jumping
 from walkback.schedules import Level, Levels
 from walkback.state import Context, batch_size, device_of
-from walkback.walk import Start
+from walkback.walk import Start, bound_term
 
 
 def require_some_levels(model: Model, levels: Levels, number: int) -> Jumping:
@@ -100,16 +99,11 @@ def _term(
     generator: torch.Generator,
     clipping: ClippingCheck,
 ) -> Tensor:
-    """Draw s_t for rows that are all at the first level, or all above it, and return their terms, `(B,)`."""
+    """Draw s_t of rows at a level, all at the first or all above it, and return their terms, `(B,)`."""
     target = process.marginal(start.state, level).sample(generator)
     clipping.look(target)
     conditional: Conditional = model.operator(target, level, start.context)
     reverse = conditional.cooling(level)
-    if not isinstance(level.elapsed, Tensor):
-        return -reverse.log_prob(start.state)
     posterior = process.posterior(target, level, start.state)
-    exact = divergence(posterior, reverse)
-    if exact is None:
-        source = posterior.sample(generator)
-        exact = posterior.log_prob(source) - reverse.log_prob(source)
-    return exact
+    source = posterior.sample(generator) if isinstance(level.elapsed, Tensor) else start.state
+    return bound_term(posterior, reverse, source, level)

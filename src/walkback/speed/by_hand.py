@@ -28,7 +28,7 @@ from walkback.model import Model
 from walkback.objectives import Objective, PathObjective, Restricted
 from walkback.processes import Stepwise
 from walkback.sampling.chains import COLD
-from walkback.schedules import Levels
+from walkback.schedules import Learned, Levels
 from walkback.speed.race import Work
 from walkback.state import State, leaves
 from walkback.support.seeding import generator
@@ -86,6 +86,7 @@ def writable_by_hand(prepared: Prepared) -> bool:
         not isinstance(prepared.objective, PathObjective)
         and isinstance(prepared.model.process, Stepwise)
         and not prepared.config.training.chains.share
+        and not isinstance(prepared.model.schedule, Learned)
     )
 
 

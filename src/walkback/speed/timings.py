@@ -253,6 +253,7 @@ def _copy(model: Model, compiled: bool) -> Model:
     copy = replace(
         model,
         operator=deepcopy(model.operator),
+        schedule=deepcopy(model.schedule),
         process=deepcopy(model.process),
         prior=deepcopy(model.prior),
     )

@@ -22,7 +22,7 @@ from walkback.storage.migrations import CHECKPOINT, TRAINING_STATE
 from walkback.storage.tensorfile import read_tensors, save_tensors
 from walkback.storage.tensorheader import Header, TensorSpec
 
-_PREFIXES = ("operator.", "process.", "prior.")
+_PREFIXES = ("operator.", "process.", "prior.", "schedule.")
 """Prefixes of the names of a checkpoint's tensors."""
 
 _Accept: TypeAlias = Callable[[Description, Mapping[str, TensorSpec]], object]
@@ -34,7 +34,7 @@ class Checkpoint:
 
     Attributes:
         description: Configuration, origins, data, progress.
-        tensors: The state dicts of operator, process and prior; each name has one of the `_PREFIXES`.
+        tensors: The state dicts of operator, process, prior and schedule; each name has one of the `_PREFIXES`.
     """
 
     description: Description
@@ -152,7 +152,7 @@ def _problem(tensors: Mapping[str, Tensor]) -> str | None:
     """Return why these cannot be the tensors of a model; None if they can."""
     for name, tensor in tensors.items():
         if not name.startswith(_PREFIXES):
-            return f"its tensor {name!r} belongs to neither operator, process nor prior"
+            return f"its tensor {name!r} belongs to no part of a model"
         if tensor.is_floating_point() and not bool(tensor.isfinite().all()):
             return f"its tensor {name!r} holds NaN or infinity"
     return None

@@ -208,6 +208,6 @@ def require_shardable(operator: nn.Module, others: Sequence[nn.Module]) -> None:
         )
     if any(weight.requires_grad for module in others for weight in module.parameters()):
         raise ConfigurationError(
-            "Got run.shard = true and an objective that trains weights of the prior or the process, expected those of "
-            "the operator alone: set run.shard = false."
+            "Got run.shard = true and weights of the prior, the process or the schedule that are trained, expected "
+            "those of the operator alone: set run.shard = false."
         )

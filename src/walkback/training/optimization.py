@@ -13,7 +13,7 @@ import math
 from collections.abc import Iterable, Mapping, Sequence
 from copy import deepcopy
 from dataclasses import replace
-from typing import final
+from typing import Any, final
 
 import torch
 from torch import Tensor, nn
@@ -81,28 +81,32 @@ def learning_rate(settings: TrainingSettings, walk: int, seconds: float = 0.0) -
 
 @final
 class WeightAverage:
-    """Exponential moving average of the weights of operator and process; buffers are copied from the model.
+    """Exponential moving average of the weights of all parts but the prior; buffers are copied from the model.
 
     Args:
         model: The model in training.
         decay: d; 0 makes the average equal to the model.
 
     Attributes:
-        model: The model with averaged weights; schedule and prior are shared with the model in training.
+        model: The model with averaged weights; the prior is shared with the model in training, and so is a schedule
+            without weights.
         updates: Number of updates, u.
     """
 
     def __init__(self, model: Model, decay: float) -> None:
         self._decay = decay
         self.updates = 0
-        self._learning = (model.operator, model.process)
+        learning = {name: module for name, module in model.modules.items() if name != "prior"}
+        self._names = tuple(learning)
+        self._learning = tuple(learning.values())
         # Not torch's AveragedModel: it copies its counter from the CPU to the device at each update, which blocks the
         # CPU.
-        operator = deepcopy(model.operator).requires_grad_(False)
-        process = deepcopy(model.process).requires_grad_(False)
-        self._averages = (operator, process)
+        averages: dict[str, Any] = {
+            name: deepcopy(module).requires_grad_(False) for name, module in learning.items()
+        }
+        self._averages: tuple[nn.Module, ...] = tuple(averages.values())
         self._parts: list[Tensor] = []
-        self.model = replace(model, operator=operator, process=process)
+        self.model = replace(model, **averages)
 
     def divide(self, is_main: bool) -> None:
         """Average only the parts of this process from now on, after weights have been divided among processes.
@@ -151,7 +155,7 @@ class WeightAverage:
         if self._parts and self._decay:
             names = [
                 f"{kind}.{name}"
-                for kind, module in zip(("operator", "process"), self._averages, strict=True)
+                for kind, module in zip(self._names, self._averages, strict=True)
                 for name, _ in module.named_parameters()
             ]
             parts = dict(zip(names, self._parts, strict=True))

@@ -34,6 +34,7 @@ from walkback.training.batches import BatchOrder
 from walkback.training.engines import engine_for
 from walkback.training.finite import Moment, Trail
 from walkback.training.guard import Guard
+from walkback.training.learned_levels import LevelGradients
 from walkback.training.optimization import (
     WeightAverage,
     build_optimizer,
@@ -111,9 +112,9 @@ class Trainer:
         self._engine = engine_for(self._world, model.operator, whole, device)
         if self._is_divided:
             self._average.divide(self._world.is_main)
-        self._parameters: list[nn.Parameter] = [
-            p for module in (model.operator, *whole) for p in module.parameters() if p.requires_grad
-        ]
+        self._levels = LevelGradients(model, dataset.info.space.size, seed, self._world)
+        trained = [p for module in (model.operator, *whole) for p in module.parameters() if p.requires_grad]
+        self._parameters: list[nn.Parameter] = [*trained, *self._levels.parameters]
         self._optimizer = build_optimizer(self._parameters, settings)
         self._guard = Guard(settings, device, (model.operator, model.process))
         self._learn = updates_for(settings, objective, model, dataset.info.space.size, self._engine)
@@ -194,6 +195,7 @@ class Trainer:
         ):
             with torch.no_grad():
                 start = self._engine(self._start, number, noise)
+            self._levels.add(start, number)
             learned = self._learn(Path(start, levels, noise), self._update)
         if not self._guard.skipped:
             self._observe(learned.final_state, number)
