@@ -37,6 +37,7 @@ def sample(
     seed: int = 0,
     device: str = "auto",
     precision: PrecisionName = "auto",
+    compiled: bool = False,
     progress: bool = True,
     steps: int | None = None,
 ) -> Samples:
@@ -68,6 +69,7 @@ def sample(
         seed: Seed of all randomness.
         device: Device to compute on, for a checkpoint file.
         precision: Precision of the networks; "auto" means bf16 on CUDA devices that support it, else fp32.
+        compiled: Whether steps at T = 1 are compiled, which pays for long chains.
         progress: Whether to show a bar in terminals and notebooks.
         steps: Old name of `levels`.
 
@@ -93,6 +95,7 @@ def sample(
         readout=readout,
         labels=LabelRequest(label, guidance),
         batch_size=batch_size,
+        compiled=compiled,
         seed=seed,
     )
     drawn = carry_out(job, progress)

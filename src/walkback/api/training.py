@@ -84,7 +84,7 @@ def train(
         lr: Learning rate.
         seed: Seed of all randomness (0 unless the recipe sets another one).
         device: "auto" (CUDA if available), "cpu" or "cuda[:i]".
-        precision: Precision of the network; "auto" means bf16 on CUDA devices that support it, else fp32.
+        precision: Precision of the network; "auto" means bf16 where it is faster and the loss agrees.
         out: Run directory to write, with checkpoints and pictures; None keeps nothing on disk.
         resume: Run directory to resume with its own configuration, DIR@STEP for one of its older checkpoints, or "auto"
             for `out` or the newest matching run in `runs`, if there is one.

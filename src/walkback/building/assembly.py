@@ -12,7 +12,7 @@ from typing import Any, TypeVar
 import torch
 from torch import nn
 
-from walkback.building.devices import Precision, autocast
+from walkback.building.devices import Precision, autocast, inference
 from walkback.building.growth import savable
 from walkback.building.origins import recorded_component
 from walkback.building.restoring import Restoring
@@ -84,6 +84,12 @@ class LoadedModel:
     def computing(self) -> Iterator[None]:
         """Use evaluation mode, and networks in `precision`, in the block."""
         with self.model.evaluating(), autocast(self.device, self.precision):
+            yield
+
+    @contextmanager
+    def drawing(self) -> Iterator[None]:
+        """As `computing`, without gradients, and faster in bf16; see `inference`."""
+        with self.model.evaluating(), inference(self.model.operator, self.device, self.precision):
             yield
 
 

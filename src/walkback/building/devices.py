@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from typing import Literal, TypeAlias
+from typing import Any, Literal, TypeAlias
 
 import torch
+from torch import nn
 
 from walkback.errors import ConfigurationError
 
@@ -51,6 +52,16 @@ def resolve_precision(name: Literal["auto", "fp32", "bf16"], device: torch.devic
     return "bf16" if device.type == "cuda" and torch.cuda.is_bf16_supported() else "fp32"
 
 
+def has_bf16_units(device: torch.device) -> bool:
+    """Return whether a device multiplies in bf16 itself, at more than the speed of fp32."""
+    if device.type == "cuda":
+        return bool(torch.cuda.is_bf16_supported(including_emulation=False))
+    capabilities: Callable[[], Mapping[str, Any]] = getattr(
+        torch.cpu, "get_capabilities", dict
+    )  # not in torch 2.7
+    return any(capabilities().get(name, False) for name in ("avx512_bf16", "amx_bf16", "bf16", "sve_bf16"))
+
+
 def wait_for(device: torch.device) -> None:
     """Wait until a device has finished all queued work; does nothing on the CPU."""
     if device.type == "cuda":
@@ -81,3 +92,23 @@ def autocast(device: torch.device, precision: Precision) -> Iterator[None]:
     """Run networks in `precision` in the block; states and densities stay in fp32."""
     with torch.autocast(device.type, dtype=torch.bfloat16, enabled=precision == "bf16"):
         yield
+
+
+@contextmanager
+def inference(module: nn.Module, device: torch.device, precision: Precision) -> Iterator[None]:
+    """As `autocast`, without gradients, and casting each weight of `module` once in the block.
+
+    Autocast keeps the copies of weights that require gradients, and casts others, like those of a trained model, in
+    every run of the network.
+    """
+    frozen = [
+        weight for weight in module.parameters() if weight.is_floating_point() and not weight.requires_grad
+    ]
+    try:
+        for weight in frozen:
+            weight.requires_grad_(True)
+        with torch.no_grad(), autocast(device, precision):
+            yield
+    finally:
+        for weight in frozen:
+            weight.requires_grad_(False)

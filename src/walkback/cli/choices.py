@@ -123,7 +123,9 @@ RunDevice: TypeAlias = Annotated[
 RunPrecision: TypeAlias = Annotated[
     Literal["auto", "fp32", "bf16"] | None,
     typer.Option(
-        "--precision", help="Precision of the network; auto is bf16 on CUDA.", rich_help_panel=EXECUTION
+        "--precision",
+        help="Precision of the network; auto is bf16 where it is faster and the loss agrees.",
+        rich_help_panel=EXECUTION,
     ),
 ]
 Compile: TypeAlias = Annotated[

@@ -75,6 +75,13 @@ def sample(
     device: Device = "auto",
     nproc: NumProcesses = 1,
     precision: DrawingPrecision = "auto",
+    compiled: Annotated[
+        bool,
+        typer.Option(
+            "--compile/--no-compile",
+            help="Compile steps at T = 1, for long chains: takes seconds, and rounds otherwise.",
+        ),
+    ] = False,
     json: Json = False,
 ) -> None:
     """Draw samples: anneal from the prior, take extra steps at T = 1, and optionally record a chain.
@@ -113,6 +120,7 @@ def sample(
         out=out,
         overwrite=force,
         batch_size=batch_size,
+        compiled=compiled,
         seed=seed,
         say=flags,
     )

@@ -152,8 +152,8 @@ class RunSettings(Settings):
     seed: NonNegativeInt = Field(0, description="Seed of all randomness.")
     device: str = Field("auto", pattern=r"^(auto|cpu|cuda(:\d+)?)$", description="Device to compute on.")
     precision: Literal["auto", "fp32", "bf16"] = Field(
-        "auto",
-        description="Precision of the network; auto is bf16 on CUDA devices that support it, else fp32.",
+        "fp32",
+        description="Precision of the network; auto is bf16 on devices with bf16 units if the loss agrees, else fp32.",
     )
     compile: bool = Field(False, description="Whether to use torch.compile.")
     deterministic: bool = Field(

@@ -17,6 +17,7 @@ from walkback.speed.records import BenchmarkPlan
 from walkback.speed.report import benchmark_protocol, benchmark_report
 from walkback.speed.timings import time_configuration
 from walkback.support.watch import Watch
+from walkback.training.precision import settled
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,7 +50,7 @@ class BenchJob:
         watch.stage(f"Preparing {config.data.name}", 0)
         prepared = prepare(config, registry, instances=instances.copied(), watch=watch)
         require_trainable(prepared)
-        return CheckedBenchmark(prepared, self.plan, self.scaling)
+        return CheckedBenchmark(settled(prepared, watch), self.plan, self.scaling)
 
 
 @dataclass(frozen=True, slots=True)

@@ -160,7 +160,7 @@ class CheckedInpainting:
     def run(self, watch: Watch) -> InpaintResult:
         """Fill in the states and write the file; raises WalkbackError if it cannot be written."""
         request = self.request
-        with self.loaded.computing():
+        with self.loaded.drawing():
             watch.stage("Inpainting", fill_steps(len(self.known), self.levels, request.extra))
             filled = fill_in(
                 self.loaded.model,

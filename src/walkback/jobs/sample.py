@@ -90,6 +90,7 @@ class SampleJob:
         out: File to stream frames to; None keeps them in memory.
         overwrite: Whether an existing file may be replaced.
         batch_size: Number of samples computed at a time; each batch has its own random stream.
+        compiled: Whether steps at T = 1 are compiled.
         seed: Seed of all randomness.
         say: Spells options in error messages.
     """
@@ -109,6 +110,7 @@ class SampleJob:
     out: Path | None = None
     overwrite: bool = False
     batch_size: int = 1000
+    compiled: bool = False
     seed: int = 0
     say: Say = keywords
 
@@ -135,6 +137,7 @@ class SampleJob:
             every=self.every or max(1, self.chain // _FRAMES),
             seed=self.seed,
             batch_size=self.batch_size,
+            compiled=self.compiled,
         )
         facts = labels.facts("as in training" if start is None else "of the data" if data else NONE)
         protocol = self._protocol(loaded, levels, data, facts)
@@ -170,6 +173,11 @@ class SampleJob:
             raise ConfigurationError(
                 f"{say('excursion', self.excursion)} has no effect without steps at T = 1: add {say('chain')} or "
                 f"{say('extra')}."
+            )
+        if self.compiled and (self.excursion is not None or not (self.chain or self.extra)):
+            raise ConfigurationError(
+                f"{say('compile', True)} compiles single steps at T = 1: add {say('chain')} or {say('extra')}, and "
+                f"leave out {say('excursion')}."
             )
         if origin != "noise" and self.levels is not None:
             raise ConfigurationError(
@@ -217,6 +225,7 @@ class SampleJob:
             **({} if self.excursion is None else {"excursion": self.excursion}),
             "readout": self.readout,
             "batch_size": self.batch_size,
+            **({"compiled": True} if self.compiled else {}),
             **labels,
         }
         return Provenance.of(loaded, self.seed, **details).on(data).to_dict()
@@ -289,7 +298,7 @@ class CheckedSampling:
         """
         model, names, steps, nameless = self.loaded.model, self.loaded.info.categories, [], 0
         device, together = self.loaded.device, joined(self.loaded.device, self.launched)
-        with together as world, self.recorder as recorder, self.loaded.computing():
+        with together as world, self.recorder as recorder, self.loaded.drawing():
             watch.stage("Sampling", self.plan.total_steps(self.levels))
             context = None if self.labels is None else self.labels.to(device)
             drawn = sample_frames(model, self.levels, self.plan, device, self.start, context, world)

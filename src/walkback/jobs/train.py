@@ -36,6 +36,7 @@ from walkback.support.watch import Watch
 from walkback.support.world import joined_world, local_device
 from walkback.training.metrics_file import FILE_NAME, read_records
 from walkback.training.outcomes import execute
+from walkback.training.precision import settled
 from walkback.training.resume_point import (
     ResumePoint,
     find_resume_point,
@@ -136,6 +137,7 @@ class TrainJob:
         with cpu_threads(config.run.threads):
             prepared = prepare(config, registry, local_device(config.run.device), instances.copied(), watch)
             require_trainable(prepared)
+            prepared = settled(prepared, watch)
         if prepared.dataset.info.standardized is not None:
             watch.note(
                 "Training and its loss use standardized values; bounds, samples and pictures are in the data's units."

@@ -6,13 +6,14 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from itertools import repeat
+from typing import cast
 
 import torch
 from torch import Tensor
 
 from walkback.errors import WalkbackError
 from walkback.model import Model
-from walkback.operators import initial_state
+from walkback.operators import TransitionOperator, initial_state
 from walkback.sampling.chains import chain, cool
 from walkback.sampling.finite import FiniteStates
 from walkback.schedules import Levels
@@ -33,6 +34,7 @@ class SamplePlan:
         every: Steps between two recorded frames. The first frame is the state before the chain.
         seed: Seed of the samples; each batch has its own stream.
         batch_size: Number of samples computed at a time.
+        compiled: Whether steps at T = 1 are compiled.
     """
 
     num: int
@@ -41,6 +43,7 @@ class SamplePlan:
     every: int = 1
     seed: int = 0
     batch_size: int = 1000
+    compiled: bool = False
 
     @property
     def num_frames(self) -> int:
@@ -86,9 +89,11 @@ def sample_frames(
     # be written before the next step, whatever the length of the chain.
     world = world or World()
     firsts = range(0, plan.num, plan.batch_size)
+    operator = frozen(model.operator) if plan.compiled else model.operator
     streams = [
         _steps(
             model,
+            operator,
             levels,
             plan,
             min(plan.batch_size, plan.num - first),
@@ -130,9 +135,18 @@ def _of_all(own: Sequence[State], count: int, device: torch.device, world: World
     return found
 
 
+def frozen(operator: TransitionOperator) -> TransitionOperator:
+    """Return the operator compiled with constant weights, which are cast, and norms folded into them, only once.
+
+    Use it without gradients, at one level: another one compiles it again.
+    """
+    return cast("TransitionOperator", torch.compile(operator, options={"freezing": True}))
+
+
 @torch.no_grad()
 def _steps(
     model: Model,
+    cold: TransitionOperator,
     levels: Levels,
     plan: SamplePlan,
     num: int,
@@ -140,7 +154,7 @@ def _steps(
     start: Tensor | None,
     context: Context,
 ) -> Iterator[State]:
-    """Yield every state of one batch: its start, cooling, then the chain."""
+    """Yield every state of one batch: its start, cooling, then the chain of the operator `cold`."""
     if start is None:
         state = model.prior.sample(num, generator)
     else:
@@ -149,7 +163,7 @@ def _steps(
     for colder in cool(model.operator, state, levels, generator, context):
         state = colder
         yield state
-    yield from chain(model.operator, state, plan.extra + plan.chain, generator, context)
+    yield from chain(cold, state, plan.extra + plan.chain, generator, context)
 
 
 def _part(first: int, num: int, device: torch.device, leaf: Tensor) -> Tensor:

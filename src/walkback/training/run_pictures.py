@@ -7,7 +7,7 @@ from contextlib import AbstractContextManager, ExitStack, contextmanager
 from pathlib import Path
 from typing import Any, final
 
-from walkback.building.devices import autocast
+from walkback.building.devices import inference
 from walkback.building.preparation import Prepared
 from walkback.data import batch_of, states_of
 from walkback.model import Model
@@ -107,5 +107,5 @@ class RunPictures:
             within_memory(f"drawing {num} samples at a time (samples.num)", "lower samples.num")
         )
         stack.enter_context(model.evaluating())
-        stack.enter_context(autocast(self._prepared.device, self._prepared.precision))
+        stack.enter_context(inference(model.operator, self._prepared.device, self._prepared.precision))
         return stack
