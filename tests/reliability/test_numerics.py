@@ -19,7 +19,7 @@ from tests.toy.statistics import normal
 from tests.toy.trainers import ROWS, batchnorm_conv, everything, resumed, trainer
 from torch import Tensor
 
-import walkback.training.run as walkback_run
+import walkback.training.run_bound as walkback_run
 from walkback.kernels import Kernel
 from walkback.measuring.estimates import NotFiniteValuesError
 from walkback.objectives import Objective

@@ -13,27 +13,26 @@ from typing import Any, final
 
 from torch import Tensor
 
-from walkback.building.devices import autocast, deterministic
+from walkback.building.devices import deterministic
 from walkback.building.preparation import Prepared
-from walkback.data import Split, batch_of
-from walkback.measuring.bound import BoundEstimate, estimate_bound
+from walkback.data import Split
+from walkback.measuring.bound import BoundEstimate
 from walkback.measuring.estimates import NotFiniteValuesError
 from walkback.measuring.provenance import Provenance
 from walkback.measuring.verdict import remarks_on_bound
 from walkback.model import Model
-from walkback.processes import without_bound
 from walkback.storage.checkpoint import save_checkpoint
 from walkback.storage.files import write_text
 from walkback.storage.rundir import RunDirectory
 from walkback.support.interrupts import Interrupted, Stop, Stopped
-from walkback.support.memory import forget_peak, peak_memory, within_memory
-from walkback.support.seeding import generator
+from walkback.support.memory import forget_peak, peak_memory
 from walkback.support.watch import Watch
 from walkback.support.world import World
 from walkback.training.engines import synchronize_norms
 from walkback.training.finite import NotFiniteError
 from walkback.training.metrics_file import FILE_NAME
 from walkback.training.resume_point import ResumePoint
+from walkback.training.run_bound import bound_of_run
 from walkback.training.run_checkpoints import RunCheckpoints
 from walkback.training.run_log import RunLog
 from walkback.training.run_pictures import RunPictures
@@ -303,32 +302,7 @@ class Run:
         self._log.log(step, figures)
 
     def _evaluate(self, split: Split, limit: int, stream: str) -> BoundEstimate | None:
-        """Return the bound (if any) on the first `limit` examples of a split, with the averaged weights.
-
-        All processes call this together and divide the examples, unless they divide the weights: then only the one that
-        writes has all of them, and others return None.
-        """
-        alone = self._world.shards
-        if without_bound(self._prepared.model.process) or (alone and self._directory is None):
-            return None
-        if not alone:
-            self._world.copy_from_main(*self._trainer.averaged_model.modules.values())
-        prepared, settings, model = self._prepared, self._config.evaluation, self._trainer.averaged_model
-        num = min(limit, len(prepared.dataset.examples(split)))
-        firsts = range(0, num, settings.batch_size)
-        noises = [generator(prepared.device, self._config.run.seed, stream, first) for first in firsts]
-        batches = [
-            batch_of(prepared.dataset, split, slice(first, min(first + settings.batch_size, num)), noise)
-            for first, noise in zip(firsts, noises, strict=True)
-        ]
-        work = f"evaluating {settings.batch_size} examples at a time (evaluation.batch_size)"
-        with (
-            within_memory(work, "lower evaluation.batch_size"),
-            autocast(prepared.device, prepared.precision),
-        ):
-            paths = settings.paths if stream == "evaluation" else 1
-            world = World() if alone else self._world
-            return estimate_bound(model, batches, prepared.dataset.info, noises, paths=paths, world=world)
+        return bound_of_run(self._prepared, self._trainer, self._world, split, limit, stream)
 
     def _pictures(self, directory: RunDirectory) -> RunPictures:
         return RunPictures(self._prepared, directory, self._watch, self._protocol())
