@@ -74,6 +74,10 @@ class TrainingSettings(Settings):
         None,
         description="Minutes to train, without validation and drawing; training.steps remains a second limit.",
     )
+    initial: str | None = Field(
+        None,
+        description="Checkpoint whose operator training starts from, with its weights and fitted buffers.",
+    )
     batch_size: PositiveInt = Field(
         100, description="Number of walks per minibatch; the random numbers of a run depend on it."
     )

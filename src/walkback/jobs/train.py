@@ -135,7 +135,14 @@ class TrainJob:
         require_consistent(config, registry, instances)
         watch.stage(f"Preparing {config.data.name}", 0)
         with cpu_threads(config.run.threads):
-            prepared = prepare(config, registry, local_device(config.run.device), instances.copied(), watch)
+            prepared = prepare(
+                config,
+                registry,
+                local_device(config.run.device),
+                instances.copied(),
+                watch,
+                resumes=resumed is not None and resumed.saved is not None,
+            )
             require_trainable(prepared)
             prepared = settled(prepared, watch)
         if prepared.dataset.info.standardized is not None:
