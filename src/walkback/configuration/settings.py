@@ -171,6 +171,10 @@ class RunSettings(Settings):
         description="Whether processes divide weights, gradients and moments among them (FSDP2), for networks that do "
         "not fit one device; if not, each process has all of them.",
     )
+    sync_batch_norm: bool = Field(
+        False,
+        description="Whether batch norm takes the statistics of training over the rows of all processes.",
+    )
 
 
 RENAMED: Mapping[str, Mapping[str, str]] = {
