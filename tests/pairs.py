@@ -18,7 +18,7 @@ import torch.distributed as dist
 import walkback as wb
 from walkback.errors import ConfigurationError
 from walkback.storage.tensorfile import read_tensors
-from walkback.training.distributed import World
+from walkback.support.world import World
 
 def pair(work):
     \"\"\"Run `work(world)` in two processes; writes what each returns to a file of its rank.\"\"\"

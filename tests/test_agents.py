@@ -96,7 +96,7 @@ def test_a_lost_process_ends_two_agents_and_the_same_command_goes_on(tmp_path: P
         assert all(agent.returncode for agent in pair)
         assert [worker for worker in workers if is_running(worker)] == []
     assert len(re.findall(r"exitcode: -9\)|Signal 9 \(SIGKILL\)", "".join(said))) > 0
-    assert "".join(said).count("error: Another process of this run has ended") == 1
+    assert "".join(said).count("error: Another process of this job has ended") == 1
     steps = max(int(file.stem[5:]) for file in (directory / "checkpoints").glob("step-*.json")) + 5
     with agents(directory, 2, 0, steps) as pair:
         done = [finish(agent) for agent in pair]

@@ -86,6 +86,19 @@ def test_dequantization_noise_is_uniform(grey):
     assert torch.equal(values, states(data, rows))
 
 
+def test_training_mirrors_half_of_the_images_and_measurements_none(grey):
+    data = prepared(Folder(path=str(grey), flip=True))
+    rows = data.examples("train")[:1].expand(1000, 1, 32, 32)
+    found = data.augmented(rows, torch.Generator().manual_seed(0))
+    as_stored = (found == rows).flatten(1).all(1)
+    assert torch.equal(found[~as_stored], rows.flip(-1)[~as_stored])
+    assert abs(int(as_stored.sum()) - 500) < 4.5 * 250**0.5  # fails once in 150,000 seeds
+    assert torch.equal(states(data, rows), states(prepared(Folder(path=str(grey))), rows))
+    assert data.augmented(rows, torch.Generator().manual_seed(1)).data_ptr() != rows.data_ptr()
+    plain = prepared(Folder(path=str(grey)))
+    assert plain.augmented(rows, torch.Generator()) is rows
+
+
 def test_without_dequantization_there_are_no_bins(grey):
     data = prepared(Folder(path=str(grey), dequantize=False))
     assert states(data, torch.tensor([[0, 51, 255]], dtype=torch.uint8)).tolist() == [

@@ -10,7 +10,7 @@ import pytest
 import torch
 from tests.program import digest, run
 
-import walkback.training.run as runner
+import walkback.training.run_bound as runner
 from walkback.building.devices import deterministic
 
 WANTED = ("--set", "run.deterministic=true")

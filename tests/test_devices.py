@@ -24,7 +24,7 @@ from tests.toy.standin import CPU, DEVICE, standin
 from walkback.configuration.settings import TrainingSettings
 from walkback.errors import ConfigurationError
 from walkback.state import leaves
-from walkback.training.distributed import World
+from walkback.support.world import World
 from walkback.training.persistent_chains import PersistentChains
 from walkback.walk import Start
 

@@ -34,7 +34,7 @@ from tests.program import (
 import walkback as wb
 from walkback.errors import ConfigurationError
 from walkback.storage.tensorfile import read_tensors
-from walkback.training.distributed import World, joined_world, local_device
+from walkback.support.world import World, joined_world, local_device
 
 TRAINING = """
 from walkback.building.assembly import build_dataset, build_model, build_objective, fit_to_data
@@ -79,7 +79,7 @@ pair(work)
 COLLECTIVES = """
 def work(world):
     mine = torch.full((2, 1), float(world.rank))
-    pair_of_leaves = world.gather((mine, mine + 10))
+    pair_of_leaves = [world.gather(mine), world.gather(mine + 10)]
     module = nn.BatchNorm1d(1)
     nn.init.constant_(module.weight, float(world.rank + 1))
     module.running_mean.fill_(float(world.rank + 1))
@@ -90,6 +90,10 @@ def work(world):
         "any": [world.any(False), world.any(world.rank == 1), world.any(True)],
         "copied": [module.weight.item(), module.running_mean.item()],
         "main": world.is_main,
+        "text": world.text_from_main("σ" if world.is_main else "other"),
+        "empty": world.text_from_main("" if world.is_main else "other"),
+        "tensors": [world.tensors_from(1, {"a": mine, "b": mine.bool()[0, 0]})[name].tolist() for name in "ab"],
+        "none": world.tensors_from(0, {}),
         "mean": world.mean(torch.tensor(float(world.rank))).item(),
     }
 
@@ -117,6 +121,10 @@ def test_collectives(tmp_path: Path) -> None:
             "any": [False, True, True],
             "copied": [1.0, 1.0],
             "main": rank == 0,
+            "text": "σ",
+            "empty": "",
+            "tensors": [[[1.0], [1.0]], True],
+            "none": {},
             "mean": 0.5,
         }
 
@@ -126,7 +134,7 @@ def test_a_process_alone_needs_nobody(monkeypatch: pytest.MonkeyPatch) -> None:
     with joined_world(torch.device("cpu")) as world:
         world.copy_from_main(torch.nn.Linear(1, 1))
         world.wait()
-        state = (torch.ones(1, 1), torch.zeros(1, 2))
+        state = torch.ones(1, 1)
         assert world == World(0, 1)
         assert world.gather(state) is state
         assert (world.any(False), world.any(True)) == (False, True)

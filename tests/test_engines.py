@@ -3,10 +3,19 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 
 import pytest
+import torch
 from tests.pairs import together
+from tests.program import TINY, elsewhere, records
+from torch import nn
+
+from walkback.errors import ConfigurationError
+from walkback.storage.tensorfile import read_tensors
+from walkback.training.engines import require_synchronizable
+from walkback_networks.norms import LevelBatchNorm
 
 LEARNING = """
 from dataclasses import replace
@@ -156,3 +165,101 @@ def test_processes_learn_what_one_learns_from_their_joined_batches(tmp_path: Pat
             assert second[2] == first[2]
             if not shards:
                 assert second[:2] == first[:2]
+
+
+NORMS = """
+from walkback.support.seeding import generator
+from walkback.training.engines import synchronize_norms
+from walkback_networks.norms import LevelBatchNorm
+
+COUNTS = (3, 5)
+
+def made():
+    norm = LevelBatchNorm(2, 4).double()
+    with torch.no_grad():
+        for weight in norm.parameters():
+            weight.normal_(generator=generator("cpu", 0, "weights"))
+    return norm
+
+def seen(norm, rows, level, wanted):
+    rows = rows.clone().requires_grad_()
+    outputs = norm(rows, level)
+    (outputs * wanted).sum().backward()
+    return outputs.detach(), rows.grad, norm
+
+def work(world):
+    noise = generator("cpu", 0, "rows")
+    rows, wanted = (torch.randn(8, 2, 3, generator=noise, dtype=torch.float64) for _ in range(2))
+    found = {}
+    for name, level in {"one": torch.tensor([2]), "own": torch.tensor([0, 1, 2, 1, 1, 0, 2, 1])}.items():
+        joint = seen(made(), rows, level.expand(8), wanted)
+        mine = list(range(8))[: COUNTS[0]] if world.is_main else list(range(8))[COUNTS[0] :]
+        norm = made()
+        synchronize_norms(norm)
+        parts = seen(norm, rows[mine], level if len(level) == 1 else level[mine], wanted[mine])
+        gradients = []
+        for weight, other in zip(parts[2].parameters(), joint[2].parameters()):
+            dist.all_reduce(weight.grad)
+            gradients.append([weight.grad.flatten().tolist(), other.grad.flatten().tolist()])
+        buffers = [[a.flatten().tolist(), b.flatten().tolist()] for a, b in zip(parts[2].buffers(), joint[2].buffers())]
+        rest = [[part.flatten().tolist(), whole[mine].flatten().tolist()] for part, whole in zip(parts[:2], joint[:2])]
+        found[name] = [*rest, *gradients, *buffers]
+    return found
+
+pair(work)
+"""
+
+
+def test_synchronized_norms_are_those_of_the_joined_batch(tmp_path: Path) -> None:
+    """Outputs, gradients and running statistics, of rows at one level and at different ones."""
+    ranks, _ = together(NORMS, tmp_path)
+    for found in ranks:
+        for each in found.values():
+            assert len(each) == 7
+            for ours, expected in each:
+                assert ours == pytest.approx(expected, rel=1e-12, abs=1e-12)
+
+
+def test_norms_that_cannot_be_synchronized_are_refused() -> None:
+    cpu = torch.device("cpu")
+    with pytest.raises(ConfigurationError, match="without batch norm"):
+        require_synchronizable(nn.Sequential(nn.Linear(1, 1), nn.LayerNorm(1)), cpu)
+    with pytest.raises(
+        ConfigurationError, match="1, a BatchNorm1d, which torch synchronizes on CUDA devices only"
+    ):
+        require_synchronizable(nn.Sequential(nn.Linear(1, 1), nn.BatchNorm1d(1)), cpu)
+    require_synchronizable(nn.Sequential(nn.Linear(1, 1), nn.BatchNorm1d(1)), torch.device("cuda"))
+    require_synchronizable(LevelBatchNorm(1, 2), cpu)
+
+
+def files(directory: Path) -> set[str]:
+    """The names in a run directory, without numbers of walks."""
+    return {re.sub(r"\d+", "N", str(path.relative_to(directory))) for path in directory.rglob("*")}
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(1200)
+def test_divided_weights_are_resumed_by_any_number_of_processes_divided_or_not(tmp_path: Path) -> None:
+    """Two processes learn the same; `pytest -m slow tests/test_engines.py`."""
+    shared, plain, alone = (tmp_path / name for name in ("shared", "plain", "alone"))
+    often = ("--set", "training.checkpoint_every=2", "--no-pictures")
+
+    def trained(*options: str | Path) -> None:
+        done = elsewhere("run", *options)
+        assert done.code == 0, done.err
+
+    def divided(number: int, shard: bool) -> tuple[str, ...]:
+        return ("--nproc", str(number), "--set", f"run.shard={str(shard).lower()}")
+
+    trained(*TINY, *often, "--steps", "4", *divided(2, True), "--out", shared)
+    trained("--resume", shared, "--steps", "6", *divided(2, False))
+    trained(*TINY, *often, "--steps", "6", *divided(2, False), "--out", plain)
+    ours, theirs = (read_tensors(place / "final.safetensors")[0] for place in (shared, plain))
+    assert ours.keys() == theirs.keys()
+    for name, tensor in ours.items():
+        torch.testing.assert_close(tensor, theirs[name], rtol=1e-4, atol=1e-6, msg=name)
+    trained("--resume", shared, "--steps", "8", *divided(1, True))
+    trained("--resume", shared, "--steps", "10", *divided(2, True))
+    assert [line["step"] for line in records(shared) if "loss" in line][-1] == 10
+    trained(*TINY, *often, "--steps", "10", "--out", alone)
+    assert files(shared) == files(plain) == files(alone)

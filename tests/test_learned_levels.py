@@ -20,7 +20,7 @@ import walkback as wb
 from walkback.measuring.bound import path_bound
 from walkback.model import Model
 from walkback.noising import Form
-from walkback.training.distributed import World
+from walkback.support.world import World
 from walkback.training.learned_levels import LevelGradients, level_bound
 from walkback.walk import Start
 from walkback_processes.diffusion import DiffusionProcess

@@ -40,7 +40,7 @@ from walkback.processes import Process, StepwiseProcess, TiedProcess
 from walkback.schedules import Level, levels_from
 from walkback.state import Context, State, leaves
 from walkback.storage.checkpoint import load_checkpoint
-from walkback.training.distributed import World
+from walkback.support.world import World
 from walkback.training.persistent_chains import PersistentChains
 from walkback.training.trainer import Trainer
 from walkback.walk import Start, Transition

@@ -30,8 +30,8 @@ from walkback.processes import Process, TiedProcess
 from walkback.schedules import Level, levels_from
 from walkback.state import Space, State, leaves
 from walkback.storage.checkpoint import load_checkpoint
+from walkback.support.world import World
 from walkback.testing import Case, failed, outcomes
-from walkback.training.distributed import World
 from walkback.training.paths import path_loss
 from walkback.training.persistent_chains import PersistentChains
 from walkback.training.trainer import Trainer

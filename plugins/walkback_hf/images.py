@@ -13,7 +13,17 @@ from pydantic import NonNegativeFloat, PositiveInt
 from torch import Tensor
 from typing_extensions import override
 
-from walkback.data import Centred, Condition, DataInfo, Dataset, Labelled, Split, Watched, conditioned
+from walkback.data import (
+    Augmented,
+    Centred,
+    Condition,
+    DataInfo,
+    Dataset,
+    Labelled,
+    Split,
+    Watched,
+    conditioned,
+)
 from walkback.data.pixels import Binarize, GrayLevels
 from walkback.errors import ConfigurationError, DataError
 from walkback.support.watch import Silent, Watch, counted
@@ -55,7 +65,7 @@ class PreparedImages:
     note: str = ""
 
 
-class Images(Dataset, Centred, Labelled, Watched):
+class Images(Dataset, Augmented, Centred, Labelled, Watched):
     """Base class of image datasets, whose encoded images come from a folder or the hub.
 
     They may have classes; `classes` and `labels` raise DataError if the source has none.
@@ -71,6 +81,7 @@ class Images(Dataset, Centred, Labelled, Watched):
         binarize: Binarize = "none",
         dequantize: bool = True,
         noise: NonNegativeFloat = 0.0,
+        flip: bool = False,
         condition: Condition = "none",
     ) -> None:
         """Initializes the dataset `name`; nothing is read before `prepare`.
@@ -83,6 +94,7 @@ class Images(Dataset, Centred, Labelled, Watched):
             binarize: "threshold" at 128, or "stochastic", with probability v / 255.
             dequantize: Add uniform noise of one gray level; without it there are no bits/dim.
             noise: Standard deviation of Gaussian noise added to states of [0, 1]; with it there are no bits/dim.
+            flip: Mirror each image left to right with probability ½ whenever it is trained on; never in a measurement.
             condition: Whether a model is told the class of each image ("label"), which needs a column of classes.
 
         Raises:
@@ -91,6 +103,7 @@ class Images(Dataset, Centred, Labelled, Watched):
         self._name = name
         self._preparation = Preparation(size, grayscale, limit)
         self._states = GrayLevels(binarize, dequantize, noise=noise)
+        self._flip = flip
         self._condition: Condition = condition
         self._prepared: PreparedImages | None = None
         self._info: DataInfo | None = None
@@ -154,6 +167,13 @@ class Images(Dataset, Centred, Labelled, Watched):
     @override
     def states(self, rows: Tensor, generator: torch.Generator) -> Tensor:
         return self._states.states(rows, generator)
+
+    @override
+    def augmented(self, rows: Tensor, generator: torch.Generator) -> Tensor:
+        if not self._flip:
+            return rows
+        mirrored = torch.rand(len(rows), generator=generator, device=rows.device) < 0.5
+        return torch.where(mirrored.reshape(-1, 1, 1, 1), rows.flip(-1), rows)
 
     @override
     def centres(self, rows: Tensor) -> Tensor:

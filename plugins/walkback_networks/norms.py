@@ -17,6 +17,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import batch_norm, group_norm
 
+from walkback.support.batch_statistics import BatchStatistics, total
 from walkback.support.constraints import Constrained, Constraint, nonnegative
 
 RowNorm: TypeAlias = Literal["batch", "layer", "none"]
@@ -66,7 +67,7 @@ class LevelGroupNorm(nn.Module):
 
 
 @final
-class LevelBatchNorm(nn.Module, Constrained):
+class LevelBatchNorm(nn.Module, Constrained, BatchStatistics):
     """Batch norm with separate parameters and running statistics per level.
 
     In evaluation mode, a level that was never trained uses the set of the nearest level that was (the colder of two),
@@ -89,6 +90,11 @@ class LevelBatchNorm(nn.Module, Constrained):
         self.register_buffer("running_mean", torch.zeros(levels, channels))
         self.register_buffer("running_var", torch.ones(levels, channels))
         self.register_buffer("num_batches_tracked", torch.zeros(levels, dtype=torch.int64))
+        self._synchronized = False
+
+    def synchronize(self) -> None:
+        """See `BatchStatistics.synchronize`."""
+        self._synchronized = True
 
     @property
     def constraints(self) -> Mapping[str, Constraint]:
@@ -101,6 +107,8 @@ class LevelBatchNorm(nn.Module, Constrained):
         # longer schedule) may reach a level that no training walk has reached.
         if not self.training:
             level = self._nearest_met()[level]
+        elif self._synchronized:
+            return self._of_rows(features, level.expand(len(features)))
         return self._of_one_level(features, level) if len(level) == 1 else self._of_rows(features, level)
 
     def _nearest_met(self) -> Tensor:
@@ -149,12 +157,12 @@ class LevelBatchNorm(nn.Module, Constrained):
         # Every row has S values, so the mean over a level's rows of the rows' means is the mean over its values.
         # `index_add` and not its in-place twin, because gradients flow through mean and variance, as in any batch norm.
         ones = torch.ones_like(level)
-        count = torch.zeros_like(self.num_batches_tracked).index_add(0, level, ones)
+        count = self._total(torch.zeros_like(self.num_batches_tracked).index_add(0, level, ones))
         share = (1 / count[level].to(rows.dtype))[:, None]
         zeros = rows.new_zeros(self.weight.shape)
-        mean = zeros.index_add(0, level, rows.mean(2) * share)
+        mean = self._total(zeros.index_add(0, level, rows.mean(2) * share))
         squares = (rows - mean[level][..., None]).square()
-        variance = zeros.index_add(0, level, squares.mean(2) * share)
+        variance = self._total(zeros.index_add(0, level, squares.mean(2) * share))
         with torch.no_grad():
             values = count[:, None] * rows.shape[2]
             # As torch: normalize by the biased variance, track the unbiased one.
@@ -165,6 +173,9 @@ class LevelBatchNorm(nn.Module, Constrained):
             self.running_var.lerp_(unbiased, momentum)
             self.num_batches_tracked += count > 0
         return mean[level], variance[level]
+
+    def _total(self, values: Tensor) -> Tensor:
+        return total(values) if self._synchronized else values
 
 
 def row_norm(kind: RowNorm, width: int, levels: int) -> nn.Module:

@@ -24,7 +24,7 @@ import torch
 from torch import Tensor, nn
 
 from walkback.errors import ConfigurationError
-from walkback.kernels import Expecting, Kernel, Reparametrized
+from walkback.kernels import Divergent, Expecting, Kernel, Reparametrized
 from walkback.state import State, leaves, sum_events
 from walkback.support.constraints import Constrained, Constraint
 
@@ -220,7 +220,7 @@ def fit(basis: Basis, data: Tensor) -> tuple[Tensor, Tensor]:
 
 
 @final
-class RotatedNormalKernel(Kernel, Reparametrized, Expecting):
+class RotatedNormalKernel(Kernel, Reparametrized, Expecting, Divergent):
     """Normal distribution with independent coordinates in a basis.
 
     Args:
@@ -263,3 +263,12 @@ class RotatedNormalKernel(Kernel, Reparametrized, Expecting):
             log_variance = self.variance.log().expand_as(distance)
             terms = distance.square() / self.variance + log_variance
             return -0.5 * (sum_events(terms) + math.log(2 * math.pi) * math.prod(terms.shape[1:]))
+
+    def divergence_from(self, other: Kernel) -> Tensor | None:
+        """`(B,)`, nats, from another `RotatedNormalKernel` in the same basis."""
+        if not isinstance(other, RotatedNormalKernel) or other._basis is not self._basis:
+            return None
+        with torch.autocast(self.mean.device.type, enabled=False):
+            distance = self._basis.coordinates(other.mean - self.mean).square() / self.variance
+            ratio = other.variance / self.variance
+            return 0.5 * sum_events(distance + (ratio - 1 - ratio.log()).expand_as(distance))

@@ -105,6 +105,10 @@ class LinearConditional(Conditional, Guidable):
         """Returns N(μ, v)."""
         return NormalKernel(self._mean(level), self._linear.noise(level))
 
+    def linear_heating(self, level: Level) -> Kernel:
+        """Returns N(m + U a z, v), which knows nothing of the network."""
+        return self._linear.linear_step(self._coordinates, level)
+
     def guided(self, untold: Conditional, scale: float) -> LinearConditional:
         """Returns what the network adds, extrapolated from `untold` to this; see `walkback.sampling.guidance`."""
         if not isinstance(untold, LinearConditional):
@@ -187,8 +191,8 @@ class LinearGaussian(Parametrization, Constrained):
     ) -> LinearConditional:
         """Runs `network` on `state` `(B, *E)`."""
         noise = self.noise(level)
+        z = self.coordinates(state)
         with torch.autocast(state.device.type, enabled=False):
-            z = self.basis.coordinates(state - self.data_mean)
             white = self.basis.event(z / torch.maximum(noise, self.variances).sqrt())
         outputs = [head.to(state.dtype) for head in network(white, told(state, level, context))]
         size = torch.minimum(noise, self.variances).sqrt()
@@ -215,6 +219,16 @@ class LinearGaussian(Parametrization, Constrained):
     def share(self, level: Level) -> Tensor:
         """Returns a, `(1 or B, *E)`."""
         return (1 - self.noise(level) / self.variances).clamp(min=0).sqrt()
+
+    def linear_step(self, coordinates: Tensor, level: Level) -> NormalKernel:
+        """Returns N(m + U a z, v) at z `(B, *E)`."""
+        return NormalKernel(self.event(self.share(level) * coordinates), self.noise(level))
+
+    def coordinates(self, state: Tensor) -> Tensor:
+        """Returns z = Uᵀ (s - m) for s `(B, *E)`."""
+        # Half precision would round away what is small beside the widest directions.
+        with torch.autocast(state.device.type, enabled=False):
+            return self.basis.coordinates(state - self.data_mean)
 
     def event(self, coordinates: Tensor) -> Tensor:
         """Returns m + U z for z `(B, *E)`."""

@@ -191,8 +191,19 @@ def walkback_priors() -> Iterable[Component]:
 
 @hookimpl
 def walkback_processes() -> Iterable[Component]:
-    """The tied walk."""
+    """The tied walk, and that of an operator's linear part."""
     yield Component("tied", "walkback.processes:TiedProcess", "Heat with the operator itself (Algorithm 1)")
+    yield Component(
+        "linear",
+        "walkback_paper.linear_walk:LinearWalk",
+        "Heat with the linear part of an operator around the linear mean; learns from jumps",
+        defaults={
+            "operator": {"mean": "linear", "basis": "auto"},
+            "prior": {"name": "gaussian", "basis": "auto"},
+            "objective": {"name": "kl"},
+            "training": {"updates": "online"},
+        },
+    )
 
 
 @hookimpl

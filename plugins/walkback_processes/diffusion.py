@@ -24,7 +24,7 @@ from torch import Tensor
 
 from walkback.errors import ConfigurationError
 from walkback.kernels import Kernel
-from walkback.noising import BitNoise, GaussianNoise, Reversing, SymbolNoise
+from walkback.noising import BitNoise, GaussianNoise, Reversing, SymbolNoise, Visits
 from walkback.noising.base import time_like
 from walkback.operators import Conditional, DataAware, TransitionOperator
 from walkback.processes import Abridged, Jumping, OperatorAware, Process, Stepwise
@@ -33,7 +33,6 @@ from walkback.state import State, Support, leaves
 from walkback.support.readings import Numbers
 from walkback.walk import Start, Transition
 from walkback_processes.noises import Positive, forgetting_temperature, operator_variance, require_support
-from walkback_processes.visits import Visits
 
 NoiseName: TypeAlias = Literal["exploding", "preserving", "flips", "symbols"]
 

@@ -22,13 +22,13 @@ from pydantic import PositiveInt
 from torch import Tensor
 
 from walkback.kernels import Kernel
+from walkback.noising import Visits
 from walkback.operators import DataAware, TransitionOperator
 from walkback.processes import OperatorAware, Process, Reconstructing
 from walkback.schedules import Level, Levels
 from walkback.state import State
 from walkback.walk import Start, Transition
 from walkback_processes.noises import ChosenNoise, NoiseName, Positive
-from walkback_processes.visits import Visits
 
 
 class Corrupting(Process, Reconstructing, DataAware, OperatorAware, ABC):

@@ -19,7 +19,7 @@ from tests.toy.statistics import normal
 from tests.toy.trainers import ROWS, batchnorm_conv, everything, resumed, trainer
 from torch import Tensor
 
-import walkback.training.run as walkback_run
+import walkback.training.run_bound as walkback_run
 from walkback.kernels import Kernel
 from walkback.measuring.estimates import NotFiniteValuesError
 from walkback.objectives import Objective
@@ -222,7 +222,7 @@ from tests.toy.trainers import ROWS, small_model
 from tests.toy.learned import seeing_gaussian
 from tests.toy.data import InMemory
 from walkback.configuration.settings import TrainingSettings
-from walkback.training.distributed import World
+from walkback.support.world import World
 from walkback.training.finite import NotFiniteError
 from walkback.training.trainer import Trainer
 

@@ -11,7 +11,7 @@ from typing import Any, TextIO, final
 import torch
 from torch import Tensor, nn
 
-from walkback.data import Centred, DataInfo, Dataset, Labelled, Split
+from walkback.data import Augmented, Centred, DataInfo, Dataset, Labelled, Split
 from walkback.diagnostics import Diagnostic, Subject
 from walkback.errors import ConfigurationError, WalkbackError
 from walkback.kernels import BernoulliKernel, Divergent, Expecting, Kernel, NormalKernel
@@ -483,7 +483,7 @@ class BrokenPath(PathObjective):
 
 
 @final
-class BrokenData(Dataset, Centred, Labelled):
+class BrokenData(Dataset, Augmented, Centred, Labelled):
     """Grey points in [0, 1]."""
 
     def __init__(self, *, fault: str = "") -> None:
@@ -520,6 +520,14 @@ class BrokenData(Dataset, Centred, Labelled):
         if self.fault == "shuffled":
             return found[torch.randperm(len(found), generator=generator)]
         return found.double() if self.fault == "double states" else found
+
+    def augmented(self, rows: Tensor, generator: torch.Generator) -> Tensor:
+        if self.fault == "augmented floats":
+            return rows.float()
+        source = None if self.fault == "augmented by chance" else generator
+        found = rows if self.fault == "augmented in place" else rows.clone()
+        found[torch.rand(len(rows), generator=source) < 0.5] //= 2
+        return found
 
     def centres(self, rows: Tensor) -> Tensor:
         found = (rows + 0.5) / 256

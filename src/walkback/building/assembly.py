@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import importlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -170,10 +170,16 @@ def _require_told(operator: TransitionOperator, data_space: StateSpace) -> None:
         )
 
 
-def fit_to_data(model: Model, dataset: Dataset, seed: int) -> None:
+def fit_to_data(
+    model: Model, dataset: Dataset, seed: int, fitted: Callable[[TransitionOperator], None] | None = None
+) -> None:
     """Fit operator, process and prior to training examples, if there are any: a random part of a large dataset.
 
-    The model must be on the CPU.
+    Args:
+        model: The model, on the CPU.
+        dataset: Prepared data.
+        seed: Seed of the choice of examples, and of the noise in them.
+        fitted: Called with the fitted operator, before the others are fitted: may change it.
     """
     if not len(dataset.examples("train")):
         return
@@ -186,6 +192,8 @@ def fit_to_data(model: Model, dataset: Dataset, seed: int) -> None:
     for part in (model.operator, model.process):
         if isinstance(part, DataAware):
             part.fit_data(data)
+    if fitted is not None:
+        fitted(model.operator)
     if isinstance(model.process, OperatorAware):
         model.process.fit_operator(model.operator)
     with torch.no_grad():

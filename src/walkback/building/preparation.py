@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from copy import deepcopy
 from dataclasses import dataclass, field, fields, replace
+from functools import partial
 from typing import Any
 
 import torch
@@ -20,6 +21,7 @@ from walkback.building.assembly import (
     fit_to_data,
 )
 from walkback.building.devices import Precision, resolve_device, resolve_precision
+from walkback.building.initial import adopt, initial_operator
 from walkback.building.origins import origins
 from walkback.configuration.config import RunConfig
 from walkback.data import Dataset, prepare_data
@@ -106,6 +108,8 @@ def prepare(
     device_name: str | None = None,
     instances: Instances | None = None,
     watch: Watch | None = None,
+    *,
+    resumes: bool = False,
 ) -> Prepared:
     """Build the parts of a configuration on this machine.
 
@@ -115,13 +119,17 @@ def prepare(
         device_name: Device that overrides the configuration's, for one of several processes.
         instances: Instances that replace parts; operator, process and prior are fitted to the data in place.
         watch: Receives progress of long preparations.
+        resumes: Whether the weights will be replaced by those of a checkpoint of the same run, so that
+            `training.initial` is not read.
 
     Raises:
+        CheckpointError: `training.initial` is not a usable checkpoint.
         ConfigurationError: The device does not exist, or components do not fit one another or the data.
         DataError: The data cannot be read or downloaded.
         PluginError: A component cannot be built.
     """
     given = instances or Instances()
+    initial = None if resumes else initial_operator(config.training.initial, registry)
     device = resolve_device(device_name or config.run.device)
     metrics, loggers = build_metrics(config, registry), build_loggers(config, registry)
     objective = build_objective(config.objective, registry) if given.objective is None else given.objective
@@ -137,7 +145,12 @@ def prepare(
         config.run.seed,
         {section: getattr(given, section) for section in sections},
     )
-    fit_to_data(model, dataset, config.run.seed)
+    fit_to_data(
+        model,
+        dataset,
+        config.run.seed,
+        None if initial is None else partial(adopt, initial=initial, file=config.training.initial),
+    )
     precision = resolve_precision(config.run.precision, device)
     model = model.to(device)
     return Prepared(config, registry, dataset, model, objective, device, precision, given, metrics, loggers)

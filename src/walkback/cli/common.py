@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeAlias, TypeVar
@@ -12,6 +13,7 @@ from walkback.cli.console import Output
 from walkback.component import Kind
 from walkback.extensions.loader import chosen
 from walkback.extensions.registry import Registry
+from walkback.support.processes import follow_parent, is_one_of_several, require_few, talks
 from walkback.support.readouts import READOUTS, Readout
 
 if TYPE_CHECKING:
@@ -92,6 +94,19 @@ def carry_out(ctx: typer.Context, output: Output, job: Job[Result], *, shown: bo
         return jobs.carry_out(job, registry_of(ctx), watch)
 
 
+def carry_out_together(ctx: typer.Context, output: Output, job: Job[Result], nproc: int) -> Result | None:
+    """Carry out a job in `nproc` processes, or with others that a launcher has started; None where nothing is shown."""
+    if is_one_of_several():
+        follow_parent()
+    elif nproc > 1:
+        from walkback.jobs.launch import launch
+
+        require_few(nproc, f"--nproc {nproc}")
+        raise typer.Exit(launch(nproc, sys.argv[1:]))
+    result = carry_out(ctx, output, job, shown=talks())
+    return result if talks() else None
+
+
 def data_overrides(assignments: Sequence[str] | None) -> list[str]:
     """Convert options of a dataset, `OPTION=VALUE`, to overrides of the configuration, `data.OPTION=VALUE`."""
     return [a if "." in a.partition("=")[0] else f"data.{a}" for a in assignments or ()]
@@ -149,6 +164,9 @@ Excursion: TypeAlias = Annotated[
         help="Heat this many levels of the schedule and cool them back in each step at T = 1, by 2 runs of the network "
         "per level (default: single steps, 1 run).",
     ),
+]
+NumProcesses: TypeAlias = Annotated[
+    int, typer.Option("--nproc", min=1, help="Number of processes to divide the work among, one per device.")
 ]
 Seed: TypeAlias = Annotated[int, typer.Option(min=0, help="Seed.")]
 Device: TypeAlias = Annotated[str, typer.Option(metavar="auto|cpu|cuda[:i]", help="Device to compute on.")]

@@ -15,12 +15,14 @@ from walkback.cli.common import (
     ForcePlot,
     Json,
     MeasuringPrecision,
+    NumProcesses,
     OldKeep,
     Plot,
     Seed,
     TrustData,
     WorkDirectory,
     carry_out,
+    carry_out_together,
     completion,
     registry_of,
 )
@@ -104,6 +106,7 @@ def diagnose(
     force: ForcePlot = False,
     seed: Seed = 0,
     device: Device = "auto",
+    nproc: NumProcesses = 1,
     precision: MeasuringPrecision = "auto",
     json: Json = False,
 ) -> None:
@@ -144,7 +147,7 @@ def diagnose(
             )
         job = DiagnoseJob(
             diagnostic=name,
-            model=ModelRequest(checkpoint, device, precision),
+            model=ModelRequest(checkpoint, device, precision, launched=True),
             options=options,
             data=DataRequest(data, of_data, trust_data),
             thresholds=limits,
@@ -155,7 +158,10 @@ def diagnose(
             seed=seed,
             say=flags,
         )
-        found = carry_out(ctx, output, job)
+        together = carry_out_together(ctx, output, job, nproc)
+        if together is None:
+            return
+        found = together
     tell_report(output, found.report, json=json, plot=plot, beyond=list(found.beyond))
     for sentence in found.beyond:
         output.error(sentence)

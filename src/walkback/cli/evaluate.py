@@ -15,6 +15,7 @@ from walkback.cli.common import (
     Json,
     MeasuringPrecision,
     NumLevels,
+    NumProcesses,
     OldKeep,
     OldSteps,
     Plot,
@@ -22,7 +23,7 @@ from walkback.cli.common import (
     Seed,
     TrustData,
     WorkDirectory,
-    carry_out,
+    carry_out_together,
 )
 from walkback.cli.console import Output
 from walkback.cli.reports import tell_report
@@ -75,6 +76,7 @@ def evaluate(
     force: ForcePlot = False,
     seed: Seed = 0,
     device: Device = "auto",
+    nproc: NumProcesses = 1,
     precision: MeasuringPrecision = "auto",
     json: Json = False,
 ) -> None:
@@ -94,7 +96,7 @@ def evaluate(
 
     output = Output()
     job = EvaluateJob(
-        model=ModelRequest(checkpoint, device, precision),
+        model=ModelRequest(checkpoint, device, precision, launched=True),
         data=DataRequest(data, tuple(assignments or ()), trust_data),
         plan=EvaluationPlan(
             split=split,
@@ -115,5 +117,6 @@ def evaluate(
         overwrite=force,
         say=flags,
     )
-    report = carry_out(ctx, output, job)
-    tell_report(output, report, json=json, plot=plot)
+    report = carry_out_together(ctx, output, job, nproc)
+    if report is not None:
+        tell_report(output, report, json=json, plot=plot)

@@ -153,7 +153,7 @@ def run(
         if config.run.nproc > 1:
             from walkback.jobs.launch import launch
 
-            raise typer.Exit(launch(config.run.nproc, sys.argv[1:]))
+            raise typer.Exit(launch(config.run.nproc, sys.argv[1:], "; go on with --resume"))
     trained = carry_out(ctx, output, job, shown=talks())
     if trained is not None:
         _report(trained.result, output, json)

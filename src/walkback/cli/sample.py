@@ -17,11 +17,12 @@ from walkback.cli.common import (
     Json,
     Label,
     NumLevels,
+    NumProcesses,
     OldSteps,
     ReadoutOption,
     Seed,
     TrustData,
-    carry_out,
+    carry_out_together,
 )
 from walkback.cli.console import Output
 from walkback.support.formats import CHAINS, PICTURES, STATES, listed
@@ -72,6 +73,7 @@ def sample(
     ] = 1000,
     seed: Seed = 0,
     device: Device = "auto",
+    nproc: NumProcesses = 1,
     precision: DrawingPrecision = "auto",
     compiled: Annotated[
         bool,
@@ -103,7 +105,7 @@ def sample(
 
     output = Output()
     job = SampleJob(
-        model=ModelRequest(checkpoint, device, precision),
+        model=ModelRequest(checkpoint, device, precision, launched=True),
         num=num,
         start=start,
         split=split,
@@ -122,7 +124,9 @@ def sample(
         seed=seed,
         say=flags,
     )
-    drawn = carry_out(ctx, output, job)
+    drawn = carry_out_together(ctx, output, job, nproc)
+    if drawn is None:
+        return
     if json:
         output.emit_json({"file": str(out), "num": drawn.num, "frames": len(drawn.steps), **drawn.protocol})
     else:

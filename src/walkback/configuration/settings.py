@@ -74,6 +74,10 @@ class TrainingSettings(Settings):
         None,
         description="Minutes to train, without validation and drawing; training.steps remains a second limit.",
     )
+    initial: str | None = Field(
+        None,
+        description="Checkpoint whose operator training starts from, with its weights and fitted buffers.",
+    )
     batch_size: PositiveInt = Field(
         100, description="Number of walks per minibatch; the random numbers of a run depend on it."
     )
@@ -166,6 +170,10 @@ class RunSettings(Settings):
         False,
         description="Whether processes divide weights, gradients and moments among them (FSDP2), for networks that do "
         "not fit one device; if not, each process has all of them.",
+    )
+    sync_batch_norm: bool = Field(
+        False,
+        description="Whether batch norm takes the statistics of training over the rows of all processes.",
     )
 
 

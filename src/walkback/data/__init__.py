@@ -26,6 +26,7 @@ from walkback.data.batches import (
 )
 from walkback.data.dataset import (
     SPLITS,
+    Augmented,
     Centred,
     Condition,
     DataInfo,
@@ -41,6 +42,7 @@ from walkback.data.dataset import (
 
 __all__ = [
     "SPLITS",
+    "Augmented",
     "Batch",
     "Centred",
     "Condition",

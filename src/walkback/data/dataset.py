@@ -239,6 +239,14 @@ class Centred(ABC):
         """Return x = E[s_0 | row], `(B, *E)`, float, on the device of the stored rows `(B, *E)`."""
 
 
+class Augmented(ABC):
+    """Capability of a dataset: training may take changed examples, of which there are more than in the data."""
+
+    @abstractmethod
+    def augmented(self, rows: Tensor, generator: torch.Generator) -> Tensor:
+        """Return stored rows `(B, *E)` changed at random, of the same type, on the device of both arguments."""
+
+
 class Labelled(ABC):
     """Capability of a dataset: its examples may have classes. Use `has_classes` to check whether they do."""
 

@@ -14,8 +14,9 @@ from walkback.data import Dataset
 from walkback.diagnostics import Diagnostic
 from walkback.errors import ConfigurationError
 from walkback.extensions.registry import Registry
-from walkback.jobs.inputs import DataRequest, ModelRequest
+from walkback.jobs.inputs import DataRequest, ModelRequest, joined
 from walkback.jobs.job import Say, at_least, keywords
+from walkback.measuring.calls import divided_calls
 from walkback.measuring.diagnose import build_diagnostic, diagnose_model
 from walkback.measuring.provenance import Provenance
 from walkback.pictures.plots import check_plot_target
@@ -100,8 +101,9 @@ class DiagnoseJob:
             data()
         provenance = Provenance.of(loaded, self.seed, diagnostic=table, **chain)
         facts = {**provenance.to_dict(), "device": str(loaded.device), "data": self.data.name}
-        pieces = WorkCache(self.cache, facts)
-        return CheckedDiagnosis(loaded, diagnostic, provenance, data, pieces, self.thresholds)
+        pieces = WorkCache(self.cache if self.model.writes else None, facts)
+        launched = self.model.launched
+        return CheckedDiagnosis(loaded, diagnostic, provenance, data, pieces, self.thresholds, launched)
 
     def _built(self, registry: Registry) -> tuple[Diagnostic, dict[str, Any]]:
         """Return the diagnostic and its description in the protocol."""
@@ -126,6 +128,7 @@ class CheckedDiagnosis:
         data: Returns the data to compare with, prepared on the first call.
         cache: Cache of finished parts.
         thresholds: See `DiagnoseJob`.
+        launched: See `ModelRequest`.
     """
 
     loaded: LoadedModel
@@ -134,13 +137,20 @@ class CheckedDiagnosis:
     data: Callable[[], Dataset]
     cache: WorkCache
     thresholds: tuple[tuple[str, float], ...]
+    launched: bool = False
 
     def run(self, watch: Watch) -> Diagnosis:
-        """Measure and compare the figures with the thresholds; raises WalkbackError if the diagnostic fails."""
-        with self.cache.noted():
-            report = diagnose_model(
-                self.loaded, self.diagnostic, self.provenance, self.data, self.cache, watch
-            )
+        """Measure and compare the figures with the thresholds; raises WalkbackError if the diagnostic fails.
+
+        Several processes measure the same and divide the rows of network calls.
+        """
+        with (
+            self.cache.noted(),
+            joined(self.loaded.device, self.launched) as world,
+            divided_calls(self.loaded.model.operator, world),
+        ):
+            cache = self.cache.divided(world)
+            report = diagnose_model(self.loaded, self.diagnostic, self.provenance, self.data, cache, watch)
         return judged(report, self.thresholds)
 
 

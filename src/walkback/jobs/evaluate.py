@@ -11,7 +11,7 @@ from walkback.building.assembly import LoadedModel
 from walkback.data import SPLITS, Dataset
 from walkback.errors import ConfigurationError
 from walkback.extensions.registry import Registry
-from walkback.jobs.inputs import DataRequest, ModelRequest
+from walkback.jobs.inputs import DataRequest, ModelRequest, joined
 from walkback.jobs.job import Say, at_least, keywords, one_of
 from walkback.known import require_density
 from walkback.measuring.bound import NO_BOUND
@@ -77,8 +77,9 @@ class EvaluateJob:
         self._require_enough(dataset)
         facts = plan_facts(plan, levels, dataset)
         protocol = Provenance.of(loaded, seed, **facts).on(dataset.info).to_dict()
-        cache = WorkCache(self.cache, {**protocol, "device": str(loaded.device)})
-        return CheckedEvaluation(loaded, dataset, plan, levels, protocol, cache)
+        directory = self.cache if self.model.writes else None
+        cache = WorkCache(directory, {**protocol, "device": str(loaded.device)})
+        return CheckedEvaluation(loaded, dataset, plan, levels, protocol, cache, self.model.launched)
 
     def _require_consistent(self) -> None:
         plan, say = self.plan, self.say
@@ -151,6 +152,7 @@ class CheckedEvaluation:
         levels: Levels of the heating paths.
         protocol: How the figures are made.
         cache: Cache of finished batches.
+        launched: See `ModelRequest`.
     """
 
     loaded: LoadedModel
@@ -159,10 +161,10 @@ class CheckedEvaluation:
     levels: Levels
     protocol: Mapping[str, Any]
     cache: WorkCache
+    launched: bool = False
 
     def run(self, watch: Watch) -> Report:
-        """Evaluate and return the report."""
-        with self.cache.noted():
-            return evaluate_model(
-                self.loaded, self.dataset, self.plan, self.levels, self.protocol, self.cache, watch
-            )
+        """Evaluate and return the report; of several processes, that of the first one is complete."""
+        with self.cache.noted(), joined(self.loaded.device, self.launched) as world:
+            parts = self.loaded, self.dataset, self.plan, self.levels, self.protocol
+            return evaluate_model(*parts, self.cache.divided(world), watch, world)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal, TypeAlias
@@ -18,7 +19,9 @@ from walkback.errors import ConfigurationError
 from walkback.extensions.registry import Registry
 from walkback.jobs.job import Say
 from walkback.storage.store import checkpoint_in
+from walkback.support.processes import talks
 from walkback.support.watch import Watch
+from walkback.support.world import World, joined_world, local_device
 
 PrecisionName: TypeAlias = Literal["auto", "fp32", "bf16"]
 
@@ -31,11 +34,18 @@ class ModelRequest:
         source: A checkpoint, the directory of a run, or a model in memory.
         device: "auto", "cpu" or "cuda[:i]".
         precision: Precision of the networks, see `open`.
+        launched: Whether this may be one of several processes started by a launcher to do a job together.
     """
 
     source: Path | LoadedModel
     device: str = "auto"
     precision: PrecisionName = "auto"
+    launched: bool = False
+
+    @property
+    def writes(self) -> bool:
+        """Whether this process writes files: the only one, or the first of several."""
+        return talks() or not self.launched
 
     @property
     def files(self) -> tuple[Path, ...]:
@@ -58,7 +68,7 @@ class ModelRequest:
             ConfigurationError: The device does not exist, or a model in memory is on another one.
             PluginError: A required plugin is broken.
         """
-        device = resolve_device(self.device)
+        device = resolve_device(local_device(self.device) if self.launched else self.device)
         loaded = self._loaded(registry, watch, device)
         auto = self.precision == "auto"
         precision = "fp32" if auto and densities else resolve_precision(self.precision, loaded.device)
@@ -76,6 +86,11 @@ class ModelRequest:
         if path != self.source:
             watch.note(f"Taking {path}.")
         return load_model(path, registry, device)
+
+
+def joined(device: torch.device, launched: bool) -> AbstractContextManager[World]:
+    """Join the processes that do a job together, see `joined_world`; a single process unless `launched`."""
+    return joined_world(device) if launched else nullcontext(World())
 
 
 @dataclass(frozen=True, slots=True)

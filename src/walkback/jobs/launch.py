@@ -1,4 +1,4 @@
-"""`--nproc N`: run the command line in N processes that train one operator together, started by torch's launcher.
+"""`--nproc N`: run the command line in N processes that do one job together, started by torch's launcher.
 
 Equivalent to `torchrun --nproc-per-node N -m walkback …`, except for the output: only the first process prints.
 The stderr of another process is shown if that process caused a failure.
@@ -25,11 +25,16 @@ _STOPPED = tuple(128 + number for number in (signal.SIGINT, signal.SIGTERM, sign
 """Exit codes of a process that was stopped by a signal."""
 
 
-def launch(nproc: int, arguments: Sequence[str]) -> int:
+def launch(nproc: int, arguments: Sequence[str], advice: str = "") -> int:
     """Run `walkback` with `arguments` in `nproc` processes and return 0, or the exit code of the failed process.
 
     A signal to this process is forwarded to all of them, and they have time to save. If one fails, the others are
     terminated.
+
+    Args:
+        nproc: Number of processes.
+        arguments: Of the command line.
+        advice: What to do when a process is lost, at the end of the sentence that says so.
 
     Raises:
         Interrupted: The processes were stopped by a signal; the first one has reported it.
@@ -57,7 +62,7 @@ def launch(nproc: int, arguments: Sequence[str]) -> int:
             raise Interrupted(stopped.sigval, None, 0) from None
         except ChildFailedError as failed:
             codes = {rank: failure.exitcode for rank, failure in failed.failures.items()}
-            return _failed(codes, nproc, Path(place))
+            return _failed(codes, nproc, Path(place), advice)
         return 0
 
 
@@ -80,7 +85,7 @@ def _blamed(codes: Mapping[int, int]) -> int:
     return min(codes, key=rank_of_blame)
 
 
-def _failed(codes: Mapping[int, int], nproc: int, place: Path) -> int:
+def _failed(codes: Mapping[int, int], nproc: int, place: Path, advice: str) -> int:
     """Report the cause of a failure unless the first process has done so, and return the exit code."""
     rank = _blamed(codes)
     status = codes[rank]
@@ -89,7 +94,7 @@ def _failed(codes: Mapping[int, int], nproc: int, place: Path) -> int:
         raise Interrupted(code - 128, None, 0)
     if status < 0:
         name = signal.Signals(-status).name
-        sys.stderr.write(f"error: Process {rank + 1} of {nproc} was ended by {name}; go on with --resume.\n")
+        sys.stderr.write(f"error: Process {rank + 1} of {nproc} was ended by {name}{advice}.\n")
     # With code 1, the first process may have reported only that it lost this one, and not why.
     if rank and (code == 1 or codes.get(0) != code):
         for voice in place.rglob(f"{rank}/stderr.log"):

@@ -20,7 +20,7 @@ from walkback.building.data_of_model import first_examples
 from walkback.data import SPLITS, Batch, DataInfo, Split
 from walkback.errors import ConfigurationError
 from walkback.extensions.registry import Registry
-from walkback.jobs.inputs import DataRequest, ModelRequest, require_states
+from walkback.jobs.inputs import DataRequest, ModelRequest, joined, require_states
 from walkback.jobs.job import Say, at_least, keywords, one_of
 from walkback.jobs.labels import NONE, LabelRequest, unlabelled
 from walkback.measuring.provenance import Provenance
@@ -34,6 +34,7 @@ from walkback.sampling.readout import read_out, require_readout
 from walkback.schedules import Levels
 from walkback.state import Context
 from walkback.storage.files import require_apart
+from walkback.support.processes import world_size
 from walkback.support.readouts import Readout
 from walkback.support.sizes import require_room
 from walkback.support.watch import Watch
@@ -142,7 +143,13 @@ class SampleJob:
         protocol = self._protocol(loaded, levels, data, facts)
         recorder = self._recorder(loaded.info, plan, protocol)
         context = labels.of(plan.num, self.seed, own)
-        return CheckedSampling(chains, plan, levels, start, context, self.readout, protocol, recorder)
+        if self.model.launched and world_size() > -(-plan.num // plan.batch_size):
+            watch.note(
+                f"{world_size()} processes divide {-(-plan.num // plan.batch_size)} batches: lower "
+                f"{self.say('batch_size')} to use all of them."
+            )
+        drawing = CheckedSampling(chains, plan, levels, start, context, self.readout, protocol, recorder)
+        return replace(drawing, launched=self.model.launched)
 
     @property
     def _origin(self) -> str:
@@ -226,7 +233,7 @@ class SampleJob:
     def _recorder(
         self, info: DataInfo, plan: SamplePlan, protocol: Mapping[str, Any]
     ) -> AbstractContextManager[Recorder]:
-        if self.out is None:
+        if self.out is None or not self.model.writes:
             return nullcontext(_Memory())
         return open_sink(
             self.out,
@@ -270,6 +277,7 @@ class CheckedSampling:
         readout: How states are shown.
         protocol: How the samples are made.
         recorder: Receives the frames.
+        launched: See `ModelRequest`.
     """
 
     loaded: LoadedModel
@@ -280,20 +288,22 @@ class CheckedSampling:
     readout: Readout
     protocol: Mapping[str, Any]
     recorder: AbstractContextManager[Recorder]
+    launched: bool = False
 
     def run(self, watch: Watch) -> SampleResult:
-        """Draw samples and record frames as they are computed.
+        """Draw samples and record frames as they are computed; of several processes, the first one records them.
 
         Raises:
             WalkbackError: A state is not finite, or the file cannot be written.
         """
         model, names, steps, nameless = self.loaded.model, self.loaded.info.categories, [], 0
-        with self.recorder as recorder, self.loaded.drawing():
+        device, together = self.loaded.device, joined(self.loaded.device, self.launched)
+        with together as world, self.recorder as recorder, self.loaded.drawing():
             watch.stage("Sampling", self.plan.total_steps(self.levels))
-            context = None if self.labels is None else self.labels.to(self.loaded.device)
-            drawn = sample_frames(model, self.levels, self.plan, self.loaded.device, self.start, context)
+            context = None if self.labels is None else self.labels.to(device)
+            drawn = sample_frames(model, self.levels, self.plan, device, self.start, context, world)
             for done, step, state in drawn:
-                if step is not None and state is not None:
+                if step is not None and state is not None and world.is_main:
                     shown = read_out(model.operator, state, self.readout, context)
                     shown = require_finite(shown, f"the readout '{self.readout}'")
                     recorder.add(step, self.loaded.info.values(shown))

@@ -33,7 +33,7 @@ from walkback.support.interrupts import Stop, stoppable
 from walkback.support.processes import require_few, world_size
 from walkback.support.threads import cpu_threads
 from walkback.support.watch import Watch
-from walkback.training.distributed import joined_world, local_device
+from walkback.support.world import joined_world, local_device
 from walkback.training.metrics_file import FILE_NAME, read_records
 from walkback.training.outcomes import execute
 from walkback.training.precision import settled
@@ -113,7 +113,7 @@ class TrainJob:
         if resume is not None and resume != "auto":
             return self._resumed(registry, *parse_resume(resume))
         config = choices.resolve(registry)
-        require_few(config.run.nproc)
+        require_few(config.run.nproc, f"run.nproc = {config.run.nproc}")
         if resume == "auto":
             found = self.out or newest(default_stem(config.operator.name, config.data.name))
             if found is not None and (found / "config.toml").exists():
@@ -135,7 +135,14 @@ class TrainJob:
         require_consistent(config, registry, instances)
         watch.stage(f"Preparing {config.data.name}", 0)
         with cpu_threads(config.run.threads):
-            prepared = prepare(config, registry, local_device(config.run.device), instances.copied(), watch)
+            prepared = prepare(
+                config,
+                registry,
+                local_device(config.run.device),
+                instances.copied(),
+                watch,
+                resumes=resumed is not None and resumed.saved is not None,
+            )
             require_trainable(prepared)
             prepared = settled(prepared, watch)
         if prepared.dataset.info.standardized is not None:

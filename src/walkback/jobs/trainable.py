@@ -21,7 +21,7 @@ from walkback.schedules import Learned
 from walkback.support.seeding import generator
 from walkback.support.sizes import require_room
 from walkback.support.text import one_line
-from walkback.training.engines import require_shardable
+from walkback.training.engines import require_shardable, require_synchronizable
 from walkback.training.learned_levels import require_learnable_levels
 from walkback.training.paths import require_reparametrized
 from walkback.training.persistent_chains import chain_rows
@@ -75,6 +75,8 @@ def require_trainable(prepared: Prepared) -> None:
         if isinstance(schedule, Learned):
             others = [*others, prepared.model.modules["schedule"]]
         require_shardable(prepared.model.operator, others)
+    if prepared.config.run.sync_batch_norm:
+        require_synchronizable(prepared.model.operator, prepared.device)
 
 
 def _require_bound(prepared: Prepared) -> None:

@@ -26,6 +26,7 @@ from walkback.model import Model
 from walkback.report import Figure, number
 from walkback.schedules import Levels
 from walkback.state import Context
+from walkback.support.world import World
 
 NO_BOUND = (
     "There is no bound on the likelihood: this process teaches the operator to reconstruct examples, and defines no "
@@ -160,11 +161,14 @@ def estimate_bound(
     model: Model,
     batches: Sequence[Batch],
     info: DataInfo,
-    generator: torch.Generator,
+    generator: torch.Generator | Sequence[torch.Generator],
     *,
     paths: int = 1,
+    world: World | None = None,
 ) -> BoundEstimate:
     """Estimate -E[L] over batches of data, `paths` heating paths each, on the schedule's fixed levels.
+
+    Processes of a `world` divide the batches, each with a generator of its own, and all return the estimate.
 
     If batches have a context, e.g. class labels, the result bounds the likelihood of data given their context.
 
@@ -172,11 +176,16 @@ def estimate_bound(
         WalkbackError: A path's bound is not finite, or there are too few examples for a standard error.
     """
     require_enough(sum(len(batch) for batch in batches), "examples", "their number")
-    levels = model.levels()
+    levels, world = model.levels(), world or World()
+    noises = [generator] * len(batches) if isinstance(generator, torch.Generator) else generator
+    works: dict[int, Tensor] = {}
     with model.evaluating():
         # Works stay on the device until all paths are drawn: reading one after each path would stall the device.
-        works = [
-            torch.stack([path.bound.work for path in heat(model, batch, info, levels, generator, paths)], 1)
-            for batch in batches
-        ]
-    return BoundEstimate.of(torch.cat(works), info, len(levels))
+        for number in range(world.rank, len(batches), world.size):
+            heated = heat(model, batches[number], info, levels, noises[number], paths)
+            works[number] = torch.stack([path.bound.work for path in heated], 1)
+    if world.size > 1:
+        own = {str(number): work for number, work in works.items()}
+        everything = [world.tensors_from(rank, own) for rank in range(world.size)]
+        works = {int(number): work for part in everything for number, work in part.items()}
+    return BoundEstimate.of(torch.cat([works[number] for number in range(len(batches))]), info, len(levels))

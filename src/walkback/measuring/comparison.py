@@ -20,16 +20,31 @@ from walkback.schedules import Levels
 from walkback.state import Context
 from walkback.support.seeding import generator
 from walkback.support.watch import Watch
+from walkback.support.world import World
 
 _MOST = 10_000
 """Largest number of training examples used for baselines and sample quality."""
 
 
 def comparison_figures(
-    model: Model, levels: Levels, dataset: Dataset, plan: EvaluationPlan, device: torch.device, watch: Watch
+    model: Model,
+    levels: Levels,
+    dataset: Dataset,
+    plan: EvaluationPlan,
+    device: torch.device,
+    watch: Watch,
+    world: World | None = None,
 ) -> tuple[tuple[Figure, ...], tuple[str, ...]]:
-    """Return figures of the baselines and of sample quality that the plan asks for, and warnings about missing ones."""
-    if not (plan.baselines or plan.samples):
+    """Return figures of the baselines and of sample quality that the plan asks for, and warnings about missing ones.
+
+    The processes of a `world` divide the samples, and the first one compares them.
+    """
+    world = world or World()
+    samples: Tensor | None = None
+    if plan.samples:
+        context = context_of(dataset, plan.split, slice(plan.samples), device)
+        samples = _samples(model, levels, plan, device, watch, context, world)
+    if not (world.is_main and (plan.baselines or plan.samples)):
         return (), ()
     lost: tuple[str, ...] = ()
     train = _states(dataset, "train", _MOST, plan.seed)
@@ -46,10 +61,8 @@ def comparison_figures(
                 "the baselines are unconditional: their NLL is -log p(x), the model's is -log p(x | label).",
             )
         watch.advance(1, {})
-    if plan.samples:
+    if samples is not None:
         real = _states(dataset, plan.split, plan.samples, plan.seed)
-        context = context_of(dataset, plan.split, slice(plan.samples), device)
-        samples = _samples(model, levels, plan, device, watch, context)
         watch.stage("Comparing", 1)
         judge = label_classifier(dataset, plan.seed) if plan.classifier else None
         found += quality_figures(samples, real, train, dataset.info, seed=plan.seed, classifier=judge)
@@ -63,14 +76,20 @@ def _states(dataset: Dataset, split: Split, most: int, seed: int) -> Tensor:
 
 
 def _samples(
-    model: Model, levels: Levels, plan: EvaluationPlan, device: torch.device, watch: Watch, context: Context
+    model: Model,
+    levels: Levels,
+    plan: EvaluationPlan,
+    device: torch.device,
+    watch: Watch,
+    context: Context,
+    world: World,
 ) -> Tensor:
     """Draw annealed samples, on the CPU, with the class labels (if any) of the examples that they are compared with."""
     wanted = SamplePlan(num=plan.samples, seed=plan.seed, batch_size=plan.batch_size)
     watch.stage("Sampling", wanted.total_steps(levels))
     found: Tensor | None = None
     model = own_chain(model)
-    for done, step, state in sample_frames(model, levels, wanted, device, context=context):
+    for done, step, state in sample_frames(model, levels, wanted, device, None, context, world):
         watch.advance(done, {})
         if step is not None and state is not None:
             found = read_out(model.operator, state, plan.readout, context).float().cpu()

@@ -31,6 +31,7 @@ from walkback.storage.work_cache import WorkCache
 from walkback.support.extras import MissingLibraryError
 from walkback.support.memory import within_memory
 from walkback.support.watch import Watch
+from walkback.support.world import World
 
 
 def evaluate_model(
@@ -41,6 +42,7 @@ def evaluate_model(
     protocol: Mapping[str, Any],
     cache: WorkCache,
     watch: Watch,
+    world: World | None = None,
 ) -> Report:
     """Measure likelihood, bracket, baselines and sample quality of a model.
 
@@ -52,6 +54,7 @@ def evaluate_model(
         protocol: Protocol of the report.
         cache: Stores finished batches, so that an interrupted evaluation can be resumed.
         watch: Receives progress.
+        world: The place of this process among those that divide the examples; only the first one makes comparisons.
 
     Raises:
         WalkbackError: A figure would be wrong: works are not finite, states are clipped, or there are too few examples.
@@ -62,7 +65,7 @@ def evaluate_model(
     )
     if without_bound(model.process):
         with limit, loaded.computing():
-            compared, lost = comparison_figures(model, levels, dataset, plan, device, watch)
+            compared, lost = comparison_figures(model, levels, dataset, plan, device, watch, world)
         return _without_bound(compared, (*_remarks(plan, dataset), *lost), protocol)
     with limit, loaded.computing():
         heated = heat_data(model, dataset, plan, levels, device, cache, watch)
@@ -72,7 +75,7 @@ def evaluate_model(
         if plan.simulated:
             simulated = bracket_simulated(model, dataset.info, plan, levels, device, cache, watch)
             tails = [*tails, *bracket_figures(simulated, dataset.info)]
-        compared, lost = comparison_figures(model, levels, dataset, plan, device, watch)
+        compared, lost = comparison_figures(model, levels, dataset, plan, device, watch, world)
     return Report(
         name="evaluate",
         headline="bound",

@@ -4,7 +4,8 @@
     prior → cooled s_0 → heated again   → bracket of E[-log p(s_0)]
     training and held-out data          → baselines
 
-The works of a batch are one entry of the work cache, so finished batches are never recomputed.
+The works of a batch are one entry of the work cache, so finished batches are never recomputed, and several processes
+divide them.
 """
 
 from __future__ import annotations
@@ -155,33 +156,32 @@ def _in_batches(
     count = -(-num // plan.batch_size)
     each = plan.paths + cooled_first
     watch.stage(stage, num * each)
-    parts, done = [], 0
-    for number in range(count):
+
+    def compute(number: int) -> dict[str, Tensor]:
         size = min(plan.batch_size, num - number * plan.batch_size)
-        entry = f"{stage.lower()}-{number}"
-        part = cache.read(entry)
-        if part is None:
-            works, bounds, production = [], [], None
-            for path in works_of(number, size):
-                # Float64 before averaging: exp(-W) weighs works that differ by hundreds of nats.
-                works.append(path.work.double().cpu())
-                bounds.append(path.bound.work.double().cpu())
-                if len(works) > cooled_first:
-                    found = path.bound.production.double().cpu()
-                    production = found if production is None else production + found
-                watch.advance(done + size * len(works), {})
-            if production is None:
-                raise ConfigurationError("Got --paths 0, expected at least 1.")
-            part = {
-                "work": torch.stack(works, 1),
-                "bound": torch.stack(bounds, 1),
-                "production": production / plan.paths,
-            }
-            _require_finite(part, stage)
-            cache.write(entry, part)
+        works, bounds, production = [], [], None
+        for path in works_of(number, size):
+            # Float64 before averaging: exp(-W) weighs works that differ by hundreds of nats.
+            works.append(path.work.double().cpu())
+            bounds.append(path.bound.work.double().cpu())
+            if len(works) > cooled_first:
+                found = path.bound.production.double().cpu()
+                production = found if production is None else production + found
+            watch.advance(number * plan.batch_size * each + size * len(works), {})
+        if production is None:
+            raise ConfigurationError("Got --paths 0, expected at least 1.")
+        part = {
+            "work": torch.stack(works, 1),
+            "bound": torch.stack(bounds, 1),
+            "production": production / plan.paths,
+        }
+        _require_finite(part, stage)
+        return part
+
+    parts = []
+    for part in cache.pieces([f"{stage.lower()}-{number}" for number in range(count)], compute):
         parts.append(part)
-        done += size * each
-        watch.advance(done, {})
+        watch.advance(min(num, len(parts) * plan.batch_size) * each, {})
     work = torch.cat([part["work"] for part in parts])
     bound = torch.cat([part.get("bound", part["work"]) for part in parts])
     production = torch.cat([part["production"] for part in parts])

@@ -4,6 +4,7 @@
     gaussian   `GaussianNoise`, variance-exploding or variance-preserving
     discrete   `BitNoise` and `SymbolNoise`, which replace entries by uniform ones
     reversing  `Reversing`, operators that know the noise that they reverse
+    visits     `Visits`, how jumps spread the rows of a batch over levels
 
 The time of a state is τ_t = Σ_{i≤t} T_i, the total temperature of its steps (`Level.elapsed` is that of the colder
 state). All closed forms depend on levels through T_t and τ only: rows may be at different levels, and any schedule of
@@ -16,5 +17,6 @@ from walkback.noising.base import Noise
 from walkback.noising.discrete import BitNoise, SymbolNoise
 from walkback.noising.gaussian import Form, GaussianNoise, Moments
 from walkback.noising.reversing import Reversing
+from walkback.noising.visits import Visits
 
-__all__ = ["BitNoise", "Form", "GaussianNoise", "Moments", "Noise", "Reversing", "SymbolNoise"]
+__all__ = ["BitNoise", "Form", "GaussianNoise", "Moments", "Noise", "Reversing", "SymbolNoise", "Visits"]

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
+from itertools import repeat
 from typing import cast
 
 import torch
@@ -16,9 +17,10 @@ from walkback.operators import TransitionOperator, initial_state
 from walkback.sampling.chains import chain, cool
 from walkback.sampling.finite import FiniteStates
 from walkback.schedules import Levels
-from walkback.state import Context, State, concatenate, map_context
+from walkback.state import Context, State, concatenate, leaves, map_context
 from walkback.support.memory import within_memory
 from walkback.support.seeding import generator as seeded
+from walkback.support.world import World
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,6 +62,7 @@ def sample_frames(
     device: torch.device,
     start: Tensor | None = None,
     context: Context = None,
+    world: World | None = None,
 ) -> Iterator[tuple[int, int | None, State | None]]:
     """Run a plan, all batches in lockstep; yield (steps done, chain step, states `(num, *E)`) after every step.
 
@@ -72,6 +75,7 @@ def sample_frames(
         device: Device to compute on.
         start: Data `(num, *E)` that cooling starts from; None draws from the prior.
         context: Context that samples are conditioned on, `(num, …)`, on any device.
+        world: The place of this process among those that divide the batches; each yields the states of all.
 
     Raises:
         WalkbackError: The number of starts is not `plan.num`; or a state is not finite, before a frame after it is
@@ -83,6 +87,8 @@ def sample_frames(
         )
     # One stream of noise per batch, named by its first row. All batches advance together, so a frame of all chains can
     # be written before the next step, whatever the length of the chain.
+    world = world or World()
+    firsts = range(0, plan.num, plan.batch_size)
     operator = frozen(model.operator) if plan.compiled else model.operator
     streams = [
         _steps(
@@ -95,21 +101,38 @@ def sample_frames(
             None if start is None else start[first : first + plan.batch_size].to(device),
             map_context(partial(_part, first, plan.batch_size, device), context),
         )
-        for first in range(0, plan.num, plan.batch_size)
+        for first in firsts[world.rank :: world.size]
     ]
-    first = len(levels) + plan.extra
+    steps, first = plan.total_steps(levels), len(levels) + plan.extra
     size = min(plan.num, plan.batch_size)
     work = f"drawing {plan.num} samples, {size} at a time"
-    finite = FiniteStates(levels[::-1], plan.total_steps(levels))
+    finite = FiniteStates(levels[::-1], steps)
     with within_memory(work, "ask for fewer samples, or a smaller batch size"):
-        for done, states in enumerate(zip(*streams, strict=True)):
+        # A process may have no batches, but takes part in frames.
+        drawn: Iterable[tuple[State, ...]] = zip(*streams, strict=True) if streams else repeat((), steps + 1)
+        for done, own in enumerate(drawn):
             step = done - first
-            finite.add(*states)
+            if own:
+                finite.add(*own)
             if step >= 0 and step % plan.every == 0:
                 finite.require()
-                yield done, step, concatenate(states)
+                yield done, step, concatenate(_of_all(own, len(firsts), device, world))
             else:
                 yield done, None, None
+
+
+def _of_all(own: Sequence[State], count: int, device: torch.device, world: World) -> list[State]:
+    """Return the states of all `count` batches, of which this process has every `world.size`-th."""
+    if world.size == 1:
+        return list(own)
+    found: list[State] = []
+    for number in range(count):
+        place, source = divmod(number, world.size)
+        mine = leaves(own[place]) if source == world.rank else ()
+        parts = world.tensors_from(source, {str(index): leaf for index, leaf in enumerate(mine)})
+        rows = tuple(parts[str(index)].to(device) for index in range(len(parts)))
+        found.append(rows if len(rows) > 1 else rows[0])
+    return found
 
 
 def frozen(operator: TransitionOperator) -> TransitionOperator:

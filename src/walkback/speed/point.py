@@ -38,7 +38,7 @@ from walkback.support.memory_growth import added_by
 from walkback.support.processes import talks
 from walkback.support.seeding import generator
 from walkback.support.threads import cpu_threads
-from walkback.training.distributed import joined_world, local_device
+from walkback.support.world import joined_world, local_device
 from walkback.training.trainer import Trainer
 
 Axis: TypeAlias = Literal["batch", "levels", "size", "chain", "processes"]

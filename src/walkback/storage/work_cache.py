@@ -3,14 +3,15 @@
     directory/protocol.json          description of the measurement; other measurements reject the directory
     directory/<entry>.safetensors    finished pieces, each written atomically
 
-Without a directory nothing is cached.
+Without a directory nothing is cached. Several processes divide the pieces among them; the first one has the directory.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from copy import copy
 from pathlib import Path
 from typing import Any, final
 
@@ -21,6 +22,7 @@ from walkback.storage.files import remove_abandoned, write_json, writing_to
 from walkback.storage.migrations import WORK_CACHE
 from walkback.storage.tensorfile import read_tensors, save_tensors
 from walkback.support.textfile import read_text
+from walkback.support.world import World
 
 _PROTOCOL = "protocol.json"
 
@@ -40,6 +42,7 @@ class WorkCache:
 
     def __init__(self, directory: Path | None = None, protocol: Mapping[str, Any] | None = None) -> None:
         self._directory = directory
+        self._world = World()
         if directory is None:
             return
         file = directory / _PROTOCOL
@@ -60,8 +63,38 @@ class WorkCache:
             )
         write_json(file, WORK_CACHE.stamp() | {"protocol": wanted})
 
+    def divided(self, world: World) -> WorkCache:
+        """Return the same cache for processes that call its methods together."""
+        found = copy(self)
+        found._world = world
+        return found
+
+    def pieces(
+        self, names: Sequence[str], compute: Callable[[int], Mapping[str, Tensor]]
+    ) -> Iterator[dict[str, Tensor]]:
+        """Yield pieces on the CPU, in order: finished ones, others from `compute(number)`, which are stored.
+
+        Each piece is computed by one process, and yielded in all of them.
+        """
+        world = self._world
+        for first in range(0, len(names), world.size):
+            group = range(first, min(first + world.size, len(names)))
+            found = {number: piece for number in group if (piece := self._kept(names[number])) is not None}
+            missing = json.loads(world.text_from_main(json.dumps([n for n in group if n not in found])))
+            owners = {number: owner for owner, number in enumerate(missing)}
+            mine = {number: compute(number) for number in missing if owners[number] == world.rank}
+            for number in group:
+                owner = owners.get(number, 0)
+                piece = world.tensors_from(owner, mine.get(number) or found.get(number) or {})
+                if number in owners:
+                    self.write(names[number], piece)
+                yield piece
+
     def read(self, entry: str) -> dict[str, Tensor] | None:
         """Return a finished piece on the CPU, or None if it is missing or cannot be read."""
+        return self._world.tensors_from(0, self._kept(entry) or {}) or None
+
+    def _kept(self, entry: str) -> dict[str, Tensor] | None:
         if self._directory is None or not self._file(entry).exists():
             return None
         try:

@@ -45,10 +45,10 @@ def follow_parent() -> None:
     threading.Thread(target=look, name="follow-parent", daemon=True).start()
 
 
-def require_few(nproc: int) -> None:
-    """Raise ConfigurationError if `nproc` exceeds the number of processes that this machine can run in parallel."""
+def require_few(nproc: int, given: str) -> None:
+    """Raise ConfigurationError if `nproc`, as `given`, exceeds what this machine can run in parallel."""
     most = max(_FEWEST_LIMIT, _PER_CORE * (os.cpu_count() or 1))
     if nproc > most:
         raise ConfigurationError(
-            f"Got run.nproc = {nproc}, expected at most {most} on this machine: one process per device."
+            f"Got {given}, expected at most {most} on this machine: one process per device."
         )

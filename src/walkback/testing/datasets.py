@@ -8,7 +8,7 @@ from collections import Counter
 import torch
 from torch import Tensor
 
-from walkback.data import SPLITS, Centred, DataInfo, Dataset, Labelled, Split
+from walkback.data import SPLITS, Augmented, Centred, DataInfo, Dataset, Labelled, Split
 from walkback.errors import DataError
 from walkback.state import Space
 from walkback.support.seeding import generator
@@ -161,6 +161,26 @@ def _centres(case: Case) -> None:
         raise ConformanceError(
             f"Got a centre {missed:.4g} away from the mean of {_DRAWS} states of its example in one dimension, "
             f"expected at most {allowed:.2g} (6 standard errors): centre i is the mean of the states of row i."
+        )
+
+
+@DATASETS.check("augmented", "changed examples are examples: of the same type and shape, and row by row")
+def _augmented(case: Case) -> None:
+    dataset = _prepared(case)
+    if not isinstance(dataset, Augmented):
+        raise NotApplicable("The data do not change examples.")
+    rows = dataset.examples("train")[:_ROWS]
+    before = rows.clone()
+    found, again = (dataset.augmented(rows, generator("cpu", 0, "augmented")) for _ in range(2))
+    if found.dtype != rows.dtype or found.shape != rows.shape:
+        raise ConformanceError(
+            f"Got changed examples {tuple(found.shape)} of {found.dtype}, expected {tuple(rows.shape)} of {rows.dtype}."
+        )
+    if not torch.equal(rows, before):
+        raise ConformanceError("Got stored examples changed in place, expected new ones.")
+    if not torch.equal(found, again):
+        raise ConformanceError(
+            "Got different results with equal generators, expected equal ones: draw all randomness from the generator."
         )
 
 

@@ -63,21 +63,42 @@ def trials(case: Case) -> Iterator[tuple[Space, Process, TransitionOperator]]:
     refusal: ConfigurationError | None = None
     works = False
     for space in _SINGLE if case.spaces == SPACES else (part for own in case.spaces for part in spaces(own)):
-        kind = NoisyReversible if space.support == "real" else Reversible
-        operator = kind(replace(space, classes=3)).eval()
-        try:
-            process = built(case, space, operator)
-            path_of(process, operator, space)
-        except ConfigurationError as error:
-            refusal = error
-            continue
-        works = True
-        yield space, process, operator
+        for operator in _operators(case, replace(space, classes=3)):
+            try:
+                process = built(case, space, operator)
+                path_of(process, operator, space)
+            except ConfigurationError as error:
+                refusal = error
+                continue
+            works = True
+            yield space, process, operator
+            break
     if not works:
         raise ConformanceError(
             f"Got no operator that {case.label!r} accepts (last refusal: {refusal}), expected it to accept Normal or "
-            "Bernoulli kernels."
+            "Bernoulli kernels, or an operator of its own distribution with the options that it proposes."
         ) from refusal
+
+
+def _operators(case: Case, space: Space) -> Iterator[TransitionOperator]:
+    """Yield an operator that is known exactly, and those of the process's distribution with the options it proposes."""
+    yield (NoisyReversible if space.support == "real" else Reversible)(space).eval()
+    if case.registry is None or not isinstance(case.component, str):
+        return
+    own = case.registry.find("process", case.component)
+    options = own.spec.defaults.get("operator")
+    if options is None:
+        return
+    for other in case.registry.components("operator"):
+        if other.distribution == own.distribution:
+            try:
+                operator = Case.of(other.spec.name, options, registry=case.registry).build("operator", space)
+            except ConfigurationError:
+                continue
+            data = data_like(space, 256, "fit")
+            if isinstance(operator, DataAware) and isinstance(data, Tensor):
+                operator.fit_data(data)
+            yield operator.eval()
 
 
 def path_of(

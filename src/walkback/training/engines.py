@@ -20,10 +20,12 @@ from typing import TYPE_CHECKING, Any, TypeVar, cast, final
 import torch
 import torch.distributed as dist
 from torch import nn
+from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.parallel import DistributedDataParallel
 
 from walkback.errors import ConfigurationError
-from walkback.training.distributed import World
+from walkback.support.batch_statistics import BatchStatistics
+from walkback.support.world import World
 
 if TYPE_CHECKING:
     from torch.distributed.fsdp import FSDPModule
@@ -162,6 +164,34 @@ def engine_for(
     if world.shards:
         return Sharded(operator, device)
     return Replicated([p for module in (operator, *others) for p in module.parameters() if p.requires_grad])
+
+
+def synchronize_norms(operator: nn.Module) -> None:
+    """Let batch norms take their statistics in training over the rows of all processes."""
+    for module in operator.modules():
+        if isinstance(module, BatchStatistics):
+            module.synchronize()
+    nn.SyncBatchNorm.convert_sync_batchnorm(operator)  # type: ignore[no-untyped-call]
+
+
+def require_synchronizable(operator: nn.Module, device: torch.device) -> None:
+    """Check that the operator has batch norms, and that they can be synchronized on the device.
+
+    Raises:
+        ConfigurationError: It has none, or has one of torch's on a CPU.
+    """
+    kinds = (BatchStatistics, _BatchNorm)
+    norms = {name: module for name, module in operator.named_modules() if isinstance(module, kinds)}
+    if not norms:
+        raise ConfigurationError(
+            "Got run.sync_batch_norm = true and an operator without batch norm, expected one: set it to false."
+        )
+    for name, module in norms.items():
+        if isinstance(module, _BatchNorm) and device.type != "cuda":
+            raise ConfigurationError(
+                f"Got run.sync_batch_norm = true and {name}, a {type(module).__name__}, which torch synchronizes on "
+                f"CUDA devices only, on {device}: set it to false, or give each level its own norms."
+            )
 
 
 def require_shardable(operator: nn.Module, others: Sequence[nn.Module]) -> None:

@@ -29,7 +29,7 @@ from walkback.processes import Jumping
 from walkback.schedules import Learned, Level
 from walkback.state import State, batch_size, device_of
 from walkback.support.seeding import generator
-from walkback.training.distributed import World
+from walkback.support.world import World
 from walkback.training.paths import reparametrized
 from walkback.walk import Start, bound_term
 

@@ -37,7 +37,7 @@ from walkback.sampling import COLD, last, steps
 from walkback.schedules import Level
 from walkback.state import State, device_of, leaves, map_state
 from walkback.support.seeding import generator
-from walkback.training.distributed import World
+from walkback.support.world import World
 from walkback.walk import Heating, Start, by_cooling
 
 Draw: TypeAlias = Callable[[int, torch.Generator], Start]
@@ -135,7 +135,7 @@ class PersistentChains:
 
     def state(self) -> dict[str, Tensor]:
         """Return the chains of all processes `(pool · processes, *E)` by leaf; must be called by all processes."""
-        return {name: leaves(self._world.gather(leaf))[0] for name, leaf in (self._pool or {}).items()}
+        return {name: self._world.gather(leaf) for name, leaf in (self._pool or {}).items()}
 
     def restore(self, tensors: Mapping[str, Tensor]) -> None:
         """Load the result of `state`; if the number of chains or processes has changed, new chains start from data."""

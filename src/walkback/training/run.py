@@ -13,26 +13,26 @@ from typing import Any, final
 
 from torch import Tensor
 
-from walkback.building.devices import autocast, deterministic
+from walkback.building.devices import deterministic
 from walkback.building.preparation import Prepared
-from walkback.data import Split, batch_of
-from walkback.measuring.bound import BoundEstimate, estimate_bound
+from walkback.data import Split
+from walkback.measuring.bound import BoundEstimate
 from walkback.measuring.estimates import NotFiniteValuesError
 from walkback.measuring.provenance import Provenance
 from walkback.measuring.verdict import remarks_on_bound
 from walkback.model import Model
-from walkback.processes import without_bound
 from walkback.storage.checkpoint import save_checkpoint
 from walkback.storage.files import write_text
 from walkback.storage.rundir import RunDirectory
 from walkback.support.interrupts import Interrupted, Stop, Stopped
-from walkback.support.memory import forget_peak, peak_memory, within_memory
-from walkback.support.seeding import generator
+from walkback.support.memory import forget_peak, peak_memory
 from walkback.support.watch import Watch
-from walkback.training.distributed import World
+from walkback.support.world import World
+from walkback.training.engines import synchronize_norms
 from walkback.training.finite import NotFiniteError
 from walkback.training.metrics_file import FILE_NAME
 from walkback.training.resume_point import ResumePoint
+from walkback.training.run_bound import bound_of_run
 from walkback.training.run_checkpoints import RunCheckpoints
 from walkback.training.run_log import RunLog
 from walkback.training.run_pictures import RunPictures
@@ -70,6 +70,8 @@ class Run:
         self._stop = stop
         self._lasting = lasting
         self._world = world or World()
+        if prepared.config.run.sync_batch_norm and self._world.size > 1:
+            synchronize_norms(prepared.model.operator)
         if prepared.config.run.compile:
             prepared.model.operator.compile()
         self._trainer = Trainer(
@@ -125,12 +127,13 @@ class Run:
             self._train()
             self._stage = "in the final evaluation"
             peak = peak_memory(self._prepared.device)
+            split, limit = self._config.evaluation.split, self._config.evaluation.limit
             if self._directory is None:
+                self._evaluate(split, limit, "evaluation")
                 return None
             self._directory.require_held()
             final = self._directory.final
             save_checkpoint(final, self._checkpoints.finished())
-            split, limit = self._config.evaluation.split, self._config.evaluation.limit
             bound = self._evaluate(split, limit, "evaluation")
             remarks = remarks_on_bound(bound, self._prepared.dataset, split, limit, self._config.run.seed)
             for remark in remarks:
@@ -269,7 +272,7 @@ class Run:
         return self._config.training.patience > 0 and self._world.any(self._stopping.exhausted)
 
     def _validate(self, step: int) -> None:
-        """Estimate the bound on validation data, in the process that writes.
+        """Estimate the bound on validation data.
 
         Raises:
             NotFiniteError: The bound is not finite. If training can go back, all processes raise it.
@@ -280,7 +283,6 @@ class Run:
         except NotFiniteValuesError as error:
             lost = str(error)
         goes_back = self._config.training.on_nonfinite == "rollback"
-        # If training cannot go back, this process ends alone, and the launcher ends the others.
         if self._world.any(bool(lost)) if goes_back else lost:
             updates = self._trainer.progress.updates
             what = lost or "its bound is not finite."
@@ -288,7 +290,7 @@ class Run:
 
     def _log_bound(self, step: int) -> None:
         limit = self._config.training.validation_examples
-        bound = None if self._directory is None else self._evaluate("validation", limit, "validation")
+        bound = self._evaluate("validation", limit, "validation")
         if bound is None or self._log is None:
             return
         figures = bound.named("validation")
@@ -300,23 +302,7 @@ class Run:
         self._log.log(step, figures)
 
     def _evaluate(self, split: Split, limit: int, stream: str) -> BoundEstimate | None:
-        """Return the bound (if any) on the first `limit` examples of a split, with the averaged weights."""
-        if without_bound(self._prepared.model.process):
-            return None
-        prepared, settings, model = self._prepared, self._config.evaluation, self._trainer.averaged_model
-        num = min(limit, len(prepared.dataset.examples(split)))
-        noise = generator(prepared.device, self._config.run.seed, stream)
-        batches = [
-            batch_of(prepared.dataset, split, slice(first, min(first + settings.batch_size, num)), noise)
-            for first in range(0, num, settings.batch_size)
-        ]
-        work = f"evaluating {settings.batch_size} examples at a time (evaluation.batch_size)"
-        with (
-            within_memory(work, "lower evaluation.batch_size"),
-            autocast(prepared.device, prepared.precision),
-        ):
-            paths = settings.paths if stream == "evaluation" else 1
-            return estimate_bound(model, batches, prepared.dataset.info, noise, paths=paths)
+        return bound_of_run(self._prepared, self._trainer, self._world, split, limit, stream)
 
     def _pictures(self, directory: RunDirectory) -> RunPictures:
         return RunPictures(self._prepared, directory, self._watch, self._protocol())

@@ -17,7 +17,7 @@ from walkback.storage.description import describe
 from walkback.storage.rundir import RunDirectory
 from walkback.storage.store import CheckpointStore, SavedStep
 from walkback.support.watch import Watch
-from walkback.training.distributed import World
+from walkback.support.world import World
 from walkback.training.finite import NotFiniteError
 from walkback.training.last_good import LastGood
 from walkback.training.resume_point import ResumePoint, environment, find_resume_point, other_environment

@@ -7,7 +7,7 @@ from typing import final
 import torch
 from torch import Tensor
 
-from walkback.data import Centred, Dataset, context_of
+from walkback.data import Augmented, Centred, Dataset, context_of
 from walkback.model import Model
 from walkback.operators import initial_state
 from walkback.state import Context, State, map_state
@@ -41,6 +41,8 @@ class DataStarts:
     def at(self, rows: Tensor, noise: torch.Generator) -> Start:
         """Return the starts of walks from the training examples with indices `rows` `(N,)`, on the CPU."""
         examples = send(self._examples[rows], self._device)
+        if isinstance(self._dataset, Augmented):
+            examples = self._dataset.augmented(examples, noise)
         state, _ = initial_state(self._model.operator, self._dataset.states(examples, noise), noise)
         anchor: State | None = None
         # States with latent parts have no anchor.

@@ -29,8 +29,8 @@ from walkback.state import State, map_state
 from walkback.support.memory import within_memory
 from walkback.support.seeding import derive_seed, generator, lent_seed
 from walkback.support.text import one_line
+from walkback.support.world import World
 from walkback.training.batches import BatchOrder
-from walkback.training.distributed import World
 from walkback.training.engines import engine_for
 from walkback.training.finite import Moment, Trail
 from walkback.training.guard import Guard
@@ -268,7 +268,7 @@ class Trainer:
             return
         chains = self._chains_of(number)
         first = 0 if chains is None else chains.rows
-        self.model.prior.observe(self._world.gather(map_state(lambda leaf: leaf[first:], final_state)))
+        self.model.prior.observe(map_state(lambda leaf: self._world.gather(leaf[first:]), final_state))
 
     def _update(self, trail: Trail) -> None:
         # All processes must refuse the same updates.

@@ -1,15 +1,16 @@
-"""Several processes training one operator: what they agree on and exchange, besides gradients (`training.engines`)."""
+"""Several processes that do one job: what they agree on and exchange, besides gradients (`training.engines`)."""
 
 from __future__ import annotations
 
 import os
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Final
 from uuid import uuid4
 
+import safetensors.torch
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
@@ -17,7 +18,6 @@ from torch.distributed.distributed_c10d import PrefixStore, Store
 from torch.distributed.rendezvous import rendezvous
 
 from walkback.errors import WalkbackError
-from walkback.state import State, map_state
 from walkback.support.processes import world_size
 
 _LOOK: Final = 0.02  # seconds between looks for processes that start
@@ -28,7 +28,7 @@ _ARRIVAL: Final = 1800.0
 
 @dataclass(frozen=True, slots=True)
 class World:
-    """The place of this process among those that train together; `World()` is a single process.
+    """The place of this process among those that do one job; `World()` is a single process.
 
     Attributes:
         rank: Number of this process.
@@ -51,13 +51,12 @@ class World:
         dist.all_reduce(total)
         return total / self.size
 
-    def gather(self, state: State) -> State:
-        """Concatenate the states of all processes along the batch, in the order of ranks."""
-        return state if self.size == 1 else map_state(self._gather, state)
-
-    def _gather(self, leaf: Tensor) -> Tensor:
-        parts = [torch.empty_like(leaf) for _ in range(self.size)]
-        dist.all_gather(parts, leaf.contiguous())
+    def gather(self, rows: Tensor) -> Tensor:
+        """Concatenate the rows `(B, …)` of all processes in the order of ranks; all have the same number."""
+        if self.size == 1:
+            return rows
+        parts = [torch.empty_like(rows) for _ in range(self.size)]
+        dist.all_gather(parts, rows.contiguous())
         return torch.cat(parts)
 
     def any(self, flag: bool) -> bool:
@@ -81,15 +80,27 @@ class World:
 
     def text_from_main(self, text: str) -> str:
         """Return the text of rank 0."""
+        return text if self.size == 1 else self._bytes_from(0, text.encode()).decode()
+
+    def tensors_from(self, source: int, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """Return the tensors of the process `source` on the CPU, whatever other processes pass."""
         if self.size == 1:
-            return text
-        content = text.encode()
-        size = round(self.from_main(len(content)))
-        shared = torch.zeros(size, dtype=torch.uint8)
-        if self.is_main:
+            return dict(tensors)
+        own = {name: tensor.cpu().contiguous() for name, tensor in tensors.items()}
+        content = safetensors.torch.save(own) if self.rank == source else b""
+        found = self._bytes_from(source, content)
+        return own if self.rank == source else safetensors.torch.load(found)
+
+    def _bytes_from(self, source: int, content: bytes) -> bytes:
+        size = torch.tensor(len(content))
+        dist.broadcast(size, src=source)
+        if not size:
+            return b""
+        shared = torch.empty(int(size), dtype=torch.uint8)
+        if self.rank == source:
             shared.copy_(torch.frombuffer(bytearray(content), dtype=torch.uint8))
-        dist.broadcast(shared, src=0)
-        return bytes(shared.tolist()).decode()
+        dist.broadcast(shared, src=source)
+        return shared.numpy().tobytes()
 
     def copy_from_main(self, *modules: nn.Module) -> None:
         """Overwrite parameters and buffers with those of rank 0."""
@@ -173,7 +184,5 @@ def _naming_lost_process() -> Iterator[None]:
         yield
     except RuntimeError as error:
         if isinstance(error, dist.DistError) or "gloo" in str(error).lower():
-            raise WalkbackError(
-                "Another process of this run has ended: its own message says why; go on with --resume."
-            ) from error
+            raise WalkbackError("Another process of this job has ended: its own message says why.") from error
         raise
