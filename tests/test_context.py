@@ -112,7 +112,7 @@ def test_inpainting_fills_in_what_a_label_says(monkeypatch: pytest.MonkeyPatch) 
     assert leaves(filled)[0][:, 0].tolist() == [7.0] * 5
     assert leaves(filled)[0][:, 1].round().tolist() == [20.0, 0.0, 10.0, 0.0, 20.0]
     monkeypatch.setattr("walkback.sampling.inpainting.BATCH", 2)
-    options: dict[str, Any] = {"extra": 1, "seed": 0, "device": CPU}
+    options: dict[str, Any] = {"extra": 1, "seed": 0}
     shown = fill_in(homing(), known, mask, LEVELS, LABELS, readout="mean", **options)
     assert shown[:, 1].round().tolist() == [20.0, 0.0, 10.0, 0.0, 20.0]
 

@@ -11,6 +11,7 @@ from scipy import stats
 from tests.toy.statistics import LIMIT, rng
 from torch import Tensor
 
+import walkback as wb
 from walkback.errors import ConfigurationError
 from walkback.kernels import DiscretizedKernel, NormalKernel, discretized_at
 from walkback.levels import stack_levels
@@ -164,3 +165,25 @@ def test_data_and_means_without_gray_levels_are_refused() -> None:
         Gaussian(Space((3,)), MLP(), last="discretized")
     with pytest.raises(ConfigurationError, match=r"operator\.mean = 'linear'"):
         Gaussian(Space((3,), bins=4), MLP(), last="discretized", mean="linear")
+
+
+def test_a_discretized_last_step_learns_from_the_bound() -> None:
+    """A short training with the weight `bound` lowers the bound, in bits/dim of gray levels."""
+    settings = {
+        "operator.last": "discretized",
+        "operator.variance": "range",
+        "operator.network.hidden": 32,
+        "objective.weight": "bound",
+        "schedule.betas": [0.01, 0.05, 0.1, 0.2, 0.4, 0.6],
+        "operator.sigma_share": math.sqrt(-math.log(0.99)),
+        "training.lr": 0.01,
+        "training.validation_examples": 10,
+        "evaluation.limit": 10,
+    }
+    bounds = []
+    for steps in (1, 25):
+        model = wb.train("ddpm-mlp", data="digits", steps=steps, settings=settings, progress=False)
+        report = wb.evaluate(model, limit=40, paths=1, simulated=0, baselines=False, progress=False)
+        bounds.append(report["bound_bits"].value)
+    assert all(map(math.isfinite, bounds))
+    assert bounds[1] < bounds[0] - 1

@@ -144,7 +144,6 @@ def test_batches_are_filled_one_after_another_and_keep_what_is_kept(
         extra=2,
         readout=readout,
         seed=3,
-        device=torch.device("cpu"),
         on_step=told.append,
     )
     assert found[:, MASK].equal(known[:, MASK])

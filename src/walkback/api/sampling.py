@@ -113,6 +113,8 @@ def inpaint(
     split: Split = "test",
     num: int = 8,
     extra: int = 100,
+    excursion: int | None = None,
+    returns: int = 0,
     anneal: bool = True,
     label: int | str | None = None,
     guidance: float | None = None,
@@ -134,7 +136,10 @@ def inpaint(
         trust_data: Whether the data named by the checkpoint may be read and downloaded, even if the file is not yours.
         split: Split of the data.
         num: Number of examples.
-        extra: Number of steps at T = 1 after annealing.
+        extra: Number of steps at T = 1, or of excursions, after annealing.
+        excursion: Levels that each excursion heats and cools back; None takes steps at T = 1, or for known noise
+            excursions of one level (`walkback.sampling.returning`).
+        returns: How often annealing heats that many levels again, at every so many levels.
         anneal: Whether to cool from the prior first; otherwise, chains start at T = 1 from the known part and noise.
         label: See `sample`; None takes the classes of the data, and no class for `known` states.
         guidance: See `sample`.
@@ -162,6 +167,8 @@ def inpaint(
         split=split,
         num=num,
         extra=extra,
+        excursion=excursion,
+        returns=returns,
         anneal=anneal,
         readout=readout,
         labels=LabelRequest(label, guidance),

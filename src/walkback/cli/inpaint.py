@@ -43,7 +43,13 @@ def inpaint(
         Literal["train", "validation", "test"], typer.Option(help="Split to take images from.")
     ] = "test",
     num: Annotated[int, typer.Option(min=1, help="Number of images, from the start of the split.")] = 8,
-    extra: Annotated[int, typer.Option(min=0, help="Steps at T = 1 after annealing.")] = 100,
+    extra: Annotated[int, typer.Option(min=0, help="Steps at T = 1, or excursions, after annealing.")] = 100,
+    excursion: Annotated[
+        int | None, typer.Option(min=1, metavar="J", help="Levels that each excursion heats and cools back.")
+    ] = None,
+    returns: Annotated[
+        int, typer.Option(min=0, metavar="N", help="Heat J levels again N times at every J-th level.")
+    ] = 0,
     anneal: Annotated[
         bool,
         typer.Option(
@@ -82,6 +88,8 @@ def inpaint(
         split=split,
         num=num,
         extra=extra,
+        excursion=excursion,
+        returns=returns,
         anneal=anneal,
         readout=readout,
         labels=LabelRequest(label, guidance),

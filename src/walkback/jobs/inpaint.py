@@ -23,6 +23,7 @@ from walkback.pictures.inpainted import check_target, read_mask, save_inpainted
 from walkback.sampling.excursions import own_chain
 from walkback.sampling.inpainting import fill_in, fill_steps
 from walkback.sampling.readout import require_readout
+from walkback.sampling.returning import Returns, returns_of
 from walkback.schedules import Levels
 from walkback.storage.files import require_apart
 from walkback.support.readouts import Readout
@@ -60,7 +61,9 @@ class InpaintJob:
         data: Data to take examples from.
         split: Split to take examples from.
         num: Number of examples, from the start of the split.
-        extra: Steps at T = 1 after annealing.
+        extra: Steps at T = 1, or excursions, after annealing.
+        excursion: Levels of an excursion, see `walkback.sampling.returning`.
+        returns: How often annealing returns at every so many levels.
         anneal: Whether to cool from the prior first.
         readout: How the drawn part is shown, see `walkback.sampling.readout`.
         labels: Class labels and guidance. Without a requested label, examples have their own, other states none.
@@ -77,6 +80,8 @@ class InpaintJob:
     split: Split = "test"
     num: int = 8
     extra: int = 100
+    excursion: int | None = None
+    returns: int = 0
     anneal: bool = True
     readout: Readout = "state"
     labels: LabelRequest = field(default_factory=LabelRequest)
@@ -101,14 +106,15 @@ class InpaintJob:
         levels = loaded.model.levels() if self.anneal else ()
         protocol = self._protocol(loaded, levels, data, labels.facts("of the data" if data else NONE))
         told = Batch(known.states, labels.of(len(known), self.seed, known.context))
+        returns = returns_of(loaded.model, self.excursion, self.returns)
         guided = labels.guide(loaded)
         chain = replace(guided, model=own_chain(guided.model))
-        return CheckedInpainting(self, chain, told, mask, levels, protocol)
+        return CheckedInpainting(self, chain, told, mask, levels, returns, protocol)
 
     def _require_consistent(self) -> None:
         say = self.say
         at_least(1, say, num=self.num)
-        at_least(0, say, extra=self.extra, seed=self.seed)
+        at_least(0, say, extra=self.extra, returns=self.returns, seed=self.seed)
         one_of(SPLITS, say, split=self.split)
         self.data.check(say)
         if not (self.anneal or self.extra):
@@ -131,6 +137,8 @@ class InpaintJob:
             "keep": "mask" if isinstance(self.keep, Tensor) else Path(self.keep).name,
             "annealing_steps": len(levels),
             "extra": self.extra,
+            "excursion": self.excursion,
+            "returns": self.returns,
             "readout": self.readout,
             **labels,
         }
@@ -147,6 +155,7 @@ class CheckedInpainting:
         known: States `(N, *E)` on the CPU, with labels if the model is class-conditional.
         mask: True where states are kept.
         levels: Levels to cool through first.
+        returns: How annealing returns to hotter levels.
         protocol: How the states are made.
     """
 
@@ -155,13 +164,14 @@ class CheckedInpainting:
     known: Batch
     mask: Tensor
     levels: Levels
+    returns: Returns | None
     protocol: Mapping[str, Any]
 
     def run(self, watch: Watch) -> InpaintResult:
         """Fill in the states and write the file; raises WalkbackError if it cannot be written."""
         request = self.request
         with self.loaded.drawing():
-            watch.stage("Inpainting", fill_steps(len(self.known), self.levels, request.extra))
+            watch.stage("Inpainting", fill_steps(len(self.known), self.levels, request.extra, self.returns))
             filled = fill_in(
                 self.loaded.model,
                 self.known.states,
@@ -169,9 +179,9 @@ class CheckedInpainting:
                 self.levels,
                 self.known.context,
                 extra=request.extra,
+                returns=self.returns,
                 readout=request.readout,
                 seed=request.seed,
-                device=self.loaded.device,
                 on_step=lambda done: watch.advance(done, {}),
             )
         info = self.loaded.info
