@@ -58,6 +58,8 @@ _RECIPES = (
     ("mnist", "MNIST with a small U-Net, under an hour on two cores", False),
     ("mnist-local", "The same network with the paper's local rule", False),
     ("cifar10", "CIFAR-10 with a U-Net, for a CUDA device", False),
+    ("cifar10-linear", "CIFAR-10 on one core: reverse the walk of the linear operator", False),
+    ("cifar10-tied", "CIFAR-10 on one core, the tied walk; starts from cifar10-linear", False),
     ("celeba", "CelebA 64×64 with a U-Net, for a CUDA device", False),
     ("swiss-roll", "A Swiss roll, about seven minutes on one core", False),
     ("circle", "A circle, about three minutes on one core", False),
