@@ -173,7 +173,17 @@ def test_each_entry_of_the_table_is_a_source_and_a_component():
 @pytest.mark.parametrize("name", TABLE)
 def test_named_sets_have_the_options_of_image_data_only(name):
     registry = Registry.discover()
-    expected = {"size", "grayscale", "limit", "binarize", "dequantize", "noise", "condition", "source"}
+    expected = {
+        "size",
+        "grayscale",
+        "limit",
+        "binarize",
+        "dequantize",
+        "noise",
+        "flip",
+        "condition",
+        "source",
+    }
     assert resolve_data(registry, name).options.keys() == expected
     with pytest.raises(ConfigurationError, match=r"Unknown option 'data\.id'"):
         resolve_data(registry, name, ["data.id=some/thing"])

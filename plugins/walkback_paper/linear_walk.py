@@ -117,7 +117,9 @@ class _Jump:
     """Draws of s_t and s_{t-1} given s_0, with rows at the steps of `level`."""
 
     def __init__(self, linear: LinearGaussian, moments: _Moments, level: Level) -> None:
-        steps = torch.as_tensor(level.step, device=moments.signal.device).reshape(-1)
+        steps = level.step
+        if not isinstance(steps, Tensor):  # filled on the device: a copy from the CPU would wait
+            steps = torch.full((1,), steps, device=moments.signal.device)
         self._linear = linear
         self._signal, self._variance = moments.signal[steps], moments.variance[steps]
         self._colder = _Moments(moments.signal[steps - 1], moments.variance[steps - 1])

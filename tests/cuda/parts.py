@@ -28,6 +28,7 @@ ROWS, WALKS, TEMPERATURES = 8, 2, (1.0, 2.0, 8.0)
 
 IMAGES: Mapping[str, Space] = {"real": Space((1, 8, 8)), "binary": Space((1, 8, 8), "binary")}
 
+LINEAR = "linear mean"
 WITHOUT_WEIGHTS = ("markov",)
 _SPACES = (*SPACES, Space((5, 3), "one-hot"))
 
@@ -88,10 +89,21 @@ def operators() -> Mapping[str, tuple[str, Mapping[str, Any]]]:
             continue  # needs walkback[diffusers]
         own = {f"network.{option}": value for option, value in small("network", network).items()}
         found[f"{network} network"] = (_with_option("network"), {"network.name": network, **own})
+    found[LINEAR] = ("gaussian-mlp", {**small("operator", "gaussian-mlp"), "mean": "linear", "basis": "auto"})
     for law in offers().get("temperature_law", ()):
         name = _with_option("temperature_law")
         found[f"{law} law"] = (name, {**small("operator", name), "temperature_law": law})
     return found
+
+
+def walkers() -> list[tuple[str, str]]:
+    """Pairs of `operators` and processes that heat them."""
+    return [
+        (name, process)
+        for name in operators()
+        for process in offers()["process"]
+        if (process != "linear" or name == LINEAR) and (process, name) != ("infusion", LINEAR)
+    ]
 
 
 def learners() -> list[str]:

@@ -26,6 +26,7 @@ from tests.cuda.parts import (
     process_for,
     states,
     to_cpu,
+    walkers,
 )
 from tests.cuda.same_noise import SameNoise
 from torch import Tensor
@@ -148,8 +149,7 @@ def walked(model: Model, origin: Tensor, where: torch.device) -> list[dict[str, 
     return steps
 
 
-@pytest.mark.parametrize("process", offers()["process"])
-@pytest.mark.parametrize("name", operators())
+@pytest.mark.parametrize(("name", "process"), walkers())
 def test_walks_with_the_same_noise(device: torch.device, name: str, process: str) -> None:
     here, there = both(name, device, process)
     origin = states(accepted_space("operator", name), ROWS)

@@ -48,5 +48,5 @@ def test_the_order_of_sets_changes_nothing(found: dict[str, str], tmp_path: Path
     document = read_description(directory / "final.safetensors").model_dump()
     assert document["torch"] == torch.__version__
     assert document["config"]["run"]["seed"] == 0
-    assert document["config"]["run"]["precision"] == "auto"
+    assert document["config"]["run"]["precision"] == "fp32"
     assert document["data"]["fingerprint"]

@@ -169,5 +169,7 @@ def test_an_old_run_goes_on_as_it_would_have(tmp_path: Path, number: str) -> Non
     found = records(tmp_path / "run")
     assert len(found) == len(expected)
     for record, before in zip(found, expected, strict=True):
-        for name in before.keys() - {"seconds"}:
+        # Validations have had other noise since processes divide them; training has not.
+        validated = {name for name in before if name.startswith("validation")}
+        for name in before.keys() - {"seconds", "best_step"} - validated:
             assert math.isclose(record[name], before[name], rel_tol=1e-4), (name, record, before)

@@ -134,6 +134,7 @@ class TrainJob:
         instances = self.choices.instances
         require_consistent(config, registry, instances)
         watch.stage(f"Preparing {config.data.name}", 0)
+        resumes = resumed is not None and resumed.saved is not None
         with cpu_threads(config.run.threads):
             prepared = prepare(
                 config,
@@ -141,10 +142,10 @@ class TrainJob:
                 local_device(config.run.device),
                 instances.copied(),
                 watch,
-                resumes=resumed is not None and resumed.saved is not None,
+                resumes=resumes,
             )
             require_trainable(prepared)
-            prepared = settled(prepared, watch)
+            prepared = settled(prepared, watch, resumes=resumes)
         if prepared.dataset.info.standardized is not None:
             watch.note(
                 "Training and its loss use standardized values; bounds, samples and pictures are in the data's units."

@@ -32,14 +32,26 @@ TOLERANCE = 0.01
 _ROWS, _WALKS = 16, 2
 
 
-def settled(prepared: Prepared, watch: Watch) -> Prepared:
-    """Return `prepared` with the precision that "auto" means here, also in its configuration; says why to `watch`."""
+def settled(prepared: Prepared, watch: Watch, *, resumes: bool = False) -> Prepared:
+    """Return `prepared` with the precision that "auto" means here, also in its configuration.
+
+    Args:
+        prepared: A run.
+        watch: Is told why.
+        resumes: Whether the run has begun: "auto" in its configuration then means bf16 on CUDA devices with bf16 units
+            and fp32 elsewhere, as it did when such configurations were written.
+    """
     if prepared.config.run.precision != "auto":
         return prepared
-    precision, reason = _choice(prepared)
+    precision, reason = _began(prepared) if resumes else _choice(prepared)
     watch.note(f"run.precision = auto: {precision}, since {reason}.")
     run = prepared.config.run.model_copy(update={"precision": precision})
     return replace(prepared, config=replace(prepared.config, run=run), precision=precision)
+
+
+def _began(prepared: Prepared) -> tuple[Precision, str]:
+    on_units = prepared.device.type == "cuda" and has_bf16_units(prepared.device)
+    return "bf16" if on_units else "fp32", "the run began in it"
 
 
 def _choice(prepared: Prepared) -> tuple[Precision, str]:
