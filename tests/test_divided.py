@@ -20,7 +20,7 @@ from walkback.data import batch_of
 from walkback.diagnostics import Subject
 from walkback.extensions.registry import Registry
 from walkback.measuring.bound import estimate_bound
-from walkback.measuring.calls import divided_calls
+from walkback.measuring.divided_calls import divided_calls
 from walkback.measuring.path_works import EvaluationPlan, heat_data
 from walkback.sampling import SamplePlan, sample_frames
 from walkback.storage.work_cache import WorkCache
@@ -87,7 +87,7 @@ pair(work)
 
 ROWS = """
 from walkback.errors import WalkbackError
-from walkback.measuring.calls import divided_calls
+from walkback.measuring.divided_calls import divided_calls
 from walkback.networks import Told
 
 class Seen(nn.Module):

@@ -24,8 +24,8 @@ import torch
 from torch import Tensor, nn
 
 from walkback.errors import ConfigurationError
-from walkback.kernels import Divergent, Expecting, Kernel, Reparametrized
-from walkback.state import State, leaves, sum_events
+from walkback.kernels import Divergent, Expecting, Kernel, NormalKernel, Reparametrized
+from walkback.state import State, leaves
 from walkback.support.constraints import Constrained, Constraint
 
 BasisName: TypeAlias = Literal["pixels", "eigenvectors", "cosine", "auto"]
@@ -259,16 +259,17 @@ class RotatedNormalKernel(Kernel, Reparametrized, Expecting, Divergent):
         (x,) = leaves(state)
         # Half precision would lose small distances: nats are sums of (x - μ)²/v with small v.
         with torch.autocast(self.mean.device.type, enabled=False):
-            distance = self._basis.coordinates(x - self.mean)
-            log_variance = self.variance.log().expand_as(distance)
-            terms = distance.square() / self.variance + log_variance
-            return -0.5 * (sum_events(terms) + math.log(2 * math.pi) * math.prod(terms.shape[1:]))
+            offset = self._basis.coordinates(x - self.mean)
+            return self._centred(offset).log_prob(offset)
 
     def divergence_from(self, other: Kernel) -> Tensor | None:
         """`(B,)`, nats, from another `RotatedNormalKernel` in the same basis."""
         if not isinstance(other, RotatedNormalKernel) or other._basis is not self._basis:
             return None
         with torch.autocast(self.mean.device.type, enabled=False):
-            distance = self._basis.coordinates(other.mean - self.mean).square() / self.variance
-            ratio = other.variance / self.variance
-            return 0.5 * sum_events(distance + (ratio - 1 - ratio.log()).expand_as(distance))
+            offset = self._basis.coordinates(other.mean - self.mean)
+            return self._centred(offset).divergence_from(NormalKernel(offset, other.variance))
+
+    def _centred(self, offset: Tensor) -> NormalKernel:
+        """Returns the law of Uᵀ (x - μ), for as many rows as `offset` has."""
+        return NormalKernel(torch.zeros_like(offset), self.variance)

@@ -24,6 +24,7 @@ from torch import Tensor
 from walkback.errors import ConfigurationError
 from walkback.kernels import Kernel
 from walkback.noising import Visits
+from walkback.noising.gaussian import SMALLEST
 from walkback.operators import Conditional, TransitionOperator
 from walkback.processes import Abridged, Process, Stepwise
 from walkback.schedules import Level, Levels
@@ -32,9 +33,6 @@ from walkback.walk import Start, Transition
 from walkback_paper.bases import RotatedNormalKernel
 from walkback_paper.gaussian import Gaussian
 from walkback_paper.linear import LinearConditional, LinearGaussian
-
-_SMALLEST = 1e-30
-"""Variance of the posterior at the first level: its logarithm is finite in single precision."""
 
 
 @final
@@ -134,7 +132,7 @@ class _Jump:
         """Return q(s_{t-1} | s_t, s_0) at z_0 and z_t, `(B, *E)`; at the first level it is concentrated at s_0."""
         before, linear = self._colder.signal * origin, self._linear
         gain = self._share * self._colder.variance / self._variance
-        variance = (self._colder.variance * self._noise / self._variance).clamp(min=_SMALLEST)
+        variance = (self._colder.variance * self._noise / self._variance).clamp(min=SMALLEST)
         return RotatedNormalKernel(
             linear.event(before + gain * (z - self._share * before)), variance, linear.basis
         )

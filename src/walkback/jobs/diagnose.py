@@ -16,8 +16,8 @@ from walkback.errors import ConfigurationError
 from walkback.extensions.registry import Registry
 from walkback.jobs.inputs import DataRequest, ModelRequest, joined
 from walkback.jobs.job import Say, at_least, keywords
-from walkback.measuring.calls import divided_calls
 from walkback.measuring.diagnose import build_diagnostic, diagnose_model
+from walkback.measuring.divided_calls import divided_calls
 from walkback.measuring.provenance import Provenance
 from walkback.pictures.plots import check_plot_target
 from walkback.report import Report

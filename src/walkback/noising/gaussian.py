@@ -29,7 +29,7 @@ from walkback.support.constraints import Constrained, Constraint, positive
 
 Form: TypeAlias = Literal["exploding", "preserving"]
 
-_SMALLEST = 1e-30
+SMALLEST = 1e-30
 """Variance of the posterior at the first level: its logarithm is finite in single precision."""
 
 
@@ -109,7 +109,7 @@ class GaussianNoise(Noise, Constrained):
         of_origin, of_target, variance = self.posterior_weights(level, s)
         center = self.center.to(s.dtype)
         mean = center + of_origin * (x - center) + of_target * (s - center)
-        return NormalKernel(mean, variance.clamp(min=_SMALLEST))
+        return NormalKernel(mean, variance.clamp(min=SMALLEST))
 
     def posterior_weights(self, level: Level, leaf: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Return A_{t-1} v_t/V_t, a_t V_{t-1}/V_t and v_t V_{t-1}/V_t, `(1 or B, 1, …)`."""

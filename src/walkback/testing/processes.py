@@ -20,7 +20,7 @@ from walkback.processes import OperatorAware, Process, Stepwise
 from walkback.schedules import Level, levels_from
 from walkback.state import Space, State, concatenate, map_state, spaces
 from walkback.support.seeding import generator
-from walkback.testing import kernels
+from walkback.testing import kernels, operators
 from walkback.testing.cases import SPACES, Case, ConformanceError, NotApplicable, Suite
 from walkback.testing.kernels import Source
 from walkback.testing.probes import (
@@ -90,15 +90,13 @@ def _operators(case: Case, space: Space) -> Iterator[TransitionOperator]:
     if options is None:
         return
     for other in case.registry.components("operator"):
-        if other.distribution == own.distribution:
-            try:
-                operator = Case.of(other.spec.name, options, registry=case.registry).build("operator", space)
-            except ConfigurationError:
-                continue
-            data = data_like(space, 256, "fit")
-            if isinstance(operator, DataAware) and isinstance(data, Tensor):
-                operator.fit_data(data)
-            yield operator.eval()
+        if other.distribution != own.distribution:
+            continue
+        try:
+            operator = operators.built(Case.of(other.spec.name, options, registry=case.registry), space)
+        except ConfigurationError:
+            continue
+        yield operator
 
 
 def path_of(
